@@ -1,0 +1,124 @@
+"""Where a lab lives on this machine: names, folders, addresses and ports, all derived from its name and slot.
+
+Several labs can stand side by side (a person's, the tests'): each has a name and a slot of its own, and everything it
+makes on the machine carries the name or lies in the slot's address range.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+
+SLOTS = 8
+"""How many labs fit beside each other: 198.18.0.0/16 is cut into this many /19 ranges of public addresses."""
+
+DEFAULT_NAME = "lab"
+STATE_ROOT = Path("/var/lib/slipway")
+CACHE_ROOT = Path("/var/cache/slipway")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One lab on this machine.
+
+    `name` is a short lower-case word (at most 6 characters, it is part of interface names of at most 15); `slot` is
+    0 to 7 and decides every address and port.
+    """
+
+    name: str = DEFAULT_NAME
+    slot: int = 0
+    state_root: Path = STATE_ROOT
+    cache_root: Path = CACHE_ROOT
+
+    def __post_init__(self) -> None:
+        if not (self.name.isascii() and self.name.isalnum() and self.name.islower() and len(self.name) <= 6):
+            raise ValueError(
+                f"lab name {self.name!r} is not 1 to 6 lower-case letters and digits; set SLIPWAY_LAB to such a word"
+            )
+        if not 0 <= self.slot < SLOTS:
+            raise ValueError(f"lab slot {self.slot} is outside 0 to {SLOTS - 1}; set SLIPWAY_LAB_SLOT within it")
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read `SLIPWAY_LAB` (name), `SLIPWAY_LAB_SLOT`, `SLIPWAY_STATE_ROOT` and `SLIPWAY_CACHE_ROOT`."""
+        slot = os.environ.get("SLIPWAY_LAB_SLOT", "0")
+        if not slot.isdecimal():
+            raise ValueError(f"SLIPWAY_LAB_SLOT is {slot!r}; set a number from 0 to {SLOTS - 1}")
+        return cls(
+            name=os.environ.get("SLIPWAY_LAB", DEFAULT_NAME),
+            slot=int(slot),
+            state_root=Path(os.environ.get("SLIPWAY_STATE_ROOT", str(STATE_ROOT))),
+            cache_root=Path(os.environ.get("SLIPWAY_CACHE_ROOT", str(CACHE_ROOT))),
+        )
+
+    @property
+    def state_dir(self) -> Path:
+        """Everything this lab keeps: database, volumes, keys, CA, secrets, logs. Removed by `lab down`."""
+        return self.state_root / self.name
+
+    @property
+    def cache_dir(self) -> Path:
+        """What can be made again and is shared by all labs: host images, downloaded releases. Kept by `lab down`."""
+        return self.cache_root
+
+    @property
+    def database(self) -> Path:
+        return self.state_dir / "cloud.sqlite3"
+
+    @property
+    def description(self) -> Path:
+        """`lab.json`: what inventories and people need to reach this lab (see `lab.daemon`)."""
+        return self.state_dir / "lab.json"
+
+    @property
+    def api_port(self) -> int:
+        """The Hetzner Cloud API and the admin API, on 127.0.0.1."""
+        return 8400 + 10 * self.slot
+
+    @property
+    def mirror_port(self) -> int:
+        """The release mirror (HTTPS), on the uplink address."""
+        return 8401 + 10 * self.slot
+
+    @property
+    def public_range(self) -> IPv4Network:
+        """Public IPv4 addresses of hosts and floating addresses."""
+        return IPv4Network((int(IPv4Address("198.18.0.0")) + self.slot * 2**13, 19))
+
+    @property
+    def public_range_v6(self) -> IPv6Network:
+        """A /48 of documentation addresses; every host gets a /64 of it."""
+        return IPv6Network(f"2001:db8:{self.slot}::/48")
+
+    @property
+    def uplink_network(self) -> IPv4Network:
+        """The /30 between this machine's root namespace (first address) and the lab's router (second)."""
+        return IPv4Network((int(IPv4Address("198.19.255.0")) + 4 * self.slot, 30))
+
+    @property
+    def machine_address(self) -> IPv4Address:
+        """This machine as the hosts see it: source of SSH and API calls, address of the release mirror."""
+        return self.uplink_network[1]
+
+    @property
+    def router_address(self) -> IPv4Address:
+        return self.uplink_network[2]
+
+    @property
+    def uplink_interface(self) -> str:
+        return f"{self.name}-up"
+
+    @property
+    def router_namespace(self) -> str:
+        return f"{self.name}-router"
+
+    def host_namespace(self, server_id: int) -> str:
+        return f"{self.name}-h{server_id}"
+
+    def network_namespace(self, network_id: int) -> str:
+        return f"{self.name}-n{network_id}"
+
+    def container_name(self, server_id: int) -> str:
+        return f"{self.name}-h{server_id}"
