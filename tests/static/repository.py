@@ -1,0 +1,43 @@
+"""What the static tests read: the repository's own files, nothing that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads Ansible's own tags as plain values."""
+
+
+_Loader.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix}")
+
+
+def load(path: Path) -> Any:
+    return yaml.load(path.read_text(), Loader=_Loader)
+
+
+def role_names() -> list[str]:
+    return sorted(path.name for path in (REPOSITORY / "roles").iterdir() if path.is_dir())
+
+
+def role_specs() -> dict[str, dict[str, Any]]:
+    """Role → options of its `main` entry point."""
+    specs = {}
+    for role in role_names():
+        document = load(REPOSITORY / "roles" / role / "meta/argument_specs.yml")
+        specs[role] = document["argument_specs"]["main"].get("options", {})
+    return specs
+
+
+def role_defaults(role: str) -> dict[str, Any]:
+    path = REPOSITORY / "roles" / role / "defaults/main.yml"
+    return (load(path) or {}) if path.exists() else {}
+
+
+def inventory_files() -> list[Path]:
+    return sorted((REPOSITORY / "inventories").glob("*/group_vars/**/*.yml"))

@@ -1,0 +1,114 @@
+"""Every role keeps the contract that design and style promise: one word, one spec, one scenario."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.static.repository import REPOSITORY, inventory_files, load, role_defaults, role_names, role_specs
+
+ROLES = role_names()
+SPECS = role_specs()
+
+
+def owner(variable: str) -> str | None:
+    """The role whose prefix a variable carries; the longest name wins."""
+    owners = [role for role in ROLES if variable.startswith(f"{role}_")]
+    return max(owners, key=len, default=None)
+
+
+def play_wiring() -> dict[str, set[str]]:
+    """Variables that playbooks hand to a role beside it, by role."""
+    wiring: dict[str, set[str]] = {role: set() for role in ROLES}
+    for path in (REPOSITORY / "playbooks").rglob("*.yml"):
+        if path.name.endswith(".meta.yml"):
+            continue
+        for play in load(path) or []:
+            for entry in play.get("roles", []) or []:
+                if isinstance(entry, dict):
+                    wiring[entry["role"]] |= set(entry.get("vars", {}))
+    return wiring
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_spec_and_defaults_are_equal(role: str) -> None:
+    documented = {name: option["default"] for name, option in SPECS[role].items() if "default" in option}
+    assert documented == role_defaults(role)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_is_described_and_carries_the_role(role: str) -> None:
+    def walk(options: dict[str, Any], where: str) -> list[str]:
+        faults = []
+        for name, option in options.items():
+            if not option.get("description"):
+                faults.append(f"{where}{name} has no description")
+            if "type" not in option:
+                faults.append(f"{where}{name} has no type")
+            if option.get("required") and "default" in option:
+                faults.append(f"{where}{name} is required and has a default")
+            faults += walk(option.get("options", {}), f"{where}{name}.")
+        return faults
+
+    faults = walk(SPECS[role], "")
+    faults += [f"{name} lacks the prefix {role}_" for name in SPECS[role] if not name.startswith(f"{role}_")]
+    assert faults == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_has_its_rooms(role: str) -> None:
+    root = REPOSITORY / "roles" / role
+    missing = [
+        str(path.relative_to(REPOSITORY))
+        for path in (
+            root / "README.md",
+            root / "tasks/main.yml",
+            root / "meta/main.yml",
+            REPOSITORY / "playbooks" / f"{role}.yml",
+            REPOSITORY / "molecule" / role / "molecule.yml",
+            REPOSITORY / "molecule" / role / "converge.yml",
+            REPOSITORY / "molecule" / role / "tests" / f"test_{role}.py",
+        )
+        if not path.exists()
+    ]
+    assert missing == []
+    assert len((root / "README.md").read_text().splitlines()) <= 40
+    assert not (load(root / "meta/main.yml") or {}).get("dependencies"), "a role knows no other role"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_knows_neither_groups_nor_other_hosts(role: str) -> None:
+    faults = []
+    for path in (REPOSITORY / "roles" / role).rglob("*"):
+        if path.suffix in {".yml", ".j2"} and path.parent.name != "meta":
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                if re.search(r"\bgroups\[|\bgroup_names\b|\bhostvars\[", line):
+                    faults.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}")
+    assert faults == []
+
+
+def test_no_orphan_variable_in_inventories() -> None:
+    """A name with a role's prefix that no spec knows is a typo; argument specs let it pass."""
+    faults = [
+        f"{path.relative_to(REPOSITORY)}: {name}"
+        for path in inventory_files()
+        for name in (load(path) or {})
+        if (role := owner(name)) is not None and name not in SPECS[role]
+    ]
+    assert faults == []
+
+
+def test_wired_or_tuned_but_never_both() -> None:
+    """Variables beside a role in a play beat the inventory silently, so an inventory must not set them."""
+    wiring = play_wiring()
+    tuned = {name for path in inventory_files() for name in (load(path) or {})}
+    both = {role: sorted(names & tuned) for role, names in wiring.items() if names & tuned}
+    assert both == {}
+
+
+def test_wiring_names_real_options() -> None:
+    wiring = play_wiring()
+    unknown = {role: sorted(wiring[role] - set(SPECS[role])) for role in ROLES if wiring[role] - set(SPECS[role])}
+    assert unknown == {}
