@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,7 @@ ENVIRONMENTS = ("dev", "stage", "prod", "lab")
 
 
 def test_requirements_agree_with_the_locked_package() -> None:
-    spec = find_spec("ansible_collections")
-    assert spec is not None and spec.submodule_search_locations is not None
-    root = Path(next(iter(spec.submodule_search_locations)))
+    root = Path(str(distribution("ansible").locate_file("ansible_collections")))
     pinned = {entry["name"]: entry["version"] for entry in load(REPOSITORY / "requirements.yml")["collections"]}
     shipped = {
         name: load(root.joinpath(*name.split("."), "MANIFEST.json"))["collection_info"]["version"] for name in pinned
