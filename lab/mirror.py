@@ -1,0 +1,221 @@
+"""The lab's release mirror: where the hosts get RKE2 from, in the layout of the official downloads.
+
+`prepare` decides once, before the daemon starts, where the release comes from: artifacts that the user gives, else the
+official release when it can be reached, else the simulation. What it decided is kept in `release.json` and told
+wherever results are shown. `create_app` serves the folder over HTTPS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from lab.secrets import make_private_dir
+from lab.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+VERSIONS = ("v1.36.3+rke2r1", "v1.36.2+rke2r1")
+"""The version the platform installs, and the one before it: the version to upgrade from."""
+TARBALL = "rke2.linux-amd64.tar.gz"
+CHECKSUMS = "sha256sum-amd64.txt"
+OFFICIAL_URL = "https://github.com/rancher/rke2/releases/download"
+RELEASES_PATH = "/rke2/releases/download"
+
+Progress = Callable[[str], None]
+
+
+class MirrorError(Exception):
+    """The release cannot be served. One sentence for a person."""
+
+
+class Source(StrEnum):
+    LOCAL = "local"
+    OFFICIAL = "official"
+    SIMULATION = "simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    source: Source
+    note: str
+    """One sentence: where what the hosts run comes from."""
+
+
+def release_dir(settings: Settings) -> Path:
+    """The folder that is served under `RELEASES_PATH`: one folder a version."""
+    return settings.state_dir / "mirror" / "rke2"
+
+
+def prepare(
+    settings: Settings,
+    artifacts: Path | None,
+    progress: Progress,
+    *,
+    official_url: str = OFFICIAL_URL,
+    probe_seconds: float = 3.0,
+) -> Release:
+    """Fill the mirror's folder from the first source that there is; quick when nothing changed."""
+    folder = make_private_dir(release_dir(settings))
+    cache = settings.cache_dir / "rke2" / "official"
+    if artifacts is not None:
+        release = _take_local(artifacts, folder)
+    elif _reachable(official_url, probe_seconds, cache):
+        release = _take_official(official_url, cache, folder, progress)
+    else:
+        release = _simulate(settings, folder, progress)
+    (folder / "release.json").write_text(json.dumps(asdict(release)), encoding="utf-8")
+    return release
+
+
+def read_release(settings: Settings) -> Release:
+    """What `prepare` decided."""
+    path = release_dir(settings) / "release.json"
+    if not path.exists():
+        raise MirrorError(f"{path} is missing: the release mirror was never filled; run: lab up")
+    known = json.loads(path.read_text(encoding="utf-8"))
+    return Release(source=Source(known["source"]), note=known["note"])
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The mirror as an ASGI application; `+` in a version may be written as `%2B`, as in the official addresses."""
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+    from starlette.staticfiles import StaticFiles
+
+    # Folders of versions may be links into the user's folder or the cache.
+    files = StaticFiles(directory=release_dir(settings), follow_symlink=True)
+    return Starlette(routes=[Mount(RELEASES_PATH, files)])
+
+
+# Sources
+
+
+def _take_local(artifacts: Path, folder: Path) -> Release:
+    given = {path.name: path for path in sorted(artifacts.glob("v*+rke2r*")) if path.is_dir()}
+    if VERSIONS[0] not in given:
+        raise MirrorError(
+            f"{artifacts} has no folder {VERSIONS[0]}: put {TARBALL} and {CHECKSUMS} of that release into "
+            f"{artifacts / VERSIONS[0]}."
+        )
+    for path in given.values():
+        for name in (TARBALL, CHECKSUMS):
+            if not (path / name).is_file():
+                raise MirrorError(f"{path / name} is missing: a release needs {TARBALL} and {CHECKSUMS}.")
+        verify(path)
+    _clear(folder, keep=())
+    for version, path in given.items():
+        (folder / version).symlink_to(path.resolve())
+    return Release(Source.LOCAL, f"RKE2 is the release in {artifacts.resolve()} ({', '.join(given)}).")
+
+
+def _take_official(url: str, cache: Path, folder: Path, progress: Progress) -> Release:
+    for version in VERSIONS:
+        _download(url, version, cache / version, progress)
+    _clear(folder, keep=())
+    for version in VERSIONS:
+        (folder / version).symlink_to(cache / version)
+    return Release(Source.OFFICIAL, f"RKE2 is the official release ({', '.join(VERSIONS)}), checksums verified.")
+
+
+def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
+    from lab.rke2sim import package
+
+    _clear(folder, keep=VERSIONS)
+    for version in VERSIONS:
+        progress(f"packing the simulated release {version}")
+        (folder / version).mkdir(exist_ok=True)
+        package.build(version, folder / version, settings.cache_dir / "rke2sim")
+    return Release(
+        Source.SIMULATION,
+        "RKE2 is a simulation (lab.rke2sim): real etcd, TLS and ports, but no kubelet and no containers; "
+        "give real artifacts with --rke2-artifacts.",
+    )
+
+
+def _clear(folder: Path, keep: tuple[str, ...]) -> None:
+    for path in folder.iterdir():
+        if path.name in keep and not path.is_symlink():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _reachable(url: str, seconds: float, cache: Path) -> bool:
+    """Whether the official release can be had: it is in the cache whole, or its server answers one short question."""
+    if all((cache / version / CHECKSUMS).exists() for version in VERSIONS):
+        return True
+    try:
+        with urllib.request.urlopen(_address(url, VERSIONS[0], CHECKSUMS), timeout=seconds) as answer:
+            return int(answer.status) == 200
+    except (OSError, ValueError):
+        return False
+
+
+def _address(url: str, version: str, name: str) -> str:
+    return f"{url}/{quote(version, safe='')}/{name}"
+
+
+def _download(url: str, version: str, folder: Path, progress: Progress) -> None:
+    """Fetch one version into the cache. The checksums come last, so that their presence says the version is whole."""
+    if (folder / CHECKSUMS).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{TARBALL}.partial"
+    checksums = folder / f".{CHECKSUMS}.partial"
+    for name, target in ((CHECKSUMS, checksums), (TARBALL, partial)):
+        try:
+            with (
+                urllib.request.urlopen(_address(url, version, name), timeout=60) as answer,
+                target.open("wb") as file,
+            ):
+                total = int(answer.headers.get("Content-Length") or 0)
+                while block := answer.read(1 << 20):
+                    file.write(block)
+                    progress(f"downloading RKE2 {version}: {file.tell() >> 20} of {total >> 20} MB")
+        except OSError as error:
+            raise MirrorError(
+                f"The download of {name} of RKE2 {version} broke off ({error}); run it again, or give the release "
+                "with --rke2-artifacts."
+            ) from error
+    _check(partial, TARBALL, checksums)
+    partial.replace(folder / TARBALL)
+    checksums.replace(folder / CHECKSUMS)
+
+
+def verify(folder: Path) -> None:
+    """Hold every file of a release against its list of checksums."""
+    for path in sorted(folder.iterdir()):
+        if path.name != CHECKSUMS and path.is_file() and not path.name.startswith("."):
+            _check(path, path.name, folder / CHECKSUMS)
+
+
+def _check(path: Path, name: str, checksums: Path) -> None:
+    listed = {
+        words[1].lstrip("*"): words[0]
+        for words in (line.split() for line in checksums.read_text(encoding="utf-8").splitlines())
+        if len(words) == 2
+    }
+    if name not in listed:
+        if name == TARBALL:
+            raise MirrorError(f"{checksums} does not list {name}: it belongs to another release; fetch both again.")
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != listed[name]:
+        raise MirrorError(
+            f"{path} has checksum {found[:12]}… and its release says {listed[name][:12]}…: the file is damaged; "
+            "fetch it again."
+        )
