@@ -1,0 +1,77 @@
+"""The whole platform in a lab: built once by the same site.yml as production, then proved.
+
+`SLIPWAY_LAB` and `SLIPWAY_LAB_SLOT` name the lab; `lab up --only-cloud` must have started its cloud. The first test
+that asks for `platform` builds the site (through kills, see test_interrupted.py), the others find it standing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hcloud import Client
+
+from lab.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INVENTORY = "inventories/lab"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished ansible-playbook: exit code, output and the report that the run wrote about itself."""
+
+    code: int
+    output: str
+    report: dict[str, Any]
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Host → changed tasks, hosts without a change left out."""
+        return {host: counts["changed"] for host, counts in self.report["hosts"].items() if counts["changed"]}
+
+
+def reports() -> set[Path]:
+    return set((REPOSITORY / "artifacts/lab").glob("*/run.json"))
+
+
+def play(*arguments: str, playbook: str = "site.yml", environment: Mapping[str, str] | None = None) -> Run:
+    """Run a playbook on the lab, to its end."""
+    before = reports()
+    done = subprocess.run(
+        ["ansible-playbook", playbook, "-i", INVENTORY, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **(environment or {})},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        timeout=1800,
+    )
+    new = sorted(reports() - before)
+    report = json.loads(new[-1].read_text()) if new else {}
+    return Run(done.returncode, done.stdout, report)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings.from_environment()
+
+
+@pytest.fixture(scope="session")
+def description(settings: Settings) -> dict[str, Any]:
+    """What the lab says of itself; the tests fail here when no lab runs."""
+    if not settings.description.exists():
+        pytest.exit(f"no lab named {settings.name} runs here; start it with: lab up --only-cloud", returncode=1)
+    return dict(json.loads(settings.description.read_text()))
+
+
+@pytest.fixture(scope="session")
+def cloud(description: dict[str, Any]) -> Client:
+    return Client(token=description["token"], api_endpoint=description["api_endpoint"], poll_interval=0.2)

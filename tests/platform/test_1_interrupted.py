@@ -1,0 +1,49 @@
+"""A run killed anywhere leaves nothing that the next run cannot finish."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+
+from tests.platform.conftest import INVENTORY, REPOSITORY, play
+
+KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "6"))
+"""How often the first build is killed. Each kill comes at a moment of its own, so that together they reach from the
+first seconds of provisioning to the joins of the cluster."""
+
+LONGEST_SECONDS = 75.0
+SEED = int(os.environ.get("SLIPWAY_TEST_SEED", "20261121"))
+
+
+def run_and_kill(seconds: float) -> bool:
+    """Start the whole site, kill -9 everything of it after so many seconds. True when it was still running then."""
+    process = subprocess.Popen(
+        ["ansible-playbook", "site.yml", "-i", INVENTORY],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+        return False
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def test_a_build_killed_at_random_points_converges(description: dict[str, object]) -> None:
+    dice = random.Random(SEED)
+    moments = [dice.uniform(3.0, LONGEST_SECONDS) for _ in range(KILLS)]
+    killed = sum(run_and_kill(seconds) for seconds in moments)
+    print(f"killed {killed} of {KILLS} runs, after {', '.join(f'{seconds:.0f} s' for seconds in moments)}")
+    assert killed >= KILLS // 2, "most runs ended before they could be killed: the moments prove nothing"
+    began = time.monotonic()
+    run = play()
+    print(f"the run after them took {time.monotonic() - began:.0f} s")
+    assert run.code == 0, run.output[-6000:]

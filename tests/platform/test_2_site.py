@@ -1,0 +1,58 @@
+"""The contract of every run: a second one changes nothing, and check mode tells the truth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.platform.conftest import REPOSITORY, play
+
+
+def test_a_second_run_changes_nothing() -> None:
+    run = play()
+    assert run.code == 0, run.output[-6000:]
+    assert run.changed == {}, run.output[-6000:]
+
+
+def test_check_mode_of_a_built_platform_reports_no_change() -> None:
+    run = play("--check", "--diff")
+    assert run.code == 0, run.output[-6000:]
+    assert run.changed == {}, run.output[-6000:]
+
+
+def test_check_mode_announces_a_change_and_does_not_make_it() -> None:
+    """One value changed: exactly the hosts that carry it are named, and the next run finds nothing done."""
+    run = play("--check", "--diff", "-e", "base_journald_max_use=123M", "--tags", "always,base", playbook="playbooks/base.yml")
+    assert run.code == 0, run.output[-6000:]
+    assert run.changed != {}, run.output[-6000:]
+    assert "123M" in run.output
+    assert play(playbook="playbooks/base.yml").changed == {}
+
+
+def test_the_report_says_how_long_and_how_much() -> None:
+    newest = max((REPOSITORY / "artifacts/lab").glob("*/run.json"))
+    report = json.loads(newest.read_text())
+    assert report["phases"]
+    assert all(phase["seconds"] >= 0 for phase in report["phases"])
+
+
+def test_no_secret_reaches_output_or_artifacts(description: dict[str, str]) -> None:
+    yaml = pytest.importorskip("yaml")
+    from pathlib import Path
+
+    secrets = [
+        value for value in yaml.safe_load(Path(description["secrets_path"]).read_text()).values() if "CERTIFICATE" not in value
+    ]
+    secrets.append(description["token"])
+    assert len(secrets) >= 4
+    run = play("-vvv")
+    leaked = [secret[:4] + "…" for secret in secrets if secret in run.output]
+    leaked += [
+        f"{path}: {secret[:4]}…"
+        for path in (REPOSITORY / "artifacts/lab").rglob("*")
+        if path.is_file() and path.name != "kubeconfig"
+        for secret in secrets
+        if secret in path.read_text(errors="replace")
+    ]
+    assert leaked == []
