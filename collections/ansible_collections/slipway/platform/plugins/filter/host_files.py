@@ -1,0 +1,59 @@
+"""Files and folders of a host's configuration that come in numbers: accounts' keys, trusted certificates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+
+def _home(account: Mapping[str, Any]) -> str:
+    name = account["name"]
+    return "/root" if name == "root" else f"/home/{name}"
+
+
+def account_folder(account: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe an account's .ssh folder for the module configuration."""
+    name = account["name"]
+    return {"path": f"{_home(account)}/.ssh", "mode": "0700", "owner": name, "group": name}
+
+
+def account_keys(account: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the file of an account's public keys, which holds these keys and no others."""
+    name = account["name"]
+    keys = [key.strip() for key in account["public_keys"]]
+    for key in keys:
+        if len(key.split()) < 2 or "\n" in key or "PRIVATE KEY" in key:
+            raise AnsibleFilterError(
+                f"a key of the account {name!r} is no public key; give one line such as 'ssh-ed25519 AAAA… name'"
+            )
+    return {
+        "path": f"{_home(account)}/.ssh/authorized_keys",
+        "content": "".join(f"{key}\n" for key in keys),
+        "mode": "0600",
+        "owner": name,
+        "group": name,
+    }
+
+
+def trusted_files(certificates: Sequence[str], folder: str) -> list[dict[str, Any]]:
+    """Describe one file per CA certificate, named by its content, so that order and doubles do not matter."""
+    files = {}
+    for certificate in certificates:
+        text = str(certificate).strip() + "\n"
+        if text.count("-----BEGIN CERTIFICATE-----") != 1 or not text.startswith("-----BEGIN CERTIFICATE-----"):
+            raise AnsibleFilterError(
+                f"a trusted certificate begins with {text[:30]!r}; give PEM text with one certificate in each entry"
+            )
+        path = f"{folder}/{hashlib.sha256(text.encode()).hexdigest()[:16]}.crt"
+        files[path] = {"path": path, "content": text, "validate": ["openssl", "x509", "-noout", "-in", "%s"]}
+    return [files[path] for path in sorted(files)]
+
+
+class FilterModule:
+    """Filters that describe files for the module configuration."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"account_folder": account_folder, "account_keys": account_keys, "trusted_files": trusted_files}

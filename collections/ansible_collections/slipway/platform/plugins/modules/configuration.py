@@ -1,0 +1,403 @@
+#!/usr/bin/python
+"""Keep configuration files and what makes them live in line, as units that are tested before and proved after."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: configuration
+short_description: Keep configuration files and what makes them live in line
+description:
+  - Places the files of several units in one call, which costs a host one task instead of one a file.
+  - A unit is planned, laid into a staging folder and tested there, swapped in, made live, and proved. When the proof
+    fails, the former files come back and are made live again, and the module fails with a sentence.
+  - A record of the former files is kept until the proof, so that a run which died in between is finished by the next.
+  - Supports check mode (with the tests, where their programs are installed) and diff.
+options:
+  name:
+    description: Owner of the units; the record of an unfinished change lies in C(/var/lib/slipway/<name>).
+    type: str
+    required: true
+  units:
+    description: The units, in the order in which they are made live.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Word for messages and for the record.
+        type: str
+        required: true
+      applies:
+        description: Leaves the unit alone when false.
+        type: bool
+        default: true
+      files:
+        description: Files of the unit. The first is the one that O(units[].test) is given.
+        type: list
+        elements: dict
+        suboptions:
+          path: {type: path, required: true, description: Absolute path.}
+          content: {type: str, description: The whole content.}
+          state: {type: str, choices: [present, absent], default: present, description: Whether the file should exist.}
+          mode: {type: str, default: "0644", description: Octal mode.}
+          owner: {type: str, default: root, description: User name.}
+          group: {type: str, default: root, description: Group name.}
+          validate: {type: list, elements: str, description: "Command that accepts the file, %s is its staged path."}
+          sensitive: {type: bool, default: false, description: Keeps the content out of the diff.}
+      folders:
+        description: Folders to make before the files.
+        type: list
+        elements: dict
+        suboptions:
+          path: {type: path, required: true, description: Absolute path.}
+          mode: {type: str, default: "0755", description: Octal mode.}
+          owner: {type: str, default: root, description: User name.}
+          group: {type: str, default: root, description: Group name.}
+          exclusive: {type: bool, default: false, description: Removes files in it that the unit does not name.}
+      test:
+        description: Command that accepts the staged unit, %s is the staged path of its first file.
+        type: list
+        elements: str
+      commands:
+        description: Commands that make the files live, before the service is told.
+        type: list
+        elements: list
+      service:
+        description: Service that must run and be enabled.
+        type: str
+      on_change:
+        description: What the running service is told when the unit changed. A service that does not run is started.
+        type: str
+        choices: [reload, restart, none]
+        default: reload
+      live_command:
+        description: Read-only command that succeeds while the files are in force; else the unit is made live again.
+        type: list
+        elements: str
+      live_contains:
+        description: Text that the output of O(units[].live_command) must hold.
+        type: str
+      probes:
+        description: Ports that must answer once the unit is live.
+        type: list
+        elements: dict
+        suboptions:
+          address: {type: str, default: 127.0.0.1, description: Address to connect to.}
+          port: {type: int, required: true, description: TCP port.}
+          tls: {type: bool, default: false, description: Asks for a TLS 1.3 handshake.}
+          server_name: {type: str, description: Name to ask for in the handshake.}
+          certificate_path: {type: path, description: PEM file whose first certificate must be presented.}
+      probe_seconds:
+        description: Seconds until the proof must have succeeded.
+        type: int
+        default: 10
+author: [Slipway]
+attributes:
+  check_mode: {support: full, description: Can run in check mode.}
+  diff_mode: {support: full, description: Returns what changed.}
+"""
+
+EXAMPLES = r"""
+- name: Keep the time service in line
+  slipway.platform.configuration:
+    name: base
+    units:
+      - name: time
+        files:
+          - path: /etc/chrony/chrony.conf
+            content: "{{ lookup('ansible.builtin.template', 'etc/chrony/chrony.conf.j2') }}"
+            validate: [chronyd, -p, -f, "%s"]
+        service: chrony
+        on_change: restart
+"""
+
+RETURN = r"""
+units:
+  description: What each unit needed, by name; an empty list says nothing.
+  type: dict
+  returned: always
+"""
+
+import errno
+import grp
+import os
+import pwd
+import shutil
+import socket
+import ssl
+import stat
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.platform.plugins.module_utils.configuration import (
+    ConfigurationError,
+    FileState,
+    Folder,
+    FolderState,
+    Plan,
+    Probe,
+    Result,
+    ServiceState,
+    apply,
+    diff,
+    plan,
+    prove,
+    services,
+    staged_path,
+    test,
+    unit_from,
+)
+
+STATE_FOLDER = Path("/var/lib/slipway")
+
+
+class QuietModule(AnsibleModule):
+    """Leaves its invocation out of the host's journal: the options are whole files, at every run."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+    def _log_invocation(self) -> None:
+        pass
+
+
+class RealHost:
+    """The machine that the module runs on."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.records = STATE_FOLDER / str(module.params["name"])
+        self.staging = tempfile.mkdtemp(prefix="staging-", dir=module.tmpdir)
+
+    def read(self, path: str) -> FileState | None:
+        try:
+            found = Path(path).lstat()
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError as error:
+            raise ConfigurationError(f"{path} cannot be placed: a part of its path is a file") from error
+        if stat.S_ISDIR(found.st_mode):
+            raise ConfigurationError(f"{path} is a folder where a file is wanted; move it away")
+        link, content = "", b""
+        if stat.S_ISLNK(found.st_mode):
+            link = str(Path(path).readlink())
+        else:
+            content = Path(path).read_bytes()
+        return FileState(content, stat.S_IMODE(found.st_mode), _user(found.st_uid), _group(found.st_gid), link)
+
+    def read_folder(self, path: str) -> FolderState | None:
+        try:
+            found = Path(path).stat()
+        except FileNotFoundError:
+            return None
+        return FolderState(stat.S_IMODE(found.st_mode), _user(found.st_uid), _group(found.st_gid))
+
+    def list_files(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(folder) as entries:
+                return [entry.path for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+
+    def write(self, path: str, state: FileState) -> None:
+        place = Path(path)
+        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if state.link or place.is_symlink():
+            self.remove(path)
+        if state.link:
+            place.symlink_to(state.link)
+            return
+        with tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
+            file.write(state.content)
+        try:
+            Path(file.name).chmod(state.mode)
+            shutil.chown(file.name, state.owner, state.group)
+        except LookupError as error:
+            raise ConfigurationError(f"{path} cannot be given to {state.owner}:{state.group}: {error}") from error
+        # atomic_move keeps the mode and owner of a file that it replaces, hence the second time.
+        self.module.atomic_move(file.name, path, unsafe_writes=True)
+        place.chmod(state.mode)
+        shutil.chown(path, state.owner, state.group)
+
+    def remove(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    def make_folder(self, folder: Folder) -> None:
+        Path(folder.path).mkdir(mode=0o755, parents=True, exist_ok=True)
+        Path(folder.path).chmod(folder.mode)
+        shutil.chown(folder.path, folder.owner, folder.group)
+
+    def staged(self, path: str) -> str:
+        return staged_path(self.staging, path)
+
+    def stage(self, path: str, content: bytes) -> str:
+        place = Path(self.staged(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        place.chmod(0o600)
+        return str(place)
+
+    def run(self, command: Sequence[str]) -> Result:
+        program = self.module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
+        if program is None:
+            return Result(None, f"there is no program {command[0]} here")
+        code, out, err = self.module.run_command([program, *command[1:]], environ_update={"LC_ALL": "C.UTF-8"})
+        return Result(code, out + err)
+
+    def probe(self, probe: Probe) -> str | None:
+        return probe_port(probe)
+
+    def _record(self, unit: str) -> Path:
+        return self.records / f"{unit}.unfinished.json"
+
+    def read_record(self, unit: str) -> str | None:
+        try:
+            return self._record(unit).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write_record(self, unit: str, text: str) -> None:
+        self.records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = self.records / f"{unit}.new"
+        new.touch(mode=0o600)
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._record(unit))
+
+    def remove_record(self, unit: str) -> None:
+        self._record(unit).unlink(missing_ok=True)
+
+
+def probe_port(probe: Probe) -> str | None:
+    """Connect, and shake hands if asked. Gives a sentence when something is not as it should be."""
+    try:
+        with socket.create_connection((probe.address, probe.port), timeout=3) as connection:
+            if not probe.tls:
+                return None
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            # Whose certificate it is, is told by comparing it with the file, which is stricter than its chain.
+            context.verify_mode = ssl.CERT_NONE
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            with context.wrap_socket(connection, server_hostname=probe.server_name or None) as channel:
+                presented = channel.getpeercert(binary_form=True)
+    except ssl.SSLError as error:
+        return f"{probe} refuses a TLS 1.3 handshake for {probe.server_name or 'no name'}: {error.reason or error}"
+    except OSError as error:
+        reason = "nobody listens there" if error.errno == errno.ECONNREFUSED else str(error)
+        return f"{probe} does not answer: {reason}"
+    if not probe.certificate_path:
+        return None
+    try:
+        text = Path(probe.certificate_path).read_text(encoding="ascii")
+        first = text[text.index("-----BEGIN CERTIFICATE") :].split("-----END CERTIFICATE-----")[0]
+        expected = ssl.PEM_cert_to_DER_cert(first + "-----END CERTIFICATE-----\n")
+    except (OSError, ValueError) as error:
+        return f"the certificate {probe.certificate_path} cannot be read: {error}"
+    if presented != expected:
+        return f"{probe} presents another certificate for {probe.server_name} than {probe.certificate_path}"
+    return None
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _options() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": "str"}
+    words: dict[str, Any] = {"type": "list", "elements": "str"}
+    placed: dict[str, Any] = {
+        "path": {"type": "path", "required": True},
+        "owner": {"type": "str", "default": "root"},
+        "group": {"type": "str", "default": "root"},
+    }
+    file = placed | {
+        "content": text,
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "mode": {"type": "str", "default": "0644"},
+        "validate": words,
+        "sensitive": {"type": "bool", "default": False},
+    }
+    folder = placed | {
+        "mode": {"type": "str", "default": "0755"},
+        "exclusive": {"type": "bool", "default": False},
+    }
+    probe = {
+        "address": {"type": "str", "default": "127.0.0.1"},
+        "port": {"type": "int", "required": True},
+        "tls": {"type": "bool", "default": False},
+        "server_name": text,
+        "certificate_path": {"type": "path"},
+    }
+    unit = {
+        "name": {"type": "str", "required": True},
+        "applies": {"type": "bool", "default": True},
+        "files": {"type": "list", "elements": "dict", "options": file},
+        "folders": {"type": "list", "elements": "dict", "options": folder},
+        "test": words,
+        "commands": {"type": "list", "elements": "list"},
+        "service": text,
+        "on_change": {"type": "str", "choices": ["reload", "restart", "none"], "default": "reload"},
+        "live_command": words,
+        "live_contains": text,
+        "probes": {"type": "list", "elements": "dict", "options": probe},
+        "probe_seconds": {"type": "int", "default": 10},
+    }
+    return {
+        "name": {"type": "str", "required": True},
+        "units": {"type": "list", "elements": "dict", "required": True, "options": unit},
+    }
+
+
+def main() -> None:
+    module = QuietModule(argument_spec=_options(), supports_check_mode=True)
+    host = RealHost(module)
+    units = [unit_from(options) for options in module.params["units"] if options["applies"]]
+    plans: list[Plan] = []
+    shown: list[dict[str, str]] = []
+    try:
+        known = services(units, host)
+        for unit in units:
+            planned = plan(unit, host, known.get(unit.service, ServiceState()))
+            plans.append(planned)
+            shown += diff(planned)
+        # All are tested before the first is changed.
+        for planned in plans:
+            test(planned, host, missing_program_ok=module.check_mode)
+        for planned in plans:
+            if planned.changed:
+                if not module.check_mode:
+                    apply(planned, host)
+            else:
+                fault = prove(planned.unit, host, only_ports=True)
+                if fault is not None:
+                    raise ConfigurationError(f"{planned.unit.name}: nothing was to be changed, but {fault}")
+    except ConfigurationError as error:
+        module.fail_json(msg=str(error), diff=shown)
+    finally:
+        shutil.rmtree(host.staging, ignore_errors=True)
+    module.exit_json(
+        changed=any(planned.changed for planned in plans),
+        units={planned.unit.name: planned.reasons() for planned in plans},
+        diff=shown,
+    )
+
+
+if __name__ == "__main__":
+    main()
