@@ -1,5 +1,458 @@
-"""The lab command line."""
+"""The lab command line: the outside world on this machine, up and down, looked at and broken on purpose."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from lab import daemon
+from lab.admin import Admin, AdminError
+from lab.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+HOST_IMAGE = "debian-13"
+"""The image of the platform's hosts, built before the daemon starts; others are built at first use."""
+ADMIN_USER = "slipway"
+"""The user that the platform makes on its servers; others are reached as root."""
+ENVIRONMENT_LABEL = "slipway_environment"
+
+app = typer.Typer(
+    name="lab",
+    help="The outside world on this machine: a local Hetzner Cloud with real Linux hosts, and the platform on it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+fault_app = typer.Typer(help="Break something on purpose, and heal it.", no_args_is_help=True)
+app.add_typer(fault_app, name="fault")
+
+out = Console()
+err = Console(stderr=True)
 
 
 def main() -> None:
-    raise SystemExit("lab: not built yet")
+    """Entry point: a foreseen failure is one sentence, not a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        err.print("lab: interrupted")
+        raise SystemExit(130) from None
+
+
+def fail(message: object) -> NoReturn:
+    err.print(f"[red]lab:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _escaped(message: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(message))
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_environment()
+    except ValueError as error:
+        fail(error)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn the errors that the lab foresees into one sentence."""
+    from lab.machines.base import MachineError
+    from lab.mirror import MirrorError
+
+    try:
+        yield
+    except (AdminError, daemon.DaemonError, MachineError, MirrorError) as error:
+        fail(error)
+
+
+@contextlib.contextmanager
+def _step(title: str) -> Iterator[Callable[[str], None]]:
+    """One step of a longer work: a spinner with what is being done, then a line with the time it took."""
+    began = time.monotonic()
+
+    def line(text: str) -> None:
+        detail = " ".join(text.split())
+        room = max(20, out.width - len(title) - 16)
+        spinner.update(f"{title} [dim]{_escaped(detail[:room])}[/]")
+
+    if not out.is_terminal:
+        out.print(f"… {title}", highlight=False)
+    with out.status(title) as spinner:
+        yield line
+    out.print(f"[green]✓[/] {title} [dim]{_seconds(time.monotonic() - began)}[/]", highlight=False)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+# Up and down
+
+
+@app.command()
+def up(
+    only_cloud: Annotated[
+        bool, typer.Option("--only-cloud", help="Start the local cloud, build nothing on it.")
+    ] = False,
+    rke2_artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SLIPWAY_RKE2_ARTIFACTS",
+            exists=True,
+            file_okay=False,
+            help="Folder with real RKE2 releases, one folder a version.",
+        ),
+    ] = None,
+) -> None:
+    """Start the local cloud and build the whole platform on it; run again, it brings both in line."""
+    settings = _settings()
+    began = time.monotonic()
+    with _told():
+        description = _start_cloud(settings, rke2_artifacts, site=not only_cloud)
+        if not only_cloud:
+            _ansible(
+                settings,
+                "playbooks/operations/create_secrets.yml",
+                "-e",
+                f"op_create_secrets_path={description['secrets_path']}",
+            )
+            out.rule("[bold]site.yml[/]", align="left")
+            _ansible(settings, "site.yml")
+        _print_summary(settings, time.monotonic() - began, site=not only_cloud)
+
+
+def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> dict[str, Any]:
+    from lab import mirror, preflight
+    from lab.machines import images
+
+    pid = daemon.find(settings)
+    sentences = preflight.faults(preflight.look(settings, ours_runs=pid is not None), settings, site=site)
+    if sentences:
+        for sentence in sentences:
+            err.print(f"[red]lab:[/] {_escaped(sentence)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+    with _step(f"Host image {HOST_IMAGE}") as progress:
+        images.ensure(settings, HOST_IMAGE, lambda text, share: progress(f"{text} ({share:.0%})"))
+    with _step("RKE2 release") as progress:
+        release = mirror.prepare(settings, artifacts, progress)
+    if pid is not None and not _current(settings, release):
+        with _step("Replacing the daemon, which runs older code or another release"):
+            daemon.stop(settings)
+        pid = None
+    if pid is None:
+        with _step("Local cloud") as progress:
+            daemon.start(settings, progress=progress)
+    return daemon.read_description(settings)
+
+
+def _current(settings: Settings, release: Any) -> bool:
+    """Whether the running daemon runs this code and tells of this release."""
+    try:
+        description = daemon.read_description(settings)
+    except (OSError, ValueError):
+        return False
+    told = description["rke2"]
+    return (description.get("code"), told["source"], told["note"]) == (
+        daemon.code_fingerprint(),
+        str(release.source),
+        release.note,
+    )
+
+
+def _ansible(settings: Settings, playbook: str, *arguments: str) -> None:
+    """Run a playbook on the lab's inventory; its output goes to the terminal as it comes."""
+    program = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [program, playbook, "-i", "inventories/lab", *arguments],
+        cwd=REPOSITORY,
+        env=_environment(settings),
+        check=False,
+    )
+    if done.returncode != 0:
+        fail(
+            f"{playbook} failed (exit code {done.returncode}); the cause is above. Run it again with: lab up, "
+            "look at hosts with: lab status"
+        )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, with the lab named in it and this virtual environment's programs first."""
+    return {
+        **os.environ,
+        "SLIPWAY_LAB": settings.name,
+        "SLIPWAY_LAB_SLOT": str(settings.slot),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}",
+        **({"ANSIBLE_FORCE_COLOR": "1"} if out.is_terminal else {}),
+    }
+
+
+@app.command()
+def down() -> None:
+    """Remove the lab from this machine: hosts, networks, volumes, keys. Images and downloads stay for the next one."""
+    settings = _settings()
+    if os.geteuid() != 0:
+        fail(f"You are user {os.geteuid()}: hosts and networks belong to root; run it again with sudo.")
+    with _told():
+        from lab.machines.podman import PodmanMachines
+
+        stood = settings.state_dir.exists()
+        with _step("Daemon"):
+            daemon.stop(settings)
+        with _step("Hosts, networks and volumes"):
+            PodmanMachines(settings).destroy()
+        with _step("Keys, database and logs"):
+            shutil.rmtree(settings.state_dir, ignore_errors=False) if stood else None
+            with contextlib.suppress(OSError):
+                settings.state_root.rmdir()
+    out.print(
+        f"The lab {settings.name!r} is gone." if stood else f"There was no lab {settings.name!r}.", highlight=False
+    )
+
+
+@app.command()
+def reset() -> None:
+    """Delete every object of the cloud (servers, networks, volumes …), keep the cloud itself."""
+    with _told(), _step("Deleting everything in the cloud"):
+        Admin.of(_settings()).reset()
+
+
+# Looking
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: everything the daemon says.")] = False,
+) -> None:
+    """Show hosts, networks, volumes and faults."""
+    settings = _settings()
+    with _told():
+        seen = Admin.of(settings).status()
+    if as_json:
+        out.print_json(data=seen)
+        return
+    from lab import summary
+
+    out.print(summary.status(daemon.read_description(settings), seen))
+
+
+def _print_summary(settings: Settings, seconds: float, *, site: bool) -> None:
+    from lab import summary
+
+    seen = Admin.of(settings).status()
+    report = summary.newest_report(REPOSITORY / "artifacts" / "lab") if site else None
+    page = summary.page(daemon.read_description(settings), seen, report, settings=settings, seconds=seconds, site=site)
+    out.print(page)
+
+
+def _server_names(incomplete: str) -> list[str]:
+    """For shell completion; silent when no lab answers."""
+    try:
+        servers = Admin.of(Settings.from_environment()).status(seconds=2)["servers"]
+    except (AdminError, ValueError, KeyError):
+        return []
+    return [server["name"] for server in servers if server["name"].startswith(incomplete)]
+
+
+Name = Annotated[str, typer.Argument(help="Name of a server.", autocompletion=_server_names)]
+
+
+def _server(admin: Admin, name: str) -> dict[str, Any]:
+    servers = {server["name"]: server for server in admin.status()["servers"]}
+    if name not in servers:
+        known = ", ".join(sorted(servers)) or "none"
+        raise AdminError(f"There is no server {name!r} (there are: {known}).")
+    return dict(servers[name])
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ssh(
+    context: typer.Context,
+    name: Name,
+    user: Annotated[str | None, typer.Option("--user", "-l", help="User on the server.")] = None,
+) -> None:
+    """Log in to a server, or run a command there: [bold]lab ssh NAME -- COMMAND[/]."""
+    settings = _settings()
+    with _told():
+        server = _server(Admin.of(settings), name)
+        address = server.get("ipv4") or server.get("ipv6")
+        if not address:
+            raise AdminError(f"The server {name!r} has no public address; log in through another one.")
+    login = user or (ADMIN_USER if ENVIRONMENT_LABEL in server.get("labels", {}) else "root")
+    key = settings.state_dir / "ssh" / "id_ed25519"
+    # The addresses exist on this machine alone, and a server made anew comes back with another key.
+    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
+    command = ["ssh", "-i", str(key), *(f"-o{option}" for option in options), f"{login}@{address}"]
+    if context.args:
+        command += ["--", shlex.join(context.args) if len(context.args) > 1 else context.args[0]]
+    os.execvp("ssh", command)
+
+
+@app.command()
+def console(name: Name) -> None:
+    """Print what a server wrote to its console."""
+    with _told():
+        print(Admin.of(_settings()).console(name), end="")
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines.", min=1)] = 100,
+) -> None:
+    """Print the daemon's log."""
+    path = daemon.log_file(_settings())
+    if not path.exists():
+        fail(f"There is no log at {path}: the lab was never started; start it with: lab up")
+    os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)])
+
+
+@app.command()
+def env() -> None:
+    """Print the variables for other clients of the cloud: [bold]eval "$(lab env)"; hcloud server list[/]."""
+    settings = _settings()
+    with _told():
+        Admin.of(settings)
+    description = daemon.read_description(settings)
+    print(f"export HCLOUD_ENDPOINT={shlex.quote(description['api_endpoint'])}")
+    print(f"export HCLOUD_TOKEN={shlex.quote(description['token'])}")
+
+
+# Faults
+
+Count = Annotated[
+    int | None, typer.Option("--count", "-n", help="How many requests fail; without it, until cleared.", min=1)
+]
+Link = Annotated[str, typer.Option("--link", help="`public`, or the name of a private network.")]
+
+
+def _add_fault(kind: str, **fields: Any) -> None:
+    with _told():
+        Admin.of(_settings()).add_fault(
+            {"type": kind, **{key: value for key, value in fields.items() if value is not None}}
+        )
+    out.print(f"[yellow]●[/] {kind}", " ".join(f"{key}={value}" for key, value in fields.items() if value is not None))
+
+
+@fault_app.command("out-of-stock")
+def out_of_stock(
+    server_type: Annotated[str | None, typer.Option("--type", help="Server type; without it, every one.")] = None,
+    location: Annotated[str | None, typer.Option(help="Location; without it, every one.")] = None,
+    count: Count = None,
+) -> None:
+    """Servers of a type or in a location are sold out."""
+    _add_fault("out_of_stock", server_type=server_type, location=location, count=count)
+
+
+@fault_app.command("rate-limit")
+def rate_limit(count: Count = None) -> None:
+    """Requests are answered 429."""
+    _add_fault("rate_limit", count=count)
+
+
+@fault_app.command()
+def locked(count: Count = None) -> None:
+    """Changes are refused: the resource is locked by an action."""
+    _add_fault("locked", count=count)
+
+
+@fault_app.command("action-error")
+def action_error(
+    command: Annotated[str, typer.Argument(help="Command of the action, for example create_server.")],
+    count: Count = None,
+) -> None:
+    """Actions of one kind end in error."""
+    _add_fault("action_error", command=command, count=count)
+
+
+@fault_app.command()
+def slow(
+    seconds: Annotated[float, typer.Argument(help="How long every answer is held back.", min=0)],
+    count: Count = None,
+) -> None:
+    """Answers come late."""
+    _add_fault("slow", seconds=seconds, count=count)
+
+
+@fault_app.command()
+def error(
+    http_status: Annotated[int, typer.Argument(help="HTTP status of the answers.", min=500, max=599)] = 503,
+    count: Count = None,
+) -> None:
+    """Requests are answered with a server error."""
+    _add_fault("error", status=http_status, count=count)
+
+
+@fault_app.command("power-cut")
+def power_cut(name: Name) -> None:
+    """A host loses power; start it again with [bold]hcloud server poweron[/] or heal."""
+    _add_fault("power_cut", server=name)
+
+
+@fault_app.command()
+def cut(name: Name, link: Link = "public") -> None:
+    """A host's link carries nothing any more."""
+    _add_fault("network_cut", server=name, link=link)
+
+
+@fault_app.command()
+def heal(name: Name, link: Link = "public") -> None:
+    """A host's link works again: no cut, no delay, no loss."""
+    _add_fault("network_heal", server=name, link=link)
+
+
+@fault_app.command()
+def delay(
+    name: Name,
+    milliseconds: Annotated[int, typer.Argument(help="Delay of every packet.", min=0)],
+    link: Link = "public",
+) -> None:
+    """Packets to a host come late."""
+    _add_fault("delay", server=name, link=link, milliseconds=milliseconds)
+
+
+@fault_app.command()
+def loss(
+    name: Name,
+    percent: Annotated[int, typer.Argument(help="Share of packets that are lost.", min=0, max=100)],
+    link: Link = "public",
+) -> None:
+    """Packets of a host are lost."""
+    _add_fault("loss", server=name, link=link, percent=percent)
+
+
+@fault_app.command("list")
+def list_faults() -> None:
+    """Show the faults in force."""
+    from lab import summary
+
+    with _told():
+        out.print(summary.faults(Admin.of(_settings()).faults()))
+
+
+@fault_app.command()
+def clear(
+    fault_id: Annotated[int | None, typer.Argument(help="Number from `lab fault list`; without it, all.")] = None,
+) -> None:
+    """Take faults back."""
+    with _told():
+        Admin.of(_settings()).clear_faults(fault_id)
+    out.print("[green]●[/] cleared")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""A small client of the lab's admin API (`/_lab/…` beside the cloud's own), for the command line."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from lab import daemon
+from lab.settings import Settings
+
+
+class AdminError(Exception):
+    """The lab does not answer, or says no. One sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    url: str
+    token: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Admin:
+        if not settings.description.exists():
+            raise AdminError(f"The lab {settings.name!r} does not stand here; build it with: lab up")
+        if daemon.find(settings) is None:
+            raise AdminError(f"The daemon of the lab {settings.name!r} does not run; bring it back with: lab up")
+        description = daemon.read_description(settings)
+        return cls(url=f"http://127.0.0.1:{settings.api_port}/_lab", token=description["token"])
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = 60.0) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as answer:
+                content, kind = answer.read(), answer.headers.get_content_type()
+        except urllib.error.HTTPError as error:
+            raise AdminError(_message(error)) from error
+        except OSError as error:
+            raise AdminError(f"The lab's daemon does not answer at {self.url} ({error}); see: lab logs") from error
+        if kind == "application/json":
+            return json.loads(content or b"null")
+        return content.decode(errors="replace")
+
+    def status(self, *, seconds: float = 60.0) -> dict[str, Any]:
+        return dict(self.call("GET", "status", seconds=seconds))
+
+    def console(self, name: str) -> str:
+        answer = self.call("GET", f"servers/{quote(name, safe='')}/console")
+        return str(answer["console"]) if isinstance(answer, dict) else str(answer)
+
+    def faults(self) -> list[dict[str, Any]]:
+        return list(self.call("GET", "faults")["faults"])
+
+    def add_fault(self, fault: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self.call("POST", "faults", fault))
+
+    def clear_faults(self, fault_id: int | None = None) -> None:
+        self.call("DELETE", "faults" if fault_id is None else f"faults/{fault_id}")
+
+    def reset(self) -> None:
+        self.call("POST", "reset", seconds=300.0)
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"The lab answered {error.code} {error.reason}; see: lab logs"

@@ -1,0 +1,300 @@
+"""The lab's daemon: one process that serves the local cloud and the release mirror, and watches the hosts.
+
+`python -m lab.daemon` runs it; `start`, `find` and `stop` are for the command line. That a daemon runs is proved by the
+lock it holds on its pid file, which the kernel drops with the process: a stale file or a reused pid fools nobody.
+Stopping the daemon leaves the hosts running; the next one reconciles what runs with what its database says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab import secrets
+from lab.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+    from lab.machines.base import Machines
+
+LOG_BYTES = 5_000_000
+LOG_FILES = 3
+START_SECONDS = 120.0
+"""Reconciling after a reboot of the machine starts every host again before the API answers."""
+STOP_SECONDS = 20.0
+
+log = logging.getLogger("lab.daemon")
+
+
+class DaemonError(Exception):
+    """The daemon could not be started or stopped. One sentence for a person, perhaps with the end of its log."""
+
+
+# For the command line
+
+
+def pid_file(settings: Settings) -> Path:
+    return settings.state_dir / "daemon.pid"
+
+
+def log_file(settings: Settings) -> Path:
+    return settings.state_dir / "daemon.log"
+
+
+def crash_file(settings: Settings) -> Path:
+    """What the daemon prints when even its log cannot take it: a traceback at start, a crash of the interpreter."""
+    return settings.state_dir / "daemon.err"
+
+
+def find(settings: Settings) -> int | None:
+    """The pid of this lab's daemon, or None when none runs."""
+    try:
+        file = pid_file(settings).open("r", encoding="ascii")
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = file.read().strip()
+            return int(text) if text.isdecimal() else None
+    return None
+
+
+def start(settings: Settings, machines: str = "podman", progress: Callable[[str], None] = lambda _: None) -> int:
+    """Start the daemon in the background and wait until the cloud answers. Returns its pid."""
+    secrets.make_private_dir(settings.state_dir)
+    with crash_file(settings).open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lab.daemon", "--machines", machines],
+            cwd=Path(__file__).resolve().parents[1],
+            env={
+                **os.environ,
+                "SLIPWAY_LAB": settings.name,
+                "SLIPWAY_LAB_SLOT": str(settings.slot),
+                "SLIPWAY_STATE_ROOT": str(settings.state_root),
+                "SLIPWAY_CACHE_ROOT": str(settings.cache_root),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        code = process.poll()
+        if code is not None:
+            raise DaemonError(
+                f"The lab's daemon ended at once (exit code {code}). The end of its log:\n{tail(settings)}"
+            )
+        if answers(settings, process.pid):
+            return process.pid
+        progress(last_line(settings))
+        time.sleep(0.1)
+    process.terminate()
+    raise DaemonError(
+        f"The lab's daemon did not answer within {START_SECONDS:.0f} s. The end of its log:\n{tail(settings)}"
+    )
+
+
+def stop(settings: Settings) -> bool:
+    """Stop the daemon; hosts go on running. False when none ran."""
+    pid = find(settings)
+    if pid is None:
+        return False
+    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            if find(settings) != pid:
+                return True
+            time.sleep(0.05)
+    raise DaemonError(f"The lab's daemon (process {pid}) does not end; look at what it waits for: /proc/{pid}/stack.")
+
+
+def answers(settings: Settings, pid: int) -> bool:
+    """Whether the daemon with this pid has written its description and serves the API."""
+    try:
+        description = read_description(settings)
+        if description.get("pid") != pid:
+            return False
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{settings.api_port}/_lab/status",
+            headers={"Authorization": f"Bearer {description['token']}"},
+        )
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return int(answer.status) == 200
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def read_description(settings: Settings) -> dict[str, Any]:
+    return dict(json.loads(settings.description.read_text(encoding="utf-8")))
+
+
+def code_fingerprint() -> str:
+    """Changes whenever a file of this package does: a daemon that runs older code is replaced by `lab up`."""
+    root = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        status = path.stat()
+        digest.update(f"{path.relative_to(root)} {status.st_mtime_ns} {status.st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def tail(settings: Settings, lines: int = 15) -> str:
+    text = []
+    for path in (log_file(settings), crash_file(settings)):
+        if path.exists():
+            text += path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    return "\n".join(text)
+
+
+def last_line(settings: Settings) -> str:
+    """The newest message of the log without its date and level, for a progress line."""
+    path = log_file(settings)
+    if not path.exists():
+        return ""
+    lines = path.read_bytes()[-2000:].decode(errors="replace").splitlines()
+    return lines[-1].partition(": ")[2] if lines else ""
+
+
+# The process itself
+
+
+@contextlib.contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Hold the lock on the pid file for as long as this process lives."""
+    with pid_file(settings).open("a+", encoding="ascii") as file:
+        # Somebody who only looks (`find`) holds the lock for a moment too.
+        deadline = time.monotonic() + 1.0
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise DaemonError(f"A daemon of the lab {settings.name!r} runs already.") from None
+                time.sleep(0.05)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def write_description(settings: Settings, release: Any, authority: Path) -> None:
+    """`lab.json`: all that inventories, clients and people need to know about this lab."""
+    key = secrets.ssh_key(settings)
+    mirror_url = f"https://{settings.machine_address}:{settings.mirror_port}"
+    description = {
+        "name": settings.name,
+        "slot": settings.slot,
+        "pid": os.getpid(),
+        "code": code_fingerprint(),
+        "api_endpoint": f"http://127.0.0.1:{settings.api_port}/v1",
+        "token": secrets.api_token(settings),
+        "mirror_url": mirror_url,
+        "ca_certificate_path": str(authority),
+        "machine_address": str(settings.machine_address),
+        "admin_cidrs": [f"{settings.machine_address}/32"],
+        "ssh_private_key_path": str(key.private_key_path),
+        "ssh_public_key": key.public_key,
+        "secrets_path": str(settings.state_dir / "secrets.yml"),
+        "rke2": {
+            "source": str(release.source),
+            "release_url": f"{mirror_url}/rke2/releases/download",
+            "note": release.note,
+        },
+    }
+    secrets.write_private(settings.description, json.dumps(description, indent=2) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="lab.daemon", description="The lab's daemon (started by: lab up).")
+    parser.add_argument("--machines", choices=["podman", "stub"], default="podman", help="what stands behind servers")
+    options = parser.parse_args(arguments)
+    settings = Settings.from_environment()
+    secrets.make_private_dir(settings.state_dir)
+    try:
+        with only_one(settings):
+            _log_to_file(settings)
+            asyncio.run(_serve(settings, options.machines))
+    except DaemonError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Exception:
+        log.exception("the daemon failed")
+        raise
+    return 0
+
+
+async def _serve(settings: Settings, kind: str) -> None:
+    """Everything in its order: hosts reconciled (which makes the uplink), then the mirror on it, then the API."""
+    from lab import mirror, pki
+    from lab.cloud.app import create_app
+    from lab.cloud.store import Store
+
+    release = mirror.read_release(settings)
+    authority = pki.ensure_authority(settings.state_dir / "pki", settings.name)
+    certificate = pki.ensure_certificate(
+        settings.state_dir / "pki", authority, "mirror", (str(settings.machine_address),)
+    )
+    machines = _machines(settings, kind)
+    store = Store(settings.database)
+    try:
+        app = create_app(settings, store, machines.backend)
+        machines.cloud = app.state.cloud
+        api = _Server(app, host="127.0.0.1", port=settings.api_port)
+        mirror_host = "127.0.0.1" if kind == "stub" else str(settings.machine_address)
+        files = _Server(
+            mirror.create_app(settings),
+            host=mirror_host,
+            port=settings.mirror_port,
+            ssl_certfile=certificate.certificate_path,
+            ssl_keyfile=certificate.key_path,
+        )
+        write_description(settings, release, authority.certificate_path)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _end, (api, files))
+        log.info("serving the API on port %d and the mirror on %s:%d", settings.api_port, mirror_host, settings.mirror_port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(api.serve())
+            group.create_task(files.serve())
+    finally:
+        machines.backend.close()
+        store.close()
+        log.info("stopped; hosts go on running")
+
+
+def _log_to_file(settings: Settings) -> None:
+    handler = logging.handlers.RotatingFileHandler(log_file(settings), maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("pyroute2", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,191 @@
+"""What a person reads: the table of `lab status` and the page that `lab up` ends with.
+
+Pure: values in, rich renderables out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lab.settings import Settings
+
+Fields = Mapping[str, Any]
+
+STATES = {"running": "green", "off": "red", "initializing": "yellow", "starting": "yellow", "stopping": "yellow"}
+
+
+def seconds_text(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+# lab status
+
+
+def status(description: Fields, seen: Fields) -> RenderableType:
+    """The whole of `lab status`."""
+    parts: list[RenderableType] = [_heading(description, seen)]
+    parts.append(servers(seen["servers"]) if seen["servers"] else _dim("No servers."))
+    if seen.get("networks"):
+        parts.append(_networks(seen["networks"]))
+    if seen.get("faults"):
+        parts.append(faults(seen["faults"]))
+    parts.append(_simulation_note(description))
+    return Group(*_spaced(parts))
+
+
+def servers(rows: Sequence[Fields]) -> Table:
+    table = _table("server", "state", "public address", "private", "type", "volumes")
+    for row in sorted(rows, key=lambda row: str(row["name"])):
+        state = str(row["state"])
+        table.add_row(
+            Text(str(row["name"]), style="bold"),
+            Text(f"● {state}", style=STATES.get(state, "yellow")),
+            str(row.get("ipv4") or row.get("ipv6") or "-"),
+            "\n".join(str(leg["ip"]) for leg in row.get("private", ())) or "-",
+            str(row.get("server_type", "")),
+            "\n".join(f"{volume['name']} {volume['size']} GB" for volume in row.get("volumes", ())),
+        )
+    return table
+
+
+def _networks(rows: Sequence[Fields]) -> Table:
+    table = _table("network", "range", "servers")
+    for row in rows:
+        table.add_row(str(row["name"]), str(row["ip_range"]), str(row.get("servers", "")))
+    return table
+
+
+def faults(rows: Sequence[Fields]) -> RenderableType:
+    """The faults in force; healed by `lab fault clear`."""
+    if not rows:
+        return _dim("No faults.")
+    table = _table("no.", "fault", "what", "left")
+    for row in rows:
+        hidden = {"id", "type", "count"}
+        what = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden and value is not None)
+        left = row.get("count")
+        table.add_row(
+            str(row.get("id") or ""),
+            Text(str(row["type"]), style="yellow"),
+            what,
+            "until cleared" if left is None else str(left),
+        )
+    return table
+
+
+def _heading(description: Fields, seen: Fields) -> Text:
+    memory = seen.get("memory_mb")
+    return Text.assemble(
+        ("lab ", "dim"),
+        (str(description["name"]), "bold"),
+        ("  API ", "dim"),
+        str(description["api_endpoint"]),
+        (f"  daemon {memory:.0f} MB" if memory else "", "dim"),
+    )
+
+
+# the page at the end of lab up
+
+
+def newest_report(artifacts: Path) -> Fields | None:
+    """The report that the last run of Ansible wrote about itself, or None."""
+    reports = sorted(artifacts.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        return None
+    try:
+        return dict(json.loads(reports[-1].read_text(encoding="utf-8")))
+    except ValueError:
+        return None
+
+
+def page(
+    description: Fields,
+    seen: Fields,
+    report: Fields | None,
+    *,
+    settings: Settings,
+    seconds: float,
+    site: bool,
+) -> RenderableType:
+    """Hosts, addresses, where to go from here, times, and what of it is simulated."""
+    title = "The platform stands" if site else "The local cloud runs"
+    parts: list[RenderableType] = [
+        Text.assemble((title, "bold green"), (f"  after {seconds_text(seconds)}", "dim")),
+    ]
+    if seen["servers"]:
+        parts.append(servers(seen["servers"]))
+    parts.append(_ways_in(description, seen, settings, site=site))
+    if report:
+        parts.append(_times(report))
+    parts.append(_simulation_note(description))
+    return Padding(Group(*_spaced(parts)), (1, 0, 0, 0))
+
+
+def _ways_in(description: Fields, seen: Fields, settings: Settings, *, site: bool) -> Table:
+    names = sorted(str(server["name"]) for server in seen["servers"])
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    balancers = [server for server in seen["servers"] if "-lb-" in str(server["name"]) and server.get("ipv4")]
+    if site and balancers:
+        address = balancers[0]["ipv4"]
+        kubeconfig = settings.state_dir / "ansible" / "kubeconfig"
+        grid.add_row("platform", f"https://{address}/")
+        grid.add_row("Kubernetes", f"https://{address}:6443")
+        grid.add_row("kubeconfig", str(kubeconfig))
+        grid.add_row("", f"kubectl --kubeconfig {kubeconfig} get nodes")
+    prefix = "" if settings == Settings() else f"SLIPWAY_LAB={settings.name} SLIPWAY_LAB_SLOT={settings.slot} "
+    if names:
+        grid.add_row("log in", f"{prefix}lab ssh {names[0]}")
+    grid.add_row("cloud API", str(description["api_endpoint"]))
+    grid.add_row("its clients", f'eval "$({prefix}lab env)"; hcloud server list')
+    grid.add_row("look, stop", f"{prefix}lab status · {prefix}lab logs -f · {prefix}lab down")
+    return grid
+
+
+def _times(report: Fields) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_justify="left")
+    table.add_column("phase")
+    table.add_column("time", justify="right")
+    table.add_column("changed", justify="right")
+    for phase in report.get("phases", ()):
+        changed = phase.get("changed")
+        table.add_row(
+            str(phase["name"]), seconds_text(float(phase["seconds"])), "" if changed is None else str(changed)
+        )
+    return table
+
+
+def _simulation_note(description: Fields) -> Text:
+    rke2 = description["rke2"]
+    style = "yellow" if rke2["source"] == "simulation" else "dim"
+    return Text(str(rke2["note"]), style=style)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _dim(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def _spaced(parts: Sequence[RenderableType]) -> list[RenderableType]:
+    """An empty line between the parts."""
+    spaced: list[RenderableType] = []
+    for part in parts:
+        spaced += [part, Text()]
+    return spaced[:-1]
