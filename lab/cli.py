@@ -214,7 +214,7 @@ def down() -> None:
         with _step("Daemon"):
             daemon.stop(settings)
         with _step("Hosts, networks and volumes"):
-            PodmanMachines(settings).destroy()
+            PodmanMachines(settings, lambda server, path: None, lambda server, reason: None).destroy()
         with _step("Keys, database and logs"):
             shutil.rmtree(settings.state_dir, ignore_errors=False) if stood else None
             with contextlib.suppress(OSError):
@@ -343,7 +343,7 @@ Link = Annotated[str, typer.Option("--link", help="`public`, or the name of a pr
 def _add_fault(kind: str, **fields: Any) -> None:
     with _told():
         Admin.of(_settings()).add_fault(
-            {"type": kind, **{key: value for key, value in fields.items() if value is not None}}
+            {"kind": kind, **{key: value for key, value in fields.items() if value is not None}}
         )
     out.print(f"[yellow]●[/] {kind}", " ".join(f"{key}={value}" for key, value in fields.items() if value is not None))
 

@@ -16,6 +16,7 @@ import logging
 import logging.handlers
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,11 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import secrets
+from lab.machines.base import ExitReason, MachineError
+from lab.mirror import MirrorError
 from lab.settings import Settings
 
 if TYPE_CHECKING:
     import uvicorn
-    from starlette.types import ASGIApp
 
     from lab.machines.base import Machines
 
@@ -38,6 +40,8 @@ LOG_FILES = 3
 START_SECONDS = 120.0
 """Reconciling after a reboot of the machine starts every host again before the API answers."""
 STOP_SECONDS = 20.0
+IP_FREEBIND = 15
+"""From linux/in.h; the socket module does not name it."""
 
 log = logging.getLogger("lab.daemon")
 
@@ -240,52 +244,114 @@ def main(arguments: list[str] | None = None) -> int:
         with only_one(settings):
             _log_to_file(settings)
             asyncio.run(_serve(settings, options.machines))
-    except DaemonError as error:
+    except (DaemonError, MachineError, MirrorError) as error:
         print(error, file=sys.stderr)
         return 1
-    except Exception:
-        log.exception("the daemon failed")
-        raise
     return 0
 
 
+class _Ties:
+    """What hosts tell the cloud. The backend is made before the cloud that it tells, hence this knot."""
+
+    def __init__(self) -> None:
+        self.cloud: Any = None
+
+    def metadata(self, server_id: int, path: str) -> tuple[int, str, str] | None:
+        answer: tuple[int, str, str] | None = self.cloud.metadata(server_id, path)
+        return answer
+
+    def on_exit(self, server_id: int, reason: ExitReason) -> None:
+        self.cloud.on_exit(server_id, reason)
+
+
+def _machines(settings: Settings, kind: str, ties: _Ties) -> Machines:
+    if kind == "stub":
+        from lab.machines.stub import StubMachines
+
+        return StubMachines(ties.on_exit)
+    from lab.machines.podman import PodmanMachines
+
+    return PodmanMachines(settings, ties.metadata, ties.on_exit)
+
+
 async def _serve(settings: Settings, kind: str) -> None:
-    """Everything in its order: hosts reconciled (which makes the uplink), then the mirror on it, then the API."""
+    """The cloud's API and the release mirror, until a signal ends both."""
+    import uvicorn
+
     from lab import mirror, pki
     from lab.cloud.app import create_app
     from lab.cloud.store import Store
 
     release = mirror.read_release(settings)
-    authority = pki.ensure_authority(settings.state_dir / "pki", settings.name)
-    certificate = pki.ensure_certificate(
-        settings.state_dir / "pki", authority, "mirror", (str(settings.machine_address),)
-    )
-    machines = _machines(settings, kind)
+    folder = settings.state_dir / "pki"
+    authority = pki.ensure_authority(folder, settings.name)
+    mirror_address = "127.0.0.1" if kind == "stub" else str(settings.machine_address)
+    certificate = pki.ensure_certificate(folder, authority, "mirror", (mirror_address,))
+
+    ties = _Ties()
+    machines = _machines(settings, kind, ties)
     store = Store(settings.database)
-    try:
-        app = create_app(settings, store, machines.backend)
-        machines.cloud = app.state.cloud
-        api = _Server(app, host="127.0.0.1", port=settings.api_port)
-        mirror_host = "127.0.0.1" if kind == "stub" else str(settings.machine_address)
-        files = _Server(
+    app = create_app(settings, store, machines, token=secrets.api_token(settings))
+    ties.cloud = app.state.cloud
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """One handler for both servers, below."""
+            yield
+
+    api = Server(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
+    files = Server(
+        uvicorn.Config(
             mirror.create_app(settings),
-            host=mirror_host,
-            port=settings.mirror_port,
+            lifespan="off",
+            log_config=None,
             ssl_certfile=certificate.certificate_path,
             ssl_keyfile=certificate.key_path,
         )
-        write_description(settings, release, authority.certificate_path)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _end, (api, files))
-        log.info("serving the API on port %d and the mirror on %s:%d", settings.api_port, mirror_host, settings.mirror_port)
+    )
+    servers = (
+        (api, _listen("127.0.0.1", settings.api_port)),
+        (files, _listen(mirror_address, settings.mirror_port)),
+    )
+
+    def end() -> None:
+        for server, _ in servers:
+            server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    write_description(settings, release, authority.certificate_path)
+    log.info("API on 127.0.0.1:%d, mirror on %s:%d", settings.api_port, mirror_address, settings.mirror_port)
+    try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(api.serve())
-            group.create_task(files.serve())
+            for server, listener in servers:
+                group.create_task(_run(server, listener, end))
     finally:
-        machines.backend.close()
-        store.close()
+        machines.close()
         log.info("stopped; hosts go on running")
+
+
+async def _run(server: uvicorn.Server, listener: socket.socket, end: Callable[[], None]) -> None:
+    """One server; when it ends by itself, so does the other."""
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        end()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # The uplink with the mirror's address is made a moment later, by the backend's first work.
+    listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+    try:
+        listener.bind((address, port))
+    except OSError as error:
+        raise DaemonError(
+            f"Port {port} of {address} cannot be had ({error.strerror}): another program holds it."
+        ) from error
+    return listener
 
 
 def _log_to_file(settings: Settings) -> None:

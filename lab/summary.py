@@ -71,12 +71,12 @@ def faults(rows: Sequence[Fields]) -> RenderableType:
         return _dim("No faults.")
     table = _table("no.", "fault", "what", "left")
     for row in rows:
-        hidden = {"id", "type", "count"}
+        hidden = {"id", "kind", "count"}
         what = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden and value is not None)
         left = row.get("count")
         table.add_row(
             str(row.get("id") or ""),
-            Text(str(row["type"]), style="yellow"),
+            Text(str(row["kind"]), style="yellow"),
             what,
             "until cleared" if left is None else str(left),
         )

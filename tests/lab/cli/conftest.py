@@ -1,0 +1,128 @@
+"""A lab in a temporary folder, and a stand-in for the daemon that writes down what it is asked."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import daemon
+from lab.settings import Settings
+
+TOKEN = "t" * 64
+
+SERVERS: list[dict[str, Any]] = [
+    {
+        "name": "lab-rke2-server-1",
+        "state": "running",
+        "ipv4": "198.18.0.11",
+        "private": [{"network": "lab", "ip": "10.90.1.21"}],
+        "server_type": "cx23",
+        "volumes": [{"name": "lab-data-1", "size": 10}],
+        "labels": {"slipway_environment": "lab"},
+    },
+    {
+        "name": "lab-lb-1",
+        "state": "off",
+        "ipv4": "198.18.0.10",
+        "private": [],
+        "server_type": "cx23",
+        "volumes": [],
+        "labels": {},
+    },
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A lab of its own: name, folders and, by a free slot, ports."""
+    for name, value in {
+        "SLIPWAY_LAB": "unit",
+        "SLIPWAY_LAB_SLOT": "6",
+        "SLIPWAY_STATE_ROOT": str(tmp_path / "state"),
+        "SLIPWAY_CACHE_ROOT": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    return Settings.from_environment()
+
+
+def describe(settings: Settings, **changes: Any) -> dict[str, Any]:
+    description = {
+        "name": settings.name,
+        "slot": settings.slot,
+        "pid": os.getpid(),
+        "code": daemon.code_fingerprint(),
+        "api_endpoint": f"http://127.0.0.1:{settings.api_port}/v1",
+        "token": TOKEN,
+        "rke2": {
+            "source": "simulation",
+            "release_url": "https://198.19.255.1:8401/rke2",
+            "note": "RKE2 is a simulation.",
+        },
+    } | changes
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    settings.description.write_text(json.dumps(description))
+    return description
+
+
+class Asked(list[tuple[str, str, Any]]):
+    """(method, path, body) of every request, in order."""
+
+
+@pytest.fixture
+def asked(settings: Settings) -> Iterator[Asked]:
+    """A running stand-in for the daemon, its lock on the pid file included."""
+    requests = Asked()
+    faults: list[dict[str, Any]] = [{"id": 3, "kind": "out_of_stock", "location": "fsn1", "count": 2}]
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            path = self.path.removeprefix("/_lab/")
+            requests.append((self.command, path, body))
+            status, reply = 200, {}
+            if self.headers["Authorization"] != f"Bearer {TOKEN}":
+                status, reply = 401, {"error": {"message": "the token is wrong"}}
+            elif path == "status":
+                reply = {"servers": SERVERS, "networks": [], "faults": faults, "memory_mb": 60.4}
+            elif path == "faults" and self.command == "GET":
+                reply = {"faults": faults}
+            elif path.endswith("/console"):
+                reply = {"console": "[    0.0] hello\n"}
+            content = json.dumps(reply).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = answer
+
+        def log_message(self, format: str, *args: Any) -> None:
+            return
+
+    describe(settings)
+    server = ThreadingHTTPServer(("127.0.0.1", settings.api_port), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with daemon.pid_file(settings).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(str(os.getpid()))
+        held.flush()
+        yield requests
+    server.shutdown()
+    server.server_close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,178 @@
+"""The release mirror: sources in their order, checksums, and the official layout over HTTPS with the lab's CA."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import sys
+import threading
+import types
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from lab import mirror, pki
+from lab.mirror import CHECKSUMS, TARBALL, VERSIONS, MirrorError, Source
+from lab.settings import Settings
+
+from .conftest import free_port
+
+NOWHERE = "http://127.0.0.1:9/releases"
+"""The discard port: refused at once."""
+
+
+def silent(text: str) -> None:
+    return
+
+
+def make_release(folder: Path, content: bytes = b"tarball") -> Path:
+    folder.mkdir(parents=True)
+    (folder / TARBALL).write_bytes(content)
+    (folder / CHECKSUMS).write_text(f"{hashlib.sha256(content).hexdigest()}  {TARBALL}\n{'0' * 64}  rke2.linux-arm64\n")
+    return folder
+
+
+@pytest.fixture
+def simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A builder that takes no time; the real one has tests of its own."""
+    module = types.ModuleType("lab.rke2sim.package")
+
+    def build(version: str, folder: Path, cache: Path) -> None:
+        content = f"simulated {version}".encode()
+        (folder / TARBALL).write_bytes(content)
+        (folder / CHECKSUMS).write_text(f"{hashlib.sha256(content).hexdigest()}  {TARBALL}\n")
+
+    module.build = build  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lab.rke2sim.package", module)
+    monkeypatch.setattr("lab.rke2sim.package", module, raising=False)
+
+
+def test_artifacts_of_the_user_come_first(settings: Settings, tmp_path: Path) -> None:
+    make_release(tmp_path / "given" / VERSIONS[0])
+    release = mirror.prepare(settings, tmp_path / "given", silent, official_url=NOWHERE)
+    assert release.source is Source.LOCAL
+    assert (mirror.release_dir(settings) / VERSIONS[0] / TARBALL).read_bytes() == b"tarball"
+    assert mirror.read_release(settings) == release
+
+
+def test_artifacts_without_the_wanted_version_are_refused(settings: Settings, tmp_path: Path) -> None:
+    make_release(tmp_path / "given" / "v1.30.0+rke2r1")
+    with pytest.raises(MirrorError, match=r"has no folder v1\.36\.3\+rke2r1"):
+        mirror.prepare(settings, tmp_path / "given", silent)
+
+
+def test_damaged_artifacts_are_refused(settings: Settings, tmp_path: Path) -> None:
+    (make_release(tmp_path / "given" / VERSIONS[0]) / TARBALL).write_bytes(b"other")
+    with pytest.raises(MirrorError, match="the file is damaged"):
+        mirror.prepare(settings, tmp_path / "given", silent)
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A stand-in for the official release: (address, requested paths)."""
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    root = tmp_path / "official"
+    for version in VERSIONS:
+        make_release(root / version, f"official {version}".encode())
+    paths: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            paths.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Handler(*args, directory=str(root)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", paths
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_official_release_is_downloaded_once(settings: Settings, official: tuple[str, list[str]]) -> None:
+    url, paths = official
+    assert mirror.prepare(settings, None, silent, official_url=url).source is Source.OFFICIAL
+    served = mirror.release_dir(settings) / VERSIONS[0] / TARBALL
+    assert served.read_bytes() == f"official {VERSIONS[0]}".encode()
+    assert any("%2B" in path for path in paths)
+    paths.clear()
+    assert mirror.prepare(settings, None, silent, official_url=url).source is Source.OFFICIAL
+    assert paths == []
+
+
+def test_a_damaged_download_is_refused_and_not_kept(
+    settings: Settings, official: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "official" / VERSIONS[0] / TARBALL).write_bytes(b"cut short")
+    with pytest.raises(MirrorError, match="the file is damaged"):
+        mirror.prepare(settings, None, silent, official_url=official[0])
+    assert not list(settings.cache_dir.rglob(TARBALL))
+
+
+def test_without_both_the_release_is_simulated_and_says_so(settings: Settings, simulation: None) -> None:
+    release = mirror.prepare(settings, None, silent, official_url=NOWHERE)
+    assert release.source is Source.SIMULATION
+    assert "simulation" in release.note
+    assert {path.name for path in mirror.release_dir(settings).iterdir()} == {*VERSIONS, "release.json"}
+
+
+def test_a_change_of_source_leaves_nothing_of_the_old(settings: Settings, tmp_path: Path, simulation: None) -> None:
+    make_release(tmp_path / "given" / VERSIONS[0])
+    mirror.prepare(settings, None, silent, official_url=NOWHERE)
+    mirror.prepare(settings, tmp_path / "given", silent)
+    assert {path.name for path in mirror.release_dir(settings).iterdir()} == {VERSIONS[0], "release.json"}
+    mirror.prepare(settings, None, silent, official_url=NOWHERE)
+    assert (tmp_path / "given" / VERSIONS[0] / TARBALL).read_bytes() == b"tarball"
+    assert b"simulated" in (mirror.release_dir(settings) / VERSIONS[0] / TARBALL).read_bytes()
+
+
+@pytest.fixture
+def served(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """(address of the mirror, the lab's CA)."""
+    make_release(tmp_path / "given" / VERSIONS[0], b"x" * 200_000)
+    mirror.prepare(settings, tmp_path / "given", silent)
+    authority = pki.ensure_authority(settings.state_dir / "pki", settings.name)
+    pair = pki.ensure_certificate(settings.state_dir / "pki", authority, "mirror", ("127.0.0.1",))
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            mirror.create_app(settings),
+            host="127.0.0.1",
+            port=port,
+            log_level="error",
+            ssl_certfile=pair.certificate_path,
+            ssl_keyfile=pair.key_path,
+        )
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    yield f"https://127.0.0.1:{port}/rke2/releases/download", authority.certificate_path
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_the_layout_is_the_official_one_over_tls(served: tuple[str, Path]) -> None:
+    url, authority = served
+    context = ssl.create_default_context(cafile=str(authority))
+    for version in (VERSIONS[0].replace("+", "%2B"), VERSIONS[0]):
+        with urllib.request.urlopen(f"{url}/{version}/{CHECKSUMS}", context=context) as answer:
+            listed = answer.read().decode().split()[0]
+        with urllib.request.urlopen(f"{url}/{version}/{TARBALL}", context=context) as answer:
+            assert hashlib.sha256(answer.read()).hexdigest() == listed
+
+
+def test_a_client_without_the_ca_does_not_trust_it(served: tuple[str, Path]) -> None:
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        urllib.request.urlopen(f"{served[0]}/release.json", context=ssl.create_default_context())
+
+
+def test_what_is_not_there_is_not_found(served: tuple[str, Path]) -> None:
+    context = ssl.create_default_context(cafile=str(served[1]))
+    for path in ("v9.9.9%2Brke2r1/" + TARBALL, "../pki/ca.key", "%2e%2e/%2e%2e/pki/ca.key"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{served[0]}/{path}", context=context)

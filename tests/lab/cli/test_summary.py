@@ -1,0 +1,80 @@
+"""The page that `lab up` ends with, as a person reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lab import summary
+from lab.settings import Settings
+
+from .conftest import SERVERS, describe
+
+REPORT = {
+    "phases": [
+        {"name": "Provision the machines", "seconds": 21.4, "changed": 12},
+        {"name": "Build the Kubernetes cluster", "seconds": 93.0, "changed": 40},
+    ]
+}
+
+
+def rendered(renderable: Any) -> str:
+    console = Console(width=100, record=True, file=Path(os.devnull).open("w"))  # noqa: SIM115
+    console.print(renderable)
+    return console.export_text()
+
+
+def page(settings: Settings, **changes: Any) -> str:
+    arguments: dict[str, Any] = {"report": REPORT, "seconds": 184.0, "site": True} | changes
+    seen = {"servers": SERVERS}
+    return rendered(
+        summary.page(
+            describe(settings), seen, arguments["report"],
+            settings=settings, seconds=arguments["seconds"], site=arguments["site"],
+        )
+    )  # fmt: skip
+
+
+def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) -> None:
+    text = page(settings)
+    for words in (
+        "The platform stands", "3 min 04 s", "lab-lb-1", "198.18.0.10", "https://198.18.0.10/", "https://198.18.0.10:6443",
+        "kubectl --kubeconfig", "Provision the machines", "21 s", "1 min 33 s", "40", "RKE2 is a simulation.",
+        "SLIPWAY_LAB=unit SLIPWAY_LAB_SLOT=6 lab ssh",
+    ):  # fmt: skip
+        assert words in text.replace("\n", " ") or words in text, words
+
+
+def test_the_lab_of_one_person_needs_no_variables(settings: Settings) -> None:
+    assert "SLIPWAY_LAB=" not in rendered(
+        summary.page(describe(settings), {"servers": SERVERS}, None, settings=Settings(), seconds=1.0, site=True)
+    )
+
+
+def test_the_cloud_alone_promises_no_platform(settings: Settings) -> None:
+    text = page(settings, site=False, report=None)
+    assert "The local cloud runs" in text
+    assert "kubeconfig" not in text
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[1"])
+def test_a_broken_report_is_no_report(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "run.json").write_text(broken)
+    assert summary.newest_report(tmp_path) is None
+
+
+def test_the_newest_report_is_taken(tmp_path: Path) -> None:
+    for age, name in enumerate(("c", "b", "a")):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "run.json"
+        path.write_text(json.dumps({"phases": [], "name": name}))
+        os.utime(path, (1000 - age, 1000 - age))
+    report = summary.newest_report(tmp_path)
+    assert report is not None
+    assert report["name"] == "c"
