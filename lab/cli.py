@@ -286,13 +286,15 @@ def ssh(
     user: Annotated[str | None, typer.Option("--user", "-l", help="User on the server.")] = None,
 ) -> None:
     """Log in to a server, or run a command there: [bold]lab ssh NAME -- COMMAND[/]."""
+    from lab import summary
+
     settings = _settings()
     with _told():
         server = _server(Admin.of(settings), name)
-        address = server.get("ipv4") or server.get("ipv6")
+        address = summary.address(server)
         if not address:
             raise AdminError(f"The server {name!r} has no public address; log in through another one.")
-    login = user or (ADMIN_USER if ENVIRONMENT_LABEL in server.get("labels", {}) else "root")
+    login = user or (ADMIN_USER if ENVIRONMENT_LABEL in server["labels"] else "root")
     key = settings.state_dir / "ssh" / "id_ed25519"
     # The addresses exist on this machine alone, and a server made anew comes back with another key.
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
@@ -337,7 +339,7 @@ def env() -> None:
 Count = Annotated[
     int | None, typer.Option("--count", "-n", help="How many requests fail; without it, until cleared.", min=1)
 ]
-Link = Annotated[str, typer.Option("--link", help="`public`, or the name of a private network.")]
+Link = Annotated[str, typer.Option("--link", help="public, the name of a private network, or all.")]
 
 
 def _add_fault(kind: str, **fields: Any) -> None:
@@ -352,10 +354,11 @@ def _add_fault(kind: str, **fields: Any) -> None:
 def out_of_stock(
     server_type: Annotated[str | None, typer.Option("--type", help="Server type; without it, every one.")] = None,
     location: Annotated[str | None, typer.Option(help="Location; without it, every one.")] = None,
+    announced: Annotated[bool, typer.Option("--announced", help="The catalogue says so too.")] = False,
     count: Count = None,
 ) -> None:
     """Servers of a type or in a location are sold out."""
-    _add_fault("out_of_stock", server_type=server_type, location=location, count=count)
+    _add_fault("out_of_stock", server_type=server_type, location=location, announced=announced or None, count=count)
 
 
 @fault_app.command("rate-limit")
@@ -398,9 +401,15 @@ def error(
 
 
 @fault_app.command("power-cut")
-def power_cut(name: Name) -> None:
-    """A host loses power; start it again with [bold]hcloud server poweron[/] or heal."""
-    _add_fault("power_cut", server=name)
+def power_cut(
+    name: Name,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Power returns after so long; without it, at [bold]hcloud server poweron[/].", min=0.1),
+    ] = None,
+) -> None:
+    """A host loses power."""
+    _add_fault("power_cut", server=name, seconds=seconds)
 
 
 @fault_app.command()
@@ -410,7 +419,7 @@ def cut(name: Name, link: Link = "public") -> None:
 
 
 @fault_app.command()
-def heal(name: Name, link: Link = "public") -> None:
+def heal(name: Name, link: Link = "all") -> None:
     """A host's link works again: no cut, no delay, no loss."""
     _add_fault("network_heal", server=name, link=link)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def status(description: Fields, seen: Fields) -> RenderableType:
         parts.append(_networks(seen["networks"]))
     if seen.get("faults"):
         parts.append(faults(seen["faults"]))
+    if seen.get("problems"):
+        parts.append(Text("\n".join(f"! {problem}" for problem in seen["problems"][-5:]), style="red"))
     parts.append(_simulation_note(description))
     return Group(*_spaced(parts))
 
@@ -46,22 +49,32 @@ def status(description: Fields, seen: Fields) -> RenderableType:
 def servers(rows: Sequence[Fields]) -> Table:
     table = _table("server", "state", "public address", "private", "type", "volumes")
     for row in sorted(rows, key=lambda row: str(row["name"])):
-        state = str(row["state"])
+        state = str(row["status"])
         table.add_row(
             Text(str(row["name"]), style="bold"),
             Text(f"● {state}", style=STATES.get(state, "yellow")),
-            str(row.get("ipv4") or row.get("ipv6") or "-"),
-            "\n".join(str(leg["ip"]) for leg in row.get("private", ())) or "-",
-            str(row.get("server_type", "")),
-            "\n".join(f"{volume['name']} {volume['size']} GB" for volume in row.get("volumes", ())),
+            address(row) or "-",
+            "\n".join(row["private"].values()) or "-",
+            f"{row['type']}, {row['location']}",
+            "\n".join(row["volumes"]),
         )
     return table
+
+
+def address(server: Fields) -> str | None:
+    """Where a server is reached from this machine: its IPv4 address, else the host's own in its IPv6 network."""
+    public = server["public"]
+    if public.get("ipv4"):
+        return str(public["ipv4"])
+    if public.get("ipv6"):
+        return str(IPv6Network(public["ipv6"], strict=False)[1])
+    return None
 
 
 def _networks(rows: Sequence[Fields]) -> Table:
     table = _table("network", "range", "servers")
     for row in rows:
-        table.add_row(str(row["name"]), str(row["ip_range"]), str(row.get("servers", "")))
+        table.add_row(str(row["name"]), str(row["ip_range"]), str(row["members"]))
     return table
 
 
@@ -71,11 +84,10 @@ def faults(rows: Sequence[Fields]) -> RenderableType:
         return _dim("No faults.")
     table = _table("no.", "fault", "what", "left")
     for row in rows:
-        hidden = {"id", "kind", "count"}
-        what = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden and value is not None)
-        left = row.get("count")
+        what = " ".join(f"{key}={value}" for key, value in row.items() if key not in {"id", "kind", "left"} and value)
+        left = row.get("left")
         table.add_row(
-            str(row.get("id") or ""),
+            str(row.get("id", "")),
             Text(str(row["kind"]), style="yellow"),
             what,
             "until cleared" if left is None else str(left),
@@ -84,13 +96,13 @@ def faults(rows: Sequence[Fields]) -> RenderableType:
 
 
 def _heading(description: Fields, seen: Fields) -> Text:
-    memory = seen.get("memory_mb")
     return Text.assemble(
         ("lab ", "dim"),
         (str(description["name"]), "bold"),
         ("  API ", "dim"),
         str(description["api_endpoint"]),
-        (f"  daemon {memory:.0f} MB" if memory else "", "dim"),
+        (f"  daemon {seen['memory_mb']:.0f} MB", "dim"),
+        ("  reconciling …" if seen.get("reconciling") else "", "yellow"),
     )
 
 
@@ -136,12 +148,12 @@ def _ways_in(description: Fields, seen: Fields, settings: Settings, *, site: boo
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    balancers = [server for server in seen["servers"] if "-lb-" in str(server["name"]) and server.get("ipv4")]
+    balancers = [server for server in seen["servers"] if "-lb-" in str(server["name"]) and address(server)]
     if site and balancers:
-        address = balancers[0]["ipv4"]
+        balancer = address(balancers[0])
         kubeconfig = settings.state_dir / "ansible" / "kubeconfig"
-        grid.add_row("platform", f"https://{address}/")
-        grid.add_row("Kubernetes", f"https://{address}:6443")
+        grid.add_row("platform", f"https://{balancer}/")
+        grid.add_row("Kubernetes", f"https://{balancer}:6443")
         grid.add_row("kubeconfig", str(kubeconfig))
         grid.add_row("", f"kubectl --kubeconfig {kubeconfig} get nodes")
     prefix = "" if settings == Settings() else f"SLIPWAY_LAB={settings.name} SLIPWAY_LAB_SLOT={settings.slot} "

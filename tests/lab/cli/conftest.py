@@ -21,22 +21,30 @@ TOKEN = "t" * 64
 
 SERVERS: list[dict[str, Any]] = [
     {
+        "id": 1,
         "name": "lab-rke2-server-1",
-        "state": "running",
-        "ipv4": "198.18.0.11",
-        "private": [{"network": "lab", "ip": "10.90.1.21"}],
-        "server_type": "cx23",
-        "volumes": [{"name": "lab-data-1", "size": 10}],
+        "status": "running",
+        "type": "cx23",
+        "image": "debian-13",
+        "location": "fsn1",
+        "public": {"ipv4": "198.18.0.11", "ipv6": "2001:db8:0:1::/64"},
+        "private": {"lab": "10.90.1.21"},
+        "volumes": ["lab-data-1"],
         "labels": {"slipway_environment": "lab"},
+        "busy": False,
     },
     {
+        "id": 2,
         "name": "lab-lb-1",
-        "state": "off",
-        "ipv4": "198.18.0.10",
-        "private": [],
-        "server_type": "cx23",
+        "status": "off",
+        "type": "cx23",
+        "image": "debian-13",
+        "location": "fsn1",
+        "public": {"ipv4": "198.18.0.10"},
+        "private": {},
         "volumes": [],
         "labels": {},
+        "busy": False,
     },
 ]
 
@@ -81,7 +89,7 @@ class Asked(list[tuple[str, str, Any]]):
 def asked(settings: Settings) -> Iterator[Asked]:
     """A running stand-in for the daemon, its lock on the pid file included."""
     requests = Asked()
-    faults: list[dict[str, Any]] = [{"id": 3, "kind": "out_of_stock", "location": "fsn1", "count": 2}]
+    faults: list[dict[str, Any]] = [{"id": 3, "kind": "out_of_stock", "location": "fsn1", "left": 2}]
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -93,7 +101,7 @@ def asked(settings: Settings) -> Iterator[Asked]:
             if self.headers["Authorization"] != f"Bearer {TOKEN}":
                 status, reply = 401, {"error": {"message": "the token is wrong"}}
             elif path == "status":
-                reply = {"servers": SERVERS, "networks": [], "faults": faults, "memory_mb": 60.4}
+                reply = {"servers": SERVERS, "networks": [], "faults": faults, "memory_mb": 60.4, "problems": []}
             elif path == "faults" and self.command == "GET":
                 reply = {"faults": faults}
             elif path.endswith("/console"):

@@ -26,6 +26,7 @@ FAULTS: list[tuple[list[str], dict[str, Any]]] = [
         ["out-of-stock", "--type", "cx23", "--location", "fsn1", "--count", "2"],
         {"kind": "out_of_stock", "server_type": "cx23", "location": "fsn1", "count": 2},
     ),
+    (["out-of-stock", "--announced"], {"kind": "out_of_stock", "announced": True}),
     (["rate-limit", "-n", "3"], {"kind": "rate_limit", "count": 3}),
     (["locked"], {"kind": "locked"}),
     (["action-error", "create_server"], {"kind": "action_error", "command": "create_server"}),
@@ -33,9 +34,10 @@ FAULTS: list[tuple[list[str], dict[str, Any]]] = [
     (["error", "502", "-n", "1"], {"kind": "error", "status": 502, "count": 1}),
     (["error"], {"kind": "error", "status": 503}),
     (["power-cut", HOST], {"kind": "power_cut", "server": HOST}),
+    (["power-cut", HOST, "--seconds", "5"], {"kind": "power_cut", "server": HOST, "seconds": 5.0}),
     (["cut", HOST], {"kind": "network_cut", "server": HOST, "link": "public"}),
     (["cut", HOST, "--link", "lab"], {"kind": "network_cut", "server": HOST, "link": "lab"}),
-    (["heal", HOST], {"kind": "network_heal", "server": HOST, "link": "public"}),
+    (["heal", HOST], {"kind": "network_heal", "server": HOST, "link": "all"}),
     (["delay", HOST, "40"], {"kind": "delay", "server": HOST, "link": "public", "milliseconds": 40}),
     (["loss", HOST, "30", "--link", "lab"], {"kind": "loss", "server": HOST, "link": "lab", "percent": 30}),
 ]
@@ -65,7 +67,7 @@ def test_a_senseless_fault_is_refused_before_it_is_sent(asked: Asked, arguments:
 
 def test_status_shows_every_server_and_what_is_simulated(asked: Asked) -> None:
     output = lab("status").output
-    for words in (HOST, "198.18.0.11", "10.90.1.21", "● running", "lab-lb-1", "● off", "lab-data-1 10 GB"):
+    for words in (HOST, "198.18.0.11", "10.90.1.21", "● running", "lab-lb-1", "● off", "lab-data-1"):
         assert words in output
     assert "RKE2 is a simulation." in output
 
