@@ -68,6 +68,7 @@ class Unit:
     folders: tuple[Folder, ...] = ()
     test: tuple[str, ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
+    commands_on_rollback: bool = True
     service: str = ""
     on_change: str = "reload"
     live_command: tuple[str, ...] = ()
@@ -201,6 +202,7 @@ def unit_from(options: Mapping[str, Any]) -> Unit:
         ),
         test=tuple(options["test"] or ()),
         commands=tuple(tuple(command) for command in options["commands"] or ()),
+        commands_on_rollback=options["commands_on_rollback"],
         service=options["service"] or "",
         on_change=options["on_change"],
         live_command=tuple(options["live_command"] or ()),
@@ -421,7 +423,7 @@ def _roll_back(plan: Plan, host: Host, former: Mapping[str, FileState | None]) -
     elif unit.service and not plan.service.active:
         commands.append(["systemctl", "stop", unit.service])
     else:
-        commands.extend(unit.commands)
+        commands.extend(unit.commands if unit.commands_on_rollback else ())
         if unit.service and unit.on_change != "none":
             commands.append(
                 ["systemctl", "reload-or-restart" if unit.on_change == "reload" else "restart", unit.service]

@@ -63,6 +63,10 @@ options:
         description: Commands that make the files live, before the service is told.
         type: list
         elements: list
+      commands_on_rollback:
+        description: Whether the commands are run again when the former files are brought back.
+        type: bool
+        default: true
       service:
         description: Service that must run and be enabled.
         type: str
@@ -128,7 +132,7 @@ import socket
 import ssl
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +161,6 @@ STATE_FOLDER = Path("/var/lib/slipway")
 
 class QuietModule(AnsibleModule):
     """Leaves its invocation out of the host's journal: the options are whole files, at every run."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
 
     def _log_invocation(self) -> None:
         pass
@@ -352,6 +353,7 @@ def _options() -> dict[str, Any]:
         "folders": {"type": "list", "elements": "dict", "options": folder},
         "test": words,
         "commands": {"type": "list", "elements": "list"},
+        "commands_on_rollback": {"type": "bool", "default": True},
         "service": text,
         "on_change": {"type": "str", "choices": ["reload", "restart", "none"], "default": "reload"},
         "live_command": words,
@@ -366,7 +368,8 @@ def _options() -> dict[str, Any]:
 
 
 def main() -> None:
-    module = QuietModule(argument_spec=_options(), supports_check_mode=True)
+    build: Callable[..., AnsibleModule] = QuietModule
+    module = build(argument_spec=_options(), supports_check_mode=True)
     host = RealHost(module)
     units = [unit_from(options) for options in module.params["units"] if options["applies"]]
     plans: list[Plan] = []

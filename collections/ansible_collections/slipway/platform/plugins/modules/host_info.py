@@ -8,14 +8,19 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Read in one go what a role must know of a host before it changes it
 description:
-  - Packages and their versions, the address that the SSH session comes from, the container type, the clock and the
-    network interface that carries an address. Fresh at each run, where cached facts may be an hour old.
+  - Packages and their versions, small files, the address that the SSH session comes from, the container type, the clock
+    and the network interface that carries an address. Fresh at each run, where cached facts may be an hour old.
   - Run it without become, else sudo hides the SSH session.
 options:
   packages:
     description: Debian packages to look up.
     type: list
     elements: str
+    default: []
+  files:
+    description: Text files to read, no secrets.
+    type: list
+    elements: path
     default: []
   address:
     description: Address whose network interface is looked up.
@@ -38,6 +43,10 @@ EXAMPLES = r"""
 RETURN = r"""
 packages:
   description: Version of each package asked for, null where it is not installed.
+  returned: always
+  type: dict
+files:
+  description: Content of each file asked for, null where there is none.
   returned: always
   type: dict
 container:
@@ -63,6 +72,7 @@ import os
 import pwd
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -76,6 +86,14 @@ def installed_versions(wanted: list[str], output: str) -> dict[str, str | None]:
         if status == "installed" and package in found:
             found[package] = version
     return found
+
+
+def content_of(path: str) -> str | None:
+    """Read a file, if there is one."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def session(environment: Mapping[str, str], user: str) -> dict[str, Any]:
@@ -98,6 +116,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "list", "elements": "path", "default": []},
             "address": {"type": "str"},
         },
         supports_check_mode=True,
@@ -120,6 +139,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         packages=packages,
+        files={path: content_of(path) for path in module.params["files"]},
         container=container.strip() or "none",
         login=session(os.environ, pwd.getpwuid(os.getuid()).pw_name),
         clock=int(time.time()),
