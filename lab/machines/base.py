@@ -148,11 +148,12 @@ class ImageSupport:
 
 
 OnExit = Callable[[int, ExitReason], None]
-"""Called from a backend thread when a host stopped by itself: (server id, why)."""
+"""Called from a backend thread when a host stopped by itself: (server id, why). The host is off by then. On REBOOT the
+cloud answers with `power_on` and the current spec: a rescue system armed meanwhile is booted that way."""
 
 MetadataHandler = Callable[[int, str], tuple[int, str, str] | None]
-"""Metadata service: (server id, path such as `/hetzner/v1/metadata`) → (HTTP status, content type, body), or None (404).
-Given to the backend at construction; the backend listens at 169.254.169.254 and finds the server by namespace and
+"""Metadata service: (server id, path such as `/hetzner/v1/metadata`) → (HTTP status, content type, body), or None for
+404. Given to the backend at construction; the backend listens at 169.254.169.254 and finds the server by namespace and
 source address."""
 
 
@@ -177,7 +178,7 @@ class Machines(Protocol):
         """Send the ACPI button; returns at once. The end is reported through `OnExit` (POWEROFF)."""
 
     def reboot(self, server_id: int) -> None:
-        """Soft reboot (ACPI); returns at once. The host comes back by itself."""
+        """Soft reboot (ACPI); returns at once. The end is reported through `OnExit` (REBOOT), see there."""
 
     def rebuild(self, spec: HostSpec) -> None:
         """Replace the root disk by a fresh one of `spec.image`; addresses and volumes stay. Leaves the host off."""

@@ -1,0 +1,246 @@
+"""One boot of a host: a rootful podman container whose first process is the host's own systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.machines import namespaces
+from lab.machines.base import HostSpec, MachineError
+from lab.machines.commands import CommandError, run, succeeds
+from lab.machines.volumes import Device
+
+LAB_LABEL = "slipway.lab"
+SERVER_LABEL = "slipway.server"
+
+# Signals systemd takes as buttons (systemd(1)); exit codes are those of a PID namespace whose init called reboot(2).
+POWER_BUTTON = 38
+REBOOT_BUTTON = 39
+EXIT_REBOOT = 129
+EXIT_POWEROFF = 130
+
+BOOT_FOLDER = "/run/machine"
+FIRST_PROGRAM = """\
+#!/bin/sh
+# Runs once in the place of firmware and hypervisor, then becomes init.
+# podman mounts its own files over these; a mount point cannot be replaced by a rename, as hostnamectl and others do.
+for file in /etc/hostname /etc/hosts /etc/resolv.conf; do
+    umount "$file" 2>/dev/null
+done
+# A privileged container is given the machine's disks and every other host's: a host has only its own.
+find /dev -xdev -type b -delete
+mkdir -p /dev/disk/by-id /run/udev/data
+while read -r major minor node serial; do
+    mknod -m 660 "/dev/$node" b "$major" "$minor"
+    ln -s "../../$node" "/dev/disk/by-id/scsi-$serial"
+    printf 'I:1\\nE:ID_BUS=scsi\\nE:ID_SERIAL=%s\\nG:systemd\\nQ:systemd\\nV:1\\n' "$serial" \\
+        >"/run/udev/data/b$major:$minor"
+done <MACHINE/devices
+exec /sbin/init
+""".replace("MACHINE", BOOT_FOLDER)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What of this machine decides how a host is started."""
+
+    cgroup_version: int
+    runtime: str | None
+    cores: int
+    open_files: int
+    processes: int
+
+    @classmethod
+    def detect(cls) -> Facts:
+        return cls(
+            cgroup_version=2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
+            runtime="runc" if shutil.which("runc") else None,
+            cores=os.cpu_count() or 1,
+            # Without CAP_SYS_RESOURCE nobody gets above this process's own hard limit.
+            open_files=_limit(resource.RLIMIT_NOFILE, 1048576),
+            processes=_limit(resource.RLIMIT_NPROC, 32768),
+        )
+
+
+def _limit(which: int, wanted: int) -> int:
+    hard = resource.getrlimit(which)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+
+
+def init_arguments(cgroup_version: int) -> list[str]:
+    """How systemd is made to run as init.
+
+    On cgroup v1 podman's own `--systemd=always` mounts the machine's whole systemd hierarchy into every container, and
+    hosts then share one tree and trim each other's: there a private namespace and systemd's own switches do it.
+    On v2 podman's way is right.
+    """
+    if cgroup_version == 2:
+        return ["--cgroupns=private", "--systemd=always"]
+    return [
+        "--cgroupns=private",
+        "--systemd=false",
+        "--stop-signal=37",
+        "--env=container=podman",
+        "--tmpfs=/run:rw,mode=755,exec",
+        "--tmpfs=/run/lock:rw,mode=755",
+        "--tmpfs=/tmp:rw,mode=1777,exec",
+        "--env=SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
+        "--env=SYSTEMD_PROC_CMDLINE=systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """All a start needs to know."""
+
+    lab: str
+    container: str
+    namespace: Path
+    spec: HostSpec
+    folder: Path
+    root: Path
+    mounts: tuple[tuple[Path, str], ...]
+
+    @property
+    def boot_folder(self) -> Path:
+        return self.folder / "boot"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "pid"
+
+    @property
+    def console(self) -> Path:
+        return self.folder / "console.log"
+
+
+def run_arguments(boot: Boot, facts: Facts) -> list[str]:
+    """The `podman run` of one start."""
+    spec = boot.spec
+    limits = {"nofile": facts.open_files, "nproc": facts.processes}
+    return [
+        "podman",
+        *(["--runtime", facts.runtime] if facts.runtime else []),
+        "run",
+        "--detach",
+        "--replace",
+        "--privileged",
+        "--tty",
+        f"--name={boot.container}",
+        f"--hostname={spec.name}",
+        f"--label={LAB_LABEL}={boot.lab}",
+        f"--label={SERVER_LABEL}={spec.server_id}",
+        *init_arguments(facts.cgroup_version),
+        f"--network=ns:{boot.namespace}",
+        "--no-hosts",
+        "--dns=none",
+        f"--cpus={max(1, min(spec.cores, facts.cores))}",
+        f"--memory={int(spec.memory_gb * 1024)}m",
+        "--pids-limit=0",
+        "--shm-size=256m",
+        *(f"--ulimit={name}={value}:{value}" for name, value in limits.items()),
+        f"--pidfile={boot.pid_file}",
+        "--log-driver=k8s-file",
+        f"--log-opt=path={boot.console}",
+        "--log-opt=max-size=1mb",
+        f"--volume={boot.boot_folder}:{BOOT_FOLDER}:ro,exec",
+        *(f"--volume={source}:{target}:rw,exec,dev,suid,rprivate" for source, target in boot.mounts),
+        "--rootfs",
+        str(boot.root),
+        f"{BOOT_FOLDER}/init",
+    ]
+
+
+def start(boot: Boot, facts: Facts, devices: Sequence[Device]) -> int:
+    """Start a host and return its init's process id."""
+    boot.boot_folder.mkdir(exist_ok=True)
+    init = boot.boot_folder / "init"
+    init.write_text(FIRST_PROGRAM)
+    init.chmod(0o755)
+    (boot.boot_folder / "devices").write_text("".join(device.line + "\n" for device in devices))
+    boot.pid_file.unlink(missing_ok=True)
+    try:
+        run(run_arguments(boot, facts))
+    except CommandError as error:
+        remove(boot.container)
+        raise MachineError(f"server {boot.spec.name} did not start: {error}") from error
+    return int(boot.pid_file.read_text())
+
+
+def exit_code(container: str) -> int | None:
+    """Why it ended; None when podman does not know any more."""
+    try:
+        return int(run(["podman", "wait", container], timeout=60).strip())
+    except (CommandError, ValueError):
+        return None
+
+
+def remove(container: str) -> None:
+    """Take the record away, whatever state it is in."""
+    if succeeds(["podman", "container", "exists", container]):
+        run(["podman", "rm", "--force", "--time=0", container])
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What podman knows about a host's container."""
+
+    server_id: int
+    container: str
+    running: bool
+    pid: int
+    exit_code: int
+
+
+def records(lab: str) -> dict[int, Record]:
+    """All containers of the lab, by server id."""
+    answer = run(["podman", "ps", "--all", f"--filter=label={LAB_LABEL}={lab}", "--format=json"])
+    rows: list[dict[str, Any]] = json.loads(answer or "[]")
+    found = {}
+    for row in rows:
+        server_id = int(row["Labels"][SERVER_LABEL])
+        found[server_id] = Record(
+            server_id, row["Names"][0], row["State"] == "running", int(row["Pid"]), int(row["ExitCode"])
+        )
+    return found
+
+
+def enter(pid: int, script: str) -> str:
+    """Run shell as root inside the host's mounts (not its network, not its processes)."""
+    return run(["nsenter", f"--target={pid}", "--mount", "--", "/bin/sh", "-s"], stdin=script)
+
+
+def namespace_of(pid: int) -> tuple[int, int]:
+    """Identity of a process's network namespace."""
+    status = Path(f"/proc/{pid}/ns/net").stat()
+    return status.st_dev, status.st_ino
+
+
+def holds_namespace(pid: int, name: str) -> bool:
+    """Whether the named namespace is the one this process is in."""
+    path = namespaces.path(name)
+    if not path.exists():
+        return False
+    status = path.stat()
+    return (status.st_dev, status.st_ino) == namespace_of(pid)
+
+
+def read_console(path: Path, limit: int = 64 * 1024) -> str:
+    """The tail of what a host printed, without podman's time stamps and stream names."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2 * limit))
+        raw = file.read().decode(errors="replace")
+    lines = []
+    for row in raw.splitlines():
+        parts = row.split(" ", 3)
+        lines.append(parts[3] if len(parts) == 4 and parts[1] in ("stdout", "stderr") else row)
+    return "\n".join(lines)[-limit:]

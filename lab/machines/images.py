@@ -1,0 +1,374 @@
+"""Host images: Debian made by mmdebstrap, with what Hetzner's own images bring and the lab's few adjustments.
+
+An image is a folder that every host of it has as the lower layer of its root file system, so a host costs no copy and
+sixty hosts share one page cache. Its name ends in a hash of the recipe: a changed recipe builds anew, hosts made from
+the old folder keep it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lab.machines.base import ImageSupport, MachineError
+from lab.machines.commands import run
+from lab.settings import Settings
+
+Progress = Callable[[str, float], None]
+"""(what happens now, share done from 0 to 1)."""
+
+SUITES = {"debian-12": "bookworm", "debian-13": "trixie"}
+RESCUE_IMAGE = "debian-13"
+"""The rescue system boots from this one, whatever the server runs."""
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+BUILD_MEGABYTES = 1500
+"""Free disk space a build needs while it runs; the finished image takes about a third."""
+
+PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
+    "apt-utils",
+    "ca-certificates",
+    "cloud-init",
+    "curl",
+    "e2fsprogs",
+    "gnupg",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "less",
+    "locales",
+    "lsb-release",
+    "netbase",
+    "nftables",
+    "openssh-server",
+    "procps",
+    "psmisc",
+    "python3",
+    "python3-apt",
+    "sudo",
+    "vim-tiny",
+    "wget",
+    "xfsprogs",
+)
+
+MASKED_UNITS = (
+    # Every boot triggers events for all devices of the machine, which every other host's udevd would handle: 60 hosts
+    # then take minutes and load 700. The devices of a host are made before init instead (see containers.py).
+    "systemd-udevd.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udevd-varlink.socket",
+    "systemd-udev-trigger.service",
+    "systemd-udev-settle.service",
+    # A login prompt on a console nobody sits at.
+    "getty.target",
+    "console-getty.service",
+    # These look after all disks of the machine.
+    "e2scrub_reap.service",
+    "e2scrub_all.timer",
+    "xfs_scrub_all.timer",
+    "fstrim.timer",
+    # These reach the one kernel all hosts share.
+    "proc-sys-fs-binfmt_misc.automount",
+    "systemd-binfmt.service",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-modules-load.service",
+)
+
+STOPPED_TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
+
+_SHIM = '''\
+"""The Hetzner data source, made to run where no DMI table names the manufacturer: in a lab host."""
+
+from urllib.request import urlopen
+
+from cloudinit.sources import DataSourceHetzner as hetzner
+from cloudinit.sources import DEP_FILESYSTEM, list_from_depends
+
+
+def _identity():
+    with urlopen("http://169.254.169.254/hetzner/v1/metadata/instance-id", timeout=10) as answer:
+        return True, answer.read().decode().strip()
+
+
+hetzner.get_hcloud_data = _identity
+
+
+class DataSourceHetznerLab(hetzner.DataSourceHetzner):
+    # cloud-init writes this name as the platform, as it does on Hetzner.
+    dsname = "Hetzner"
+
+    # The addresses are on the links before init runs, whatever the metadata says about them.
+    network_config = None
+
+    def check_instance_id(self, sys_cfg):
+        return True
+
+
+def get_datasource_list(depends):
+    return list_from_depends(depends, [(DataSourceHetznerLab, (DEP_FILESYSTEM,))])
+'''
+
+FILES = {
+    # Where cloud-init finds the shim. Network: the addresses are on the links before init runs.
+    "etc/cloud/cloud.cfg.d/90-hetzner.cfg": """\
+datasource_list: [HetznerLab]
+datasource_pkg_list: [cloudinit.sources, slipway_datasource]
+network: {config: disabled}
+# As Hetzner's images: root logs in by key, there is no further user until user_data makes one.
+disable_root: false
+users: []
+preserve_hostname: false
+manage_etc_hosts: true
+# RSA keys take longer than the rest of the boot, and nobody needs them beside these.
+ssh_genkeytypes: [ed25519, ecdsa]
+apt: {preserve_sources_list: true}
+growpart: {mode: "off"}
+resize_rootfs: false
+""",
+    "usr/lib/python3/dist-packages/slipway_datasource/__init__.py": "",
+    "usr/lib/python3/dist-packages/slipway_datasource/DataSourceHetznerLab.py": _SHIM,
+    # /dev/kmsg is the machine's: every journal would keep every other host's kernel lines.
+    "etc/systemd/journald.conf.d/10-shared-kernel.conf": "[Journal]\nReadKMsg=no\n",
+    # Without accounting systemd removes the cgroups that nested containers of a host still use (cgroup v1).
+    "etc/systemd/system.conf.d/10-accounting.conf": """\
+[Manager]
+DefaultCPUAccounting=yes
+DefaultIOAccounting=yes
+DefaultMemoryAccounting=yes
+DefaultTasksAccounting=yes
+DefaultBlockIOAccounting=yes
+""",
+    # The clock belongs to the machine: chrony runs and answers in a host, but must not set it.
+    "etc/slipway/chrony": 'DAEMON_OPTS="-x -F 1"\n',
+    "etc/systemd/system/chrony.service.d/10-shared-clock.conf": "[Service]\nEnvironmentFile=/etc/slipway/chrony\n",
+    "etc/default/locale": "LANG=C.UTF-8\n",
+    "etc/fstab": "",
+    "etc/machine-id": "",
+    "etc/hostname": "debian\n",
+}
+for _timer in STOPPED_TIMERS:
+    # Hetzner's images have these timers. A lab host lives for hours and is always young: left alone they would fire
+    # in the middle of somebody's run and take the apt lock. They stay enabled, but first act half a day after the start
+    # (not OnBootSec=, which in a host counts from the start of the machine).
+    FILES[f"etc/systemd/system/{_timer}.d/10-not-in-the-first-hours.conf"] = (
+        "[Timer]\nOnCalendar=\nOnActiveSec=12h\nOnUnitActiveSec=1d\nRandomizedDelaySec=0\nPersistent=false\n"
+    )
+
+PATHS_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+PATHS_KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
+
+FINISH = r"""
+set -eu
+rm -f "$1"/etc/ssh/ssh_host_*_key "$1"/etc/ssh/ssh_host_*_key.pub
+rm -rf "$1"/var/lib/cloud "$1"/var/log/journal/* "$1"/etc/resolv.conf
+# As on Hetzner's images, where a password is mailed when no key is given.
+sed -i 's/^#PermitRootLogin .*/PermitRootLogin yes/' "$1"/etc/ssh/sshd_config
+# cloud-init makes the host keys; on Debian 13 this unit would make all types once more.
+rm -f "$1"/etc/systemd/system/multi-user.target.wants/sshd-keygen.service
+chroot "$1" systemctl disable systemd-networkd.service systemd-networkd.socket 2>/dev/null || true
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Where packages come from: the archive and the security archive, as this machine has them set."""
+
+    archive: str | None = None
+    security: str | None = None
+    keyring: str = str(KEYRING)
+
+
+def support(image: str) -> ImageSupport:
+    if image in SUITES:
+        return ImageSupport(image, True)
+    return ImageSupport(image, False, f"image {image} cannot be run in the lab, which builds {' and '.join(SUITES)}")
+
+
+def find_mirror(sources: str) -> Mirror:
+    """The Debian mirror named in apt's sources (one-line or deb822, all files joined); empty when there is none."""
+    archive = security = None
+    locations = [*re.findall(r"^deb\s+(?:\[[^\]]*\]\s+)?(\S+)", sources, re.M)]
+    for line in re.findall(r"^URIs:\s*(.+)$", sources, re.M | re.I):
+        locations += line.split()
+    for location in locations:
+        tail = urlsplit(location).path.rstrip("/").rpartition("/")[2]
+        if tail == "debian":
+            archive = archive or location
+        elif tail == "debian-security":
+            security = security or location
+    return Mirror(archive, security)
+
+
+def sources_list(suite: str, mirror: Mirror) -> str:
+    """deb822 sources for a suite, or nothing when mmdebstrap's own default shall hold."""
+    if mirror.archive is None or mirror.security is None:
+        return ""
+    signed = f"Components: main\nSigned-By: {mirror.keyring}\n"
+    return (
+        f"Types: deb\nURIs: {mirror.archive}\nSuites: {suite} {suite}-updates\n{signed}\n"
+        f"Types: deb\nURIs: {mirror.security}\nSuites: {suite}-security\n{signed}"
+    )
+
+
+def recipe_hash(image: str, mirror: Mirror) -> str:
+    """Changes with anything that would make another image, except what the archive holds today."""
+    recipe = (SUITES[image], PACKAGES, MASKED_UNITS, sorted(FILES.items()), PATHS_EXCLUDED, PATHS_KEPT, FINISH)
+    return hashlib.sha256(repr((recipe, sources_list(SUITES[image], mirror))).encode()).hexdigest()[:12]
+
+
+def folder(settings: Settings, image: str) -> Path:
+    """Where the image of today's recipe is or will be."""
+    return settings.cache_dir / "images" / f"{image}-{recipe_hash(image, machine_mirror())}"
+
+
+def is_built(settings: Settings, image: str) -> bool:
+    return folder(settings, image).is_dir()
+
+
+def machine_mirror() -> Mirror:
+    files = [Path("/etc/apt/sources.list")]
+    more = Path("/etc/apt/sources.list.d")
+    if more.is_dir():
+        files += sorted(path for path in more.iterdir() if path.suffix in {".list", ".sources"})
+    return find_mirror("\n".join(path.read_text() for path in files if path.is_file()))
+
+
+def machine_apt_options() -> dict[str, str]:
+    """apt settings of this machine that its mirror needs: a proxy, or an archive kept past its date."""
+    wanted = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until")
+    answer = run(["apt-config", "dump", "--format", "%F=%v%n", *wanted])
+    pairs = (line.partition("=") for line in answer.splitlines())
+    return {key: value for key, _, value in pairs if value}
+
+
+def ensure(settings: Settings, image: str, progress: Progress | None = None) -> Path:
+    """The image's folder, built first if need be. Two callers at once: one builds, the other waits."""
+    if image not in SUITES:
+        raise MachineError(support(image).reason)
+    target = folder(settings, image)
+    if target.is_dir():
+        return target
+    with _locked(target):
+        if not target.is_dir():
+            _build(image, target, progress or (lambda text, share: None))
+    return target
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+_STEPS = {
+    "running apt-get update": ("fetching package lists", 0.05),
+    "downloading packages": ("downloading packages", 0.15),
+    "extracting archives": ("extracting packages", 0.35),
+    "installing essential": ("installing the base system", 0.45),
+    "installing remaining": ("installing packages", 0.6),
+    "cleaning package lists": ("cleaning up", 0.95),
+}
+"""Words in mmdebstrap's messages → what to tell a person, and how far the build is."""
+
+
+def _build(image: str, target: Path, progress: Progress) -> None:
+    free = shutil.disk_usage(target.parent).free // 2**20
+    if free < BUILD_MEGABYTES:
+        raise MachineError(
+            f"{target.parent} has {free} MB free; building {image} needs {BUILD_MEGABYTES} MB: make room there "
+            "or set SLIPWAY_CACHE_ROOT to another disk"
+        )
+    work = target.with_suffix(".building")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=0o700)
+    overlay = work / "files"
+    _write_files(overlay)
+    root = work / "root"
+    (work / "finish").write_text(FINISH)
+    sources = sources_list(SUITES[image], machine_mirror())
+    (work / "debian.sources").write_text(sources)
+    options = [f"--aptopt={key} {quote(value)}" for key, value in machine_apt_options().items()]
+    argv = [
+        "mmdebstrap",
+        "--mode=root",
+        "--format=directory",
+        "--variant=minbase",
+        f"--include={','.join(PACKAGES)}",
+        # mmdebstrap leaves these in the image: dpkg need not sync every file of a disk that is thrown away.
+        "--dpkgopt=force-unsafe-io",
+        *(f"--dpkgopt=path-exclude={path}" for path in PATHS_EXCLUDED),
+        *(f"--dpkgopt=path-include={path}" for path in PATHS_KEPT),
+        *options,
+        f'--customize-hook=cp -a --no-preserve=ownership {overlay}/. "$1"/',
+        f'--customize-hook=sh {work / "finish"} "$1"',
+        SUITES[image],
+        str(root),
+        *([str(work / "debian.sources")] if sources else []),
+    ]
+    progress(f"building {image}", 0.0)
+    _run_with_progress(argv, image, work, progress)
+    root.chmod(0o755)
+    work_root = target.with_suffix(".ready")
+    shutil.rmtree(work_root, ignore_errors=True)
+    root.rename(work_root)
+    work_root.rename(target)
+    shutil.rmtree(work, ignore_errors=True)
+    progress(f"{image} is built", 1.0)
+
+
+def _run_with_progress(argv: list[str], image: str, work: Path, progress: Progress) -> None:
+    log: list[str] = []
+    environment = {**os.environ, "TMPDIR": str(work), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+    except FileNotFoundError as error:
+        raise MachineError("mmdebstrap is not installed on this machine; run `make setup`") from error
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            log.append(line.rstrip())
+            for words, (text, share) in _STEPS.items():
+                if words in line:
+                    progress(f"{image}: {text}", share)
+    if process.returncode:
+        reasons = [line for line in log if line.startswith("E:") or "error" in line.lower()] or log[-1:]
+        raise MachineError(f"building image {image} failed: {'; '.join(reasons[-3:])}")
+
+
+def _write_files(overlay: Path) -> None:
+    for name, content in FILES.items():
+        path = overlay / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    units = overlay / "etc/systemd/system"
+    for unit in MASKED_UNITS:
+        (units / unit).symlink_to("/dev/null")
+
+
+def quote(value: str) -> str:
+    """A value as apt's configuration wants it."""
+    return '"' + value.replace('"', "") + '"'

@@ -1,0 +1,106 @@
+"""The metadata service: 169.254.169.254 inside the router and inside every private network.
+
+The listening sockets are opened in those namespaces, the work is done here. Who asks is known from where the question
+came in and from its source address, which strict reverse path filtering makes unforgeable.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from lab.machines import namespaces
+from lab.machines.base import MetadataHandler
+from lab.machines.router import METADATA
+
+log = logging.getLogger(__name__)
+
+Owner = Callable[[str], int | None]
+"""Source address → server id."""
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves a socket that is already bound; the base class would look up its own name, slow without a resolver."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, listener: socket.socket, answer: Callable[[str, str], tuple[int, str, str] | None]) -> None:
+        super().__init__((METADATA, 80), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.server_name, self.server_port = METADATA, 80
+        self.answer = answer
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = 10
+    # cloud-init asks for one thing at a time.
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self) -> None:
+        found = self.server.answer(self.client_address[0], self.path.partition("?")[0])
+        status, kind, body = found if found is not None else (404, "text/plain", "not found\n")
+        data = body.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug("metadata %s %s", self.client_address[0], format % args)
+
+
+class Metadata:
+    """Listeners by namespace."""
+
+    def __init__(self, handler: MetadataHandler) -> None:
+        self._handler = handler
+        self._lock = threading.Lock()
+        self._servers: dict[str, _Server] = {}
+
+    def listen(self, namespace: str, owner: Owner) -> None:
+        """Answer in this namespace; a listener left over from an earlier namespace of the name is closed first."""
+
+        def answer(source: str, path: str) -> tuple[int, str, str] | None:
+            server_id = owner(source)
+            return None if server_id is None else self._handler(server_id, path)
+
+        self.ignore(namespace)
+        server = _Server(namespaces.inside(namespace, _bind), answer)
+        with self._lock:
+            self._servers[namespace] = server
+        threading.Thread(target=server.serve_forever, name=f"metadata-{namespace}", daemon=True).start()
+
+    def listens(self, namespace: str) -> bool:
+        with self._lock:
+            return namespace in self._servers
+
+    def ignore(self, namespace: str) -> None:
+        with self._lock:
+            server = self._servers.pop(namespace, None)
+        if server:
+            server.shutdown()
+            server.server_close()
+
+    def close(self) -> None:
+        for namespace in list(self._servers):
+            self.ignore(namespace)
+
+
+def _bind() -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Two daemons may overlap for a moment at a restart.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((METADATA, 80))
+    listener.listen(128)
+    return listener

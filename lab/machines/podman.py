@@ -1,0 +1,576 @@
+"""The real backend: Linux hosts in rootful podman containers, on networks and disks of this machine.
+
+    server     containers.py (one boot) on disks.py (root disk), watched by watch.py
+    network    router.py (public), networks.py (private), firewalls.py, faults.py, metadata.py
+    volume     volumes.py
+
+A container is one boot: starting a server makes fresh namespaces, links and container around its root disk, so nothing
+of an earlier life (addresses, firewall rules, a dead container's record) is carried over, as with a real machine.
+What is known here is given by the cloud: by verbs, and after a restart of the daemon by `reconcile`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lab.machines import containers, images, namespaces, resolver
+from lab.machines.base import (
+    AttachmentSpec,
+    Desired,
+    ExitReason,
+    Fault,
+    FirewallSpec,
+    HostSpec,
+    ImageSupport,
+    MachineError,
+    MetadataHandler,
+    NetworkSpec,
+    OnExit,
+    PowerState,
+    VolumeSpec,
+)
+from lab.machines.commands import CommandError, run
+from lab.machines.containers import Boot, Facts
+from lab.machines.disks import RescueDisk, RootDisk, remove_folder, unmount, write_identity
+from lab.machines.faults import Faults
+from lab.machines.firewalls import Firewalls
+from lab.machines.metadata import Metadata
+from lab.machines.networks import Networks
+from lab.machines.router import PublicLink, Router
+from lab.machines.sysctl import Sysctls
+from lab.machines.volumes import Volumes, attach_script, detach_script, fstab_script
+from lab.machines.watch import Init, Watcher
+from lab.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KILL_SECONDS = 30
+_REASONS = {containers.EXIT_REBOOT: ExitReason.REBOOT, containers.EXIT_POWEROFF: ExitReason.POWEROFF}
+
+
+@dataclass(slots=True)
+class _Host:
+    """What is known of one server."""
+
+    server_id: int
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    init: Init | None = None
+
+
+class PodmanMachines:
+    """Implements `lab.machines.base.Machines`."""
+
+    def __init__(self, settings: Settings, metadata: MetadataHandler, on_exit: OnExit) -> None:
+        self._settings = settings
+        self._on_exit = on_exit
+        self._facts = Facts.detect()
+        self._folder = settings.state_dir / "machines"
+        self._volumes = Volumes(self._folder / "volumes")
+        self._router = Router(settings)
+        self._networks = Networks(settings)
+        self._resolvers = resolver.machine_servers()
+        self._firewalls = Firewalls(settings, self._resolvers or [str(settings.machine_address)])
+        self._faults = Faults(settings)
+        self._metadata = Metadata(metadata)
+        self._sysctls = Sysctls(settings.name)
+        self._relay: resolver.Relay | None = None
+        self._lock = threading.RLock()
+        self._hosts: dict[int, _Host] = {}
+        self._attached: dict[int, int] = {}
+        self._watcher: Watcher | None = None
+        self._ready = False
+
+    # --- beginning
+
+    def _prepare(self) -> list[str]:
+        """The lab's ground, made before the first verb needs it. Returns what was done."""
+        with self._lock:
+            if self._ready:
+                return []
+            self._folder.mkdir(parents=True, exist_ok=True)
+            done = [*self._sysctls.acquire(), *self._router.ensure()]
+            self._metadata.listen(self._router.namespace, self._router.owner)
+            if not self._resolvers and self._relay is None:
+                found = resolver.servers(resolver.RESOLV_CONF.read_text())
+                self._relay = resolver.Relay(str(self._settings.machine_address), (found or ["127.0.0.1"])[0])
+            self._watcher = Watcher(self._ended)
+            for record in containers.records(self._settings.name).values():
+                if record.running:
+                    self._watch(self._host(record.server_id), record.pid)
+            self._ready = True
+            return done
+
+    def _host(self, server_id: int) -> _Host:
+        with self._lock:
+            return self._hosts.setdefault(server_id, _Host(server_id))
+
+    def _watch(self, host: _Host, pid: int) -> None:
+        assert self._watcher is not None
+        host.init = Init.of(host.server_id, pid)
+        if host.init:
+            self._watcher.watch(host.init)
+
+    @contextmanager
+    def _locked(self, server_id: int) -> Iterator[_Host]:
+        self._prepare()
+        host = self._host(server_id)
+        with host.lock:
+            yield host
+
+    def _disk(self, server_id: int) -> RootDisk:
+        return RootDisk(self._folder / "servers" / str(server_id))
+
+    def _rescue(self, server_id: int) -> RescueDisk:
+        return RescueDisk(self._disk(server_id).folder)
+
+    # --- servers
+
+    def image_support(self, image: str) -> ImageSupport:
+        return images.support(image)
+
+    def create_host(self, spec: HostSpec) -> None:
+        with self._locked(spec.server_id):
+            if not self._disk(spec.server_id).exists():
+                self._make_disk(spec)
+            self._router.know(PublicLink.of(spec), spec.server_id)
+
+    def _make_disk(self, spec: HostSpec) -> None:
+        image = images.ensure(self._settings, spec.image)
+        disk = self._disk(spec.server_id)
+        disk.create(image, spec.disk_gb)
+        self._identify(disk.root, spec.name)
+        if spec.root_password:
+            set_password(disk.root, spec.root_password)
+        disk.finish(image)
+
+    def _identify(self, root: Path, name: str) -> None:
+        nameservers = self._resolvers or [str(self._settings.machine_address)]
+        write_identity(root, name, uuid.uuid4().hex, nameservers)
+
+    def delete_host(self, server_id: int) -> None:
+        with self._locked(server_id):
+            self.power_off(server_id)
+            self._firewalls.assign(server_id, ())
+            self._faults.forget(server_id)
+            self._save_faults()
+            self._networks.forget(server_id)
+            self._router.forget(server_id)
+            for volume_id in [key for key, value in self._attached.items() if value == server_id]:
+                del self._attached[volume_id]
+            containers.remove(self._settings.container_name(server_id))
+            namespaces.delete(self._settings.host_namespace(server_id))
+            self._rescue(server_id).remove()
+            self._disk(server_id).remove()
+            remove_folder(self._disk(server_id).folder)
+        with self._lock:
+            self._hosts.pop(server_id, None)
+
+    def power_on(self, spec: HostSpec) -> None:
+        with self._locked(spec.server_id) as host:
+            if host.init:
+                return
+            server_id = spec.server_id
+            disk = self._disk(server_id)
+            disk.open()
+            self._unplug(server_id)
+            namespace = self._settings.host_namespace(server_id)
+            namespaces.delete(namespace)
+            namespaces.ensure(namespace)
+            link = PublicLink.of(spec)
+            self._router.know(link, server_id)
+            self._rescue(server_id).remove()
+            root: Path = disk.root
+            mounts: tuple[tuple[Path, str], ...] = ((disk.var_lib, "/var/lib"),)
+            if spec.rescue:
+                root = self._make_rescue(spec)
+                mounts = ((disk.root, "/mnt"), (disk.var_lib, "/mnt/var/lib"))
+            try:
+                self._plug(server_id, alone=link is None)
+                boot = Boot(
+                    lab=self._settings.name,
+                    container=self._settings.container_name(server_id),
+                    namespace=namespaces.path(namespace),
+                    spec=spec,
+                    folder=disk.folder,
+                    root=root,
+                    mounts=mounts,
+                )
+                attached = sorted(key for key, value in self._attached.items() if value == server_id)
+                pid = containers.start(boot, self._facts, [self._volumes.device(item) for item in attached])
+            except MachineError:
+                self._unplug(server_id)
+                raise
+            self._watch(host, pid)
+
+    def _make_rescue(self, spec: HostSpec) -> Path:
+        """A fresh system in memory; the server's own disk is mounted at /mnt in it."""
+        rescue = self._rescue(spec.server_id)
+        rescue.create(images.ensure(self._settings, images.RESCUE_IMAGE))
+        self._identify(rescue.root, "rescue")
+        (rescue.root / "etc/cloud/cloud-init.disabled").touch()
+        keys = rescue.root / "root/.ssh"
+        keys.mkdir(mode=0o700, exist_ok=True)
+        (keys / "authorized_keys").write_text("".join(key.strip() + "\n" for key in spec.rescue_ssh_keys))
+        run(["chroot", str(rescue.root), "ssh-keygen", "-A"])
+        if spec.root_password:
+            set_password(rescue.root, spec.root_password)
+        return rescue.root
+
+    def _plug(self, server_id: int, alone: bool) -> None:
+        self._router.open(server_id, self._settings.host_namespace(server_id))
+        self._networks.open(server_id, alone)
+        self._faults.reapply(server_id)
+
+    def _unplug(self, server_id: int) -> None:
+        self._router.close(server_id)
+        self._networks.close(server_id)
+
+    def power_off(self, server_id: int) -> None:
+        with self._locked(server_id) as host:
+            # The cable first: dying processes must not say goodbye to their peers.
+            self._unplug(server_id)
+            if host.init is None:
+                return
+            assert self._watcher is not None
+            self._watcher.forget(host.init)
+            host.init.send(9)
+            if not host.init.wait(KILL_SECONDS):
+                self._watcher.watch(host.init)
+                raise MachineError(f"server {server_id} did not die within {KILL_SECONDS} seconds of being killed")
+            host.init.close()
+            host.init = None
+            self._rescue(server_id).remove()
+
+    def shutdown(self, server_id: int) -> None:
+        self._press(server_id, containers.POWER_BUTTON)
+
+    def reboot(self, server_id: int) -> None:
+        self._press(server_id, containers.REBOOT_BUTTON)
+
+    def _press(self, server_id: int, signal: int) -> None:
+        with self._locked(server_id) as host:
+            if host.init is None:
+                raise MachineError(f"server {server_id} is not running; power it on first")
+            host.init.send(signal)
+
+    def _ended(self, init: Init) -> None:
+        """A host stopped without being told to (called in a thread of its own)."""
+        host = self._host(init.server_id)
+        with host.lock:
+            if host.init is not init:
+                return
+            host.init = None
+            init.close()
+            self._unplug(init.server_id)
+            code = containers.exit_code(self._settings.container_name(init.server_id))
+            self._rescue(init.server_id).remove()
+        reason = _REASONS.get(code or 0, ExitReason.CRASH)
+        log.info("server %s stopped by itself: %s (%s)", init.server_id, reason, code)
+        self._on_exit(init.server_id, reason)
+
+    def rebuild(self, spec: HostSpec) -> None:
+        with self._locked(spec.server_id):
+            self.power_off(spec.server_id)
+            containers.remove(self._settings.container_name(spec.server_id))
+            self._make_disk(spec)
+            self._router.know(PublicLink.of(spec), spec.server_id)
+
+    def resize(self, spec: HostSpec) -> None:
+        # Cores and memory are arguments of the next start.
+        with self._locked(spec.server_id):
+            self._disk(spec.server_id).grow(spec.disk_gb)
+
+    def set_public_link(self, spec: HostSpec) -> None:
+        with self._locked(spec.server_id):
+            self._router.know(PublicLink.of(spec), spec.server_id)
+
+    def state(self, server_id: int) -> PowerState:
+        self._prepare()
+        host = self._host(server_id)
+        if host.init:
+            return PowerState.RUNNING
+        return PowerState.OFF if self._disk(server_id).exists() else PowerState.ABSENT
+
+    def reset_password(self, server_id: int, password: str) -> None:
+        with self._locked(server_id) as host:
+            disk = self._disk(server_id)
+            if host.init:
+                run(["nsenter", f"--target={host.init.pid}", "--mount", "--", "chpasswd"], stdin=f"root:{password}\n")
+            else:
+                disk.open()
+                set_password(disk.root, password)
+
+    # --- private networks
+
+    def apply_network(self, spec: NetworkSpec) -> None:
+        self._prepare()
+        self._networks.apply(spec)
+        self._listen(spec.network_id)
+
+    def _listen(self, network_id: int, again: bool = False) -> None:
+        name = self._settings.network_namespace(network_id)
+        with self._lock:
+            if again or not self._metadata.listens(name):
+                self._metadata.listen(name, lambda source: self._networks.owner(network_id, source))
+
+    def delete_network(self, network_id: int) -> None:
+        self._prepare()
+        self._metadata.ignore(self._settings.network_namespace(network_id))
+        self._networks.delete(network_id)
+
+    def attach(self, spec: AttachmentSpec) -> None:
+        with self._locked(spec.server_id):
+            self._networks.attach(spec)
+
+    def detach(self, server_id: int, network_id: int) -> None:
+        with self._locked(server_id):
+            self._networks.detach(server_id, network_id)
+            self._faults.forget(server_id, network_id)
+            self._save_faults()
+
+    # --- firewalls
+
+    def apply_firewall(self, spec: FirewallSpec) -> None:
+        self._prepare()
+        self._firewalls.apply(spec)
+
+    def delete_firewall(self, firewall_id: int) -> None:
+        self._prepare()
+        self._firewalls.delete(firewall_id)
+
+    def set_host_firewalls(self, server_id: int, firewall_ids: Sequence[int]) -> None:
+        self._prepare()
+        self._firewalls.assign(server_id, firewall_ids)
+
+    # --- volumes
+
+    def create_volume(self, spec: VolumeSpec) -> None:
+        self._prepare()
+        self._volumes.create(spec)
+
+    def resize_volume(self, spec: VolumeSpec) -> None:
+        self._volumes.resize(spec)
+
+    def delete_volume(self, volume_id: int) -> None:
+        self._attached.pop(volume_id, None)
+        self._volumes.delete(volume_id)
+
+    def attach_volume(self, volume_id: int, server_id: int, automount: bool = False) -> None:
+        with self._locked(server_id) as host:
+            device = self._volumes.device(volume_id)
+            self._attached[volume_id] = server_id
+            filesystem = self._volumes.filesystem(volume_id) if automount else ""
+            if host.init:
+                containers.enter(host.init.pid, attach_script(device, bool(filesystem), filesystem))
+            elif filesystem:
+                disk = self._disk(server_id)
+                disk.open()
+                run(["chroot", str(disk.root), "/bin/sh", "-s"], stdin=fstab_script(device, filesystem))
+
+    def detach_volume(self, volume_id: int, server_id: int) -> None:
+        with self._locked(server_id) as host:
+            if self._attached.get(volume_id) == server_id:
+                del self._attached[volume_id]
+            if host.init:
+                containers.enter(host.init.pid, detach_script(self._volumes.device(volume_id)))
+
+    # --- whole
+
+    def reconcile(self, desired: Desired) -> list[str]:
+        done = self._prepare() or self._repair_ground()
+        specs = {spec.server_id: spec for spec in desired.hosts}
+        done += self._remove_unwanted(desired, specs)
+        for volume in desired.volumes:
+            if not self._volumes.path(volume.volume_id).exists():
+                self._volumes.create(volume)
+                done.append(f"volume {volume.volume_id} had no data; made an empty one")
+            self._volumes.resize(volume)
+        self._attached = dict(desired.volume_attachments)
+        for spec in desired.hosts:
+            if not self._disk(spec.server_id).exists():
+                self.create_host(spec)
+                done.append(f"server {spec.name} had no disk; made a fresh one")
+        done += self._stop_or_name(desired, specs)
+        plugged = {server_id for server_id, host in self._hosts.items() if host.init}
+        links = {server_id: PublicLink.of(spec) for server_id, spec in specs.items()}
+        done += self._replug_public(specs, links, plugged)
+        alone = {server_id for server_id, link in links.items() if link is None}
+        done += self._networks.load(desired.networks, desired.attachments, plugged, alone)
+        for network in desired.networks:
+            self._listen(network.network_id, again=True)
+        self._firewalls.replace(desired.firewalls, desired.firewall_members)
+        self._load_faults(specs, {network.network_id for network in desired.networks})
+        done += self._start_missing(desired, specs)
+        return done
+
+    def _repair_ground(self) -> list[str]:
+        with self._lock:
+            done = [*self._sysctls.acquire(), *self._router.ensure()]
+            self._metadata.listen(self._router.namespace, self._router.owner)
+            return done
+
+    def _remove_unwanted(self, desired: Desired, specs: dict[int, HostSpec]) -> list[str]:
+        done = []
+        known = set(containers.records(self._settings.name)) | self._server_folders() | self._numbered("h")
+        for server_id in sorted(known - set(specs)):
+            self.delete_host(server_id)
+            done.append(f"removed server {server_id}, which nobody wants")
+        networks = {spec.network_id for spec in desired.networks}
+        for network_id in sorted(self._numbered("n") - networks):
+            self.delete_network(network_id)
+            done.append(f"removed network {network_id}, which nobody wants")
+        volumes = {spec.volume_id for spec in desired.volumes}
+        for volume_id in sorted(self._volumes.ids() - volumes):
+            self.delete_volume(volume_id)
+            done.append(f"removed volume {volume_id}, which nobody wants")
+        return done
+
+    def _server_folders(self) -> set[int]:
+        folder = self._folder / "servers"
+        return {int(path.name) for path in folder.iterdir() if path.name.isdecimal()} if folder.is_dir() else set()
+
+    def _numbered(self, letter: str) -> set[int]:
+        """Ids in the names of this lab's namespaces of one kind."""
+        pattern = re.compile(rf"{re.escape(self._settings.name)}-{letter}(\d+)")
+        return {int(found[1]) for name in namespaces.existing() if (found := pattern.fullmatch(name))}
+
+    def _stop_or_name(self, desired: Desired, specs: dict[int, HostSpec]) -> list[str]:
+        """Hosts that run: off with those that should not, and their namespaces back to their names."""
+        done = []
+        for server_id, host in sorted(self._hosts.items()):
+            with host.lock:
+                if host.init is None:
+                    continue
+                if not host.init.alive():
+                    continue
+                if server_id not in desired.running:
+                    self.power_off(server_id)
+                    done.append(f"server {specs[server_id].name} ran and should not; pulled its plug")
+                    continue
+                name = self._settings.host_namespace(server_id)
+                if not containers.holds_namespace(host.init.pid, name):
+                    namespaces.delete(name)
+                    namespaces.adopt(name, host.init.pid)
+                    done.append(f"gave server {specs[server_id].name} its namespace back")
+        return done
+
+    def _replug_public(
+        self, specs: dict[int, HostSpec], links: dict[int, PublicLink | None], plugged: set[int]
+    ) -> list[str]:
+        done = []
+        for server_id in sorted(self._router.ports() - plugged):
+            self._router.close(server_id)
+            done.append(f"unplugged server {server_id}, which does not run")
+        missing = plugged - self._router.ports()
+        done += self._router.load([link for link in links.values() if link], plugged - missing)
+        for server_id in sorted(missing):
+            if self._router.open(server_id, self._settings.host_namespace(server_id)):
+                done.append(f"plugged server {specs[server_id].name} into the public network")
+        return done
+
+    def _start_missing(self, desired: Desired, specs: dict[int, HostSpec]) -> list[str]:
+        done = []
+        records = containers.records(self._settings.name)
+        for server_id in sorted(desired.running & set(specs)):
+            if self._host(server_id).init:
+                continue
+            record = records.get(server_id)
+            if record and not record.running and record.exit_code == containers.EXIT_POWEROFF:
+                done.append(f"server {specs[server_id].name} had powered itself off; left it off")
+                containers.remove(record.container)
+                self._on_exit(server_id, ExitReason.POWEROFF)
+                continue
+            self.power_on(specs[server_id])
+            done.append(f"started server {specs[server_id].name}")
+        return done
+
+    # --- faults
+
+    def set_fault(self, fault: Fault) -> None:
+        self._prepare()
+        self._faults.set(fault)
+        self._save_faults()
+
+    def faults(self) -> list[Fault]:
+        return self._faults.all()
+
+    @property
+    def _faults_file(self) -> Path:
+        return self._folder / "faults.json"
+
+    def _save_faults(self) -> None:
+        fresh = self._faults_file.with_suffix(".new")
+        fresh.write_text(json.dumps([asdict(fault) for fault in self._faults.all()]))
+        fresh.replace(self._faults_file)
+
+    def _load_faults(self, specs: dict[int, HostSpec], networks: set[int]) -> None:
+        """Those set before the daemon was restarted; and no others."""
+        if self._faults_file.exists() and not self._faults.all():
+            for row in json.loads(self._faults_file.read_text()):
+                fault = Fault(**row)
+                if fault.server_id in specs and (fault.network_id is None or fault.network_id in networks):
+                    self._faults.set(fault)
+        for network_id in (None, *networks):
+            self._faults.apply(network_id)
+
+    def console_log(self, server_id: int) -> str:
+        return containers.read_console(self._disk(server_id).folder / "console.log")
+
+    # --- end
+
+    def close(self) -> None:
+        with self._lock:
+            self._metadata.close()
+            self._faults.close()
+            if self._relay:
+                self._relay.close()
+                self._relay = None
+            if self._watcher:
+                self._watcher.close()
+                self._watcher = None
+            for host in self._hosts.values():
+                if host.init:
+                    host.init.close()
+                    host.init = None
+            self._ready = False
+
+    def destroy(self) -> None:
+        """Works from what is found on the machine, so that it also cleans up after a lab nobody knows about."""
+        self.close()
+        self._hosts.clear()
+        for record in containers.records(self._settings.name).values():
+            containers.remove(record.container)
+        self._unmount_all()
+        for volume_id in self._volumes.ids():
+            self._volumes.delete(volume_id)
+        for letter in ("h", "n"):
+            for number in self._numbered(letter):
+                namespaces.delete(f"{self._settings.name}-{letter}{number}")
+        self._router.destroy()
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+        self._sysctls.release(alive=lambda lab: f"{lab}-up" in namespaces.links(None))
+
+    def _unmount_all(self) -> None:
+        prefix = str(self._folder) + "/"
+        rows = Path("/proc/self/mountinfo").read_text().splitlines()
+        targets = [row.split()[4] for row in rows if row.split()[4].startswith(prefix)]
+        for target in reversed(targets):
+            unmount(Path(target))
+
+
+def set_password(root: Path, password: str) -> None:
+    """Set root's password in a system that does not run."""
+    try:
+        run(["chroot", str(root), "chpasswd"], stdin=f"root:{password}\n")
+    except CommandError as error:
+        raise MachineError("the root password could not be set") from error

@@ -1,0 +1,332 @@
+"""The lab's internet: a router namespace between this machine and the public link of every host.
+
+machine  <lab>-up ══ uplink  <lab>-router  p<id> ══ eth0  <lab>-h<id>
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network, ip_network
+from typing import Any
+
+from lab.machines import namespaces
+from lab.machines.base import HostSpec
+from lab.machines.commands import run, succeeds
+from lab.settings import Settings
+
+GATEWAY = "172.31.1.1"
+METADATA = "169.254.169.254"
+UPLINK = "uplink"
+BLACKHOLE = "blackhole"
+UNREACHABLE = "unreachable"
+SYSCTLS = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv4/conf/all/rp_filter": "1",
+    "net/ipv4/conf/default/rp_filter": "1",
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/conf/default/send_redirects": "0",
+    "net/ipv6/conf/default/accept_dad": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PublicLink:
+    """The public side of one host."""
+
+    server_id: int
+    mac: str
+    ipv4: str | None
+    ipv6_network: str | None
+
+    @classmethod
+    def of(cls, spec: HostSpec) -> PublicLink | None:
+        """None for a host without public addresses: it has no such link at all."""
+        if spec.ipv4 is None and spec.ipv6_network is None:
+            return None
+        mac = spec.public_mac or f"96:00:00:{spec.server_id >> 16 & 255:02x}:{spec.server_id >> 8 & 255:02x}:" + (
+            f"{spec.server_id & 255:02x}"
+        )
+        return cls(spec.server_id, mac, spec.ipv4, spec.ipv6_network)
+
+    @property
+    def port(self) -> str:
+        """The router's end."""
+        return f"p{self.server_id}"
+
+    @property
+    def source(self) -> str:
+        """The IPv4 address the host speaks from; a link-local one where it has no public one (metadata needs some)."""
+        if self.ipv4:
+            return self.ipv4
+        number = self.server_id % 0xFE00 + 0x100
+        if number == 0xA9FE:
+            number = 0xFFFE
+        return str(IPv4Address("169.254.0.0") + number)
+
+    @property
+    def routed(self) -> list[str]:
+        """What the router sends this way."""
+        return [f"{self.source}/32", *([self.ipv6_network] if self.ipv6_network else [])]
+
+    def router_lines(self, host_namespace: str) -> list[str]:
+        peer = f"peer name eth0 mtu 1500 netns {host_namespace} address {self.mac}"
+        return [
+            f"link add {self.port} mtu 1500 type veth {peer}",
+            f"link set {self.port} addrgenmode none",
+            f"link set {self.port} up",
+            f"addr add fe80::1/64 dev {self.port} nodad",
+        ]
+
+    def host_lines(self) -> list[str]:
+        lines = ["link set lo up", "link set eth0 up"]
+        if self.ipv4:
+            lines += [
+                f"addr replace {self.ipv4}/32 dev eth0",
+                f"route replace {GATEWAY} dev eth0 scope link",
+                f"route replace default via {GATEWAY} dev eth0",
+            ]
+        else:
+            lines += [
+                f"addr replace {self.source}/32 dev eth0 scope link",
+                f"route replace {METADATA} dev eth0 scope link",
+            ]
+        if self.ipv6_network:
+            address = IPv6Interface((IPv6Network(self.ipv6_network)[1], 64))
+            lines += [f"addr replace {address} dev eth0 nodad", "route replace ::/0 via fe80::1 dev eth0"]
+        return lines
+
+
+def routes(links: Iterable[PublicLink], plugged: set[int]) -> dict[str, str]:
+    """The router's routes to hosts: destination → how. A host that is off swallows its packets, as a dead one does."""
+    return {
+        target: f"dev {link.port}" if link.server_id in plugged else BLACKHOLE
+        for link in links
+        for target in link.routed
+    }
+
+
+def host_routes(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Those routes of `ip -json route show` that `routes` would name."""
+    table = {}
+    for row in rows:
+        if row["dst"] == "default" or row.get("dev") in ("lo", UPLINK) or row["dst"].startswith("fe80:"):
+            continue
+        if row.get("type") == BLACKHOLE:
+            table[str(ip_network(row["dst"]))] = BLACKHOLE
+        elif row.get("type", "unicast") == "unicast":
+            table[str(ip_network(row["dst"]))] = f"dev {row['dev']}"
+    return table
+
+
+def route_changes(current: dict[str, str], wanted: dict[str, str]) -> list[str]:
+    """`ip` commands from one table to the other."""
+    lines = []
+    for destination, how in wanted.items():
+        if current.get(destination) != how:
+            if destination in current and ":" in destination:
+                # In IPv6 a blackhole beside a route is a second one, not its replacement.
+                lines.append(f"route flush exact {destination}")
+            special = how in (BLACKHOLE, UNREACHABLE)
+            lines.append(f"route replace {how} {destination}" if special else f"route replace {destination} {how}")
+    lines += [f"route flush exact {destination}" for destination in current if destination not in wanted]
+    return lines
+
+
+class Router:
+    """Keeps the router namespace, the uplink and the public links."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._known: dict[int, PublicLink] = {}
+        self._plugged: set[int] = set()
+
+    @property
+    def namespace(self) -> str:
+        return self._settings.router_namespace
+
+    @property
+    def table(self) -> str:
+        """The lab's table in the machine's own namespace."""
+        return f"slipway_{self._settings.name}"
+
+    def ensure(self) -> list[str]:
+        """Router and uplink; returns what had to be made."""
+        made = []
+        with self._lock:
+            if namespaces.ensure(self.namespace):
+                made.append(f"made the router namespace {self.namespace}")
+                namespaces.write_sysctls(self.namespace, SYSCTLS)
+                namespaces.batch(
+                    self.namespace,
+                    [
+                        "link set lo up",
+                        f"addr replace {GATEWAY}/32 dev lo",
+                        f"addr replace {METADATA}/32 dev lo",
+                        f"route replace unreachable {self._settings.public_range}",
+                        f"route replace unreachable {self._settings.public_range_v6}",
+                        "route replace unreachable ::/0",
+                    ],
+                )
+            if self._settings.uplink_interface not in namespaces.links(None) or UPLINK not in namespaces.links(
+                self.namespace
+            ):
+                made.append(f"made the uplink {self._settings.uplink_interface}")
+                self._make_uplink()
+            if not succeeds(["nft", "list", "table", "inet", self.table]):
+                made.append(f"loaded the machine's table {self.table}")
+                run(["nft", "-f", "-"], stdin=self.machine_rules())
+            self._pass_through_docker()
+        return made
+
+    def machine_rules(self) -> str:
+        """Address translation for hosts, and a guard: from outside nobody reaches into the lab, nor lab into lab."""
+        up, public = self._settings.uplink_interface, self._settings.public_range
+        return (
+            f"table inet {self.table} {{\n"
+            "  chain translate {\n"
+            "    type nat hook postrouting priority 100;\n"
+            f'    ip saddr {public} oifname != "{up}" masquerade\n'
+            "  }\n"
+            "  chain guard {\n"
+            "    type filter hook forward priority 0;\n"
+            f'    oifname "{up}" ct state established,related accept\n'
+            f'    oifname "{up}" drop\n'
+            "  }\n"
+            "}\n"
+        )
+
+    def _uplink_v6(self, number: int) -> IPv6Address:
+        """The last /64 of the lab's range is the uplink's."""
+        return self._settings.public_range_v6[0xFFFF << 64 | number]
+
+    def _make_uplink(self) -> None:
+        settings = self._settings
+        up = settings.uplink_interface
+        if up in namespaces.links(None):
+            namespaces.batch(None, [f"link delete {up}"])
+        namespaces.batch(
+            None,
+            [
+                f"link add {up} type veth peer name {UPLINK} netns {self.namespace}",
+                f"addr add {settings.machine_address}/{settings.uplink_network.prefixlen} dev {up}",
+                f"addr add {self._uplink_v6(1)}/64 dev {up} nodad",
+                f"link set {up} up",
+            ],
+        )
+        namespaces.batch(
+            self.namespace,
+            [
+                f"addr add {settings.router_address}/{settings.uplink_network.prefixlen} dev {UPLINK}",
+                f"addr add {self._uplink_v6(2)}/64 dev {UPLINK} nodad",
+                f"link set {UPLINK} up",
+                f"route replace default via {settings.machine_address} dev {UPLINK}",
+            ],
+        )
+        namespaces.batch(
+            None,
+            [
+                f"route replace {settings.public_range} via {settings.router_address} dev {up}"
+                f" src {settings.machine_address}",
+                f"route replace {settings.public_range_v6} via {self._uplink_v6(2)} dev {up}",
+            ],
+        )
+
+    def _docker_rules(self) -> list[list[str]]:
+        up = self._settings.uplink_interface
+        return [["FORWARD", f"--{side}-interface", up, "--jump", "ACCEPT"] for side in ("in", "out")]
+
+    def _pass_through_docker(self) -> None:
+        """Docker sets the machine's forward policy to drop; an accept in our own table would not help there."""
+        if not succeeds(["sh", "-c", "iptables --wait -S FORWARD 2>/dev/null | grep -q '^-P FORWARD DROP'"]):
+            return
+        for rule in self._docker_rules():
+            if not succeeds(["iptables", "--wait", "--check", *rule]):
+                run(["iptables", "--wait", "--insert", *rule])
+
+    # hosts
+    def know(self, link: PublicLink | None, server_id: int) -> None:
+        """The public side of a host; None when it has none (any more)."""
+        with self._lock:
+            if link is None:
+                self._known.pop(server_id, None)
+            else:
+                self._known[server_id] = link
+            self._route()
+
+    def load(self, links: Iterable[PublicLink], plugged: set[int]) -> list[str]:
+        """Take over what is known from elsewhere; returns what was out of line."""
+        with self._lock:
+            self._known = {link.server_id: link for link in links}
+            self._plugged = set(plugged)
+            changes = self._route()
+        return [f"corrected {len(changes)} public routes"] if changes else []
+
+    def open(self, server_id: int, host_namespace: str) -> bool:
+        """Plug the host in; True when it was not."""
+        with self._lock:
+            self._plugged.add(server_id)
+            link = self._known.get(server_id)
+            if link is None:
+                namespaces.batch(host_namespace, ["link set lo up"])
+                return False
+            made = link.port not in namespaces.links(self.namespace)
+            if made:
+                namespaces.batch(self.namespace, link.router_lines(host_namespace))
+                namespaces.batch(host_namespace, link.host_lines())
+            self._route()
+            return made
+
+    def close(self, server_id: int) -> None:
+        """Unplug: from now on nothing of the host is heard."""
+        with self._lock:
+            self._plugged.discard(server_id)
+            if not namespaces.path(self.namespace).exists():
+                return
+            port = f"p{server_id}"
+            if port in namespaces.links(self.namespace):
+                namespaces.batch(self.namespace, [f"link set {port} down"])
+                self._route()
+                namespaces.batch(self.namespace, [f"link delete {port}"])
+            else:
+                self._route()
+
+    def forget(self, server_id: int) -> None:
+        with self._lock:
+            self._known.pop(server_id, None)
+            self.close(server_id)
+
+    def _route(self) -> list[str]:
+        current = {}
+        for family in ("-4", "-6"):
+            rows = namespaces.query(self.namespace, family, "route", "show")
+            current.update(host_routes(rows))
+        changes = route_changes(current, routes(self._known.values(), self._plugged))
+        namespaces.batch(self.namespace, changes)
+        return changes
+
+    def owner(self, source: str) -> int | None:
+        """The server that speaks from this address."""
+        with self._lock:
+            return next((link.server_id for link in self._known.values() if link.source == source), None)
+
+    def ports(self) -> set[int]:
+        """Server ids that are plugged in."""
+        if self.namespace not in namespaces.existing():
+            return set()
+        names = namespaces.links(self.namespace)
+        return {int(name[1:]) for name in names if name.startswith("p") and name[1:].isdecimal()}
+
+    def destroy(self) -> None:
+        with self._lock:
+            self._known.clear()
+            if self._settings.uplink_interface in namespaces.links(None):
+                namespaces.batch(None, [f"link delete {self._settings.uplink_interface}"])
+            run(["nft", "-f", "-"], stdin=f"table inet {self.table}\ndelete table inet {self.table}\n")
+            for rule in self._docker_rules():
+                while succeeds(["sh", "-c", 'iptables --wait -D "$@" 2>/dev/null', "sh", *rule]):
+                    pass
+            namespaces.delete(self.namespace)
