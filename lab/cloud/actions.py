@@ -1,0 +1,154 @@
+"""The engine behind the actions: it does the jobs in the store, in order, and says when they are over.
+
+Jobs that share a key run one after the other in the order of their ids; all others run at the same time. A job leaves
+the store only in the transaction that ends it, so whatever a kill interrupted is done again at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Lock
+
+from lab.cloud import specs, work
+from lab.cloud.domain import actions
+from lab.cloud.domain.objects import Action, ActionError, Job
+from lab.cloud.domain.view import View
+from lab.cloud.faults import Faults
+from lab.cloud.store import Store
+from lab.machines.base import Desired, MachineError, Machines
+
+log = logging.getLogger("lab.cloud")
+
+WORKERS = 16
+
+
+class Engine:
+    def __init__(self, store: Store, machines: Machines, faults: Faults) -> None:
+        self._store = store
+        self._hands = work.Hands(store, machines)
+        self._machines = machines
+        self._faults = faults
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="job")
+        self._lock = Lock()
+        self._pending: dict[int, Job] = {}
+        self._running: set[int] = set()
+        self._over: dict[int, Future[str | None]] = {}
+        """Of each job that is not over: a future of what went wrong, or None."""
+        self._open = False
+        self.reconciling = False
+        self.problems: list[str] = []
+        """What went wrong without an action to tell it, newest last."""
+
+    def start(self) -> None:
+        """Bring the machines in line with the store, then go on with the jobs of before."""
+        with self._store.transaction() as tx:
+            jobs = tx.all(Job)
+            wanted = specs.desired(View(tx))
+        self.add(jobs)
+        self.reconciling = True
+        self._pool.submit(self._guarded, partial(self._reconcile, wanted))
+
+    def _reconcile(self, wanted: Desired) -> None:
+        try:
+            for sentence in self._machines.reconcile(wanted):
+                log.info("reconciled: %s", sentence)
+        except MachineError as error:
+            self._problem(f"reconcile: {error}")
+        finally:
+            self.reconciling = False
+            with self._lock:
+                self._open = True
+            self._pump()
+
+    def stop(self) -> None:
+        """Take no new job; those running end first. The rest waits in the store."""
+        with self._lock:
+            self._open = False
+        self._pool.shutdown(wait=True)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        with self._lock:
+            for job in jobs:
+                self._pending[job.id] = job
+                self._over[job.id] = Future()
+        self._pump()
+
+    async def settle(self, jobs: Iterable[Job], seconds: float) -> list[str]:
+        """Give jobs this long to get over; what went wrong among those without an action."""
+        with self._lock:
+            known = [(job, over) for job in jobs if (over := self._over.get(job.id))]
+        if not known:
+            return []
+        futures = [asyncio.wrap_future(over) for _, over in known]
+        await asyncio.wait(futures, timeout=seconds)
+        return [
+            error
+            for (job, _), future in zip(known, futures, strict=True)
+            if job.action is None and future.done() and not future.cancelled() and (error := future.result())
+        ]
+
+    def _pump(self) -> None:
+        """Start every job that no earlier one stands in the way of."""
+        with self._lock:
+            if not self._open:
+                return
+            ahead: list[Job] = []
+            for job in self._pending.values():
+                if job.id not in self._running and not any(job.collides(other) for other in ahead):
+                    self._running.add(job.id)
+                    self._pool.submit(self._guarded, partial(self._do, job))
+                ahead.append(job)
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except Exception:
+            log.exception("a job broke")
+            raise
+
+    def _do(self, job: Job) -> None:
+        error: str | None = None
+        doing = work.WORK[job.work]
+        try:
+            # A job that was forgotten meanwhile (reset, a failed creation) is not done.
+            if command := self._command(job):
+                self._faults.before_job(command)
+                doing.run(self._hands, job)
+        except MachineError as reason:
+            error = str(reason)
+        except Exception as reason:
+            log.exception("job %s broke", job.work)
+            error = f"{job.work} broke: {reason}"
+        with self._store.transaction() as tx:
+            current = tx.get(Job, job.id)
+            if current is not None:
+                actions.finish(tx, job, ActionError("action_failed", error) if error else None)
+                (doing.failed if error else doing.done)(tx, job)
+            gone = [id for id in list(self._pending) if tx.get(Job, id) is None]
+        if error and job.action is None:
+            self._problem(f"{job.work} {dict(job.args)}: {error}")
+        with self._lock:
+            self._running.discard(job.id)
+            over = []
+            for id in gone:
+                self._pending.pop(id, None)
+                over.append((id, self._over.pop(id, None)))
+        for id, future in over:
+            if future is not None and not future.done():
+                future.set_result(error if id == job.id else None)
+        self._pump()
+
+    def _command(self, job: Job) -> str | None:
+        with self._store.transaction() as tx:
+            if tx.get(Job, job.id) is None:
+                return None
+            action = tx.get(Action, job.action)
+        return action.command if action else job.work
+
+    def _problem(self, sentence: str) -> None:
+        log.error("%s", sentence)
+        self.problems = [*self.problems[-49:], sentence]

@@ -1,0 +1,125 @@
+"""The cloud as one Starlette application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from anyio.to_thread import run_sync
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from lab.cloud import admin, metadata, web
+from lab.cloud.actions import Engine
+from lab.cloud.domain import actions
+from lab.cloud.domain.common import Site
+from lab.cloud.domain.objects import Server
+from lab.cloud.domain.view import View
+from lab.cloud.faults import Faults
+from lab.cloud.routes import actions as action_routes
+from lab.cloud.routes import (
+    catalogue,
+    firewalls,
+    networks,
+    placement_groups,
+    primary_ips,
+    refused,
+    servers,
+    ssh_keys,
+    volumes,
+)
+from lab.cloud.store import Clock, Store
+from lab.machines.base import ExitReason, Machines
+from lab.settings import Settings
+
+DEFAULT_RATE_LIMIT = 1_000_000
+"""Requests an hour. Hetzner's own 3600 would stop a lab that is tested all day; give it to meet it."""
+
+
+@dataclass
+class Cloud:
+    """What the requests of one application share."""
+
+    settings: Settings
+    store: Store
+    machines: Machines
+    faults: Faults
+    engine: Engine
+    rate: web.RateLimit
+    token: str
+    settle_seconds: float
+
+    @cached_property
+    def site(self) -> Site:
+        return Site(
+            public_range=self.settings.public_range,
+            public_range_v6=self.settings.public_range_v6,
+            image_support=self.machines.image_support,
+            sold_out=self.faults.sold_out,
+        )
+
+    def metadata(self, server_id: int, path: str) -> tuple[int, str, str] | None:
+        """What a host is told at 169.254.169.254: HTTP status, content type and body; None for 404."""
+        with self.store.transaction() as tx:
+            server = tx.get(Server, server_id)
+            return metadata.answer(View(tx), server, path) if server else None
+
+    def on_exit(self, server_id: int, reason: ExitReason) -> None:
+        """A host stopped without being told to."""
+        self.after(server_id, "host_exited", str(reason))
+
+    def after(self, server_id: int, work: str, reason: str = "") -> None:
+        """Queue work on a server that no request waits for."""
+        with self.store.transaction() as tx:
+            server = tx.get(Server, server_id)
+            if server is not None:
+                actions.effect(tx, work, server, reason=reason)
+        self.engine.add(tx.jobs)
+
+
+def create_app(
+    settings: Settings,
+    store: Store,
+    machines: Machines,
+    *,
+    token: str,
+    clock: Clock = time.time,
+    rate_limit: int = DEFAULT_RATE_LIMIT,
+    settle_seconds: float = web.SETTLE_SECONDS,
+) -> Starlette:
+    """The application; `app.state.cloud` is what backends call. Reconciles and resumes when it starts to serve."""
+    faults = Faults()
+    rate = web.RateLimit(rate_limit, clock)
+    engine = Engine(store, machines, faults)
+    cloud = Cloud(settings, store, machines, faults, engine, rate, token, settle_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await run_sync(engine.start)
+        yield
+        await run_sync(engine.stop)
+
+    app = Starlette(
+        routes=[
+            *action_routes.routes(),
+            *catalogue.routes(),
+            *ssh_keys.routes(),
+            *placement_groups.routes(),
+            *networks.routes(),
+            *firewalls.routes(),
+            *servers.routes(),
+            *volumes.routes(),
+            *primary_ips.routes(),
+            *refused.routes(),
+            *admin.routes(),
+        ],
+        middleware=[Middleware(web.Envelope, rate=rate)],
+        exception_handlers=web.EXCEPTION_HANDLERS,
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.cloud = cloud
+    return app

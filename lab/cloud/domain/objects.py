@@ -1,0 +1,221 @@
+"""The nouns: everything the store keeps. Frozen, so that a change is a new value put into a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Object:
+    """What every stored thing has. Times are RFC 3339 in UTC, so they sort as text."""
+
+    TYPE: ClassVar[str] = ""
+
+    id: int
+    created: str
+
+    @property
+    def key(self) -> str:
+        """Names this object among all: what jobs hold while they work on it."""
+        return f"{self.TYPE}:{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named(Object):
+    name: str
+    labels: Labels = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshKey(Named):
+    TYPE: ClassVar[str] = "ssh_key"
+
+    public_key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    type: str
+    ip_range: str
+    network_zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRoute:
+    destination: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network(Named):
+    TYPE: ClassVar[str] = "network"
+
+    ip_range: str
+    subnets: tuple[Subnet, ...] = ()
+    routes: tuple[NetworkRoute, ...] = ()
+    protected: bool = False
+    expose_routes_to_vswitch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Kept exactly as it was sent: clients compare rules field by field."""
+
+    direction: str
+    protocol: str
+    port: str | None = None
+    source_ips: tuple[str, ...] = ()
+    destination_ips: tuple[str, ...] = ()
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firewall(Named):
+    TYPE: ClassVar[str] = "firewall"
+
+    rules: tuple[Rule, ...] = ()
+    servers: tuple[int, ...] = ()
+    selectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementGroup(Named):
+    TYPE: ClassVar[str] = "placement_group"
+
+    type: str = "spread"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One server's leg in one private network. `number` 1 is enp7s0, 2 enp8s0, 3 enp9s0."""
+
+    network: int
+    ip: str
+    mac_address: str
+    number: int
+    alias_ips: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """An armed rescue system: used by the next boot, forgotten after it or after an hour."""
+
+    enabled: float
+    password: str
+    ssh_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server(Named):
+    TYPE: ClassVar[str] = "server"
+
+    status: str
+    server_type: int
+    image: int
+    location: int
+    primary_disk_size: int
+    mac_address: str
+    user_data: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    root_password: str | None = None
+    """Kept until the host has been made with it."""
+    attachments: tuple[Attachment, ...] = ()
+    placement_group: int | None = None
+    protected: bool = False
+    """Delete and rebuild protection: Hetzner only allows both or none."""
+    rescue: Rescue | None = None
+    backup_window: str | None = None
+
+    def attachment(self, network: int) -> Attachment | None:
+        return next((leg for leg in self.attachments if leg.network == network), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume(Named):
+    TYPE: ClassVar[str] = "volume"
+
+    size: int
+    location: int
+    server: int | None = None
+    format: str | None = None
+    status: str = "creating"
+    protected: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrimaryIp(Named):
+    TYPE: ClassVar[str] = "primary_ip"
+
+    type: str
+    ip: str
+    """An address, or for IPv6 the /64 network."""
+    location: int
+    server: int | None = None
+    auto_delete: bool = False
+    protected: bool = False
+    dns_ptr: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionError:
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    id: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action(Object):
+    """The record that clients wait for. `created` is when it started."""
+
+    TYPE: ClassVar[str] = "action"
+
+    command: str
+    resources: tuple[Resource, ...]
+    status: str = "running"
+    finished: str | None = None
+    error: ActionError | None = None
+
+
+EVERYTHING = "*"
+"""The key that excludes every other job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Object):
+    """Work on the machines that is still to be done. It is gone from the store once done."""
+
+    TYPE: ClassVar[str] = "job"
+
+    work: str
+    """Which entry of `work.WORK` does it."""
+    action: int | None = None
+    """The action that waits for it; None for work that Hetzner does without telling."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    """What no other job may touch meanwhile. Jobs that share a key run in the order of their ids."""
+    shared: tuple[str, ...] = ()
+    """What other jobs may only share meanwhile, not hold."""
+    locking: bool = False
+
+    def collides(self, other: Job) -> bool:
+        if EVERYTHING in self.keys or EVERYTHING in other.keys:
+            return True
+        mine = set(self.keys)
+        return bool(mine.intersection(other.keys) or mine.intersection(other.shared)) or bool(
+            set(self.shared).intersection(other.keys)
+        )
+
+
+KINDS: tuple[type[Object], ...] = (
+    SshKey, Network, Firewall, PlacementGroup, Server, Volume, PrimaryIp, Action, Job,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Thin HTTP doors: parse, call the domain, shape the answer."""

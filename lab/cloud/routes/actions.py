@@ -1,0 +1,90 @@
+"""Actions: all of them by id, and those of each resource."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from lab.cloud import web
+from lab.cloud.domain.objects import Action, Firewall, Network, Object, PrimaryIp, Server, Volume
+from lab.cloud.errors import DeprecatedEndpoint, InvalidInput, NotFound
+from lab.cloud.web import Call, Reply, route
+from lab.cloud.wire import actions as wire
+
+STATUSES = frozenset({"running", "success", "error"})
+SORT = ("id", "command", "status", "started", "finished")
+# Images are only ever read here, so they have no actions.
+PLURALS: dict[str, type[Object] | None] = {
+    "servers": Server,
+    "networks": Network,
+    "firewalls": Firewall,
+    "volumes": Volume,
+    "primary_ips": PrimaryIp,
+    "images": None,
+}
+
+
+def routes() -> list[Route]:
+    found = [route("/actions", by_ids), route("/actions/{id}", one)]
+    for plural, kind in PLURALS.items():
+        noun = plural[:-1]
+
+        def listed(call: Call, noun: str = noun) -> Reply:
+            return _listing(call, [action for action in call.tx.all(Action) if _about(action, noun)])
+
+        found += [route(f"/{plural}/actions", listed), route(f"/{plural}/actions/{{id}}", one)]
+        if kind is None:
+            found += [route(f"/{plural}/{{id}}/actions", lambda call: _listing(call, []))]
+        else:
+
+            def of_one(call: Call, kind: type[Object] = kind) -> Reply:
+                obj = call.find(kind)
+                return _listing(call, [action for action in call.tx.all(Action) if _about(action, obj.TYPE, obj.id)])
+
+            def one_of_one(call: Call, kind: type[Object] = kind) -> Reply:
+                obj, action = call.find(kind), call.find(Action, "action_id")
+                if not _about(action, obj.TYPE, obj.id):
+                    raise NotFound.of("action", action.id)
+                return _single(action)
+
+            found += [route(f"/{plural}/{{id}}/actions", of_one)]
+            found += [route(f"/{plural}/{{id}}/actions/{{action_id}}", one_of_one)]
+    return found
+
+
+def by_ids(call: Call) -> Reply:
+    ids = call.query.getlist("id")
+    if not ids:
+        raise DeprecatedEndpoint(
+            "https://docs.hetzner.cloud/changelog"
+            "#2025-01-30-listing-arbitrary-actions-in-the-actions-list-endpoint-is-removed"
+        )
+    if not all(id.isdecimal() for id in ids):
+        raise InvalidInput.field("id", "is not a number")
+    wanted = sorted({int(id) for id in ids})
+    reply = _listing(call, [action for id in wanted if (action := call.tx.get(Action, id))])
+    reply.patience = web.POLL_SECONDS
+    return reply
+
+
+def one(call: Call) -> Reply:
+    return _single(call.find(Action))
+
+
+def _single(action: Action) -> Reply:
+    return Reply({"action": wire.shape(action)}, patience=web.POLL_SECONDS)
+
+
+def _listing(call: Call, rows: list[Action]) -> Reply:
+    return call.listing(
+        "actions",
+        rows,
+        wire.shape,
+        sort=SORT,
+        equal={"id": lambda row: row.id} if len(call.query.getlist("id")) == 1 else {},
+        one_of={"status": (lambda row: row.status, STATUSES)},
+        labels_of=None,
+    )
+
+
+def _about(action: Action, type: str, id: int | None = None) -> bool:
+    return any(resource.type == type and id in (None, resource.id) for resource in action.resources)

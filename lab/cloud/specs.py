@@ -1,0 +1,94 @@
+"""Stored objects as the machines need to know them."""
+
+from __future__ import annotations
+
+from lab.cloud.domain.objects import Attachment, Firewall, Network, Server, Volume
+from lab.cloud.domain.view import View, image_of, type_of
+from lab.machines.base import (
+    AttachmentSpec,
+    Desired,
+    FirewallRule,
+    FirewallSpec,
+    HostSpec,
+    NetworkSpec,
+    Route,
+    VolumeSpec,
+)
+
+FIRST_PRIVATE_SLOT = 6
+"""Private interfaces are enp7s0, enp8s0, enp9s0."""
+
+
+def host(view: View, server: Server) -> HostSpec:
+    type, rescue = type_of(server), view.rescue(server)
+    ipv4, ipv6 = view.ip(server, "ipv4"), view.ip(server, "ipv6")
+    return HostSpec(
+        server_id=server.id,
+        name=server.name,
+        image=image_of(server).name,
+        cores=type.cores,
+        memory_gb=type.memory,
+        disk_gb=server.primary_disk_size,
+        ipv4=ipv4.ip if ipv4 else None,
+        ipv6_network=ipv6.ip if ipv6 else None,
+        user_data=server.user_data,
+        ssh_keys=server.ssh_keys,
+        root_password=rescue.password if rescue else server.root_password,
+        rescue=rescue is not None,
+        rescue_ssh_keys=rescue.ssh_keys if rescue else (),
+        public_mac=server.mac_address,
+    )
+
+
+def network(network: Network) -> NetworkSpec:
+    return NetworkSpec(
+        network_id=network.id,
+        name=network.name,
+        ip_range=network.ip_range,
+        routes=tuple(Route(route.destination, route.gateway) for route in network.routes),
+    )
+
+
+def attachment(server: Server, leg: Attachment) -> AttachmentSpec:
+    return AttachmentSpec(
+        server_id=server.id,
+        network_id=leg.network,
+        ip=leg.ip,
+        mac_address=leg.mac_address,
+        interface=f"enp{FIRST_PRIVATE_SLOT + leg.number}s0",
+        alias_ips=leg.alias_ips,
+    )
+
+
+def firewall(firewall: Firewall) -> FirewallSpec:
+    return FirewallSpec(
+        firewall_id=firewall.id,
+        rules=tuple(
+            FirewallRule(
+                direction=rule.direction,
+                protocol=rule.protocol,
+                port=rule.port,
+                cidrs=rule.source_ips if rule.direction == "in" else rule.destination_ips,
+            )
+            for rule in firewall.rules
+        ),
+    )
+
+
+def volume(volume: Volume) -> VolumeSpec:
+    return VolumeSpec(volume_id=volume.id, size_gb=volume.size, format=volume.format)
+
+
+def desired(view: View) -> Desired:
+    """Everything that should be there. Jobs still to be done are done after it."""
+    servers, volumes = view.tx.all(Server), view.tx.all(Volume)
+    return Desired(
+        hosts=tuple(host(view, server) for server in servers),
+        running=frozenset(server.id for server in servers if server.status in ("running", "starting")),
+        networks=tuple(network(one) for one in view.tx.all(Network)),
+        attachments=tuple(attachment(server, leg) for server in servers for leg in server.attachments),
+        firewalls=tuple(firewall(one) for one in view.tx.all(Firewall)),
+        firewall_members={server.id: tuple(ids) for server in servers if (ids := view.firewalls(server))},
+        volumes=tuple(volume(one) for one in volumes),
+        volume_attachments={one.id: one.server for one in volumes if one.server is not None},
+    )
