@@ -1,4 +1,4 @@
-"""Labels, and the selector language: `k`, `!k`, `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, commas between."""
+"""Labels, and the selector language: `k`, `!k`, `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`."""
 
 from __future__ import annotations
 
