@@ -1,0 +1,72 @@
+"""The controller's half of `slipway.platform.check_environment`: gather, ask, judge."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
+from ansible_collections.slipway.platform.plugins.module_utils.environment.capacity import QUESTIONS
+from ansible_collections.slipway.platform.plugins.module_utils.environment.checks import cloud_faults, pure_faults
+from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Environment, Fault, report
+from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import read_environment
+
+
+def ask_cloud(environment: Environment) -> list[Fault]:
+    """Faults only the cloud can tell; that it cannot be asked is one itself."""
+    name = "platform_hcloud_token"
+    token, endpoint = environment.value(name), environment.text("platform_hcloud_endpoint")
+    if not isinstance(token, str) or not endpoint:
+        return []
+    cloud = Cloud(endpoint, token)
+    try:
+        with ThreadPoolExecutor(len(QUESTIONS)) as pool:
+            answers = dict(zip(QUESTIONS, pool.map(cloud.list, QUESTIONS), strict=True))
+    except CloudError as error:
+        return [environment.fault(name if error.code == "unauthorized" else "platform_hcloud_endpoint", str(error))]
+    return cloud_faults(environment, answers)
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            argument_spec={
+                "roles_dir": {"type": "path", "required": True},
+                "playbooks_dir": {"type": "path", "required": True},
+                "inventory_dir": {"type": "path", "required": True},
+                "api_enabled": {"type": "bool", "default": True},
+            }
+        )
+        variables = task_vars or {}
+        folder = Path(arguments["inventory_dir"]).resolve()
+        environment = read_environment(
+            variables["hostvars"],
+            variables["groups"],
+            folder=folder,
+            roles_dir=Path(arguments["roles_dir"]),
+            playbooks_dir=Path(arguments["playbooks_dir"]),
+            loader=self._loader,
+            shown=_shown(folder),
+        )
+        faults = pure_faults(environment)
+        if arguments["api_enabled"]:
+            faults = sorted({*faults, *ask_cloud(environment)})
+        result["changed"] = False
+        if faults:
+            result["failed"] = True
+            result["msg"] = report(faults, environment.path)
+        return result
+
+
+def _shown(folder: Path) -> str:
+    """The folder as somebody in the current one would type it."""
+    relative = os.path.relpath(folder)
+    return str(folder) if relative.startswith("..") else relative

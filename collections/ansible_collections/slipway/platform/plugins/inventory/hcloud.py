@@ -1,0 +1,99 @@
+"""Where the environment's machines are: the addresses that Hetzner Cloud gave them (docs/adr/0004)."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: hcloud
+short_description: Addresses of an environment's servers in Hetzner Cloud
+description:
+  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host).
+  - Beside the static C(hosts.yml) that says which machines are wanted. Both name them the same.
+  - Without a token it adds nothing. When the API refuses or cannot be reached it says so in one sentence and adds
+    nothing, so that reading the inventory never needs the cloud; C(playbooks/check.yml) is where a run stops for it.
+author: [Slipway]
+options:
+  plugin:
+    description: Name of this plugin.
+    type: str
+    required: true
+    choices: [slipway.platform.hcloud]
+  environment:
+    description: Name of the environment.
+    type: str
+    required: true
+  api_token:
+    description: Token of the project; templates are rendered.
+    type: str
+    default: ""
+    env:
+      - name: HCLOUD_TOKEN
+  api_endpoint:
+    description: Address of the API, ending in C(/v1); templates are rendered.
+    type: str
+    default: https://api.hetzner.cloud/v1
+    env:
+      - name: HCLOUD_ENDPOINT
+"""
+
+EXAMPLES = r"""
+plugin: slipway.platform.hcloud
+environment: prod
+"""
+
+from ipaddress import ip_network
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
+from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIRONMENT_LABEL
+
+GROUP = "hcloud"
+
+
+def address(server: dict[str, Any]) -> str | None:
+    """Where the server is reached from outside: its IPv4 address, else the first of its IPv6 network."""
+    public = server["public_net"]
+    if public.get("ipv4"):
+        return str(public["ipv4"]["ip"])
+    if public.get("ipv6"):
+        return str(ip_network(public["ipv6"]["ip"])[1])
+    return None
+
+
+def variables(server: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        "hcloud_id": server["id"],
+        "hcloud_status": server["status"],
+        "hcloud_server_type": server["server_type"]["name"],
+        "hcloud_location": server["location"]["name"],
+    }
+    return found | ({"ansible_host": where} if (where := address(server)) else {})
+
+
+class InventoryModule(BaseInventoryPlugin):
+    NAME = "slipway.platform.hcloud"
+
+    def verify_file(self, path: str) -> bool:
+        return bool(super().verify_file(path)) and path.endswith("hcloud.yml")
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        self.inventory.add_group(GROUP)
+        try:
+            token, endpoint = (
+                str(self.templar.template(self.get_option(option)) or "") for option in ("api_token", "api_endpoint")
+            )
+            if not token:
+                self.display.v(f"{path}: no token, so no addresses")
+                return
+            selector = f"{ENVIRONMENT_LABEL}={self.get_option('environment')}"
+            servers = Cloud(endpoint, token).list("servers", [("label_selector", selector)])
+        except (CloudError, AnsibleError) as error:
+            self.display.warning(f"No addresses of servers are known: {error}")
+            return
+        for server in servers:
+            self.inventory.add_host(server["name"], group=GROUP)
+            for name, value in variables(server).items():
+                self.inventory.set_variable(server["name"], name, value)

@@ -1,0 +1,41 @@
+"""What the platform was built and tried with, and what the inventory asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .model import Environment, Fault, Place, listed, show
+
+RKE2 = re.compile(r"v(\d+)\.(\d+)\.(\d+)\+rke2r(\d+)")
+RKE2_MINORS = ("1.35", "1.36")
+"""Supported upstream and by Rancher 2.15; older minors have ended, newer ones are untried."""
+IMAGES = ("debian-13", "debian-12")
+
+
+def faults(environment: Environment) -> Iterator[Fault]:
+    setting = environment.settings.get("rke2_version")
+    version = environment.value("rke2_version")
+    if setting is None or setting.error or not isinstance(version, str):
+        return
+    match = RKE2.fullmatch(version)
+    if match is None:
+        yield Fault(
+            setting.place, f"rke2_version is {show(version)}; write a release of RKE2, for example v1.36.3+rke2r1."
+        )
+    elif (minor := f"{match[1]}.{match[2]}") not in RKE2_MINORS:
+        yield Fault(
+            setting.place,
+            f"rke2_version is {version}, but {minor} is not supported; choose a patch of {listed(RKE2_MINORS)}.",
+        )
+
+
+def image_faults(environment: Environment) -> Iterator[Fault]:
+    seen: set[tuple[Place, str]] = set()
+    for host in environment.hosts:
+        setting = host.settings.get("provision_image")
+        if setting is None or not isinstance(setting.value, str) or (setting.place, setting.value) in seen:
+            continue
+        seen.add((setting.place, setting.value))
+        if setting.value not in IMAGES:
+            yield Fault(setting.place, f"provision_image is {show(setting.value)}; choose one of {listed(IMAGES)}.")

@@ -1,0 +1,108 @@
+#!/usr/bin/python
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cloud_objects
+short_description: List everything in a Hetzner Cloud project that belongs to an environment
+description:
+  - Lists servers, volumes, networks, firewalls, placement groups and SSH keys that carry the environment's owner label.
+author: [Slipway]
+options:
+  api_token:
+    description: Token of the project; reading is enough.
+    type: str
+    required: true
+  api_endpoint:
+    description: Address of the API, ending in C(/v1).
+    type: str
+    required: true
+  environment:
+    description: Name of the environment.
+    type: str
+    required: true
+attributes:
+  check_mode: {support: full, description: Only reads.}
+  diff_mode: {support: none, description: Only reads.}
+"""
+
+EXAMPLES = r"""
+- name: List what belongs to the environment
+  slipway.platform.cloud_objects:
+    api_token: "{{ platform_hcloud_token }}"
+    api_endpoint: "{{ platform_hcloud_endpoint }}"
+    environment: dev
+  register: owned
+"""
+
+RETURN = r"""
+objects:
+  description: Kind to its objects, each with C(id), C(name) and C(protected).
+  returned: always
+  type: dict
+sentences:
+  description: One line an object, for a person.
+  returned: always
+  type: list
+  elements: str
+protected:
+  description: Names of objects that are protected against deletion.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
+from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIRONMENT_LABEL, KINDS
+
+
+def summary(thing: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": thing["id"],
+        "name": thing["name"],
+        "protected": bool((thing.get("protection") or {}).get("delete")),
+    }
+
+
+def sentence(kind: str, thing: dict[str, Any]) -> str:
+    """What a person wants to know before it is gone."""
+    word = kind[:-1].replace("_", " ")
+    if kind == "servers":
+        address = ((thing["public_net"] or {}).get("ipv4") or {}).get("ip", "no public IPv4")
+        return f"{word} {thing['name']} ({thing['server_type']['name']}, {thing['location']['name']}, {address})"
+    if kind == "volumes":
+        return f"{word} {thing['name']} ({thing['size']} GB, {thing['location']['name']})"
+    if kind == "networks":
+        return f"{word} {thing['name']} ({thing['ip_range']})"
+    return f"{word} {thing['name']}"
+
+
+def main() -> None:
+    text = {"type": "str", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "api_token": {"type": "str", "required": True, "no_log": True},
+            "api_endpoint": text,
+            "environment": text,
+        },
+        supports_check_mode=True,
+    )
+    cloud = Cloud(module.params["api_endpoint"], module.params["api_token"])
+    selector = f"{ENVIRONMENT_LABEL}={module.params['environment']}"
+    try:
+        found = {kind: cloud.list(kind, [("label_selector", selector)]) for kind in KINDS}
+    except CloudError as error:
+        module.fail_json(msg=str(error))
+    objects = {kind: [summary(thing) for thing in things] for kind, things in found.items()}
+    module.exit_json(
+        changed=False,
+        objects=objects,
+        sentences=[sentence(kind, thing) for kind, things in found.items() for thing in things],
+        protected=[thing["name"] for things in objects.values() for thing in things if thing["protected"]],
+    )
+
+
+if __name__ == "__main__":
+    main()
