@@ -1,0 +1,220 @@
+"""Callback: the time of every phase of a run, on the screen and as a file."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: run_report
+type: notification
+short_description: Print the time per phase and keep a report of the run
+description:
+  - A phase is a role, or the playbook for tasks that are in none.
+  - At the end the times are printed, and kept with changed counts per host and phase, start, end, versions, result and
+    the note on simulated parts in C(<folder>/<environment>/<UTC time>/run.json).
+  - The file is written at the start as well, with the result C(unfinished), so that a killed run leaves a trace.
+  - It holds names, numbers and times only. Results and messages of tasks, which may carry secrets, are never looked at.
+  - A play adds versions or the note with M(ansible.builtin.set_stats), under the key C(run_report).
+requirements:
+  - named in C(callbacks_enabled) of ansible.cfg
+options:
+  folder:
+    description: Where reports are kept; relative to the folder of ansible.cfg.
+    type: str
+    default: artifacts
+    env:
+      - name: SLIPWAY_ARTIFACTS
+    ini:
+      - section: callback_run_report
+        key: folder
+"""
+
+import json
+import os
+import platform
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible import constants, context
+from ansible.plugins.callback import CallbackBase
+from ansible.release import __version__ as ansible_version
+
+
+def environment_of(sources: tuple[str, ...] | list[str] | None) -> str:
+    """inventories/prod, inventories/prod/ and inventories/prod/hosts.yml are all prod."""
+    for source in sources or ():
+        path = Path(source)
+        if "," in source:
+            continue
+        return (path.parent if path.suffix in (".yml", ".yaml", ".ini") else path).resolve().name
+    return "none"
+
+
+@dataclass
+class Report:
+    """What is known of a run; pure, so that it can be tested without Ansible."""
+
+    environment: str
+    started: datetime
+    playbook: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    changed: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    failed_tasks: list[dict[str, str]] = field(default_factory=list)
+    hosts: dict[str, dict[str, int]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    simulation: str = ""
+    result: str = "unfinished"
+    check_mode: bool = False
+    ended: datetime | None = None
+
+    def spend(self, phase: str, seconds: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def change(self, phase: str, host: str) -> None:
+        self.changed[phase][host] += 1
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "environment": self.environment,
+            "playbook": self.playbook,
+            "check_mode": self.check_mode,
+            "result": self.result,
+            "simulation": self.simulation or None,
+            "started": self.started.isoformat(timespec="seconds"),
+            "ended": self.ended.isoformat(timespec="seconds") if self.ended else None,
+            "seconds": round((self.ended - self.started).total_seconds(), 1) if self.ended else None,
+            "versions": self.versions,
+            "phases": [
+                {
+                    "name": phase,
+                    "seconds": round(seconds, 1),
+                    "changed": sum(self.changed.get(phase, Counter()).values()),
+                    "changed_by_host": dict(sorted(self.changed.get(phase, Counter()).items())),
+                }
+                for phase, seconds in self.seconds.items()
+            ],
+            "hosts": self.hosts,
+            "failed_tasks": self.failed_tasks,
+        }
+
+    def lines(self) -> list[str]:
+        """The table for the screen."""
+        document = self.document()
+        width = max([len(phase["name"]) for phase in document["phases"]] + [len("phase"), len("all")])
+        lines = [f"{'phase':<{width}}  seconds  changed"]
+        lines += [
+            f"{phase['name']:<{width}}  {phase['seconds']:>7.1f}  {phase['changed']:>7}" for phase in document["phases"]
+        ]
+        changed = sum(phase["changed"] for phase in document["phases"])
+        lines.append(f"{'all':<{width}}  {document['seconds'] or 0:>7.1f}  {changed:>7}")
+        if self.simulation:
+            lines.append(f"simulation: {self.simulation}")
+        return lines
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Write a report for its owner only; readers never see half of one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    half = path.with_suffix(".part")
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(document, file, indent=2)
+        file.write("\n")
+    half.replace(path)
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Counts seconds and changes as the run goes by."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "slipway.platform.run_report"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        started = datetime.now(UTC)
+        self.report = Report(
+            environment=environment_of(context.CLIARGS.get("inventory")),
+            started=started,
+            check_mode=bool(context.CLIARGS.get("check")),
+            versions={"ansible-core": ansible_version, "python": platform.python_version()},
+        )
+        self._phase = ""
+        self._since = time.monotonic()
+        self._path: Path | None = None
+
+    def _turn_to(self, phase: str) -> None:
+        now = time.monotonic()
+        if self._phase:
+            self.report.spend(self._phase, now - self._since)
+        self._phase, self._since = phase, now
+
+    @staticmethod
+    def _phase_of(item: Any) -> str:
+        role = getattr(item, "_role", None)
+        if role is not None:
+            return str(role.get_name()).rpartition(".")[2]
+        return Path(str(item.get_path()).rpartition(":")[0] or "run").stem
+
+    def _save(self) -> None:
+        if self._path is not None:
+            try:
+                write(self._path, self.report.document())
+            except OSError as error:
+                self._display.warning(f"The report of this run could not be kept in {self._path}: {error}")
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self.report.playbook = Path(playbook._file_name).stem
+        root = Path(constants.CONFIG_FILE).parent if constants.CONFIG_FILE else Path.cwd()
+        stamp = self.report.started.strftime("%Y-%m-%dT%H%M%S.%fZ")
+        self._path = root / str(self.get_option("folder")) / self.report.environment / stamp / "run.json"
+        self._save()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._turn_to(self._phase_of(play))
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self._turn_to(self._phase_of(task))
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self._turn_to(self._phase_of(task))
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        if result.result.get("changed"):
+            self.report.change(self._phase_of(result.task), result.host.get_name())
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._note_failure(result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._note_failure(result)
+
+    def _note_failure(self, result: Any) -> None:
+        self.report.failed_tasks.append(
+            {
+                "phase": self._phase_of(result.task),
+                "task": str(result.task.name),
+                "host": result.host.get_name(),
+            }
+        )
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._turn_to("")
+        self.report.ended = datetime.now(UTC)
+        names = ("ok", "changed", "failures", "unreachable", "rescued", "skipped")
+        for host in sorted(stats.processed):
+            summary = stats.summarize(host)
+            self.report.hosts[host] = {name: summary[name] for name in names}
+        broken = any(host["failures"] or host["unreachable"] for host in self.report.hosts.values())
+        self.report.result = "failed" if broken else "ok"
+        added = stats.custom.get("_run", {}).get("run_report", {})
+        self.report.simulation = str(added.get("simulation", ""))
+        self.report.versions |= {str(name): str(value) for name, value in added.get("versions", {}).items()}
+        self._save()
+        self._display.display("")
+        for line in self.report.lines():
+            self._display.display(line)
+        if self._path is not None:
+            self._display.display(f"report: {self._path}")

@@ -1,0 +1,127 @@
+"""Look at the platform from outside, as its users and its enemies do; what is wrong is a sentence, never an error."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import (
+    ReadError,
+    parse_kubeconfig,
+    request,
+    tls_context,
+)
+
+Probe = dict[str, Any]
+Outcome = tuple[list[str], dict[str, Any]]
+
+
+def _context(authority: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=authority)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _https(probe: Probe, timeout: float) -> Outcome:
+    """GET over TLS 1.3, verified by the authority, under the name that a user would type."""
+    where = f"https://{probe['server_name']}{probe['path']} at {probe['address']}:{probe['port']}"
+    try:
+        with (
+            socket.create_connection((probe["address"], probe["port"]), timeout=timeout) as raw,
+            _context(probe["authority"]).wrap_socket(raw, server_hostname=probe["server_name"]) as secure,
+        ):
+            version = secure.version()
+            text = f"GET {probe['path']} HTTP/1.1\r\nHost: {probe['server_name']}\r\nConnection: close\r\n\r\n"
+            secure.sendall(text.encode())
+            response = http.client.HTTPResponse(secure)
+            response.begin()
+            body = response.read(65536).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return [f"{where} does not answer ({error})"], {}
+    findings = []
+    if version != "TLSv1.3":
+        findings.append(f"{where} speaks {version}, not TLSv1.3")
+    if response.status not in probe["statuses"]:
+        wanted = " or ".join(str(status) for status in probe["statuses"])
+        findings.append(f"{where} answers {response.status}, not {wanted}")
+    facts: dict[str, Any] = {"status": response.status, "tls": version}
+    try:
+        answer = json.loads(body)
+        facts["json"] = answer if isinstance(answer, dict) else {}
+    except ValueError:
+        pass
+    return findings, facts
+
+
+def _redirect(probe: Probe, timeout: float) -> Outcome:
+    """Plain HTTP sends the user to HTTPS."""
+    where = f"http://{probe['server_name']}{probe['path']} at {probe['address']}:{probe['port']}"
+    connection = http.client.HTTPConnection(probe["address"], probe["port"], timeout=timeout)
+    try:
+        connection.request("GET", probe["path"], headers={"Host": probe["server_name"]})
+        response = connection.getresponse()
+        location = response.getheader("Location", "")
+    except (OSError, http.client.HTTPException) as error:
+        return [f"{where} does not answer ({error})"], {}
+    finally:
+        connection.close()
+    if response.status not in (301, 308) or not location.startswith(f"https://{probe['server_name']}"):
+        return [f"{where} answers {response.status} to {location or 'nowhere'}, not a redirect to HTTPS"], {}
+    return [], {"status": response.status, "location": location}
+
+
+def _tls_refused(probe: Probe, timeout: float) -> Outcome:
+    """A client that knows nothing newer than TLS 1.2 is turned away."""
+    context = _context(probe["authority"])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        with (
+            socket.create_connection((probe["address"], probe["port"]), timeout=timeout) as raw,
+            context.wrap_socket(raw, server_hostname=probe["server_name"]) as secure,
+        ):
+            return [f"{probe['address']}:{probe['port']} accepts {secure.version()}"], {}
+    except ssl.SSLError:
+        return [], {}
+    except OSError as error:
+        return [f"{probe['address']}:{probe['port']} does not answer ({error})"], {}
+
+
+def _closed(probe: Probe, timeout: float) -> Outcome:
+    """Nobody outside may reach this port, whether it is refused or dropped."""
+    try:
+        with socket.create_connection((probe["address"], probe["port"]), timeout=timeout):
+            return [f"port {probe['port']} of {probe['name']} ({probe['address']}) is open from outside"], {}
+    except OSError:
+        return [], {}
+
+
+def _api(probe: Probe, timeout: float) -> Outcome:
+    """The Kubernetes API is ready at the address in the kubeconfig, with the administrator's certificate."""
+    try:
+        kubeconfig = parse_kubeconfig(Path(probe["kubeconfig"]).read_text())
+        context = tls_context(
+            kubeconfig["certificate-authority"], kubeconfig["client-certificate"], kubeconfig["client-key"]
+        )
+        status, _ = request(kubeconfig["server"], context, probe["path"], timeout=timeout)
+    except (OSError, http.client.HTTPException, ReadError, ValueError) as error:
+        return [f"the API named in {probe['kubeconfig']} does not answer ({error})"], {}
+    if status != 200:
+        return [f"{kubeconfig['server']}{probe['path']} answers {status}, not 200"], {}
+    return [], {"status": status, "server": kubeconfig["server"]}
+
+
+KINDS = {"https": _https, "redirect": _redirect, "tls_refused": _tls_refused, "closed": _closed, "api": _api}
+
+
+def run(probes: list[Probe], timeout: float) -> tuple[list[str], dict[str, Any]]:
+    """Every probe at the same time; findings in the order of the probes, and what was seen by name."""
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        outcomes = list(pool.map(lambda probe: KINDS[probe["kind"]](probe, timeout), probes))
+    findings = [finding for outcome in outcomes for finding in outcome[0]]
+    seen = {probe["name"]: outcome[1] for probe, outcome in zip(probes, outcomes, strict=True) if outcome[1]}
+    return findings, seen

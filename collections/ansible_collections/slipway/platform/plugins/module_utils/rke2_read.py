@@ -1,0 +1,340 @@
+"""Read a running RKE2 node: systemd, files, the Kubernetes API and etcd. Nothing here changes anything.
+
+Only the standard library is used: hosts have nothing but Debian's python3.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import pwd
+import re
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import CORDON_ANNOTATION
+
+ETC = Path("/etc/rancher")
+DATA = Path("/var/lib/rancher/rke2")
+BINARY = Path("/usr/local/bin/rke2")
+INSTALLED = Path("/usr/local/share/rke2/installed-version")
+INGRESS_SECRET = DATA / "server/manifests/platform-ingress-certificate.yaml"
+
+# RKE2's etcd speaks HTTP and JSON on a listener of its own, 2382 on loopback, and gRPC alone on 2379;
+# an etcd without that split speaks both on 2379.
+ETCD_JSON_PORTS = (2382, 2379)
+
+
+class ReadError(Exception):
+    """The running system could not be read; the text says why."""
+
+
+# --- systemd ---------------------------------------------------------------------------------------------------------
+
+
+def parse_service(show: str) -> dict[str, Any]:
+    """The answer of systemctl show as facts: state, enabled, start of the process (seconds since 1970), restarts."""
+    values = dict(line.split("=", 1) for line in show.splitlines() if "=" in line)
+    started = values.get("ExecMainStartTimestamp", "")
+    started_at = 0.0
+    if started and started != "n/a":
+        stamp = datetime.strptime(started, "%a %Y-%m-%d %H:%M:%S.%f UTC").replace(tzinfo=UTC)
+        started_at = stamp.timestamp()
+    return {
+        "found": values.get("LoadState") == "loaded",
+        "state": values.get("ActiveState", "inactive"),
+        "sub_state": values.get("SubState", "dead"),
+        "enabled": values.get("UnitFileState") == "enabled",
+        "started_at": started_at,
+        "restarts": int(values.get("NRestarts") or 0),
+    }
+
+
+def read_service(unit: str) -> dict[str, Any]:
+    properties = "LoadState,ActiveState,SubState,UnitFileState,ExecMainStartTimestamp,NRestarts"
+    show = subprocess.run(
+        ["systemctl", "show", unit, "--timestamp=us+utc", f"--property={properties}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return parse_service(show.stdout)
+
+
+def journal_tail(unit: str, lines: int = 30) -> str:
+    tail = subprocess.run(
+        ["journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=short-iso"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return tail.stdout.strip()
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_installed() -> str | None:
+    """The version that was unpacked last, unless the binary was replaced or half unpacked since."""
+    try:
+        marker, binary = INSTALLED.stat(), BINARY.stat()
+        return INSTALLED.read_text().strip() if binary.st_ctime <= marker.st_mtime else None
+    except FileNotFoundError:
+        return None
+
+
+def read_files(wanted: list[dict[str, Any]], started_at: float) -> tuple[list[str], list[str], list[str]]:
+    """Of the files wanted: those that differ, those of them that need a restart, those newer than the process."""
+    different, drifted, stale = [], [], []
+    for file in wanted:
+        path = Path(file["path"])
+        try:
+            status = path.stat()
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            same = content == file["sha256"] and oct(status.st_mode & 0o7777) == oct(int(file["mode"], 8))
+        except FileNotFoundError:
+            same, content, status = False, "", None
+        if not same:
+            different.append(file["path"])
+        if file["restart"]:
+            if content != file["sha256"]:
+                drifted.append(file["path"])
+            if status is not None and started_at and status.st_mtime > started_at:
+                stale.append(file["path"])
+    return different, drifted, stale
+
+
+def read_sysctls(wanted: dict[str, str]) -> list[str]:
+    """Names of the kernel settings that differ from what is wanted."""
+    wrong = []
+    for name, value in sorted(wanted.items()):
+        path = Path("/proc/sys", *name.split("."))
+        if not path.exists() or path.read_text().strip() != value:
+            wrong.append(name)
+    return wrong
+
+
+def read_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def has_data(node_type: str) -> bool:
+    """Whether this host is, or began to be, a node of a cluster."""
+    if node_type == "server":
+        return (DATA / "server/db/etcd/member").is_dir() or (DATA / "server/db/etcd/name").is_file()
+    return (ETC / "node/password").is_file()
+
+
+def read_certificate() -> dict[str, str] | None:
+    """The public half of the ingress certificate in the manifests folder, and the digest of the whole manifest."""
+    try:
+        manifest = INGRESS_SECRET.read_text()
+    except FileNotFoundError:
+        return None
+    found = re.search(r"^\s+tls\.crt:\s*(\S+)\s*$", manifest, re.MULTILINE)
+    pem = base64.b64decode(found.group(1)).decode() if found else ""
+    return {"pem": pem, "digest": hashlib.sha256(manifest.encode()).hexdigest()}
+
+
+# --- the Kubernetes API ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
+    """A path that holds data without it touching a disk: ssl takes certificates from paths only."""
+    descriptor = os.memfd_create("slipway")
+    try:
+        os.write(descriptor, data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def parse_kubeconfig(text: str) -> dict[str, str]:
+    """server, and certificate-authority, client-certificate, client-key as PEM, of RKE2's own plain kubeconfigs."""
+    values: dict[str, str] = {}
+    for key in ("server", "certificate-authority", "client-certificate", "client-key"):
+        found = re.search(rf"^\s*-?\s*{key}(-data)?:\s*\"?([^\s\"]+)\"?\s*$", text, re.MULTILINE)
+        if found is None:
+            raise ReadError(f"the kubeconfig has no {key}")
+        if key == "server":
+            values[key] = found.group(2)
+        elif found.group(1):
+            values[key] = base64.b64decode(found.group(2)).decode()
+        else:
+            values[key] = Path(found.group(2)).read_text()
+    return values
+
+
+def tls_context(authority: str, certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=authority)
+    # RKE2's own authorities carry no key usage that Python 3.13's strict mode asks for.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    with _in_memory(f"{certificate}\n{key}".encode()) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+def request(
+    url: str, context: ssl.SSLContext, path: str, *, body: dict[str, Any] | None = None, timeout: float = 5
+) -> tuple[int, str]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, context=context, timeout=timeout)
+    try:
+        connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def node_view(node: dict[str, Any]) -> dict[str, Any]:
+    """What a Node object says that decisions rest on."""
+    metadata, status = node["metadata"], node.get("status", {})
+    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
+    voter = conditions.get("EtcdIsVoter")
+    return {
+        "ready": conditions.get("Ready") == "True",
+        "version": status.get("nodeInfo", {}).get("kubeletVersion", ""),
+        "unschedulable": bool(node.get("spec", {}).get("unschedulable")),
+        "cordoned_by_role": CORDON_ANNOTATION in (metadata.get("annotations") or {}),
+        "etcd_voter": None if voter is None else voter == "True",
+        "addresses": [entry["address"] for entry in status.get("addresses", []) if entry["type"] == "InternalIP"],
+    }
+
+
+def read_api(node_type: str, node_name: str, timeout: float = 5) -> dict[str, Any]:
+    """The cluster as this host's API sees it: readyz and all nodes from a server, only itself from an agent."""
+    result: dict[str, Any] = {"ready": False, "nodes": {}, "authority_digest": "", "error": None}
+    path = ETC / "rke2/rke2.yaml" if node_type == "server" else DATA / "agent/kubelet.kubeconfig"
+    try:
+        kubeconfig = parse_kubeconfig(path.read_text())
+        authority = kubeconfig["certificate-authority"]
+        result["authority_digest"] = hashlib.sha256(authority.strip().encode()).hexdigest()
+        context = tls_context(authority, kubeconfig["client-certificate"], kubeconfig["client-key"])
+        server = kubeconfig["server"]
+        if node_type == "server":
+            status, _ = request(server, context, "/readyz", timeout=timeout)
+            result["ready"] = status == 200
+            status, text = request(server, context, "/api/v1/nodes", timeout=timeout)
+            found = json.loads(text)["items"] if status == 200 else None
+        else:
+            status, text = request(server, context, f"/api/v1/nodes/{node_name}", timeout=timeout)
+            found = [json.loads(text)] if status == 200 else [] if status == 404 else None
+            result["ready"] = status == 200
+        if found is None:
+            raise ReadError(f"{server} answered {status}")
+        result["nodes"] = {node["metadata"]["name"]: node_view(node) for node in found}
+    except FileNotFoundError as error:
+        result["error"] = f"{error.filename} does not exist"
+    except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
+        result["error"] = f"{type(error).__name__}: {error}"
+    return result
+
+
+# --- etcd ------------------------------------------------------------------------------------------------------------
+
+
+def parse_members(text: str) -> dict[str, Any]:
+    answer = json.loads(text)
+    return {
+        "cluster_id": str(answer.get("header", {}).get("cluster_id", "")),
+        "members": [
+            {
+                "id": str(member["ID"]),
+                "name": member.get("name", ""),
+                "learner": bool(member.get("isLearner", False)),
+                "client_urls": member.get("clientURLs", []),
+                "answers": False,
+            }
+            for member in answer.get("members", [])
+        ],
+    }
+
+
+def _answers(url: str, context: ssl.SSLContext, timeout: float) -> bool:
+    """Whether a member completes a TLS handshake with its own certificate where its clients look for it."""
+    parts = urlsplit(url)
+    try:
+        with (
+            socket.create_connection((parts.hostname or "", parts.port or 2379), timeout=timeout) as raw,
+            context.wrap_socket(raw, server_hostname=parts.hostname),
+        ):
+            return True
+    except OSError:
+        return False
+
+
+def read_etcd(timeout: float = 5) -> dict[str, Any]:
+    """The members of etcd as the local member knows them (a linearizable read: it needs a majority)."""
+    result: dict[str, Any] = {"cluster_id": "", "members": [], "error": None}
+    folder = DATA / "server/tls/etcd"
+    try:
+        context = tls_context(
+            (folder / "server-ca.crt").read_text(),
+            (folder / "client.crt").read_text(),
+            (folder / "client.key").read_text(),
+        )
+    except OSError as error:
+        result["error"] = f"{error.filename}: {error.strerror}"
+        return result
+    problems = []
+    for port in ETCD_JSON_PORTS:
+        try:
+            status, text = request(
+                f"https://127.0.0.1:{port}", context, "/v3/cluster/member/list", body={}, timeout=timeout
+            )
+            if status == 200:
+                result |= parse_members(text)
+                break
+            problems.append(f"port {port} answered {status}")
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            problems.append(f"port {port}: {error}")
+    else:
+        result["error"] = "; ".join(problems)
+        return result
+    context.set_alpn_protocols(["h2"])
+    for member in result["members"]:
+        member["answers"] = any(_answers(url, context, 2) for url in member["client_urls"])
+    return result
+
+
+def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Everything about this host that the plan rests on."""
+    node_type, node_name = parameters["type"], parameters["node_name"]
+    unit = f"rke2-{node_type}.service"
+    service = read_service(unit)
+    different, drifted, stale = read_files(parameters["files"], service["started_at"])
+    running = service["state"] in ("active", "activating", "reloading")
+    return {
+        "type": node_type,
+        "node_name": node_name,
+        "desired_version": parameters["version"],
+        "installed_version": read_installed(),
+        "service": service,
+        "has_data": has_data(node_type),
+        "different": different,
+        "drifted": drifted,
+        "stale": stale if running else [],
+        "sysctls": read_sysctls(parameters["sysctls"]),
+        "missing_users": [user for user in parameters["users"] if not read_user(user)],
+        "api": read_api(node_type, node_name) if running else None,
+        "etcd": read_etcd() if running and node_type == "server" else None,
+        "ingress_certificate": read_certificate() if node_type == "server" else None,
+    }

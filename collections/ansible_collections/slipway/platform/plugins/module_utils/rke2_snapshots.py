@@ -1,0 +1,56 @@
+"""Understand what `rke2 etcd-snapshot ls -o json` lists."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+
+def parse_quantity(quantity: int | str) -> int:
+    """Bytes of a Kubernetes quantity, as far as sizes of files use them."""
+    match = re.match(r"^(\d+(?:\.\d+)?)(|k|M|G|Ki|Mi|Gi)$", str(quantity))
+    if match is None:
+        raise ValueError(f"{quantity!r} is not a size")
+    return int(float(match.group(1)) * UNITS[match.group(2)])
+
+
+def parse_list(text: str) -> list[dict[str, Any]]:
+    """name, node, location, size in bytes and readiness of each snapshot, newest RKE2 first: a list of
+    ETCDSnapshotFile objects; releases before 1.28 printed a plain array."""
+    answer = json.loads(text) if text.strip() else []
+    items = answer.get("items") or [] if isinstance(answer, dict) else answer or []
+    found = []
+    for item in items:
+        spec, status = item.get("spec", item), item.get("status", item)
+        found.append(
+            {
+                "name": spec.get("snapshotName") or item.get("name", ""),
+                "node": spec.get("nodeName", ""),
+                "location": spec.get("location", ""),
+                "size": parse_quantity(status.get("size") or 0),
+                "ready": status.get("readyToUse", True) is not False and not status.get("error"),
+            }
+        )
+    return found
+
+
+def find_new(before: list[dict[str, Any]], after: list[dict[str, Any]], prefix: str, node: str) -> dict[str, Any]:
+    """The snapshot that was just made on this node; ValueError says why there is none to trust."""
+    known = {(entry["name"], entry["location"]) for entry in before}
+    made = [
+        entry
+        for entry in after
+        if (entry["name"], entry["location"]) not in known
+        and entry["name"].startswith(f"{prefix}-")
+        and entry["node"] in (node, "")
+        and not entry["location"].startswith("s3://")
+    ]
+    if not made:
+        raise ValueError("rke2 etcd-snapshot save ended well, but the list of snapshots shows no new one")
+    newest = max(made, key=lambda entry: str(entry["name"]))
+    if newest["size"] <= 0 or not newest["ready"]:
+        raise ValueError(f"snapshot {newest['name']} is {newest['size']} bytes long and not ready to use")
+    return newest

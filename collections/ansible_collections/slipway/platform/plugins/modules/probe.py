@@ -1,0 +1,141 @@
+"""Ansible module: look at the platform from outside."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: probe
+short_description: Look at the platform from outside and list what is not as planned
+description:
+  - Runs all probes at the same time from the host it runs on, usually the controller, and changes nothing.
+  - Never fails for what it finds; the caller gathers findings of all kinds and fails once.
+author: [Slipway]
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+options:
+  probes:
+    type: list
+    elements: dict
+    required: true
+    description: What to look at.
+    options:
+      name:
+        type: str
+        required: true
+        description: Name under which the outcome is returned.
+      kind:
+        type: str
+        required: true
+        choices: [https, redirect, tls_refused, closed, api]
+        description:
+          - V(https) is answered over TLS 1.3 with a certificate of the authority, V(redirect) sends HTTP to HTTPS,
+            V(tls_refused) turns TLS 1.2 away, V(closed) lets nobody connect, V(api) is a ready Kubernetes API.
+      address:
+        type: str
+        description: Address to connect to; not for V(api).
+      port:
+        type: int
+        description: Port to connect to; not for V(api).
+      server_name:
+        type: str
+        description: Name asked for.
+      path:
+        type: str
+        default: /
+        description: Path asked for.
+      statuses:
+        type: list
+        elements: int
+        default: [200]
+        description: Statuses that are right.
+      authority:
+        type: str
+        description: Certificate of the authority, PEM.
+      kubeconfig:
+        type: path
+        description: Kubeconfig for V(api).
+  timeout_seconds:
+    type: int
+    default: 5
+    description: Seconds that each probe may take.
+  settle_seconds:
+    type: int
+    default: 0
+    description: Seconds through which probing is repeated as long as something is not as planned.
+"""
+
+EXAMPLES = r"""
+- name: Look at the platform
+  slipway.platform.probe:
+    probes:
+      - name: etcd of server 1
+        kind: closed
+        address: 203.0.113.7
+        port: 2379
+  register: outside
+"""
+
+RETURN = r"""
+findings:
+  description: Sentences about what is not as planned.
+  returned: always
+  type: list
+seen:
+  description: What was seen, by name of the probe.
+  returned: always
+  type: dict
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.platform.plugins.module_utils.probes import run
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "probes": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "kind": {
+                        "type": "str",
+                        "required": True,
+                        "choices": ["https", "redirect", "tls_refused", "closed", "api"],
+                    },
+                    "address": {"type": "str"},
+                    "port": {"type": "int"},
+                    "server_name": {"type": "str"},
+                    "path": {"type": "str", "default": "/"},
+                    "statuses": {"type": "list", "elements": "int", "default": [200]},
+                    "authority": {"type": "str"},
+                    "kubeconfig": {"type": "path"},
+                },
+                "required_if": [
+                    ("kind", "https", ["address", "port", "server_name", "authority"]),
+                    ("kind", "redirect", ["address", "port", "server_name"]),
+                    ("kind", "tls_refused", ["address", "port", "server_name", "authority"]),
+                    ("kind", "closed", ["address", "port"]),
+                    ("kind", "api", ["kubeconfig"]),
+                ],
+            },
+            "timeout_seconds": {"type": "int", "default": 5},
+            "settle_seconds": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    deadline = time.monotonic() + module.params["settle_seconds"]
+    while True:
+        findings, seen = run(module.params["probes"], module.params["timeout_seconds"])
+        if not findings or time.monotonic() >= deadline:
+            break
+        time.sleep(2)
+    module.exit_json(changed=False, findings=findings, seen=seen)
+
+
+if __name__ == "__main__":
+    main()

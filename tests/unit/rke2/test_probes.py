@@ -1,0 +1,159 @@
+"""Probes against servers of this test: what is right is silent, what is wrong is one sentence."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.filter import verify
+from ansible_collections.slipway.platform.plugins.module_utils import probes
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+NAME = "apps.example.com"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/moved":
+            self.send_response(308)
+            self.send_header("Location", f"https://{self.headers['Host']}/")
+            self.end_headers()
+            return
+        body = b'{"node": "s1"}'
+        self.send_response(404 if self.path == "/nothing" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Be quiet."""
+
+
+def certificate(folder: Path) -> tuple[str, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    now = datetime.now(UTC)
+    pem = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = folder / "server.pem"
+    path.write_bytes(pem + private)
+    return pem.decode(), path
+
+
+def serve(context: ssl.SSLContext | None) -> http.server.ThreadingHTTPServer:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    authority, path = certificate(tmp_path_factory.mktemp("probes"))
+    modern, old = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
+    for context in (modern, old):
+        context.load_cert_chain(path)
+    modern.minimum_version = ssl.TLSVersion.TLSv1_3
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    servers = {"modern": serve(modern), "old": serve(old), "plain": serve(None)}
+    yield {"authority": authority, **{name: server.server_address[1] for name, server in servers.items()}}
+    for server in servers.values():
+        server.shutdown()
+
+
+def run(places: dict[str, Any], kind: str, place: str, **changes: Any) -> list[str]:
+    probe = {
+        "name": "p",
+        "kind": kind,
+        "address": "127.0.0.1",
+        "port": places[place],
+        "server_name": NAME,
+        "path": "/",
+        "statuses": [200],
+        "authority": places["authority"],
+    }
+    return probes.run([probe | changes], 5)[0]
+
+
+def test_what_is_right_is_silent(places: dict[str, Any]) -> None:
+    assert run(places, "https", "modern") == []
+    assert run(places, "tls_refused", "modern") == []
+    assert run(places, "redirect", "plain", path="/moved") == []
+
+
+def test_answers_are_kept_as_evidence(places: dict[str, Any]) -> None:
+    probe = {"name": "p", "kind": "https", "address": "127.0.0.1", "port": places["modern"], "server_name": NAME}
+    _, seen = probes.run([probe | {"path": "/", "statuses": [200], "authority": places["authority"]}], 5)
+    assert seen == {"p": {"status": 200, "tls": "TLSv1.3", "json": {"node": "s1"}}}
+
+
+def test_old_tls_is_found(places: dict[str, Any]) -> None:
+    assert "speaks TLSv1.2, not TLSv1.3" in run(places, "https", "old")[0]
+    assert "accepts TLSv1.2" in run(places, "tls_refused", "old")[0]
+
+
+def test_a_wrong_status_is_found(places: dict[str, Any]) -> None:
+    assert "answers 404, not 200" in run(places, "https", "modern", path="/nothing")[0]
+    assert run(places, "https", "modern", path="/nothing", statuses=[200, 404]) == []
+
+
+def test_a_foreign_certificate_is_found(places: dict[str, Any]) -> None:
+    assert "does not answer (" in run(places, "https", "modern", server_name="other.example.com")[0]
+
+
+def test_a_missing_redirect_is_found(places: dict[str, Any]) -> None:
+    assert "answers 200 to nowhere" in run(places, "redirect", "plain")[0]
+
+
+def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any]) -> None:
+    assert "is open from outside" in run(places, "closed", "plain")[0]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert run(places, "closed", "plain", port=unused.getsockname()[1]) == []
+
+
+def test_a_missing_kubeconfig_is_a_finding() -> None:
+    findings, _ = probes.run([{"name": "api", "kind": "api", "kubeconfig": "/nowhere", "path": "/readyz"}], 1)
+    assert "the API named in /nowhere does not answer" in findings[0]
+
+
+def test_probes_of_the_ingress() -> None:
+    made = verify.ingress_probes(["a.example.com", "b.example.com"], "203.0.113.1", "PEM", [200])
+    assert [probe["kind"] for probe in made] == ["https", "redirect", "https", "redirect", "tls_refused"]
+
+
+def test_only_public_addresses_are_tried() -> None:
+    hostvars = {
+        "s1": {"ansible_host": "203.0.113.1", "provision_private_ip": "10.0.0.1"},
+        "s2": {"ansible_host": "10.0.0.2", "provision_private_ip": "10.0.0.2"},
+    }
+    hosts = verify.closed_hosts(hostvars, ["s1", "s2"], [2379, 9345])
+    assert verify.closed_probes(hosts) == [
+        {"name": "s1", "kind": "closed", "address": "203.0.113.1", "port": 2379},
+        {"name": "s1", "kind": "closed", "address": "203.0.113.1", "port": 9345},
+    ]

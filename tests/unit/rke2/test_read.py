@@ -1,0 +1,169 @@
+"""Reading of systemd, files, kubeconfigs, nodes, members and snapshots."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils import rke2_read, rke2_snapshots
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import CORDON_ANNOTATION
+
+SHOW = """LoadState=loaded
+ActiveState=active
+SubState=running
+UnitFileState=enabled
+ExecMainStartTimestamp=Sat 2026-11-21 05:26:12.279818 UTC
+NRestarts=2
+"""
+
+
+def test_a_running_service() -> None:
+    assert rke2_read.parse_service(SHOW) == {
+        "found": True,
+        "state": "active",
+        "sub_state": "running",
+        "enabled": True,
+        "started_at": 1795238772.279818,
+        "restarts": 2,
+    }
+
+
+def test_a_unit_that_does_not_exist() -> None:
+    service = rke2_read.parse_service("LoadState=not-found\nActiveState=inactive\nSubState=dead\nNRestarts=0\n")
+    assert (service["found"], service["state"], service["started_at"]) == (False, "inactive", 0.0)
+
+
+def wanted(path: Path, content: str, mode: str = "0600", restart: bool = True) -> dict[str, Any]:
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return {"path": str(path), "sha256": digest, "mode": mode, "restart": restart}
+
+
+def test_files_that_differ_and_files_newer_than_the_process(tmp_path: Path) -> None:
+    same, other, mode, manifest, absent = (tmp_path / name for name in ("same", "other", "mode", "manifest", "absent"))
+    for path in (same, other, mode, manifest):
+        path.write_text("x")
+        path.chmod(0o600)
+        os.utime(path, (100, 100))
+    mode.chmod(0o644)
+    os.utime(same, (300, 300))
+    different, drifted, stale = rke2_read.read_files(
+        [
+            wanted(same, "x"),
+            wanted(other, "y"),
+            wanted(mode, "x"),
+            wanted(manifest, "y", restart=False),
+            wanted(absent, "x"),
+        ],
+        started_at=200.0,
+    )
+    assert different == [str(path) for path in (other, mode, manifest, absent)]
+    assert drifted == [str(other), str(absent)]
+    assert stale == [str(same)]
+
+
+def test_a_half_unpacked_release_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, binary = tmp_path / "marker", tmp_path / "rke2"
+    monkeypatch.setattr(rke2_read, "INSTALLED", marker)
+    monkeypatch.setattr(rke2_read, "BINARY", binary)
+    assert rke2_read.read_installed() is None
+    binary.write_text("")
+    assert rke2_read.read_installed() is None
+    marker.write_text("v1.36.3+rke2r1\n")
+    assert rke2_read.read_installed() == "v1.36.3+rke2r1"
+    os.utime(marker, (1, 1))
+    assert rke2_read.read_installed() is None
+
+
+def test_kubeconfigs_with_data_and_with_paths(tmp_path: Path) -> None:
+    def encoded(text: str) -> str:
+        return base64.b64encode(text.encode()).decode()
+
+    (tmp_path / "key").write_text("KEY")
+    text = f"""apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {encoded("CA")}
+    server: https://127.0.0.1:6443
+  name: default
+users:
+- name: default
+  user:
+    client-certificate-data: {encoded("CERT")}
+    client-key: {tmp_path / "key"}
+"""
+    assert rke2_read.parse_kubeconfig(text) == {
+        "server": "https://127.0.0.1:6443",
+        "certificate-authority": "CA",
+        "client-certificate": "CERT",
+        "client-key": "KEY",
+    }
+    with pytest.raises(rke2_read.ReadError, match="no server"):
+        rke2_read.parse_kubeconfig("apiVersion: v1")
+
+
+def test_a_node_as_decisions_see_it() -> None:
+    view = rke2_read.node_view(
+        {
+            "metadata": {"name": "s1", "annotations": {CORDON_ANNOTATION: "true"}},
+            "spec": {"unschedulable": True},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}, {"type": "EtcdIsVoter", "status": "False"}],
+                "nodeInfo": {"kubeletVersion": "v1.36.3+rke2r1"},
+                "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "s1"}],
+            },
+        }
+    )
+    assert view == {
+        "ready": True,
+        "version": "v1.36.3+rke2r1",
+        "unschedulable": True,
+        "cordoned_by_role": True,
+        "etcd_voter": False,
+        "addresses": ["10.0.0.1"],
+    }
+    assert rke2_read.node_view({"metadata": {"name": "s1"}})["ready"] is False
+
+
+def test_members_of_etcd() -> None:
+    answer = rke2_read.parse_members(
+        '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1-0123abcd","clientURLs":["https://10.0.0.1:2379"]},'
+        '{"ID":"2","isLearner":true}]}'
+    )
+    assert answer["cluster_id"] == "17"
+    assert [(m["name"], m["learner"]) for m in answer["members"]] == [("s1-0123abcd", False), ("", True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [(5, 5), ("5242912", 5242912), ("5Mi", 5 * 2**20), ("1.5Ki", 1536), ("2k", 2000)]
+)
+def test_sizes(text: int | str, size: int) -> None:
+    assert rke2_snapshots.parse_quantity(text) == size
+
+
+LIST = """{"kind":"ETCDSnapshotFileList","items":[
+ {"spec":{"snapshotName":"before-change-s1-1700000000","nodeName":"s1","location":"file:///a"},
+  "status":{"size":"7Mi","readyToUse":true}},
+ {"spec":{"snapshotName":"etcd-snapshot-s1-1","nodeName":"s1","location":"file:///b"},"status":{"size":"7Mi"}}]}"""
+
+
+def test_a_snapshot_is_believed_when_it_is_listed() -> None:
+    after = rke2_snapshots.parse_list(LIST)
+    found = rke2_snapshots.find_new([], after, "before-change", "s1")
+    assert (found["name"], found["size"]) == ("before-change-s1-1700000000", 7 * 2**20)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", '{"items":null}'])
+def test_an_empty_list(text: str) -> None:
+    assert rke2_snapshots.parse_list(text) == []
+
+
+def test_a_snapshot_that_is_missing_or_empty_is_not_believed() -> None:
+    after = rke2_snapshots.parse_list(LIST)
+    with pytest.raises(ValueError, match="shows no new one"):
+        rke2_snapshots.find_new(after, after, "before-change", "s1")
+    with pytest.raises(ValueError, match="0 bytes"):
+        rke2_snapshots.find_new([], [after[0] | {"size": 0}], "before-change", "s1")
