@@ -130,6 +130,8 @@ def up(
                 "playbooks/operations/create_secrets.yml",
                 "-e",
                 f"op_create_secrets_path={description['secrets_path']}",
+                "-e",
+                "op_create_secrets_plain=true",
             )
             out.rule("[bold]site.yml[/]", align="left")
             _ansible(settings, "site.yml")
