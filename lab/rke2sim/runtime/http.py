@@ -1,0 +1,357 @@
+"""HTTP/1.1 over asyncio streams: a server with client certificates and streamed answers, and a pooled client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from . import log
+
+MAX_BODY = 16 * 1024 * 1024
+MAX_HEAD = 64 * 1024
+REASONS = {
+    200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 400: "Bad Request", 401: "Unauthorized",
+    403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict", 410: "Gone",
+    413: "Request Entity Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Entity",
+    429: "Too Many Requests", 500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway",
+    503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes = b""
+    remote: str = ""
+    certificate: dict[str, str] | None = None
+    """Subject of the verified client certificate: organizationName and commonName."""
+    target: str = ""
+
+
+@dataclass(slots=True)
+class Response:
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    stream: AsyncIterator[bytes] | None = None
+
+
+def json_response(value: Any, status: int = 200, content_type: str = "application/json") -> Response:
+    return Response(status, json.dumps(value, separators=(",", ":")).encode() + b"\n", content_type)
+
+
+def text_response(text: str, status: int = 200) -> Response:
+    return Response(status, text.encode(), "text/plain; charset=utf-8")
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class BadRequest(Exception):
+    """The bytes on the wire are no HTTP/1.1 that is understood here."""
+
+
+def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["http/1.1"])
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(client_ca)
+    return context
+
+
+def client_context(ca: Path | str | None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """Trust exactly `ca` (a path or PEM text); None trusts anything and is for fetching a CA that is checked later."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif isinstance(ca, str):
+        context.load_verify_locations(cadata=ca)
+    else:
+        context.load_verify_locations(ca)
+    if certificate is not None and key is not None:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head[:-4].split("\r\n")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise BadRequest(f"malformed header line {line!r}")
+        name = name.strip().lower()
+        value = value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return first, headers
+
+
+async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while True:
+        size = int((await reader.readline()).split(b";")[0], 16)
+        data = await reader.readexactly(size + 2)
+        if size == 0:
+            return
+        yield data[:-2]
+
+
+async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        body = b""
+        async for chunk in _chunks(reader):
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise BadRequest("body too large")
+        return body
+    length = int(headers.get("content-length") or 0)
+    if length > MAX_BODY:
+        raise BadRequest("body too large")
+    return await reader.readexactly(length) if length else b""
+
+
+class Server:
+    """Serves one handler on any number of listeners."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def listen(self, port: int, context: ssl.SSLContext | None = None, host: str | None = None) -> None:
+        self._servers.append(
+            await asyncio.start_server(
+                self._connected, host, port, ssl=context, limit=MAX_HEAD, reuse_address=True, backlog=512
+            )
+        )
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for task in list(self._connections):
+            task.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self.guarded(reader, writer)
+        finally:
+            self._connections.discard(task)
+
+    async def guarded(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, remote: str = "") -> None:
+        """Serve one connection to its end; what breaks it is the other side's affair."""
+        try:
+            await self.serve(reader, writer, remote)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ssl.SSLError, TimeoutError):
+            pass  # The other side left or spoke no HTTP; there is nobody to tell.
+        except (BadRequest, ValueError) as fault:
+            with contextlib.suppress(OSError):
+                await self._answer(writer, text_response(f"{fault}\n", 400), close=True)
+        finally:
+            writer.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, remote: str = "") -> None:
+        peer = writer.get_extra_info("peername") or ("",)
+        remote = remote or str(peer[0])
+        certificate = None
+        if raw := writer.get_extra_info("peercert"):
+            certificate = {key: value for part in raw.get("subject", ()) for key, value in part}
+        while True:
+            first, headers = await _read_head(reader)
+            words = first.split(" ")
+            if len(words) != 3:
+                raise BadRequest(f"malformed request line {first!r}")
+            parts = urlsplit(words[1])
+            if headers.get("expect", "").lower() == "100-continue":
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request = Request(
+                method=words[0],
+                path=unquote(parts.path),
+                query=dict(parse_qsl(parts.query, keep_blank_values=True)),
+                headers=headers,
+                body=await _read_body(reader, headers),
+                remote=remote,
+                certificate=certificate,
+                target=words[1],
+            )
+            response = await self._handled(request)
+            close = headers.get("connection", "").lower() == "close" or words[2] == "HTTP/1.0"
+            if response.stream is not None:
+                await self._stream(reader, writer, response)
+                return
+            await self._answer(writer, response, close=close, head_only=words[0] == "HEAD")
+            if close:
+                return
+
+    async def _handled(self, request: Request) -> Response:
+        """The handler's answer, or 500 and a log line when it broke."""
+        work = asyncio.ensure_future(self.handler(request))
+        try:
+            await asyncio.wait({work})
+        finally:
+            work.cancel()
+        fault = work.exception()
+        if fault is None:
+            return work.result()
+        trace = "".join(traceback.format_exception(fault))
+        log.error(f"{request.method} {request.target} broke: {trace}")
+        return text_response(f"Internal Server Error: {type(fault).__name__}: {fault}\n", 500)
+
+    @staticmethod
+    def _head(response: Response, extra: dict[str, str]) -> bytes:
+        reason = REASONS.get(response.status, "Unknown")
+        lines = [f"HTTP/1.1 {response.status} {reason}", f"Content-Type: {response.content_type}"]
+        lines += [f"{name}: {value}" for name, value in {**response.headers, **extra}.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    async def _answer(
+        self, writer: asyncio.StreamWriter, response: Response, *, close: bool, head_only: bool = False
+    ) -> None:
+        extra = {"Content-Length": str(len(response.body))}
+        if close:
+            extra["Connection"] = "close"
+        writer.write(self._head(response, extra) + (b"" if head_only else response.body))
+        await writer.drain()
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: Response) -> None:
+        """Send chunks as they come; stop as soon as the client closes its side."""
+        assert response.stream is not None
+        stream = response.stream
+        writer.write(self._head(response, {"Transfer-Encoding": "chunked"}))
+        await writer.drain()
+
+        async def pump() -> None:
+            async for chunk in stream:
+                writer.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+                await writer.drain()
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+
+        pumping = asyncio.ensure_future(pump())
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait({pumping, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if pumping.done():
+                pumping.result()
+        finally:
+            for task in (pumping, gone):
+                task.cancel()
+            await asyncio.gather(pumping, gone, return_exceptions=True)
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """Requests to one host and port, over kept connections."""
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, authorization: str = "") -> None:
+        self.host = host
+        self.port = port
+        self.context = context
+        self.authorization = authorization
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.host, self.port, ssl=self.context, limit=MAX_BODY)
+
+    def _head(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> bytes:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {host}:{self.port}", f"Content-Length: {len(body)}"]
+        if self.authorization:
+            lines.append(f"Authorization: {self.authorization}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+    async def request(
+        self, method: str, target: str, body: bytes = b"", *, timeout: float = 10, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """One request. A kept connection that turns out dead before any answer byte is replaced once."""
+        message = self._head(method, target, body, headers or {})
+        async with asyncio.timeout(timeout):
+            while True:
+                kept = bool(self._idle)
+                reader, writer = self._idle.pop() if kept else await self._open()
+                keep = False
+                try:
+                    writer.write(message)
+                    await writer.drain()
+                    first, got = await _read_head(reader)
+                    answer = Answer(int(first.split(" ")[1]), got, await _read_body(reader, got))
+                    keep = got.get("connection", "").lower() != "close"
+                    return answer
+                except (ConnectionError, asyncio.IncompleteReadError) as fault:
+                    if not kept:
+                        raise ConnectionError(f"{self.host}:{self.port} closed the connection") from fault
+                finally:
+                    if keep:
+                        self._idle.append((reader, writer))
+                    else:
+                        writer.close()
+
+    async def lines(self, method: str, target: str, body: bytes) -> AsyncIterator[bytes]:
+        """The lines of a streamed answer, for as long as it lasts."""
+        reader, writer = await self._open()
+        try:
+            writer.write(self._head(method, target, body, {}))
+            await writer.drain()
+            first, headers = await _read_head(reader)
+            if first.split(" ")[1] != "200":
+                raise ConnectionError(f"{target} answered {first}: {(await _read_body(reader, headers))[:300]!r}")
+            rest = b""
+            async for chunk in _chunks(reader):
+                rest += chunk
+                *complete, rest = rest.split(b"\n")
+                for line in complete:
+                    if line.strip():
+                        yield line
+        except asyncio.IncompleteReadError as fault:
+            raise ConnectionError(f"{self.host}:{self.port} ended the stream") from fault
+        finally:
+            writer.close()
+
+    def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
+
+def background(tasks: set[asyncio.Task[Any]], name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Run `work` beside the rest, and log how it failed if it fails."""
+    task = asyncio.create_task(work, name=name)
+    tasks.add(task)
+
+    def ended(done: asyncio.Task[Any]) -> None:
+        tasks.discard(done)
+        if not done.cancelled() and (fault := done.exception()) is not None:
+            log.error(f"{name} ended: {type(fault).__name__}: {fault}")
+
+    task.add_done_callback(ended)
+    return task

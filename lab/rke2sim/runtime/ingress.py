@@ -1,0 +1,107 @@
+"""Ports 80 and 443 of a node, as Traefik would hold them: every request is answered with what arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+from . import http, log
+
+
+def trusted(address: str, ranges: list[str]) -> bool:
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(item, strict=False) for item in ranges)
+
+
+async def take_proxy_line(connection: socket.socket) -> str | None:
+    """The client address of a PROXY v1 line, which is taken off the connection; None when there is no such line."""
+    loop = asyncio.get_running_loop()
+    prefix = b"PROXY "
+    for _ in range(100):
+        ready = asyncio.Event()
+        loop.add_reader(connection, ready.set)
+        try:
+            await asyncio.wait_for(ready.wait(), 10)
+        finally:
+            loop.remove_reader(connection)
+        seen = connection.recv(108, socket.MSG_PEEK)
+        if not seen or not (seen.startswith(prefix) or prefix.startswith(seen)):
+            return None
+        if b"\r\n" in seen:
+            line = connection.recv(seen.index(b"\r\n") + 2).decode("ascii", "replace").split()
+            return line[2] if len(line) >= 6 and line[1] in ("TCP4", "TCP6") else ""
+        if len(seen) >= 108:
+            break
+        await asyncio.sleep(0.02)
+    raise http.BadRequest("a PROXY line without an end")
+
+
+class Ingress:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.node = ""
+        self.ranges: dict[str, list[str]] = {}
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.load()
+
+    def load(self) -> None:
+        settings = json.loads((self.folder / "config.json").read_text())
+        self.node = settings["node"]
+        self.ranges = settings["proxy"]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
+        context.set_alpn_protocols(["http/1.1"])
+        self.context = context
+        log.info(f"ingress of {self.node}: certificate and settings loaded, PROXY protocol from {self.ranges}")
+
+    async def answer(self, request: http.Request) -> http.Response:
+        if request.path == "/ping":
+            return http.text_response("OK")
+        return http.json_response(
+            {
+                "node": self.node,
+                "method": request.method,
+                "path": request.target,
+                "headers": request.headers,
+                "remote": request.remote,
+                "simulation": True,
+            }
+        )
+
+    async def serve(self, port: int, entry: str, *, tls: bool) -> None:
+        listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, peer = await loop.sock_accept(listener)
+            connection.setblocking(False)
+            http.background(self.tasks, f"connection on {port}", self._one(connection, str(peer[0]), entry, tls=tls))
+
+    async def _one(self, connection: socket.socket, peer: str, entry: str, *, tls: bool) -> None:
+        loop = asyncio.get_running_loop()
+        remote = peer.removeprefix("::ffff:")
+        server = http.Server(self.answer)
+        try:
+            if trusted(remote, self.ranges.get(entry, [])):
+                remote = await take_proxy_line(connection) or remote
+            reader = asyncio.StreamReader(limit=http.MAX_HEAD)
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, connection, ssl=self.context if tls else None
+            )
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            await server.guarded(reader, writer, remote)
+        except (OSError, TimeoutError, http.BadRequest):
+            connection.close()
+
+
+async def main(folder: Path) -> None:
+    ingress = Ingress(folder)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, ingress.load)
+    await asyncio.gather(ingress.serve(80, "web", tls=False), ingress.serve(443, "websecure", tls=True))

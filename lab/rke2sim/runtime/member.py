@@ -1,0 +1,232 @@
+"""This server's etcd member: its certificates, its config file, and how it becomes part of the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from . import log
+from .config import Config
+from .etcd import Etcd, EtcdError
+from .http import Client, client_context
+from .layout import Layout
+from .log import Fatal
+from .pki import issue, write
+from .processes import Component
+
+ADD_PATIENCE_SECONDS = 20
+CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
+
+
+def issue_certificates(layout: Layout, node: str, addresses: list[str]) -> None:
+    server_ca = layout.etcd_tls / "server-ca.crt", layout.etcd_tls / "server-ca.key"
+    peer_ca = layout.etcd_tls / "peer-ca.crt", layout.etcd_tls / "peer-ca.key"
+    names = ["localhost", "127.0.0.1", "::1", node, *addresses]
+    both = "serverAuth,clientAuth"
+    folder = layout.etcd_tls
+    issue(server_ca, folder / "server-client.crt", folder / "server-client.key", "etcd-server", names=names, usage=both)
+    issue(server_ca, folder / "client.crt", folder / "client.key", "etcd-client")
+    issue(
+        peer_ca, folder / "peer-server-client.crt", folder / "peer-server-client.key", "etcd-peer", names=names, usage=both
+    )
+
+
+def client(layout: Layout, host: str = "127.0.0.1", port: int = CLIENT_PORT) -> Etcd:
+    tls = layout.etcd_tls
+    context = client_context(tls / "server-ca.crt", tls / "client.crt", tls / "client.key")
+    return Etcd(Client(host, port, context))
+
+
+class Member:
+    def __init__(self, config: Config, layout: Layout, node: str, address: str) -> None:
+        self.config = config
+        self.layout = layout
+        self.node = node
+        self.address = address
+        binary = layout.bin.resolve() / "etcd"
+        self.config_file = layout.etcd_dir / "config"
+        self.process = Component("etcd", [str(binary), f"--config-file={self.config_file}"], layout.run, layout.logs)
+        self.local = client(layout)
+        self.is_voter = False
+        self._mark = ""
+
+    @property
+    def peer_url(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"https://{host}:{PEER_PORT}"
+
+    @property
+    def initialized(self) -> bool:
+        return (self.layout.etcd_dir / "member" / "wal").is_dir()
+
+    def name(self) -> str:
+        """`<node>-<8 hex>`, made once and kept: a wiped server comes back under another name."""
+        path = self.layout.etcd_name
+        if not path.exists():
+            write(path, f"{self.node}-{secrets.token_hex(4)}")
+        return path.read_text().strip()
+
+    def write_config(self, initial_cluster: str, state: str) -> None:
+        url = self.peer_url.removesuffix(str(PEER_PORT))
+        tls = self.layout.etcd_tls
+        metrics = [f"http://127.0.0.1:{METRICS_PORT}"]
+        if self.config.flag("etcd-expose-metrics"):
+            metrics.append(f"http://{url.removeprefix('https://')}{METRICS_PORT}")
+        settings: dict[str, Any] = {
+            "name": self.name(),
+            "data-dir": str(self.layout.etcd_dir),
+            "listen-client-urls": f"https://127.0.0.1:{CLIENT_PORT},{url}{CLIENT_PORT}",
+            "listen-peer-urls": f"https://127.0.0.1:{PEER_PORT},{self.peer_url}",
+            "listen-metrics-urls": ",".join(metrics),
+            "advertise-client-urls": f"{url}{CLIENT_PORT}",
+            "initial-advertise-peer-urls": self.peer_url,
+            "initial-cluster": initial_cluster,
+            "initial-cluster-state": state,
+            "client-transport-security": {
+                "cert-file": str(tls / "server-client.crt"),
+                "key-file": str(tls / "server-client.key"),
+                "client-cert-auth": True,
+                "trusted-ca-file": str(tls / "server-ca.crt"),
+            },
+            "peer-transport-security": {
+                "cert-file": str(tls / "peer-server-client.crt"),
+                "key-file": str(tls / "peer-server-client.key"),
+                "client-cert-auth": True,
+                "trusted-ca-file": str(tls / "peer-ca.crt"),
+            },
+            "snapshot-count": 10000,
+            "auto-compaction-mode": "periodic",
+            "auto-compaction-retention": "10m",
+            "strict-reconfig-check": True,
+            "enable-grpc-gateway": True,
+            "logger": "zap",
+            "log-outputs": ["stderr"],
+            "log-level": "warn",
+        }
+        for argument in self.config.items("etcd-arg"):
+            key, _, value = argument.removeprefix("--").partition("=")
+            settings[key] = yaml.safe_load(value) if value else True
+        # What decides about a restart is everything but the hints for the very first start.
+        lasting = {key: value for key, value in settings.items() if not key.startswith("initial-cluster")}
+        files = [tls / "server-client.crt", tls / "peer-server-client.crt"]
+        digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
+        for file in files:
+            digest.update(file.read_bytes())
+        self._mark = digest.hexdigest()
+        write(self.config_file, yaml.safe_dump(settings, sort_keys=False))
+
+    async def start_first(self) -> None:
+        log.info("Starting etcd for new cluster")
+        self.write_config(f"{self.name()}={self.peer_url}", "new")
+        await self.process.ensure(self._mark)
+        await self.wait_healthy()
+        self.is_voter = True
+
+    async def start_again(self) -> None:
+        """Start on the data that is here; a join that was broken off goes on to its promotion."""
+        log.info("etcd data exists, starting it again")
+        cluster = f"{self.name()}={self.peer_url}"
+        if self.config_file.exists():
+            cluster = (yaml.safe_load(self.config_file.read_text()) or {}).get("initial-cluster", cluster)
+        self.write_config(cluster, "existing")
+        await self.process.ensure(self._mark)
+        urls = [entry.partition("=")[2] for entry in cluster.split(",")]
+        await self.promote([urlsplit(url).hostname or "" for url in urls if url != self.peer_url])
+        await self.wait_healthy()
+
+    async def start_joining(self, members: list[dict[str, Any]]) -> None:
+        """Be added as a learner, start, and become a voter as soon as etcd finds this member caught up."""
+        hosts = [urlsplit(url).hostname or "" for member in members for url in member.get("clientURLs") or []]
+        cluster = await self._add(hosts)
+        log.info(f"Adding member {self.name()} to etcd cluster {cluster}")
+        self.write_config(cluster, "existing")
+        await self.process.ensure(self._mark)
+        await self.promote(hosts)
+        await self.wait_healthy()
+
+    async def _any(self, hosts: list[str]) -> Etcd:
+        for host in hosts:
+            etcd = client(self.layout, host)
+            try:
+                await etcd.members(linearizable=True)
+            except EtcdError as fault:
+                log.warning(f"etcd at {host}: {fault}")
+                continue
+            return etcd
+        raise Fatal(f"failed to reach an etcd member with quorum at {', '.join(hosts)}")
+
+    async def _add(self, hosts: list[str]) -> str:
+        etcd = await self._any(hosts)
+        name = self.name()
+        cluster: list[str] = []
+        added = False
+        for member in await etcd.members(linearizable=True):
+            urls = member.get("peerURLs") or []
+            member_name = member.get("name", "")
+            if not member_name and self.peer_url in urls:
+                member_name = name  # Added by an earlier try of ours that got no further.
+            added = added or member_name == name
+            if member_name != name and member_name.rpartition("-")[0] == self.node:
+                self.layout.etcd_name.unlink(missing_ok=True)
+                raise Fatal("duplicate node name found, please use a unique name for this node")
+            cluster += [f"{member_name}={url}" for url in urls if member_name]
+        if not added:
+            await self._add_learner(etcd)
+            cluster.append(f"{name}={self.peer_url}")
+        return ",".join(cluster)
+
+    async def _add_learner(self, etcd: Etcd) -> None:
+        """etcd takes one learner at a time, and none until all members have been connected for some seconds."""
+        deadline = asyncio.get_running_loop().time() + ADD_PATIENCE_SECONDS
+        while True:
+            try:
+                await etcd.add_learner(self.peer_url)
+                return
+            except EtcdError as fault:
+                waiting = any(word in str(fault) for word in ("unhealthy cluster", "too many learner"))
+                if not waiting or asyncio.get_running_loop().time() > deadline:
+                    raise Fatal(f"failed to add this server to the etcd cluster: {fault}") from fault
+                await asyncio.sleep(0.5)
+
+    async def promote(self, others: list[str]) -> None:
+        """Ask a voter for promotion until it is granted. Does nothing when this member is a voter already."""
+        while True:
+            try:
+                status = await self.local.status()
+                if not status.get("isLearner"):
+                    self.is_voter = True
+                    return
+                await (await self._any(others)).promote(str(status["header"]["member_id"]))
+                log.info(f"Promoted {self.name()} to voting member of the etcd cluster")
+                self.is_voter = True
+                return
+            except EtcdError as fault:
+                if "in sync" not in str(fault) and not fault.transient:
+                    log.warning(f"cannot promote this member yet: {fault}")
+            except Fatal as fault:
+                log.warning(str(fault))
+            await asyncio.sleep(0.3)
+
+    async def wait_healthy(self) -> None:
+        """Until a linearizable read works, however long that takes (the unit has no start timeout)."""
+        waited = 0
+        while True:
+            try:
+                await self.local.call("kv/range", {"key": "MA=="}, timeout=5)
+                log.info("Connection to etcd is ready")
+                return
+            except EtcdError as fault:
+                waited += 1
+                if waited % 15 == 0:
+                    log.info(f"Waiting for etcd to have a leader: {fault}")
+                await asyncio.sleep(0.3)
+
+    def log_path(self) -> Path:
+        return self.process.log

@@ -1,0 +1,202 @@
+"""Port 9345: how nodes get the cluster's secrets and certificates, by token."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import ssl
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from . import log, tokens
+from .etcd import Etcd
+from .http import Answer, Client, Request, Response, client_context, json_response, text_response
+from .layout import NODE_PASSWORD, Layout
+from .log import Fatal
+from .pki import issue, write
+from .resources import Catalogue, Obj
+from .store import ApiError, Store
+
+PORT = 9345
+REJECTED = (
+    "Node password rejected, duplicate hostname or contents of '/etc/rancher/node/password' may not match server "
+    "node-passwd entry, try enabling a unique node name with the --with-node-id flag"
+)
+
+
+def node_password() -> str:
+    """The password by which a node proves that its name is its own."""
+    if not NODE_PASSWORD.exists():
+        write(NODE_PASSWORD, tokens.generate() + "\n")
+    return NODE_PASSWORD.read_text().strip()
+
+
+class NodePasswords:
+    """The servers' memory of node passwords: Secrets `<node>.node-password.rke2` in kube-system."""
+
+    def __init__(self, store: Store, catalogue: Catalogue) -> None:
+        resource = catalogue.find("", "v1", "secrets")
+        assert resource is not None
+        self.store, self.resource = store, resource
+
+    @staticmethod
+    def secret_name(node: str) -> str:
+        return f"{node}.node-password.rke2"
+
+    async def ensure(self, node: str, password: str) -> bool:
+        digest = base64.b64encode(hashlib.sha256(f"{node}:{password}".encode()).hexdigest().encode()).decode()
+        name = self.secret_name(node)
+        found = await self.store.find(self.resource, "kube-system", name)
+        if found is not None:
+            return bool((found.get("data") or {}).get("hash") == digest)
+        item: Obj = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": "kube-system"},
+            "type": "Opaque",
+            "immutable": True,
+            "data": {"hash": digest},
+        }
+        await self.store.create(self.resource, item)
+        return True
+
+    async def forget(self, node: str) -> None:
+        found = await self.store.find(self.resource, "kube-system", self.secret_name(node))
+        if found is not None:
+            await self.store.remove(self.resource, found)
+
+
+class Supervisor:
+    """The handler of 9345. It listens before the server is of use, as the real one does, and says 503 until then."""
+
+    def __init__(self, layout: Layout, server_password: str, agent_password: str, cluster: Obj) -> None:
+        self.layout = layout
+        self.server_password = server_password
+        self.agent_password = agent_password
+        self.cluster = cluster
+        self.etcd: Etcd | None = None
+        self.passwords: NodePasswords | None = None
+        self.server_addresses: Callable[[], Awaitable[list[str]]] | None = None
+
+    def _role(self, request: Request) -> str:
+        kind, _, value = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return ""
+        try:
+            user, _, password = base64.b64decode(value).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+        if user == tokens.SERVER_USER and password == self.server_password:
+            return "server"
+        if user == tokens.AGENT_USER and password in (self.agent_password, self.server_password):
+            return "node"
+        return ""
+
+    async def handle(self, request: Request) -> Response:
+        if request.path == "/cacerts":
+            return Response(200, (self.layout.tls / "server-ca.crt").read_bytes(), "text/plain")
+        if request.path == "/ping":
+            return text_response("pong")
+        role = self._role(request)
+        if not role:
+            return text_response("401 Unauthorized\n", 401)
+        match request.path:
+            case "/v1-rke2/readyz":
+                return text_response("ok") if self.passwords else text_response("runtime core not ready\n", 503)
+            case "/v1-rke2/config":
+                shown = {key: value for key, value in self.cluster.items() if role == "server" or key != "critical"}
+                return json_response(shown)
+            case "/v1-rke2/client-kubelet":
+                return await self._kubelet(request)
+            case "/v1-rke2/server-bootstrap" | "/db/info" if role != "server":
+                return text_response("403 Forbidden\n", 403)
+            case "/v1-rke2/server-bootstrap":
+                files = {name: path.read_text() for name, path in self.layout.bootstrap_files().items()}
+                return json_response(files)
+            case "/db/info":
+                if self.etcd is None or self.passwords is None:
+                    return text_response("runtime core not ready\n", 503)
+                return json_response({"members": await self.etcd.members()})
+        return text_response(f"the simulation of RKE2 refuses {request.path}\n", 404)
+
+    async def _kubelet(self, request: Request) -> Response:
+        """A node's client certificate, in exchange for its name and password."""
+        if self.passwords is None or self.server_addresses is None:
+            return text_response("runtime core not ready\n", 503)
+        node = request.headers.get("rke2-node-name", "")
+        password = request.headers.get("rke2-node-password", "")
+        if not node or not password:
+            return text_response("node name and password are required\n", 400)
+        try:
+            accepted = await self.passwords.ensure(node, password)
+        except ApiError as fault:
+            return text_response(f"{fault.message}\n", fault.code)
+        if not accepted:
+            log.error(f"node {node} ({request.remote}): {REJECTED}")
+            return text_response(f"{REJECTED}\n", 403)
+        with tempfile.TemporaryDirectory() as folder:
+            certificate, key = Path(folder) / "crt", Path(folder) / "key"
+            ca = (self.layout.tls / "client-ca.crt", self.layout.tls / "client-ca.key")
+            issue(ca, certificate, key, f"system:node:{node}", organization="system:nodes")
+            return json_response(
+                {
+                    "certificate": certificate.read_text(),
+                    "key": key.read_text(),
+                    "servers": await self.server_addresses(),
+                    "client_ca": ca[0].read_text(),
+                }
+            )
+
+
+class Registration:
+    """A node's view of 9345: checks the CA against the token and asks with it."""
+
+    def __init__(self, url: str, token: tokens.Token, role: str) -> None:
+        host, _, port = url.removeprefix("https://").rstrip("/").rpartition(":")
+        if not url.startswith("https://") or not host or not port.isdecimal():
+            raise Fatal(f"invalid server URL {url!r}: expected https://<host>:{PORT}")
+        self.url, self.host, self.port = url.rstrip("/"), host.strip("[]"), int(port)
+        user = token.user or (tokens.SERVER_USER if role == "server" else tokens.AGENT_USER)
+        self.token = token
+        self.authorization = "Basic " + base64.b64encode(f"{user}:{token.password}".encode()).decode()
+        self.ca = ""
+
+    async def connect(self) -> Client:
+        """Fetch the CA, hold it against the token, and trust nothing else from then on."""
+        first = Client(self.host, self.port, client_context(None))
+        try:
+            answer = await first.request("GET", "/cacerts", timeout=10)
+        finally:
+            first.close()
+        if answer.status != 200:
+            raise ConnectionError(f"{self.url}/cacerts: {answer.status}")
+        got = tokens.ca_hash(answer.body)
+        if self.token.ca_hash and self.token.ca_hash != got:
+            raise Fatal(
+                f"token CA hash does not match the Cluster CA certificate hash: {self.token.ca_hash} != {got}"
+            )
+        self.ca = answer.body.decode()
+        context = client_context(self.ca)
+        context.hostname_checks_common_name = False
+        return Client(self.host, self.port, context, authorization=self.authorization)
+
+    async def ask(self, path: str, headers: dict[str, str] | None = None) -> Any:
+        """One question. A wrong token ends the start; anything that may pass is raised as ConnectionError."""
+        client = await self.connect()
+        try:
+            answer: Answer = await client.request("GET", path, timeout=10, headers=headers or {})
+        except ssl.SSLCertVerificationError as fault:
+            raise Fatal(f"failed to validate connection to cluster at {self.url}: {fault.verify_message}") from fault
+        finally:
+            client.close()
+        if answer.status == 401:
+            raise Fatal(f"failed to get CA certs: {self.url}{path}: 401 Unauthorized (the token is not the cluster's)")
+        if answer.status == 403 and path == "/v1-rke2/server-bootstrap":
+            raise Fatal(f"failed to get CA certs: {self.url}{path}: 403 Forbidden (an agent token cannot join servers)")
+        if answer.status != 200:
+            raise ConnectionError(answer.body.decode(errors="replace").strip() or f"{path}: {answer.status}")
+        return json.loads(answer.body)
