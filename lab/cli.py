@@ -18,6 +18,7 @@ from rich.console import Console
 
 from lab import daemon
 from lab.admin import Admin, AdminError
+from lab.secrets import make_private_dir
 from lab.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -123,22 +124,15 @@ def up(
     settings = _settings()
     began = time.monotonic()
     with _told():
-        description = _start_cloud(settings, rke2_artifacts, site=not only_cloud)
+        _start_cloud(settings, rke2_artifacts, site=not only_cloud)
+        _create_secrets(settings)
         if not only_cloud:
-            _ansible(
-                settings,
-                "playbooks/operations/create_secrets.yml",
-                "-e",
-                f"op_create_secrets_path={description['secrets_path']}",
-                "-e",
-                "op_create_secrets_plain=true",
-            )
             out.rule("[bold]site.yml[/]", align="left")
-            _ansible(settings, "site.yml")
+            _build_site(settings)
         _print_summary(settings, time.monotonic() - began, site=not only_cloud)
 
 
-def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> dict[str, Any]:
+def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> None:
     from lab import mirror, preflight
     from lab.machines import images
 
@@ -148,6 +142,7 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> d
         for sentence in sentences:
             err.print(f"[red]lab:[/] {_escaped(sentence)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
+    make_private_dir(settings.state_dir)
     with _step(f"Host image {HOST_IMAGE}") as progress:
         images.ensure(settings, HOST_IMAGE, lambda text, share: progress(f"{text} ({share:.0%})"))
     with _step("RKE2 release") as progress:
@@ -159,7 +154,6 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> d
     if pid is None:
         with _step("Local cloud") as progress:
             daemon.start(settings, progress=progress)
-    return daemon.read_description(settings)
 
 
 def _current(settings: Settings, release: Any) -> bool:
@@ -176,20 +170,40 @@ def _current(settings: Settings, release: Any) -> bool:
     )
 
 
-def _ansible(settings: Settings, playbook: str, *arguments: str) -> None:
-    """Run a playbook on the lab's inventory; its output goes to the terminal as it comes."""
-    program = Path(sys.executable).with_name("ansible-playbook")
-    done = subprocess.run(
-        [program, playbook, "-i", "inventories/lab", *arguments],
-        cwd=REPOSITORY,
-        env=_environment(settings),
-        check=False,
-    )
+def _create_secrets(settings: Settings) -> None:
+    """The platform's secrets, by the same play as everywhere; into the lab's own folder, which root alone can read."""
+    path = daemon.read_description(settings)["secrets_path"]
+    with _step("Secrets"):
+        done = subprocess.run(
+            [
+                *_playbook("playbooks/operations/create_secrets.yml"),
+                f"--extra-vars=op_create_secrets_path={path}",
+                "--extra-vars=op_create_secrets_plain=true",
+            ],
+            cwd=REPOSITORY,
+            env=_environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        print(done.stdout, file=sys.stderr)
+        fail("The platform's secrets could not be made; the cause is above.")
+
+
+def _build_site(settings: Settings) -> None:
+    """Run the whole of site.yml; its output goes to the terminal as it comes."""
+    done = subprocess.run(_playbook("site.yml"), cwd=REPOSITORY, env=_environment(settings), check=False)
     if done.returncode != 0:
         fail(
-            f"{playbook} failed (exit code {done.returncode}); the cause is above. Run it again with: lab up, "
-            "look at hosts with: lab status"
+            f"site.yml failed (exit code {done.returncode}); the cause is above. Look at the hosts with: lab status; "
+            "run it again with: lab up"
         )
+
+
+def _playbook(name: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("ansible-playbook")), name, "-i", "inventories/lab"]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -129,10 +129,7 @@ def _take_official(url: str, cache: Path, folder: Path, progress: Progress) -> R
 
 
 def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
-    try:
-        from lab.rke2sim import package
-    except ImportError:
-        return Release(Source.SIMULATION, "No RKE2 release is served: the simulation is not built yet.")
+    from lab.rke2sim import package
 
     _clear(folder, keep=VERSIONS)
     for version in VERSIONS:

@@ -27,6 +27,7 @@ def write_private(path: Path, content: str | bytes) -> None:
 
 def make_private_dir(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.chmod(0o700)
     return path
 
 
