@@ -358,8 +358,8 @@ def _service_fault(unit: Unit, host: Host) -> str | None:
     if unit.live_command:
         result = host.run(unit.live_command)
         if not result.ok or unit.live_contains not in result.output:
-            said = result.output.strip()[-400:] or "nothing"
-            return f"`{' '.join(unit.live_command)}` does not show it in force, it says: {said}"
+            said = " ".join(result.output.split())[-200:] or "nothing"
+            return f"`{' '.join(unit.live_command)}` does not show it in force, it says {said!r}"
     return None
 
 

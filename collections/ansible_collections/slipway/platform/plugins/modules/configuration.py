@@ -169,7 +169,7 @@ class QuietModule(AnsibleModule):
 class RealHost:
     """The machine that the module runs on."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: Any) -> None:
         self.module = module
         self.records = STATE_FOLDER / str(module.params["name"])
         self.staging = tempfile.mkdtemp(prefix="staging-", dir=module.tmpdir)

@@ -1,0 +1,123 @@
+"""The port matrix: every opening names its peers, and a bad matrix is told in a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.slipway.platform.plugins.filter.firewall_openings import firewall_openings, openings_admit
+
+GROUPS = {
+    "all": ["lb", "s1", "s2", "a1"],
+    "load_balancer": ["lb"],
+    "servers": ["s1", "s2"],
+    "agents": ["a1"],
+    "ceph": [],
+}
+ADDRESSES = {"lb": "10.0.1.10", "s1": "10.0.1.21", "s2": "10.0.1.22", "a1": "10.0.1.41"}
+ADMINS = ["203.0.113.0/24", "2001:db8::/48"]
+
+
+def opening(**changes: Any) -> dict[str, Any]:
+    return {"name": "x", "to": ["servers"], "from": ["servers"], "protocol": "tcp", "ports": [6443]} | changes
+
+
+def resolve(*matrix: dict[str, Any], host: str = "s1") -> list[dict[str, Any]]:
+    return firewall_openings(matrix, host, GROUPS, ADDRESSES, ADMINS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "host", "sources", "world"),
+    [
+        ({}, "s1", ["10.0.1.22/32"], False),
+        ({}, "s2", ["10.0.1.21/32"], False),
+        (
+            {"from": ["servers", "agents", "load_balancer"]},
+            "s1",
+            ["10.0.1.10/32", "10.0.1.22/32", "10.0.1.41/32"],
+            False,
+        ),
+        ({"from": ["admins"]}, "s1", ["203.0.113.0/24", "2001:db8::/48"], False),
+        ({"from": ["admins", "agents"]}, "s1", ["10.0.1.41/32", "203.0.113.0/24", "2001:db8::/48"], False),
+        ({"from": ["world", "agents"]}, "s1", [], True),
+        ({"to": ["all"], "from": ["all"]}, "lb", ["10.0.1.21/32", "10.0.1.22/32", "10.0.1.41/32"], False),
+    ],
+)
+def test_sources(changes: dict[str, Any], host: str, sources: list[str], world: bool) -> None:
+    found = resolve(opening(**changes), host=host)
+    assert found == [{"name": "x", "protocol": "tcp", "ports": ["6443"], "world": world, "sources": sources}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "host"),
+    [
+        ({}, "lb"),
+        ({"from": ["ceph"]}, "s1"),
+        ({"to": ["agents"], "from": ["agents"]}, "a1"),
+        ({"to": ["ceph"], "from": ["world"]}, "s1"),
+    ],
+)
+def test_nobody_to_let_in_means_no_opening(changes: dict[str, Any], host: str) -> None:
+    assert resolve(opening(**changes), host=host) == []
+
+
+@pytest.mark.parametrize(
+    ("ports", "rendered"), [([80, 443], ["80", "443"]), (["2379-2381"], ["2379-2381"]), (22, ["22"]), (["022"], ["22"])]
+)
+def test_ports(ports: Any, rendered: list[str]) -> None:
+    assert resolve(opening(ports=ports))[0]["ports"] == rendered
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"ports": [0]}, "has the port 0; give numbers from 1 to 65535"),
+        ({"ports": [65536]}, "has the port 65536"),
+        ({"ports": ["9-1"]}, "has the port '9-1'"),
+        ({"ports": ["http"]}, "has the port 'http'"),
+        ({"ports": ["1-2-3"]}, "has the port '1-2-3'"),
+        ({"ports": []}, "names no port"),
+        ({"protocol": "icmp"}, "has the protocol 'icmp'; use tcp or udp"),
+        ({"to": ["server"]}, "names the group 'server', which the inventory does not have"),
+        ({"from": ["postgresql"]}, "names the group 'postgresql'"),
+        ({"from": []}, "has from: []; give a list of at least one group"),
+        ({"to": "servers"}, "has to: 'servers'; give a list"),
+        ({"port": 1}, r"needs exactly .*; look at \['port'\]"),
+    ],
+)
+def test_a_bad_matrix_is_told(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=sentence.replace("[]", r"\[\]")):
+        resolve(opening(**changes))
+
+
+def test_a_peer_without_an_address_is_told() -> None:
+    with pytest.raises(AnsibleFilterError, match="s2, which has no private address; set provision_private_ip"):
+        firewall_openings([opening()], "s1", GROUPS, {"s1": "10.0.1.21"}, ADMINS)
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "protocol", "admitted"),
+    [
+        ("203.0.113.9", 22, "tcp", True),
+        ("2001:db8::5", 22, "tcp", True),
+        ("203.0.114.9", 22, "tcp", False),
+        ("203.0.113.9", 2222, "tcp", False),
+        ("203.0.113.9", 22, "udp", False),
+        ("192.0.2.1", 443, "tcp", True),
+        ("10.0.1.22", 30005, "tcp", True),
+        ("10.0.1.22", 32768, "tcp", False),
+    ],
+)
+def test_who_gets_through(address: str, port: int, protocol: str, admitted: bool) -> None:
+    openings = resolve(
+        opening(name="ssh", **{"from": ["admins"]}, ports=[22]),
+        opening(name="web", **{"from": ["world"]}, ports=[80, 443]),
+        opening(name="range", ports=["30000-32767"]),
+    )
+    assert openings_admit(openings, address, protocol, port) is admitted
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(AnsibleFilterError, match="'somewhere' is not an IP address"):
+        openings_admit([], "somewhere", "tcp", 22)

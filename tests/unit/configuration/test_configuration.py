@@ -1,0 +1,380 @@
+"""Units of configuration: planned without a change, tested before, proved after, taken back when the proof fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils import configuration
+from ansible_collections.slipway.platform.plugins.module_utils.configuration import (
+    Change,
+    ConfigurationError,
+    File,
+    FileState,
+    Folder,
+    FolderState,
+    Probe,
+    Result,
+    ServiceState,
+    Unit,
+)
+
+RUNNING = ServiceState(known=True, active=True, enabled=True)
+
+
+class Killed(BaseException):
+    """The run dies: nothing after it happens."""
+
+
+@dataclass
+class FakeHost:
+    """Files in memory, a service that runs what the files say, and a log of all commands."""
+
+    files: dict[str, FileState] = field(default_factory=dict)
+    folders: dict[str, FolderState] = field(default_factory=dict)
+    records: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, bytes] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+    answers: dict[str, Result] = field(default_factory=dict)
+    faults: list[str | None] = field(default_factory=list)
+    die_at: str = ""
+
+    def read(self, path: str) -> FileState | None:
+        return self.files.get(path)
+
+    def read_folder(self, path: str) -> FolderState | None:
+        return self.folders.get(path)
+
+    def list_files(self, folder: str) -> list[str]:
+        return [path for path in self.files if path.rpartition("/")[0] == folder]
+
+    def write(self, path: str, state: FileState) -> None:
+        if self.die_at == path:
+            raise Killed
+        self.files[path] = state
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
+
+    def make_folder(self, folder: Folder) -> None:
+        self.folders[folder.path] = FolderState(folder.mode, folder.owner, folder.group)
+
+    def stage(self, path: str, content: bytes) -> str:
+        self.stages[path] = content
+        return self.staged(path)
+
+    def staged(self, path: str) -> str:
+        return f"/staging{path}"
+
+    def run(self, command: Sequence[str]) -> Result:
+        text = " ".join(command)
+        if self.die_at and self.die_at == text:
+            raise Killed
+        self.commands.append(text)
+        return next((answer for start, answer in self.answers.items() if text.startswith(start)), Result(0))
+
+    def probe(self, probe: Probe) -> str | None:
+        return self.faults.pop(0) if self.faults else None
+
+    def read_record(self, unit: str) -> str | None:
+        return self.records.get(unit)
+
+    def write_record(self, unit: str, text: str) -> None:
+        self.records[unit] = text
+
+    def remove_record(self, unit: str) -> None:
+        self.records.pop(unit, None)
+
+
+def state(content: str, mode: int = 0o644) -> FileState:
+    return FileState(content.encode(), mode, "root", "root")
+
+
+WEB = Unit(
+    name="web",
+    files=(File("/etc/web/web.conf", "new"), File("/etc/web/key.pem", "key", mode=0o600, sensitive=True)),
+    test=("web", "-t", "-c", "%s"),
+    service="web",
+    probes=(Probe("127.0.0.1", 443),),
+    probe_seconds=1.0,
+)
+
+
+def no_wait(seconds: float) -> None:
+    """Time passes at once."""
+
+
+def converge(unit: Unit, host: FakeHost, service: ServiceState = RUNNING) -> configuration.Plan:
+    planned = configuration.plan(unit, host, service)
+    configuration.test(planned, host)
+    if planned.changed:
+        configuration.apply(planned, host, no_wait)
+    return planned
+
+
+def test_a_fresh_host_gets_all_and_the_second_time_nothing() -> None:
+    host = FakeHost()
+    first = converge(WEB, host, ServiceState(known=True))
+    assert first.changed
+    assert first.reasons() == ["write /etc/web/web.conf", "write /etc/web/key.pem", "start web", "enable web"]
+    assert host.files == {"/etc/web/web.conf": state("new"), "/etc/web/key.pem": state("key", 0o600)}
+    assert host.commands[-3:] == [
+        "systemctl enable --quiet web",
+        "systemctl start web",
+        "systemctl is-active --quiet web",
+    ]
+    assert host.records == {}
+    second = configuration.plan(WEB, host, RUNNING)
+    assert not second.changed
+    assert second.reasons() == []
+
+
+def test_planning_changes_nothing() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("old")})
+    configuration.plan(WEB, host, RUNNING)
+    assert host.files == {"/etc/web/web.conf": state("old")}
+    assert host.commands == []
+
+
+def test_a_running_service_is_reloaded_never_restarted() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("old")})
+    converge(WEB, host)
+    assert "systemctl reload web" in host.commands
+    assert not any("restart" in command for command in host.commands)
+
+
+def test_the_staged_unit_is_tested_as_a_whole_before_the_swap() -> None:
+    host = FakeHost(
+        files={"/etc/web/web.conf": state("old"), "/etc/web/key.pem": state("key", 0o600)},
+        answers={"web -t": Result(1, "unknown directive")},
+    )
+    with pytest.raises(ConfigurationError, match=r"refused by `web`, the old one stays in force.*unknown directive"):
+        converge(WEB, host)
+    assert host.commands == ["web -t -c /staging/etc/web/web.conf"]
+    assert host.stages == {"/etc/web/web.conf": b"new", "/etc/web/key.pem": b"key"}, (
+        "unchanged files belong to the test"
+    )
+    assert host.files["/etc/web/web.conf"] == state("old")
+
+
+@pytest.mark.parametrize(("missing_ok", "fails"), [(False, True), (True, False)])
+def test_check_mode_forgives_a_program_that_is_not_installed_yet(missing_ok: bool, fails: bool) -> None:
+    host = FakeHost(answers={"web -t": Result(None, "there is no program web here")})
+    planned = configuration.plan(WEB, host, ServiceState())
+    if fails:
+        with pytest.raises(ConfigurationError, match="no program web"):
+            configuration.test(planned, host, missing_program_ok=missing_ok)
+    else:
+        configuration.test(planned, host, missing_program_ok=missing_ok)
+
+
+def test_a_single_file_is_validated_by_its_staged_path_when_it_changed() -> None:
+    unit = Unit("ssh", files=(File("/etc/ssh/a.conf", "a", validate=("sshd", "-t", "-f", "%s")), File("/b", "b")))
+    host = FakeHost(files={"/b": state("other")})
+    configuration.test(configuration.plan(unit, host, ServiceState()), host)
+    assert host.commands == ["sshd -t -f /staging/etc/ssh/a.conf"]
+    host = FakeHost(files={"/etc/ssh/a.conf": state("a"), "/b": state("other")})
+    configuration.test(configuration.plan(unit, host, ServiceState()), host)
+    assert host.commands == []
+
+
+def test_a_failed_proof_brings_the_former_files_back_and_makes_them_live() -> None:
+    host = FakeHost(
+        files={"/etc/web/web.conf": state("old")},
+        faults=["127.0.0.1 port 443 does not answer"] * 9,
+        answers={"journalctl": Result(0, "bind failed")},
+    )
+    with pytest.raises(ConfigurationError) as error:
+        converge(WEB, host)
+    assert str(error.value) == (
+        "web: 127.0.0.1 port 443 does not answer. The former configuration is in force again.\n"
+        "Last lines of web:\nbind failed"
+    )
+    assert host.files == {"/etc/web/web.conf": state("old")}
+    assert host.commands.count("systemctl reload web") == 1
+    assert host.commands[-1] == "systemctl reload-or-restart web"
+    assert host.records == {}
+
+
+def test_a_port_may_take_its_time() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("old")}, faults=["not yet", "not yet", None])
+    converge(WEB, host)
+    assert host.files["/etc/web/web.conf"] == state("new")
+
+
+def test_a_first_installation_that_fails_is_silenced() -> None:
+    host = FakeHost(faults=["no answer"] * 9)
+    with pytest.raises(ConfigurationError):
+        converge(WEB, host, ServiceState(known=True))
+    assert host.files == {}
+    assert "systemctl stop web" in host.commands
+
+
+def test_a_rollback_that_fails_says_so() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("old")}, answers={"systemctl reload": Result(1, "dead")})
+    with pytest.raises(ConfigurationError, match=r"`systemctl reload web` failed: dead\. Taking it back failed too"):
+        converge(WEB, host)
+
+
+@pytest.mark.parametrize("death", ["/etc/web/web.conf", "/etc/web/key.pem", "systemctl reload web"])
+def test_a_run_that_died_is_finished_by_the_next(death: str) -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("old")}, die_at=death)
+    with pytest.raises(Killed):
+        converge(WEB, host)
+    host.die_at = ""
+    host.commands.clear()
+    second = converge(WEB, host)
+    assert second.resume
+    assert "systemctl reload web" in host.commands
+    assert host.files["/etc/web/web.conf"] == state("new")
+    assert not configuration.plan(WEB, host, RUNNING).changed
+
+
+def test_a_run_that_died_is_taken_back_to_before_it_began() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("old")}, die_at="systemctl reload web")
+    with pytest.raises(Killed):
+        converge(WEB, host)
+    host.die_at = ""
+    host.faults = ["no answer"] * 9
+    with pytest.raises(ConfigurationError):
+        converge(WEB, host)
+    assert host.files == {"/etc/web/web.conf": state("old")}
+
+
+def test_a_record_cut_short_is_no_obstacle() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("old")}, records={"web": '{"files": {"/etc'})
+    converge(WEB, host)
+    assert host.records == {}
+
+
+def test_what_is_on_disk_but_not_live_is_made_live() -> None:
+    unit = Unit(
+        "rules", files=(File("/rules", "r"),), live_command=("nft", "list"), live_contains="version 2", service="fw"
+    )
+    host = FakeHost(files={"/rules": state("r")}, answers={"nft list": Result(0, "version 1")})
+    planned = configuration.plan(unit, host, RUNNING)
+    assert planned.not_live
+    host.answers["nft list"] = Result(0, "version 2")
+    configuration.apply(planned, host, no_wait)
+    assert "systemctl reload fw" in host.commands
+    assert not configuration.plan(unit, host, RUNNING).changed
+
+
+def test_strays_of_an_exclusive_folder_go_and_come_back_with_a_rollback() -> None:
+    unit = Unit(
+        "trust",
+        files=(File("/ca/a.crt", "a"),),
+        folders=(Folder("/ca", exclusive=True),),
+        commands=(("update-ca-certificates", "--fresh"),),
+    )
+    host = FakeHost(files={"/ca/old.crt": state("old")}, folders={"/ca": FolderState(0o755, "root", "root")})
+    converge(unit, host)
+    assert set(host.files) == {"/ca/a.crt"}
+    host = FakeHost(files={"/ca/old.crt": state("old")}, answers={"update-ca": Result(1, "bad")})
+    with pytest.raises(ConfigurationError):
+        converge(unit, host)
+    assert host.files == {"/ca/old.crt": state("old")}
+
+
+def test_systemd_reads_its_files_anew_before_the_service_is_told() -> None:
+    unit = Unit("fw", files=(File("/etc/systemd/system/fw.service", "x"),), service="fw", on_change="restart")
+    host = FakeHost()
+    converge(unit, host)
+    assert host.commands[:2] == ["systemctl daemon-reload", "systemctl restart fw"]
+
+
+def test_an_absent_file_is_removed_and_that_is_a_change() -> None:
+    unit = Unit("web", files=(File("/a", None),))
+    host = FakeHost(files={"/a": state("x")})
+    assert converge(unit, host).reasons() == ["remove /a"]
+    assert host.files == {}
+    assert not configuration.plan(unit, host, ServiceState()).changed
+
+
+def test_owner_mode_and_links_count_as_differences() -> None:
+    wanted = File("/a", "x", mode=0o600)
+    assert not configuration.differs(wanted, state("x", 0o600))
+    assert configuration.differs(wanted, state("x", 0o644))
+    assert configuration.differs(wanted, replace(state("x", 0o600), owner="anna"))
+    assert configuration.differs(wanted, replace(state("x", 0o600), link="/b"))
+
+
+def test_commands_that_must_not_be_repeated_are_left_out_of_the_rollback() -> None:
+    unit = Unit("acme", files=(File("/ini", "new"),), commands=(("certbot",),), commands_on_rollback=False)
+    host = FakeHost(files={"/ini": state("old")}, answers={"certbot": Result(1, "refused")})
+    with pytest.raises(ConfigurationError, match="certbot"):
+        converge(unit, host)
+    assert host.commands == ["certbot"]
+    assert host.files == {"/ini": state("old")}
+
+
+def test_the_diff_hides_what_is_sensitive_and_shows_modes() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("new", 0o600), "/etc/web/key.pem": state("secret", 0o600)})
+    shown = configuration.diff(configuration.plan(WEB, host, RUNNING))
+    assert (shown[0]["before"], shown[0]["after"]) == ("root:root 0600\n", "root:root 0644\n")
+    assert "secret" not in str(shown)
+    removal = configuration.Plan(WEB, changes=(Change("/x", state("gone"), None),))
+    assert configuration.diff(removal)[0]["after"] == ""
+
+
+SHOWN = "LoadState=loaded\nActiveState={}\nUnitFileState={}\n"
+
+
+def test_services_are_read_in_one_go() -> None:
+    output = "\n".join(
+        [SHOWN.format("active", "enabled"), SHOWN.format("inactive", "disabled"), SHOWN.format("active", "static")]
+    )
+    assert configuration.parse_services(["a", "b", "c"], output) == {
+        "a": RUNNING,
+        "b": ServiceState(known=True),
+        "c": RUNNING,
+    }
+    absent = configuration.parse_services(["d"], "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n")
+    assert absent == {"d": ServiceState()}
+    with pytest.raises(ConfigurationError, match="told of 0 services, 1 were asked"):
+        configuration.parse_services(["a"], "")
+
+
+@pytest.mark.parametrize("path", ["/etc/a", "etc/a"])
+def test_staging_mirrors_the_host(path: str) -> None:
+    assert configuration.staged_path("/tmp/s", path) == "/tmp/s/etc/a"
+
+
+def test_the_real_host_keeps_modes_links_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.slipway.platform.plugins.modules import configuration as module
+
+    monkeypatch.setattr(module, "STATE_FOLDER", tmp_path / "state")
+    (tmp_path / "work").mkdir()
+
+    class Stand:
+        tmpdir = str(tmp_path / "work")
+
+        def __init__(self) -> None:
+            self.params = {"name": "test"}
+
+        def atomic_move(self, source: str, target: str, unsafe_writes: bool) -> None:
+            Path(source).replace(target)
+
+    host = module.RealHost(Stand())
+    user, group = module._user(os.getuid()), module._group(os.getgid())
+    target = tmp_path / "new" / "a.conf"
+    host.write(str(target), FileState(b"x", 0o640, user, group))
+    assert host.read(str(target)) == FileState(b"x", 0o640, user, group)
+    link = tmp_path / "link"
+    link.symlink_to("/nowhere")
+    before = host.read(str(link))
+    assert before is not None and before.link == "/nowhere"
+    host.write(str(link), FileState(b"plain", 0o644, user, group))
+    assert not link.is_symlink()
+    host.write(str(link), before)
+    assert link.is_symlink()
+    host.write_record("web", "{}")
+    assert host.read_record("web") == "{}"
+    assert (tmp_path / "state/test").stat().st_mode & 0o777 == 0o700
+    host.remove_record("web")
+    assert host.read_record("web") is None
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        host.read(str(tmp_path))

@@ -1,0 +1,43 @@
+"""What is read from the output of dpkg, ip and the SSH session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.slipway.platform.plugins.modules.host_info import (
+    carrying,
+    content_of,
+    installed_versions,
+    session,
+)
+
+
+def test_only_installed_packages_have_a_version() -> None:
+    output = "installed nginx 1.26.3-3\nconfig-files chrony 4.6\nnot-installed curl \ninstalled other 1\n"
+    assert installed_versions(["nginx", "chrony", "curl", "lego"], output) == {
+        "nginx": "1.26.3-3",
+        "chrony": None,
+        "curl": None,
+        "lego": None,
+    }
+
+
+def test_the_session_tells_client_and_port() -> None:
+    told = session({"SSH_CONNECTION": "198.19.255.1 50000 198.18.0.5 22"}, "anna")
+    assert told == {"user": "anna", "address": "198.19.255.1", "port": 22}
+    assert session({"SSH_CONNECTION": "::ffff:203.0.113.7 1 ::1 2222"}, "anna")["address"] == "203.0.113.7"
+    assert session({"SSH_CONNECTION": "fe80::1%eth0 1 fe80::2%eth0 22"}, "anna")["address"] == "fe80::1"
+    assert session({}, "root") == {"user": "root", "address": None, "port": None}
+
+
+def test_the_interface_with_the_address_is_found() -> None:
+    output = '[{"ifname": "eth0", "mtu": 1500, "addr_info": [{"local": "10.0.0.1"}]}, {"ifname": "lo", "mtu": 65536}]'
+    assert carrying("10.0.0.1", output) == {"name": "eth0", "mtu": 1500}
+    assert carrying("10.0.0.2", output) is None
+    assert carrying("10.0.0.2", "") is None
+
+
+def test_a_missing_file_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    assert content_of(str(tmp_path / "a")) == "x"
+    assert content_of(str(tmp_path / "b")) is None
