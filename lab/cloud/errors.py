@@ -189,9 +189,6 @@ class ServerNotStopped(ApiError):
         super().__init__("server must be stopped: power it off first")
 
 
-class ServerNotRunning(ApiError):
-    code = "server_error"
-
 
 class ServerAlreadyAttached(ApiError):
     code = "server_already_attached"

@@ -34,6 +34,7 @@ def routes() -> list[Route]:
         found += [route(f"/{plural}/actions", listed), route(f"/{plural}/actions/{{id}}", one)]
         if kind is None:
             found += [route(f"/{plural}/{{id}}/actions", lambda call: _listing(call, []))]
+            found += [route(f"/{plural}/{{id}}/actions/{{action_id}}", _none)]
         else:
 
             def of_one(call: Call, kind: type[Object] = kind) -> Reply:
@@ -68,6 +69,10 @@ def by_ids(call: Call) -> Reply:
 
 def one(call: Call) -> Reply:
     return _single(call.find(Action))
+
+
+def _none(call: Call) -> Reply:
+    raise NotFound.of("action", call.request.path_params["action_id"])
 
 
 def _single(action: Action) -> Reply:
