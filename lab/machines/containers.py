@@ -212,8 +212,8 @@ def records(lab: str) -> dict[int, Record]:
 
 
 def enter(pid: int, script: str) -> str:
-    """Run shell as root inside the host's mounts (not its network, not its processes)."""
-    return run(["nsenter", f"--target={pid}", "--mount", "--", "/bin/sh", "-s"], stdin=script)
+    """Run shell as root inside the host's mounts and processes (its /proc belongs to those)."""
+    return run(["nsenter", f"--target={pid}", "--mount", "--pid", "--", "/bin/sh", "-s"], stdin=script)
 
 
 def namespace_of(pid: int) -> tuple[int, int]:
@@ -242,5 +242,7 @@ def read_console(path: Path, limit: int = 64 * 1024) -> str:
     lines = []
     for row in raw.splitlines():
         parts = row.split(" ", 3)
-        lines.append(parts[3] if len(parts) == 4 and parts[1] in ("stdout", "stderr") else row)
+        text = parts[3] if len(parts) == 4 and parts[1] in ("stdout", "stderr") else row
+        if text.strip():
+            lines.append(text.rstrip())
     return "\n".join(lines)[-limit:]

@@ -82,6 +82,8 @@ MASKED_UNITS = (
     "xfs_scrub_all.timer",
     "fstrim.timer",
     # These reach the one kernel all hosts share.
+    "modprobe@.service",
+    "dev-hugepages.mount",
     "proc-sys-fs-binfmt_misc.automount",
     "systemd-binfmt.service",
     "sys-kernel-debug.mount",
@@ -139,6 +141,20 @@ ssh_genkeytypes: [ed25519, ecdsa]
 apt: {preserve_sources_list: true}
 growpart: {mode: "off"}
 resize_rootfs: false
+# Debian's lists without what no Debian server needs (snap, byobu, lxd …) and without printing the host keys on the
+# console, which costs as much as the rest together.
+cloud_config_modules: [ssh-import-id, keyboard, locale, set-passwords, apt-configure, ntp, timezone, runcmd]
+cloud_final_modules:
+  - package-update-upgrade-install
+  - write-files-deferred
+  - scripts-vendor
+  - scripts-per-once
+  - scripts-per-boot
+  - scripts-per-instance
+  - scripts-user
+  - phone-home
+  - final-message
+  - power-state-change
 """,
     "usr/lib/python3/dist-packages/slipway_datasource/__init__.py": "",
     "usr/lib/python3/dist-packages/slipway_datasource/DataSourceHetznerLab.py": _SHIM,
@@ -180,7 +196,11 @@ rm -rf "$1"/var/lib/cloud "$1"/var/log/journal/* "$1"/etc/resolv.conf
 sed -i 's/^#PermitRootLogin .*/PermitRootLogin yes/' "$1"/etc/ssh/sshd_config
 # cloud-init makes the host keys; on Debian 13 this unit would make all types once more.
 rm -f "$1"/etc/systemd/system/multi-user.target.wants/sshd-keygen.service
-chroot "$1" systemctl disable systemd-networkd.service systemd-networkd.socket 2>/dev/null || true
+# Caches and users are up to date: the first start need not check.
+chroot "$1" ldconfig
+chroot "$1" journalctl --update-catalog
+rm -f "$1"/etc/systemd/system/multi-user.target.wants/systemd-networkd.service
+touch -r "$1"/usr "$1"/etc/.updated "$1"/var/.updated
 """
 
 
@@ -266,7 +286,18 @@ def ensure(settings: Settings, image: str, progress: Progress | None = None) -> 
     with _locked(target):
         if not target.is_dir():
             _build(image, target, progress or (lambda text, share: None))
+            _prune(settings, image, target)
     return target
+
+
+def _prune(settings: Settings, image: str, target: Path) -> None:
+    """Remove images of older recipes that no server stands on."""
+    used = {link.resolve() for link in settings.state_root.glob("*/machines/servers/*/image")}
+    mounts = Path("/proc/self/mountinfo").read_text()
+    for old in target.parent.glob(f"{image}-*"):
+        if old.is_dir() and not old.suffix and old != target and old not in used and f"={old}," not in mounts:
+            shutil.rmtree(old)
+            old.with_suffix(".lock").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -355,8 +386,10 @@ def _run_with_progress(argv: list[str], image: str, work: Path, progress: Progre
                 if words in line:
                     progress(f"{image}: {text}", share)
     if process.returncode:
+        kept = work.with_suffix(".log")
+        kept.write_text("\n".join(log) + "\n")
         reasons = [line for line in log if line.startswith("E:") or "error" in line.lower()] or log[-1:]
-        raise MachineError(f"building image {image} failed: {'; '.join(reasons[-3:])}")
+        raise MachineError(f"building image {image} failed, see {kept}: {'; '.join(reasons[:3])}")
 
 
 def _write_files(overlay: Path) -> None:

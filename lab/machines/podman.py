@@ -304,7 +304,8 @@ class PodmanMachines:
         with self._locked(server_id) as host:
             disk = self._disk(server_id)
             if host.init:
-                run(["nsenter", f"--target={host.init.pid}", "--mount", "--", "chpasswd"], stdin=f"root:{password}\n")
+                inside = ["nsenter", f"--target={host.init.pid}", "--mount", "--pid", "--"]
+                run([*inside, "chpasswd"], stdin=f"root:{password}\n")
             else:
                 disk.open()
                 set_password(disk.root, password)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.machines.base import MachineError, VolumeSpec
-from lab.machines.commands import run
+from lab.machines.commands import CommandError, run
 
 LINKS = "/dev/disk/by-id"
 FORMATS = {"ext4": ["mkfs.ext4", "-q", "-F", "-E", "nodiscard"], "xfs": ["mkfs.xfs", "-q", "-f", "-K"]}
+_BLKID_NOTHING_FOUND = 2
 _LOCK = Path("/run/lock/slipway-loop")
 
 
@@ -137,7 +138,12 @@ class Volumes:
 
     def filesystem(self, volume_id: int) -> str:
         """What is on it, as mount(8) names it; empty when nothing is."""
-        return run(["lsblk", "--noheadings", "--nodeps", "--output", "FSTYPE", self._loop(volume_id)]).strip()
+        try:
+            return run(["blkid", "--output", "value", "--match-tag", "TYPE", str(self._existing(volume_id))]).strip()
+        except CommandError as error:
+            if error.returncode == _BLKID_NOTHING_FOUND:
+                return ""
+            raise
 
     def _existing(self, volume_id: int) -> Path:
         target = self.path(volume_id)
