@@ -1,5 +1,6 @@
 """Entry of bin/rke2, a zip file: stage the runtime in the data directory as RKE2 does, then run the command."""
 
+import importlib
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ def chosen_data_dir(arguments: list[str]) -> Path:
             return Path(word.partition("=")[2])
         if word in ("--data-dir", "-d") and place + 1 < len(arguments):
             return Path(arguments[place + 1])
-    for config in (Path("/etc/rancher/rke2/config.yaml"), *sorted(Path("/etc/rancher/rke2/config.yaml.d").glob("*.y*ml"))):
+    main = Path("/etc/rancher/rke2/config.yaml")
+    for config in (main, *sorted(Path(f"{main}.d").glob("*.y*ml"))):
         if config.exists():
             for line in config.read_text().splitlines():
                 if line.startswith("data-dir:"):
@@ -72,10 +74,8 @@ def main() -> int:
     else:
         sys.path.insert(0, str(ARCHIVE / "lib"))
     os.environ["PATH"] = f"{data / 'bin'}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
-    from rke2sim.cli import main as command
-    from rke2sim.layout import Release
-
-    return command(Release.load(text))
+    command = importlib.import_module("rke2sim.cli")
+    return int(command.main(text))
 
 
 if __name__ == "__main__":

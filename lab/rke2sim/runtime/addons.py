@@ -20,7 +20,8 @@ from .resources import Obj
 from .store import ApiError
 
 SCAN_SECONDS = 3
-APPLIED = "objectset.rio.cattle.io/applied"
+MALFORMED = (ValueError, KeyError, AttributeError, TypeError)
+"""What a manifest that is no Kubernetes object runs into."""
 OWNER = "objectset.rio.cattle.io/owner-name"
 
 PACKAGED = (
@@ -122,7 +123,7 @@ class Addons:
                 continue
             try:
                 await self._apply(path)
-            except (ApiError, yaml.YAMLError, patch.PatchError, ValueError, KeyError, AttributeError, TypeError) as fault:
+            except (ApiError, yaml.YAMLError, patch.PatchError, *MALFORMED) as fault:
                 log.error(f"Failed to process config: failed to process {path}: {fault}")
             self._seen[path] = mark
         for path in set(self._seen) - paths:
@@ -156,7 +157,7 @@ class Addons:
                 except ApiError as fault:
                     if fault.code != 404:
                         raise
-        new = {
+        new: Obj = {
             "metadata": {"name": name, "annotations": {"slipway.dev/objects": json.dumps(applied)}},
             "spec": {"source": str(path), "checksum": checksum},
         }

@@ -77,9 +77,7 @@ async def run(config: Config, release: Release) -> None:
 
     api = ApiClient(*paths, hosts)
     remember(hosts)
-    kubelet = Kubelet(
-        config, layout, release, name, node_addresses(config), api, cluster=identity["cluster"]
-    )
+    kubelet = Kubelet(config, layout, release, name, node_addresses(config), api, cluster=identity["cluster"])
     kubelet.server_addresses_changed = remember
     while True:
         try:

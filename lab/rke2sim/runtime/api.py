@@ -137,7 +137,8 @@ class Api:
     async def _route(self, request: Request, user: str) -> Response:
         parts = [part for part in request.path.split("/") if part]
         if not parts:
-            return json_response({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
+            paths = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]
+            return json_response({"paths": paths})
         match parts[0]:
             case "livez" | "readyz" | "healthz":
                 return await self._health(parts[0], "verbose" in request.query)
@@ -165,7 +166,8 @@ class Api:
         if good and not verbose:
             return text_response("ok")
         lines = [f"[{'+' if ok else '-'}]{check} {'ok' if ok else 'failed'}" for check, ok in checks.items()]
-        return text_response("\n".join([*lines, f"{name} check {'passed' if good else 'failed'}\n"]), 200 if good else 500)
+        lines.append(f"{name} check {'passed' if good else 'failed'}\n")
+        return text_response("\n".join(lines), 200 if good else 500)
 
     # Discovery
 
@@ -423,7 +425,8 @@ class Api:
         if not isinstance(item, dict):
             raise bad_request("the object provided is unrecognized: it is no map")
         if item.get("kind") not in (None, resource.kind):
-            raise bad_request(f"{item.get('kind')} in version {item.get('apiVersion')!r} cannot be handled as a {resource.kind}")
+            seen = f"{item.get('kind')} in version {item.get('apiVersion')!r}"
+            raise bad_request(f"{seen} cannot be handled as a {resource.kind}")
         item = copy.deepcopy(item)
         metadata = item.setdefault("metadata", {})
         if not metadata.get("name"):
@@ -439,7 +442,7 @@ class Api:
             )  # fmt: skip
         if resource.namespaced:
             if metadata.setdefault("namespace", namespace) != namespace:
-                raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+                raise bad_request("the namespace of the object does not match the namespace sent on the request")
             await self._usable_namespace(namespace)
         else:
             metadata.pop("namespace", None)
@@ -466,7 +469,8 @@ class Api:
         if found is None:
             raise not_found(resource, name)
         if found["metadata"].get("deletionTimestamp"):
-            raise ApiError(403, "Forbidden", f"unable to create new content in namespace {name} because it is being terminated")
+            ending = f"unable to create new content in namespace {name} because it is being terminated"
+            raise ApiError(403, "Forbidden", ending)
 
     async def update(self, target: Target, item: Obj, *, dry: bool = False) -> Obj:
         resource = target.resource
@@ -488,7 +492,7 @@ class Api:
         return await self._save(resource, current, item, target.sub, dry=dry)
 
     async def _save(self, resource: Resource, current: Obj, wanted: Obj, sub: str, *, dry: bool = False) -> Obj:
-        """Write `wanted` over `current`, keeping what a client may not change; nothing is written if nothing changes."""
+        """Write `wanted` over `current`, keeping what a client may not change; no write if nothing changes."""
         new = copy.deepcopy(wanted)
         old = current["metadata"]
         if sub == "status":
@@ -568,9 +572,8 @@ class Api:
         wanted = self._body(request)
         wanted.setdefault("metadata", {}).pop("managedFields", None)
         configuration = {key: value for key, value in wanted.items() if key not in ("apiVersion", "kind")}
-        configuration["metadata"] = {
-            key: value for key, value in wanted["metadata"].items() if key not in ("name", "namespace", "uid", "resourceVersion")
-        }
+        identity = ("name", "namespace", "uid", "resourceVersion")
+        configuration["metadata"] = {k: v for k, v in wanted["metadata"].items() if k not in identity}
         entry = {
             "manager": manager,
             "operation": "Apply",
@@ -638,7 +641,8 @@ class Api:
                     return await self._delete_namespace(resource, item)
                 if finalizers:
                     if not metadata.get("deletionTimestamp"):
-                        item = {**item, "metadata": {**metadata, "deletionTimestamp": now(), "deletionGracePeriodSeconds": 0}}
+                        ending = {"deletionTimestamp": now(), "deletionGracePeriodSeconds": 0}
+                        item = {**item, "metadata": {**metadata, **ending}}
                         item = await self.store.replace(resource, item, metadata["resourceVersion"])
                     return self._shown(resource, item)
                 await self.store.remove(resource, item)
@@ -649,7 +653,7 @@ class Api:
         raise conflict(resource, name)
 
     async def _orphan(self, uid: str) -> None:
-        for item in [item for item in self.store.objects.values() if _owned_by(item, uid)]:
+        for item in [item for item in self.store.objects.values() if owned_by(item, uid)]:
             resource = self.catalogue.by_kind(item["apiVersion"], item["kind"])
             if resource is not None:
                 owners = [owner for owner in item["metadata"]["ownerReferences"] if owner.get("uid") != uid]
@@ -711,7 +715,11 @@ class Api:
             spec = budget.get("spec", {})
             if not selectors.match_object(spec.get("selector"), labels):
                 continue
-            covered = [p for p in pods if selectors.match_object(spec.get("selector"), p["metadata"].get("labels") or {})]
+            covered = [
+                other
+                for other in pods
+                if selectors.match_object(spec.get("selector"), other["metadata"].get("labels") or {})
+            ]
             healthy = sum(1 for p in covered if tables.condition(p, "Ready") == "True")
             if tables.condition(pod, "Ready") == "True" and allowed_disruptions(spec, len(covered), healthy) < 1:
                 raise ApiError(
@@ -754,12 +762,14 @@ def _described(item: Obj) -> Obj:
 
 
 def _intent(item: Obj) -> Obj:
-    return {key: value for key, value in item.items() if key not in ("metadata", "status", "apiVersion", "kind")} if (
-        "spec" in item
-    ) else {}
+    return (
+        {key: value for key, value in item.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+        if ("spec" in item)
+        else {}
+    )
 
 
-def _owned_by(item: Obj, uid: str) -> bool:
+def owned_by(item: Obj, uid: str) -> bool:
     return any(owner.get("uid") == uid for owner in item["metadata"].get("ownerReferences") or [])
 
 
@@ -791,13 +801,16 @@ def allowed_disruptions(spec: Obj, total: int, healthy: int) -> int:
     return max(0, healthy - wanted)
 
 
+SCALE_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+
+
 def scale_of(item: Obj) -> Obj:
     metadata = item["metadata"]
     labels = (item.get("spec", {}).get("selector") or {}).get("matchLabels") or {}
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
-        "metadata": {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp") if k in metadata},
+        "metadata": {key: metadata[key] for key in SCALE_METADATA if key in metadata},
         "spec": {"replicas": item.get("spec", {}).get("replicas", 1)},
         "status": {
             "replicas": item.get("status", {}).get("replicas", 0),

@@ -23,9 +23,7 @@ class Audit:
         """Only with a policy file or the CIS profile, as upstream."""
         if not config.text("audit-policy-file") and config.text("profile") != "cis":
             return None
-        path = config.component_arg(
-            "kube-apiserver-arg", "audit-log-path", str(layout.server / "logs" / "audit.log")
-        )
+        path = config.component_arg("kube-apiserver-arg", "audit-log-path", str(layout.server / "logs" / "audit.log"))
         return cls(Path(path))
 
     def __call__(self, request: Request, user: str, status: int) -> None:

@@ -98,9 +98,9 @@ def dispatch(arguments: list[str], release: Release) -> int:
     return 0
 
 
-def main(release: Release) -> int:
+def main(release: str) -> int:
     try:
-        return dispatch(sys.argv[1:], release)
+        return dispatch(sys.argv[1:], Release.load(release))
     except Fatal as fault:
         log.fatal(f"Error: {fault}")
         return 1

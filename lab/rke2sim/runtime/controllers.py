@@ -1,4 +1,4 @@
-"""What one leader among the servers does: judge nodes, keep pods, sweep up. Decisions are small and plain on purpose."""
+"""What one leader among the servers does: judge nodes, keep pods, sweep up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import secrets
 from typing import Any
 
 from . import log, selectors
-from .api import Api, allowed_disruptions, now
+from .api import Api, allowed_disruptions, now, owned_by
 from .config import Config
 from .etcd import EtcdError
 from .kubelet import running_status
@@ -129,8 +129,7 @@ class Controllers:
     async def _collect(self, uid: str) -> None:
         """Delete what is owned by something that is gone."""
         for item in list(self.store.objects.values()):
-            owners = item["metadata"].get("ownerReferences") or []
-            if any(owner.get("uid") == uid for owner in owners):
+            if owned_by(item, uid):
                 await self._delete(item)
 
     async def _delete(self, item: Obj) -> None:
@@ -253,9 +252,8 @@ class Controllers:
         )
         if not addresses:
             return
-        subsets = [
-            {"addresses": [{"ip": ip} for ip in addresses], "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}]}
-        ]
+        port = {"name": "https", "port": 6443, "protocol": "TCP"}
+        subsets = [{"addresses": [{"ip": ip} for ip in addresses], "ports": [port]}]
         found = await self.store.find(resource, "default", "kubernetes")
         if found is None:
             await self.api.create(resource, "default", {"metadata": {"name": "kubernetes"}, "subsets": subsets})
@@ -263,7 +261,7 @@ class Controllers:
             await self.store.replace(resource, {**found, "subsets": subsets}, found["metadata"]["resourceVersion"])
 
     async def _pod_conditions(self) -> None:
-        """Pods follow their node: not ready on a silent one, gone with a deleted one, and gone when evicted by taint."""
+        """Pods follow their node: not ready on a silent one, gone with a deleted one."""
         nodes = {node["metadata"]["name"]: node for node in self._nodes()}
         resource = self._resource("", "pods")
         for pod in self._pods():
@@ -287,7 +285,7 @@ class Controllers:
 
     def _owned(self, owner: Obj, pods: list[Obj]) -> list[Obj]:
         uid = owner["metadata"]["uid"]
-        return [pod for pod in pods if any(ref.get("uid") == uid for ref in pod["metadata"].get("ownerReferences") or [])]
+        return [pod for pod in pods if owned_by(pod, uid)]
 
     async def _new_pod(self, owner: Obj, template: Obj, name: str, node: str = "", extra: Obj | None = None) -> None:
         namespace = owner["metadata"]["namespace"]
@@ -367,7 +365,8 @@ class Controllers:
             for pod in pods[wanted:]:
                 await self._delete(pod)
             for _ in range(wanted - len(pods)):
-                await self._new_pod(item, item["spec"]["template"], f"{item['metadata']['name']}-{secrets.token_hex(3)[:5]}")
+                name = f"{item['metadata']['name']}-{secrets.token_hex(3)[:5]}"
+                await self._new_pod(item, item["spec"]["template"], name)
             await self._replica_status(resource, item, pods[:wanted])
 
     async def _replica_status(self, resource: Resource, item: Obj, pods: list[Obj]) -> None:
@@ -388,7 +387,8 @@ class Controllers:
         for item in self.store.cached(resource):
             name, wanted = item["metadata"]["name"], item["spec"].get("replicas", 1)
             mark = template_hash(item["spec"].get("template") or {})
-            pods = {pod["metadata"]["name"]: pod for pod in self._owned(item, self._pods(item["metadata"]["namespace"]))}
+            owned = self._owned(item, self._pods(item["metadata"]["namespace"]))
+            pods = {pod["metadata"]["name"]: pod for pod in owned}
             for place in range(wanted):
                 pod = pods.get(f"{name}-{place}")
                 if pod is None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from .http import Client
 
+TRANSIENT = ("leader changed", "no leader", "timed out", "unavailable", "not capable", "connection", "too many req")
+
 
 class EtcdError(Exception):
     """etcd answered with an error; `transient` ones pass when a new leader is there."""
@@ -21,8 +23,7 @@ class EtcdError(Exception):
 
     @property
     def transient(self) -> bool:
-        words = ("leader changed", "no leader", "timed out", "unavailable", "not capable", "connection", "too many requests")
-        return any(word in str(self).lower() for word in words)
+        return any(word in str(self).lower() for word in TRANSIENT)
 
     @property
     def compacted(self) -> bool:
@@ -123,9 +124,7 @@ class Etcd:
         When the answer got lost the key is read again: every value is unique, so finding it means it was written.
         """
         payload = {
-            "compare": [
-                {"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}
-            ],
+            "compare": [{"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}],
             "success": [{"request_put": {"key": b64(key), "value": b64(value)}}],
         }
         for attempt in range(3):
@@ -146,9 +145,7 @@ class Etcd:
 
     async def delete_if(self, key: str, mod_revision: int) -> int | None:
         payload = {
-            "compare": [
-                {"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}
-            ],
+            "compare": [{"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}],
             "success": [{"request_delete_range": {"key": b64(key)}}],
         }
         body = await self.call("kv/txn", payload)

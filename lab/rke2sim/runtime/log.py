@@ -16,7 +16,8 @@ def timestamp() -> str:
 
 
 def _write(level: str, message: str) -> None:
-    print(f'time="{timestamp()}" level={level} msg={json.dumps(message, ensure_ascii=False)}', file=sys.stderr, flush=True)
+    text = json.dumps(message, ensure_ascii=False)
+    print(f'time="{timestamp()}" level={level} msg={text}', file=sys.stderr, flush=True)
 
 
 def info(message: str) -> None:

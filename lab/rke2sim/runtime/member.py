@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import secrets
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,9 +32,8 @@ def issue_certificates(layout: Layout, node: str, addresses: list[str]) -> None:
     folder = layout.etcd_tls
     issue(server_ca, folder / "server-client.crt", folder / "server-client.key", "etcd-server", names=names, usage=both)
     issue(server_ca, folder / "client.crt", folder / "client.key", "etcd-client")
-    issue(
-        peer_ca, folder / "peer-server-client.crt", folder / "peer-server-client.key", "etcd-peer", names=names, usage=both
-    )
+    peer = folder / "peer-server-client"
+    issue(peer_ca, peer.with_suffix(".crt"), peer.with_suffix(".key"), "etcd-peer", names=names, usage=both)
 
 
 def client(layout: Layout, host: str = "127.0.0.1", port: int = CLIENT_PORT) -> Etcd:
@@ -228,5 +226,5 @@ class Member:
                     log.info(f"Waiting for etcd to have a leader: {fault}")
                 await asyncio.sleep(0.3)
 
-    def log_path(self) -> Path:
-        return self.process.log
+    async def keep(self) -> None:
+        await self.process.keep(self._mark)

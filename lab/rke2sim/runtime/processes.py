@@ -45,6 +45,10 @@ class Component:
         running = command_of(pid)
         return (pid, str(record.get("mark", ""))) if running and running == record.get("command") else (0, "")
 
+    def running_pid(self) -> int:
+        """The process that an earlier rke2 left behind, if it still runs."""
+        return self._recorded()[0]
+
     async def ensure(self, mark: str = "") -> bool:
         """Adopt the running process when command and `mark` (of its settings) are the same; start it otherwise."""
         pid, before = self._recorded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import grp
 import json
@@ -76,8 +77,6 @@ def issue_certificates(config: Config, layout: Layout, node: str, addresses: lis
 
 
 def write_kubeconfig(config: Config, layout: Layout) -> None:
-    import base64
-
     def data(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
@@ -235,7 +234,7 @@ class Node:
             await etcd.start_joining(members)
         else:
             await etcd.start_first()
-        background(self.tasks, "etcd", etcd.process.keep(etcd._mark))
+        background(self.tasks, "etcd", etcd.keep())
         layout.reset_flag.unlink(missing_ok=True)
         secret_key = json.loads(layout.encryption.read_text())["key"]
         catalogue = Catalogue()
@@ -274,7 +273,7 @@ class Node:
         packaged(config, layout)
         background(self.tasks, "manifests", addons.run())
         snapshots = Snapshots(config, layout, self.name)
-        background(self.tasks, "snapshots", snapshots.run(api))
+        background(self.tasks, "snapshots", snapshots.run())
         log.info("rke2 is up and running")
         notify("READY=1")
         stop = asyncio.Event()

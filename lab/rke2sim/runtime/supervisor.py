@@ -176,9 +176,7 @@ class Registration:
             raise ConnectionError(f"{self.url}/cacerts: {answer.status}")
         got = tokens.ca_hash(answer.body)
         if self.token.ca_hash and self.token.ca_hash != got:
-            raise Fatal(
-                f"token CA hash does not match the Cluster CA certificate hash: {self.token.ca_hash} != {got}"
-            )
+            raise Fatal(f"token CA hash does not match the Cluster CA certificate hash: {self.token.ca_hash} != {got}")
         self.ca = answer.body.decode()
         context = client_context(self.ca)
         context.hostname_checks_common_name = False
