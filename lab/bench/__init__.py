@@ -1,0 +1,1 @@
+"""The lab measured against its goals: `python -m lab.bench`."""

@@ -1,0 +1,253 @@
+"""Measures in a lab of its own (named `bench`, slot 6), which it makes and removes.
+
+Each run is kept as artifacts/bench/<time>.json. Not a test: a busy machine makes every figure worse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+
+from lab import daemon, mirror
+from lab.bench.goals import Figure, table
+from lab.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(sys.executable).parent
+NAME, SLOT = "bench", 6
+MANY = 30
+LISTED = 1000
+IDLE_SECONDS = 30
+
+out = Console()
+
+
+def main(
+    site: Annotated[bool, typer.Option(help="Build the whole platform as well, and bring it in line again.")] = True,
+    hosts: Annotated[bool, typer.Option(help="Measure real hosts.")] = True,
+) -> None:
+    """Measure the lab against its goals."""
+    os.environ.update(SLIPWAY_LAB=NAME, SLIPWAY_LAB_SLOT=str(SLOT))
+    settings = Settings.from_environment()
+    figures: list[Figure] = []
+    figures += list(_told(listing()))
+    with _removed():
+        if hosts:
+            _lab("up", "--only-cloud")
+            figures += list(_told(one_host(settings)))
+            figures += list(_told(many_hosts(settings)))
+            _lab("reset")
+        if site:
+            figures += list(_told(site_runs()))
+    out.rule(style="dim")
+    out.print(table(figures))
+    kept = REPOSITORY / "artifacts" / "bench" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n", encoding="utf-8")
+    out.print(f"[dim]kept in {kept.relative_to(REPOSITORY)}[/]")
+
+
+def _told(figures: Iterable[Figure]) -> Iterator[Figure]:
+    for figure in figures:
+        out.print(f"  {figure.name}: {figure.value_text} [dim]{figure.goal_text}[/]", highlight=False)
+        yield figure
+
+
+def _lab(*arguments: str) -> None:
+    done = subprocess.run(
+        [PROGRAMS / "lab", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"bench: lab {' '.join(arguments)} failed:\n{done.stdout[-4000:]}")
+
+
+@contextlib.contextmanager
+def _removed() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        _lab("down")
+
+
+class Cloud:
+    """The API as a plain client sees it; the official client would add its own polling to the times."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.description = daemon.read_description(settings)
+        self.key = Path(self.description["ssh_private_key_path"])
+        self.http = httpx.Client(
+            base_url=self.description["api_endpoint"],
+            headers={"Authorization": f"Bearer {self.description['token']}"},
+            timeout=60,
+        )
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self.http.post(path, json=body)
+        if answer.is_error:
+            raise SystemExit(f"bench: POST {path} was answered {answer.status_code}: {answer.text}")
+        return dict(answer.json())
+
+    def create(self, name: str) -> tuple[int, str]:
+        """(id, address) of a new server."""
+        body = {"name": name, "server_type": "cx23", "image": "debian-13", "location": "fsn1", "ssh_keys": ["bench"]}
+        server = self.post("/servers", body)["server"]
+        return int(server["id"]), str(server["public_net"]["ipv4"]["ip"])
+
+    def wait_for_ssh(self, address: str) -> None:
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=2"]
+        command = ["ssh", "-i", str(self.key), *(f"-o{option}" for option in options), f"root@{address}", "true"]
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            # Thirty ssh programs that are refused four times a second would be the load that is measured.
+            if _listens(address) and subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                return
+            time.sleep(0.25)
+        raise SystemExit(f"bench: {address} did not let anybody in within 300 s")
+
+
+def _listens(address: str) -> bool:
+    try:
+        socket.create_connection((address, 22), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _seconds(run: Callable[..., Any], *arguments: Any, **more: Any) -> float:
+    began = time.monotonic()
+    run(*arguments, **more)
+    return time.monotonic() - began
+
+
+def one_host(settings: Settings) -> Iterator[Figure]:
+    cloud = Cloud(settings)
+    cloud.post("/ssh_keys", {"name": "bench", "public_key": cloud.description["ssh_public_key"]})
+
+    def create_and_enter(name: str) -> None:
+        cloud.wait_for_ssh(cloud.create(name)[1])
+
+    times = [_seconds(create_and_enter, name) for name in ("one", "two", "three")]
+    yield Figure("server: create until a command runs over ssh", statistics.median(times), "s", 6, "median of 3")
+    for server in cloud.http.get("/servers").json()["servers"]:
+        cloud.http.delete(f"/servers/{server['id']}")
+
+
+def many_hosts(settings: Settings) -> Iterator[Figure]:
+    cloud = Cloud(settings)
+    ids = []
+
+    def one(number: int) -> None:
+        server_id, address = cloud.create(f"many-{number}")
+        ids.append(server_id)
+        cloud.wait_for_ssh(address)
+
+    with ThreadPoolExecutor(MANY) as pool:
+        yield Figure(f"{MANY} servers at once", _seconds(lambda: list(pool.map(one, range(MANY)))), "s", 60)
+    time.sleep(IDLE_SECONDS)
+    each = [_host_megabytes(settings.container_name(server_id)) for server_id in ids]
+    yield Figure("an idle host", statistics.median(each), "MB", 60, f"median of {MANY}, page cache in use included")
+    yield Figure("daemon, while it keeps them", _resident_megabytes(cloud.description["pid"]), "MB", 150)
+    yield from _api(cloud, ids)
+
+
+def _api(cloud: Cloud, ids: list[int]) -> Iterator[Figure]:
+    paths = [f"/servers/{ids[0]}", "/servers", "/ssh_keys", "/server_types", "/actions?per_page=5", "/networks"]
+    times = [_seconds(cloud.http.get, path) * 1000 for _ in range(50) for path in paths]
+    yield Figure("API answer", statistics.median(times), "ms", 10, f"median of {len(times)}")
+    bodies = [{"name": f"group-{number}", "type": "spread"} for number in range(50)]
+    times = [_seconds(cloud.post, "/placement_groups", body) * 1000 for body in bodies]
+    yield Figure("API answer to a change", statistics.median(times), "ms", None, "median of 50, on disk when answered")
+
+
+def listing() -> Iterator[Figure]:
+    """A thousand servers without hosts, listed whole, page by page."""
+    folder = Path(tempfile.mkdtemp(prefix="slipway-bench-"))
+    settings = Settings(NAME, SLOT, state_root=folder / "state", cache_root=folder / "cache")
+    try:
+        mirror.release_dir(settings).mkdir(parents=True)
+        (mirror.release_dir(settings) / "release.json").write_text('{"source": "simulation", "note": "none"}')
+        daemon.start(settings, machines="stub")
+        cloud = Cloud(settings)
+        cloud.post("/ssh_keys", {"name": "bench", "public_key": cloud.description["ssh_public_key"]})
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(cloud.create, (f"listed-{number}" for number in range(LISTED))))
+
+        def every_page() -> None:
+            page: int | None = 1
+            found = 0
+            while page:
+                answer = cloud.http.get("/servers", params={"page": page, "per_page": 50}).json()
+                found += len(answer["servers"])
+                page = answer["meta"]["pagination"]["next_page"]
+            if found != LISTED:
+                raise SystemExit(f"bench: {found} servers were listed instead of {LISTED}")
+
+        times = [_seconds(every_page) * 1000 for _ in range(5)]
+        yield Figure(f"list of {LISTED:,} servers, all pages", statistics.median(times), "ms", 200, "median of 5")
+    finally:
+        daemon.stop(settings)
+        shutil.rmtree(folder)
+
+
+def site_runs() -> Iterator[Figure]:
+    yield Figure("lab up, images and release cached", _seconds(_lab, "up"), "s", 360)
+    site = [str(PROGRAMS / "ansible-playbook"), "site.yml", "-i", "inventories/lab"]
+    environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+    for name, more in (("site.yml a second time", []), ("site.yml --check", ["--check", "--diff"])):
+        seconds = _seconds(
+            subprocess.run,
+            [*site, *more],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        yield Figure(name, seconds, "s", 60)
+
+
+def _host_megabytes(container: str) -> float:
+    """What a host's control group uses, without the file pages that could be dropped at once."""
+    found = subprocess.run(
+        ["podman", "inspect", "--format", "{{.State.Pid}}", container], capture_output=True, text=True, check=True
+    )
+    groups = Path(f"/proc/{found.stdout.strip()}/cgroup").read_text(encoding="ascii").splitlines()
+    legacy = next((line.split(":", 2)[2] for line in groups if line.split(":")[1] == "memory"), None)
+    if legacy is not None:
+        folder = Path("/sys/fs/cgroup/memory") / legacy.removesuffix("/init.scope").lstrip("/")
+        usage, droppable = "memory.usage_in_bytes", "total_inactive_file"
+    else:
+        path = next(line.split(":", 2)[2] for line in groups if line.startswith("0::"))
+        folder = Path("/sys/fs/cgroup") / path.removesuffix("/init.scope").lstrip("/")
+        usage, droppable = "memory.current", "inactive_file"
+    statistics_lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+    inactive = next(int(line.split()[1]) for line in statistics_lines if line.split()[0] == droppable)
+    return (int((folder / usage).read_text(encoding="ascii")) - inactive) / 1e6
+
+
+def _resident_megabytes(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1e3
+    return 0.0
+
+
+if __name__ == "__main__":
+    typer.run(main)
