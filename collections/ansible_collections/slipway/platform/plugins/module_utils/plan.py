@@ -342,9 +342,10 @@ class _Planner:
             self.plan.ssh_key_names.append(name)
 
     def plan_firewalls(self) -> None:
-        for group in sorted({machine.group for machine in self.desired.machines}):
+        """One for all machines, which also closes what nobody opens, and one for each group that opens more."""
+        for group in ["", *self.opening_groups()]:
             name = self.firewall_name(group)
-            rules = [_rule(opening) for opening in self.desired.openings if opening.group in ("", group)]
+            rules = [_rule(opening) for opening in self.desired.openings if opening.group == group]
             wanted_labels = labels(self.environment, group)
             firewall = self.mine("firewalls", name, "Firewall")
             if firewall is None and name in self.by_name["firewalls"]:
@@ -367,8 +368,14 @@ class _Planner:
             elif name and name not in planned:
                 self.plan.placement_groups.append({"name": name, "labels": labels(self.environment)})
 
+    def opening_groups(self) -> list[str]:
+        return sorted({opening.group for opening in self.desired.openings if opening.group})
+
     def firewall_name(self, group: str) -> str:
-        return f"{self.environment}-{group}"
+        return f"{self.environment}-{group}" if group else self.environment
+
+    def firewall_names(self, group: str) -> list[str]:
+        return [self.firewall_name(name) for name in ["", *self.opening_groups()] if name in ("", group)]
 
     def placement_group_name(self, machine: Machine) -> str:
         return f"{self.environment}-{machine.placement_group}" if machine.placement_group else ""
@@ -380,7 +387,7 @@ class _Planner:
             name=machine.name,
             group=machine.group,
             labels=labels(self.environment, machine.group),
-            firewalls=[self.firewall_name(machine.group)],
+            firewalls=self.firewall_names(machine.group),
             placement_group=self.placement_group_name(machine),
             image=machine.image,
             private_ip=machine.private_ip,
@@ -455,7 +462,7 @@ class _Planner:
         applied = [firewalls.get(entry["id"], "") for entry in server["public_net"]["firewalls"]]
         if not set(wanted.firewalls) <= set(applied):
             wanted.refirewall = True
-            wanted.firewalls = [name for name in applied if name] + wanted.firewalls
+            wanted.firewalls = list(dict.fromkeys([name for name in applied if name] + wanted.firewalls))
         if machine.name in self.allow_restart:
             if server["server_type"]["name"] not in machine.server_types:
                 wanted.resize_to = next(
@@ -542,7 +549,7 @@ class _Planner:
             "servers": {machine.name for machine in machines},
             "volumes": {f"{machine.name}-{volume.name}" for machine in machines for volume in machine.volumes},
             "networks": {self.environment},
-            "firewalls": {self.firewall_name(machine.group) for machine in machines},
+            "firewalls": {self.firewall_name(group) for group in ["", *self.opening_groups()]},
             "placement_groups": {self.placement_group_name(machine) for machine in machines},
             "ssh_keys": set(self.plan.ssh_key_names),
         }

@@ -32,7 +32,6 @@ class Files:
     definitions: list[Definition] = field(default_factory=list)
     hosts: dict[str, Place] = field(default_factory=dict)
     groups: dict[str, Place] = field(default_factory=dict)
-    words: set[str] = field(default_factory=set)
     unreadable: list[Fault] = field(default_factory=list)
 
 
@@ -68,7 +67,6 @@ def read_environment(
         roles=tuple(read_roles(roles_dir, plays)),
         platform_options=shared,
         known_groups=frozenset(group for play in plays for group in play.groups),
-        words=frozenset(files.words),
         unreadable=tuple(files.unreadable),
     )
 
@@ -112,11 +110,9 @@ def _plain(value: Any) -> Any:
 
 
 def _first_line(error: AnsibleError) -> str:
-    message = getattr(error, "_original_message", "") or str(error)
-    text = str(message).strip().splitlines()[0].rstrip(". ")
     if (undefined := re.search(r"'[^']+' is undefined", str(error))) is not None:
         return undefined[0]
-    return text
+    return str(error).strip().splitlines()[0].partition(" Use -vvv")[0].rstrip(". ")
 
 
 # Files
@@ -148,12 +144,11 @@ def _compose(path: Path, shown: str, files: Files) -> yaml.MappingNode | None:
     if not isinstance(node, yaml.MappingNode):
         files.unreadable.append(Fault(Place(shown, 1), "this is no list of names and values; write `name: value`."))
         return None
-    files.words |= set(_words(node))
     return node
 
 
 def _words(node: yaml.Node) -> Iterator[str]:
-    """Names in the values (not the keys) of a file."""
+    """Names that the expressions in a value mention."""
     if isinstance(node, yaml.ScalarNode):
         if "{{" in node.value or "{%" in node.value:
             yield from WORD.findall(node.value)
@@ -179,7 +174,9 @@ def _read_variables_file(path: Path, shown: str, scope: str, files: Files, loade
         files.definitions += [Definition(str(name), scope, Place(shown)) for name in names]
         return
     node = _compose(path, shown, files)
-    files.definitions += [Definition(name, scope, Place(shown, line)) for name, _, line in _entries(node)]
+    files.definitions += [
+        Definition(name, scope, Place(shown, line), frozenset(_words(value))) for name, value, line in _entries(node)
+    ]
 
 
 def _read_hosts_file(path: Path, shown: str, files: Files) -> None:
@@ -196,11 +193,12 @@ def _read_group(group: str, node: yaml.Node, place: Place, files: Files) -> None
             if key == "children":
                 _read_group(name, child, spot, files)
             elif key == "vars":
-                files.definitions.append(Definition(name, group, spot))
+                files.definitions.append(Definition(name, group, spot, frozenset(_words(child))))
             elif key == "hosts":
                 files.hosts.setdefault(name, spot)
-                for variable, _, at in _entries(child):
-                    files.definitions.append(Definition(variable, name, Place(place.file, at)))
+                for variable, expression, at in _entries(child):
+                    place_of = Place(place.file, at)
+                    files.definitions.append(Definition(variable, name, place_of, frozenset(_words(expression))))
 
 
 # Roles and plays

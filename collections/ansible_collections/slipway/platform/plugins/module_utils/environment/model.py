@@ -50,6 +50,8 @@ class Definition:
     name: str
     scope: str
     place: Place
+    words: frozenset[str] = frozenset()
+    """Names that its expression mentions."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,12 @@ class Environment:
     platform_options: Mapping[str, Mapping[str, Any]]
     known_groups: frozenset[str]
     """Groups that some play works on."""
-    words: frozenset[str] = frozenset()
-    """Names that the inventory's own expressions mention."""
     unreadable: tuple[Fault, ...] = ()
+
+    @property
+    def words(self) -> set[str]:
+        """Names that the inventory's own expressions mention."""
+        return {word for definition in self.definitions for word in definition.words}
 
     def members(self, group: str) -> list[Host]:
         return [host for host in self.hosts if group in host.groups]

@@ -47,10 +47,12 @@ def owner(environment: Environment, name: str) -> Role | None:
 
 
 def unresolved(environment: Environment) -> Iterator[Fault]:
-    missing_secrets = set(required_secrets(environment)) - set(environment.settings)
-    for setting in every_setting(environment):
-        # A secret that is not there yet is one fault, not one for everything that mentions it.
-        if setting.error and not any(f"'{name}'" in setting.error for name in missing_secrets):
+    """Only where it begins: what mentions a broken or missing value is no fault itself."""
+    broken = [setting for setting in every_setting(environment) if setting.error]
+    culprits = {setting.name for setting in broken} | set(required_secrets(environment)) - set(environment.settings)
+    words = {(definition.name, definition.place): definition.words for definition in environment.definitions}
+    for setting in broken:
+        if not words.get((setting.name, setting.place), frozenset()) & (culprits - {setting.name}):
             yield Fault(setting.place, f"{setting.name} cannot be resolved ({setting.error}); correct its expression.")
 
 
