@@ -185,12 +185,31 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         assert lab.oracle.violations == []
 
 
+@pytest.fixture(scope="session")
+def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with serving(tmp_path_factory.mktemp("cloud")) as lab:
+        yield lab
+
+
 @pytest.fixture
-def lab(serve: Serve) -> Iterator[Lab]:
-    lab = serve()
+def lab(standing_lab: Lab) -> Iterator[Lab]:
+    """The cloud that most tests share, empty again for each."""
+    lab = standing_lab
+    lab.in_line = True
     yield lab
-    if lab.in_line:
-        lab.check_line()
+    lab.machines.fail.clear()
+    try:
+        if lab.in_line:
+            lab.check_line()
+        assert lab.oracle.violations == []
+    finally:
+        lab.quiet()
+        lab.api.http.post(f"{lab.url}/_lab/reset").raise_for_status()
+        lab.quiet()
+        lab.machines.broken.clear()
+        lab.machines.calls.clear()
+        lab.oracle.violations.clear()
+        lab.oracle.seen.clear()
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""The outer face: token, routes, methods, bodies, headers, limits, refusals."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.lab.cloud.conftest import TOKEN, Api, Lab, Serve
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "header", "status", "code", "message"),
+    [
+        ("GET", "/v1/nothing", None, 404, "not_found", "api route not found"),
+        ("GET", "/v1", None, 404, "not_found", "api route not found"),
+        ("GET", "/", None, 404, "not_found", "api route not found"),
+        ("GET", "/v1/servers/", f"Bearer {TOKEN}", 404, "not_found", "api route not found"),
+        ("GET", "/v1/servers", None, 401, "unauthorized", "token is required"),
+        ("GET", "/v1/servers", "Basic eDp5", 401, "unauthorized", "token is required"),
+        ("GET", "/v1/servers", "Bearer wrong", 401, "unauthorized", "the token you have provided is invalid"),
+        ("PATCH", "/v1/servers", None, 401, "unauthorized", "token is required"),
+        ("PATCH", "/v1/servers", f"Bearer {TOKEN}", 405, "method_not_allowed", None),
+        ("GET", "/_lab/status", "Bearer wrong", 401, "unauthorized", None),
+        ("GET", "/v1/servers/42", f"Bearer {TOKEN}", 404, "not_found", "server with ID '42' not found"),
+        ("GET", "/v1/servers/web", f"Bearer {TOKEN}", 404, "not_found", None),
+        ("GET", "/v1/images/debian-13", f"Bearer {TOKEN}", 404, "not_found", None),
+        ("GET", "/v1/datacenters", f"Bearer {TOKEN}", 410, "deprecated_api_endpoint", None),
+        ("GET", "/v1/datacenters/4", f"Bearer {TOKEN}", 410, "deprecated_api_endpoint", None),
+        ("GET", "/v1/actions", f"Bearer {TOKEN}", 410, "deprecated_api_endpoint", None),
+    ],
+)
+def test_door(
+    lab: Lab, method: str, path: str, header: str | None, status: int, code: str, message: str | None
+) -> None:
+    answer = httpx.request(method, lab.url + path, headers={"Authorization": header} if header else {})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert message is None or error["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        (method, path)
+        for name in ("floating_ips", "load_balancers", "load_balancer_types", "certificates", "zones", "isos")
+        for method, path in (("GET", f"/{name}"), ("POST", f"/{name}"), ("GET", f"/{name}/1"), ("PUT", f"/{name}/a"))
+    ]
+    + [
+        ("POST", "/load_balancers/1/actions/add_target"),
+        ("GET", "/zones/example.com/rrsets/@/A"),
+        ("DELETE", "/images/114690387"),
+        ("PUT", "/images/114690387"),
+        ("POST", "/images/114690387/actions/change_protection"),
+    ],
+)
+def test_what_is_not_built_is_refused_with_a_sentence(api: Api, method: str, path: str) -> None:
+    status, payload = api(method, path)
+    assert (status, payload["error"]["code"]) == (501, "unsupported_error")
+    assert "not part of the lab's cloud" in payload["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"{", "json_error"), (b"[]", "invalid_input"), (b'"x"', "invalid_input"), (b"", "invalid_input"), (b"{}", "invalid_input")],
+)
+def test_bodies(lab: Lab, content: bytes, code: str) -> None:
+    answer = lab.api.http.post("/ssh_keys", content=content)
+    assert answer.json()["error"]["code"] == code
+
+
+def test_all_faults_of_a_body_at_once(api: Api) -> None:
+    status, payload = api("POST", "/servers", {"name": "not_a_host", "image": "debian-13", "labels": {"a": "-"}})
+    assert status == 422
+    error = payload["error"]
+    assert error["message"].startswith("invalid input in fields 'name', 'server_type', 'labels': ")
+    assert [entry["name"] for entry in error["details"]["fields"]] == ["name", "server_type", "labels"]
+    assert all(entry["messages"] for entry in error["details"]["fields"])
+
+
+def test_nulls_and_unknown_keys_are_no_fault(api: Api, public_key: str) -> None:
+    body = {"name": "key", "public_key": public_key, "labels": None, "shoe_size": 43}
+    assert api.post("/ssh_keys", body)["ssh_key"]["labels"] == {}
+
+
+def test_a_key_that_hetzner_dropped_is_refused(api: Api) -> None:
+    body = {"name": "web", "server_type": "cx23", "image": "debian-13", "datacenter": "fsn1-dc14"}
+    assert "give a location instead" in api.message("POST", "/servers", body)
+
+
+def test_rate_limit_counts_down_and_refuses(serve: Serve) -> None:
+    now = [1_000_000.0]
+    lab = serve(rate_limit=3, clock=lambda: now[0])
+    left = [int(lab.api.http.get("/locations").headers["ratelimit-remaining"]) for _ in range(3)]
+    assert left == [2, 1, 0]
+    answer = lab.api.http.get("/locations")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(answer.headers["ratelimit-reset"]) == 1_000_000 + 3600
+    now[0] += 1200
+    assert lab.api.http.get("/locations").status_code == 200
+
+
+def test_a_broken_handler_answers_in_the_envelope(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab.cloud.faults, "announced", lambda *_: 1 / 0)
+    status, payload = lab.api("GET", "/server_types")
+    assert (status, payload["error"]["code"]) == (500, "server_error")
