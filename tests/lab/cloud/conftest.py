@@ -130,7 +130,10 @@ class Lab:
         assert machines.volumes == {spec.volume_id: spec for spec in wanted.volumes}
         assert machines.volume_hosts == wanted.volume_attachments
         for spec in wanted.hosts:
-            assert (machines.hosts[spec.server_id].ipv4, machines.hosts[spec.server_id].image) == (spec.ipv4, spec.image)
+            assert (machines.hosts[spec.server_id].ipv4, machines.hosts[spec.server_id].image) == (
+                spec.ipv4,
+                spec.image,
+            )
 
 
 Serve = Callable[..., Lab]

@@ -63,9 +63,7 @@ class Oracle:
         }
         # Literal parts before parameters: /servers/actions is not a server.
         self._paths = sorted(self.operations, key=lambda operation: operation.replace("{", "~"))
-        self._patterns = [
-            (re.compile(re.sub(r"\{\w+\}", "[^/]+", operation)), operation) for operation in self._paths
-        ]
+        self._patterns = [(re.compile(re.sub(r"\{\w+\}", "[^/]+", operation)), operation) for operation in self._paths]
 
     @staticmethod
     def _since_july(document: dict[str, Any]) -> None:

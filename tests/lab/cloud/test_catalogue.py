@@ -45,7 +45,10 @@ def test_ids_are_unique(api: Api) -> None:
         assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize(("included", "seen"), [({}, False), ({"include_deprecated": "True"}, True), ({"include_deprecated": "false"}, False)])
+@pytest.mark.parametrize(
+    ("included", "seen"),
+    [({}, False), ({"include_deprecated": "True"}, True), ({"include_deprecated": "false"}, False)],
+)
 def test_deprecated_images_are_hidden_by_default(api: Api, included: dict[str, str], seen: bool) -> None:
     images = api.get("/images", name="debian-11", **included)["images"]
     assert bool(images) is seen

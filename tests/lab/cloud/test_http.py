@@ -61,7 +61,13 @@ def test_what_is_not_built_is_refused_with_a_sentence(api: Api, method: str, pat
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"{", "json_error"), (b"[]", "invalid_input"), (b'"x"', "invalid_input"), (b"", "invalid_input"), (b"{}", "invalid_input")],
+    [
+        (b"{", "json_error"),
+        (b"[]", "invalid_input"),
+        (b'"x"', "invalid_input"),
+        (b"", "invalid_input"),
+        (b"{}", "invalid_input"),
+    ],
 )
 def test_bodies(lab: Lab, content: bytes, code: str) -> None:
     answer = lab.api.http.post("/ssh_keys", content=content)

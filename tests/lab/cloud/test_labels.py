@@ -42,7 +42,8 @@ def test_selector(selector: str, matches: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "selector", ["", ",", "env=prod,", "=x", "env in", "env in dev", "env in (a", "a b", "-env", "env=-x", "a=b=c", "()"]
+    "selector",
+    ["", ",", "env=prod,", "=x", "env in", "env in dev", "env in (a", "a b", "-env", "env=-x", "a=b=c", "()"],
 )
 def test_unreadable_selector(selector: str) -> None:
     with pytest.raises(ValueError, match="label selector"):

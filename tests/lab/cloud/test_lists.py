@@ -14,9 +14,9 @@ def groups(api: Api) -> list[int]:
     """Seven placement groups; the lists of all kinds go through the same code."""
     rows = [("c", "prod"), ("a", "dev"), ("b", "prod"), ("g", ""), ("e", "dev"), ("d", None), ("f", "prod")]
     return [
-        api.post(
-            "/placement_groups", {"name": name, "type": "spread", "labels": {} if env is None else {"env": env}}
-        )["placement_group"]["id"]
+        api.post("/placement_groups", {"name": name, "type": "spread", "labels": {} if env is None else {"env": env}})[
+            "placement_group"
+        ]["id"]
         for name, env in rows
     ]
 
@@ -120,7 +120,10 @@ def test_repeated_values_mean_any_of_them(lab: Lab) -> None:
 
 
 def test_actions_by_many_ids(lab: Lab) -> None:
-    ids = [lab.api.post("/servers", {"name": f"s{n}", "server_type": 114, "image": 114690387})["action"]["id"] for n in range(3)]
+    ids = [
+        lab.api.post("/servers", {"name": f"s{n}", "server_type": 114, "image": 114690387})["action"]["id"]
+        for n in range(3)
+    ]
     lab.quiet()
     found = lab.api.get("/actions", id=[ids[2], ids[0], 1], sort=["status", "id"])["actions"]
     assert [action["id"] for action in found] == [ids[0], ids[2]]

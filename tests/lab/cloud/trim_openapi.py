@@ -39,7 +39,9 @@ def trim(document: dict[str, Any]) -> dict[str, Any]:
             return node
         if not top and not names and node.get("type") == "object" and len(node.get("properties", {})) > 2:
             return {"$ref": f"#/$defs/{shared(node)}"}
-        kept = {key: plain(value, names=key == "properties") for key, value in node.items() if names or key not in DROPPED}
+        kept = {
+            key: plain(value, names=key == "properties") for key, value in node.items() if names or key not in DROPPED
+        }
         return kept
 
     answers: dict[str, dict[str, str | None]] = {}
