@@ -1,0 +1,262 @@
+"""The engine: order, locks, failures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from lab.cloud.domain.objects import Job
+from tests.lab.cloud.conftest import Lab, Serve
+
+BODY = {"name": "web-1", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}
+
+
+@contextmanager
+def held(lab: Lab, verb: str) -> Iterator[threading.Event]:
+    """One verb of the machines hangs until the block ends; the event says that it was reached."""
+    reached, go = threading.Event(), threading.Event()
+    real = getattr(lab.machines, verb)
+
+    def slow(*args: Any, **more: Any) -> Any:
+        reached.set()
+        assert go.wait(20)
+        return real(*args, **more)
+
+    setattr(lab.machines, verb, slow)
+    try:
+        yield reached
+    finally:
+        go.set()
+        setattr(lab.machines, verb, real)
+
+
+def test_a_slow_action_is_seen_running_then_done(lab: Lab) -> None:
+    server = lab.off()["id"]
+    with held(lab, "power_on"):
+        action = lab.api.post(f"/servers/{server}/actions/poweron")["action"]
+        assert (action["status"], action["progress"], action["finished"]) == ("running", 0, None)
+        shown = lab.api.get(f"/servers/{server}")["server"]
+        assert (shown["status"], shown["locked"]) == ("starting", True)
+        actions = lab.api.get(f"/servers/{server}/actions", status="running")["actions"]
+        assert [row["id"] for row in actions] == [action["id"]]
+    lab.quiet()
+    done = lab.api.get(f"/actions/{action['id']}")["action"]
+    assert (done["status"], done["progress"]) == ("success", 100) and done["finished"] >= done["started"]
+    shown = lab.api.get(f"/servers/{server}")["server"]
+    assert (shown["status"], shown["locked"]) == ("running", False)
+
+
+def test_asking_for_a_running_action_waits_for_its_end(lab: Lab) -> None:
+    server = lab.off()["id"]
+    with held(lab, "power_on") as reached:
+        action = lab.api.post(f"/servers/{server}/actions/poweron")["action"]["id"]
+        assert reached.wait(5)
+        answers: list[str] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(lab.client.actions.get_by_id(action).status), daemon=True
+        )
+        asking.start()
+        time.sleep(0.3)
+        assert answers == []
+    asking.join(5)
+    assert answers == ["success"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/servers/{server}/actions/poweroff", None),
+        ("POST", "/servers/{server}/actions/poweron", None),
+        ("POST", "/servers/{server}/actions/rebuild", {"image": "debian-13"}),
+        ("POST", "/servers/{server}/actions/change_protection", {"delete": True, "rebuild": True}),
+        ("POST", "/servers/{server}/actions/attach_to_network", {"network": 1}),
+        ("POST", "/servers/{server}/actions/enable_rescue", {}),
+        ("POST", "/volumes/{volume}/actions/attach", {"server": "{server}"}),
+        ("DELETE", "/servers/{server}", None),
+    ],
+)
+def test_a_busy_server_is_locked(lab: Lab, method: str, path: str, body: Any) -> None:
+    server = lab.off()["id"]
+    volume = lab.api.post("/volumes", {"name": "disk", "size": 10, "location": "fsn1"})["volume"]["id"]
+    lab.quiet()
+    if body and body.get("server"):
+        body = {"server": server}
+    with held(lab, "power_on"):
+        lab.api.post(f"/servers/{server}/actions/poweron")
+        status, payload = lab.api(method, path.format(server=server, volume=volume), body)
+        assert (status, payload["error"]["code"]) == (423, "locked")
+
+
+def test_firewalls_change_under_a_busy_server(lab: Lab) -> None:
+    server = lab.off()["id"]
+    firewall = lab.api.post("/firewalls", {"name": "wall"})["firewall"]["id"]
+    with held(lab, "power_on"):
+        lab.api.post(f"/servers/{server}/actions/poweron")
+        target = {"apply_to": [{"type": "server", "server": {"id": server}}]}
+        [action] = lab.api.post(f"/firewalls/{firewall}/actions/apply_to_resources", target)["actions"]
+        assert action["status"] == "running"
+        [shown] = lab.api.get(f"/servers/{server}")["server"]["public_net"]["firewalls"]
+        assert shown == {"id": firewall, "status": "pending"}
+    lab.quiet()
+    assert lab.machines.members[server] == (firewall,)
+
+
+def test_a_busy_network_answers_conflict(lab: Lab) -> None:
+    network = lab.network()["id"]
+    lab.quiet()
+    server = lab.off()["id"]
+    act = f"/networks/{network}/actions"
+    with held(lab, "apply_network"):
+        lab.api.post(f"{act}/add_route", {"destination": "10.9.0.0/16", "gateway": "10.0.1.2"})
+        for path, body in (
+            (f"{act}/add_route", {"destination": "10.8.0.0/16", "gateway": "10.0.1.2"}),
+            (f"{act}/add_subnet", {"type": "cloud", "network_zone": "eu-central"}),
+            (f"{act}/change_protection", {"delete": True}),
+            (f"/servers/{server}/actions/attach_to_network", {"network": network}),
+        ):
+            status, payload = lab.api("POST", path, body)
+            assert (status, payload["error"]["code"]) == (409, "conflict"), path
+        assert lab.api.code("DELETE", f"/networks/{network}") == "conflict"
+        assert lab.api.code("PUT", f"/networks/{network}", {"name": "x"}) == "conflict"
+
+
+def test_servers_do_not_wait_for_each_other(lab: Lab) -> None:
+    network = lab.network()["id"]
+    with held(lab, "create_host") as reached:
+        lab.api.post("/servers", BODY | {"name": "slow", "networks": [network]})
+        assert reached.wait(5)
+        del lab.machines.create_host  # the class's own again, for those that come now
+        made = lab.api.post("/servers", BODY | {"name": "quick", "networks": [network]})
+        end = time.monotonic() + 5
+        while lab.api.get(f"/servers/{made['server']['id']}")["server"]["status"] != "running":
+            assert time.monotonic() < end
+        assert lab.api.get("/servers", name="slow")["servers"][0]["status"] == "initializing"
+
+
+def test_an_address_waits_for_the_host_that_had_it(lab: Lab) -> None:
+    """A primary IP leaves a server that is being deleted: the next server with it is made after that."""
+    ip = lab.api.post("/primary_ips", {"name": "ip", "type": "ipv4", "location": "fsn1"})["primary_ip"]["id"]
+    first = lab.server("first", public_net={"ipv4": ip})["id"]
+    with held(lab, "delete_host") as reached:
+        lab.api.delete(f"/servers/{first}")
+        assert reached.wait(5)
+        second = lab.api.post("/servers", BODY | {"name": "second", "public_net": {"ipv4": ip}})["server"]["id"]
+        assert second not in lab.machines.hosts
+    lab.quiet()
+    assert set(lab.machines.hosts) == {second} and lab.machines.broken == []
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "body", "status"),
+    [
+        ("power_on", "poweron", None, "off"),
+        ("power_on", "reset", None, "off"),
+        ("rebuild", "rebuild", {"image": "debian-12"}, "off"),
+        ("resize", "change_type", {"server_type": "cx33", "upgrade_disk": True}, "off"),
+    ],
+)
+def test_a_failing_verb_fails_the_action(lab: Lab, verb: str, path: str, body: Any, status: str) -> None:
+    lab.in_line = verb != "rebuild"
+    server = lab.off()["id"]
+    lab.machines.fail[verb] = "the disk is on fire"
+    action = lab.api.post(f"/servers/{server}/actions/{path}", body)["action"]
+    assert (action["status"], action["error"]) == ("error", {"code": "action_failed", "message": "the disk is on fire"})
+    shown = lab.api.get(f"/servers/{server}")["server"]
+    assert (shown["status"], shown["locked"], shown["server_type"]["name"]) == (status, False, "cx23")
+    assert shown["primary_disk_size"] == 40
+    lab.machines.fail.clear()
+    assert lab.api.post(f"/servers/{server}/actions/poweron")["action"]["status"] == "success"
+
+
+def test_nothing_follows_a_failed_creation(lab: Lab) -> None:
+    lab.in_line = False
+    network = lab.network()["id"]
+    volume = lab.api.post("/volumes", {"name": "disk", "size": 10, "location": "fsn1"})["volume"]["id"]
+    lab.quiet()
+    lab.machines.fail["create_host"] = "no room"
+    made = lab.api.post("/servers", BODY | {"networks": [network], "volumes": [volume]})
+    assert made["action"]["error"]["message"] == "no room"
+    assert [action["status"] for action in made["next_actions"]] == ["error"] * 3
+    shown = lab.api.get(f"/servers/{made['server']['id']}")["server"]
+    assert (shown["status"], shown["private_net"], shown["volumes"]) == ("unknown", [], [])
+    assert [verb for verb, id in lab.machines.calls if id == shown["id"]] == ["create_host"]
+    lab.machines.fail.clear()
+    lab.api.delete(f"/servers/{shown['id']}")
+    lab.api.delete(f"/volumes/{volume}")
+    assert lab.machines.hosts == {}
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "body"),
+    [
+        ("attach", "/servers/{server}/actions/attach_to_network", {"network": "{network}"}),
+        ("attach_volume", "/volumes/{volume}/actions/attach", {"server": "{server}"}),
+        ("resize_volume", "/volumes/{volume}/actions/resize", {"size": 99}),
+    ],
+)
+def test_what_failed_did_not_happen(lab: Lab, verb: str, path: str, body: dict[str, Any]) -> None:
+    server, network = lab.server()["id"], lab.network()["id"]
+    volume = lab.api.post("/volumes", {"name": "disk", "size": 10, "location": "fsn1"})["volume"]["id"]
+    ids = {"server": server, "network": network, "volume": volume}
+    lab.quiet()
+    lab.machines.fail[verb] = "it broke"
+    body = {key: ids[value.strip("{}")] if isinstance(value, str) else value for key, value in body.items()}
+    assert lab.api.post(path.format(**ids), body)["action"]["status"] == "error"
+    shown, disk = lab.api.get(f"/servers/{server}")["server"], lab.api.get(f"/volumes/{volume}")["volume"]
+    assert (shown["private_net"], shown["volumes"], disk["server"], disk["size"]) == ([], [], None, 10)
+
+
+def test_a_failed_volume_is_not_there(lab: Lab) -> None:
+    lab.machines.fail["create_volume"] = "no space"
+    made = lab.api.post("/volumes", {"name": "disk", "size": 10, "location": "fsn1"})
+    assert made["action"]["status"] == "error"
+    assert lab.api.get("/volumes")["volumes"] == []
+
+
+def test_work_without_an_action_tells_in_the_answer_and_the_status(lab: Lab) -> None:
+    lab.in_line = False
+    lab.machines.fail["apply_network"] = "no namespace"
+    status, payload = lab.api("POST", "/networks", {"name": "net", "ip_range": "10.0.0.0/16"})
+    assert (status, payload["error"]) == (422, {"code": "service_error", "message": "no namespace", "details": None})
+    problems = lab.api.http.get(f"{lab.url}/_lab/status").json()["problems"]
+    assert "no namespace" in problems[-1]
+
+
+def test_a_bug_in_the_backend_is_an_error_of_the_action(lab: Lab) -> None:
+    server = lab.off()["id"]
+    lab.machines.power_on = lambda spec: 1 / 0  # type: ignore[assignment]
+    action = lab.api.post(f"/servers/{server}/actions/poweron")["action"]
+    del lab.machines.power_on
+    assert "division by zero" in action["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "collides"),
+    [
+        ((["a"], []), (["a"], []), True),
+        ((["a"], []), (["b"], []), False),
+        ((["a"], []), ([], ["a"]), True),
+        (([], ["a"]), (["a"], []), True),
+        (([], ["a"]), ([], ["a"]), False),
+        ((["*"], []), ([], []), True),
+        (([], []), (["*"], []), True),
+    ],
+)
+def test_which_jobs_collide(mine: Any, others: Any, collides: bool) -> None:
+    one, two = (Job(id=1, created="", work="", keys=tuple(keys), shared=tuple(shared)) for keys, shared in (mine, others))
+    assert one.collides(two) is collides
+
+
+def test_patience_is_an_option(serve: Serve) -> None:
+    lab = serve(settle_seconds=0.0, seconds=0.1)
+    made = lab.api.post("/servers", BODY)
+    assert made["action"]["status"] == "running"
+    assert lab.api.get(f"/actions/{made['action']['id']}")["action"]["status"] == "success"
