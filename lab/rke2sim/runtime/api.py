@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from . import discovery, patch, selectors, tables
+from . import discovery, patch, protobuf, selectors, tables
 from .etcd import EtcdError
 from .http import Request, Response, json_response, text_response
 from .resources import Catalogue, Obj, Resource
@@ -269,6 +269,8 @@ class Api:
 
     def _body(self, request: Request) -> Obj:
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
+        if kind == protobuf.CONTENT_TYPE and not request.path.endswith("/status"):
+            return protobuf.decode(request.body)
         try:
             if kind.endswith("yaml"):
                 item = yaml.safe_load(request.body)
@@ -382,6 +384,7 @@ class Api:
             loop = asyncio.get_running_loop()
             deadline = loop.time() + seconds
             stop = asyncio.ensure_future(self.stopping.wait())
+            following: asyncio.Future[Event | None] | None = None
             prefix = resource.prefix(target.namespace)
             try:
                 async with self.store.subscribe(prefix, 0 if initial else since) as subscription:
@@ -394,16 +397,17 @@ class Api:
                         if "sendInitialEvents" in query:
                             yield bookmark(past, {"k8s.io/initial-events-end": "true"})
                     while (left := deadline - loop.time()) > 0 and not stop.done():
-                        following = asyncio.ensure_future(subscription.queue.get())
-                        done, _ = await asyncio.wait(
-                            {following, stop}, timeout=min(left, BOOKMARK_SECONDS), return_when=asyncio.FIRST_COMPLETED
-                        )
-                        if following not in done:
-                            following.cancel()
+                        if following is None:
+                            following = asyncio.ensure_future(subscription.queue.get())
+                        either: set[asyncio.Future[Any]] = {following, stop}
+                        left = min(left, BOOKMARK_SECONDS)
+                        await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                        if not following.done():
                             if bookmarks and not stop.done():
                                 yield bookmark(max(past, self.store.revision))
                             continue
                         event = following.result()
+                        following = None
                         if event is None:
                             gone = ApiError(410, "Expired", "the server lost its place, list again")
                             yield line("ERROR", json.loads(status(gone).body))
@@ -416,6 +420,8 @@ class Api:
                 yield line("ERROR", json.loads(status(fault).body))
             finally:
                 stop.cancel()
+                if following is not None:
+                    following.cancel()
 
         return Response(200, stream=events())
 

@@ -229,8 +229,8 @@ class Kubelet:
             expected(created, 201, 409)
             log.info(f"Successfully registered node {self.name}")
         expected(await self.api.merge(path, {"metadata": metadata}))
+        await self._beat()  # Before the status: a status without a fresh Lease would be judged silent again.
         await self._post_status()
-        await self._beat()
         await self._mirror_pods()
 
     async def _post_status(self) -> None:
