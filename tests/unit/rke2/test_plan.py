@@ -45,7 +45,7 @@ def state(name: str, **changes: Any) -> dict[str, Any]:
         "stale": [],
         "sysctls": [],
         "missing_users": [],
-        "api": api({other: node() for other in (SERVERS + AGENTS if server else [name])}),
+        "api": api({other: node() for other in SERVERS + AGENTS}) if server else None,
         "etcd": {"cluster_id": "1", "members": [member(s) for s in SERVERS], "error": None} if server else None,
         "ingress_certificate": {"pem": "", "digest": "x"} if server else None,
     } | changes

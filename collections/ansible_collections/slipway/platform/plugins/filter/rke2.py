@@ -78,7 +78,7 @@ def authority(states: Mapping[str, Any], servers: list[str]) -> dict[str, str]:
 def kubeconfig(text: str, server: str, name: str) -> str:
     """RKE2's kubeconfig with another server address and name."""
     try:
-        return rke2_documents.rewrite_kubeconfig(text, server=server, name=name)
+        return rke2_documents.rewrite_kubeconfig(str(text), server=str(server), name=str(name))
     except (KeyError, IndexError, TypeError) as error:
         raise AnsibleFilterError("rke2_kubeconfig was given a text that is not RKE2's kubeconfig") from error
 

@@ -219,33 +219,51 @@ def node_view(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_api(node_type: str, node_name: str, timeout: float = 5) -> dict[str, Any]:
-    """The cluster as this host's API sees it: readyz and all nodes from a server, only itself from an agent."""
+def read_api(timeout: float = 5) -> dict[str, Any]:
+    """The cluster as this server's own API sees it: readyz and all nodes."""
     result: dict[str, Any] = {"ready": False, "nodes": {}, "authority_digest": "", "error": None}
-    path = ETC / "rke2/rke2.yaml" if node_type == "server" else DATA / "agent/kubelet.kubeconfig"
     try:
-        kubeconfig = parse_kubeconfig(path.read_text())
-        authority = kubeconfig["certificate-authority"]
+        kubeconfig = parse_kubeconfig((ETC / "rke2/rke2.yaml").read_text())
+        authority, server = kubeconfig["certificate-authority"], kubeconfig["server"]
         result["authority_digest"] = hashlib.sha256(authority.strip().encode()).hexdigest()
         context = tls_context(authority, kubeconfig["client-certificate"], kubeconfig["client-key"])
-        server = kubeconfig["server"]
-        if node_type == "server":
-            status, _ = request(server, context, "/readyz", timeout=timeout)
-            result["ready"] = status == 200
-            status, text = request(server, context, "/api/v1/nodes", timeout=timeout)
-            found = json.loads(text)["items"] if status == 200 else None
-        else:
-            status, text = request(server, context, f"/api/v1/nodes/{node_name}", timeout=timeout)
-            found = [json.loads(text)] if status == 200 else [] if status == 404 else None
-            result["ready"] = status == 200
-        if found is None:
+        status, _ = request(server, context, "/readyz", timeout=timeout)
+        result["ready"] = status == 200
+        status, text = request(server, context, "/api/v1/nodes", timeout=timeout)
+        if status != 200:
             raise ReadError(f"{server} answered {status}")
-        result["nodes"] = {node["metadata"]["name"]: node_view(node) for node in found}
-    except FileNotFoundError as error:
-        result["error"] = f"{error.filename} does not exist"
+        result["nodes"] = {node["metadata"]["name"]: node_view(node) for node in json.loads(text)["items"]}
     except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
-        result["error"] = f"{type(error).__name__}: {error}"
+        result["error"] = _reason(error)
     return result
+
+
+def read_own_node(node_name: str, api_address: str, timeout: float = 5) -> dict[str, Any]:
+    """An agent's own node, read with the kubelet's certificate: through the agent's own balancer, else at an address."""
+    folder = DATA / "agent"
+    problems = []
+    try:
+        context = tls_context(
+            *((folder / name).read_text() for name in ("server-ca.crt", "client-kubelet.crt", "client-kubelet.key"))
+        )
+    except OSError as error:
+        return {"ready": False, "nodes": {}, "error": _reason(error)}
+    for address in ("127.0.0.1", api_address):
+        try:
+            status, text = request(f"https://{address}:6443", context, f"/api/v1/nodes/{node_name}", timeout=timeout)
+            if status in (200, 404):
+                nodes = {node_name: node_view(json.loads(text))} if status == 200 else {}
+                return {"ready": True, "nodes": nodes, "error": None}
+            problems.append(f"{address} answered {status}")
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            problems.append(f"{address}: {_reason(error)}")
+    return {"ready": False, "nodes": {}, "error": "; ".join(problems)}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename} does not exist"
+    return f"{type(error).__name__}: {error}"
 
 
 # --- etcd ------------------------------------------------------------------------------------------------------------
@@ -334,7 +352,7 @@ def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
         "stale": stale if running else [],
         "sysctls": read_sysctls(parameters["sysctls"]),
         "missing_users": [user for user in parameters["users"] if not read_user(user)],
-        "api": read_api(node_type, node_name) if running else None,
+        "api": read_api() if running and node_type == "server" else None,
         "etcd": read_etcd() if running and node_type == "server" else None,
         "ingress_certificate": read_certificate() if node_type == "server" else None,
     }

@@ -41,6 +41,9 @@ options:
     elements: str
     default: []
     description: Servers that have to be voting members of etcd and to answer; no member may be a learner.
+  api_address:
+    type: str
+    description: On an agent, where the API is asked when the agent's own balancer does not answer on loopback.
   timeout_seconds:
     type: int
     required: true
@@ -77,6 +80,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     journal_tail,
     read_api,
     read_etcd,
+    read_own_node,
     read_service,
 )
 
@@ -94,8 +98,10 @@ def main() -> None:
             "version": {"type": "str"},
             "version_nodes": {"type": "list", "elements": "str"},
             "members": {"type": "list", "elements": "str", "default": []},
+            "api_address": {"type": "str"},
             "timeout_seconds": {"type": "int", "required": True},
         },
+        required_if=[("type", "agent", ["api_address"])],
         supports_check_mode=True,
     )
     given = module.params
@@ -105,8 +111,9 @@ def main() -> None:
     began = time.monotonic()
     restarts = read_service(unit)["restarts"]
     while True:
+        server = given["type"] == "server"
         view = {
-            "api": read_api(given["type"], given["node_name"]),
+            "api": read_api() if server else read_own_node(given["node_name"], given["api_address"]),
             "etcd": read_etcd() if given["members"] else None,
         }
         left = unmet(
