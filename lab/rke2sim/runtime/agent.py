@@ -87,9 +87,9 @@ async def run(config: Config, release: Release) -> None:
             log.error(f"Waiting for the API to register this node: {fault}")
             await asyncio.sleep(RETRY_SECONDS)
     tasks: set[asyncio.Task[Any]] = set()
-    background(tasks, "heartbeat", kubelet.heartbeat())
+    background(tasks, "heartbeat", kubelet.heartbeat(), essential=True)
     if "traefik" in identity["cluster"]["ingress"]:
-        background(tasks, "ingress", kubelet.serve_ingress())
+        background(tasks, "ingress", kubelet.serve_ingress(), essential=True)
     log.info("rke2 agent is up and running")
     notify("READY=1")
     stop = asyncio.Event()

@@ -12,7 +12,6 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -21,7 +20,7 @@ from . import discovery, patch, protobuf, selectors, tables
 from .etcd import EtcdError
 from .http import Request, Response, json_response, text_response
 from .resources import Catalogue, Obj, Resource
-from .store import ApiError, Event, Store, conflict, not_found
+from .store import ApiError, Event, Store, conflict, not_found, now
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.:]*[a-z0-9])?")
 ADMINS = {"system:masters", "system:nodes"}
@@ -30,10 +29,6 @@ NO_CONTAINERS = {
     "log": "logs", "exec": "commands", "attach": "consoles", "portforward": "ports", "proxy": "ports",
     "ephemeralcontainers": "debug containers", "resize": "resources", "binding": "a scheduler's bindings",
 }  # fmt: skip
-
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def status(error: ApiError) -> Response:

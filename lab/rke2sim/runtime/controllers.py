@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import hashlib
 import json
@@ -10,12 +11,12 @@ import secrets
 from typing import Any
 
 from . import log, selectors
-from .api import Api, allowed_disruptions, now, owned_by
+from .api import Api, allowed_disruptions, owned_by
 from .config import Config
 from .etcd import EtcdError
 from .kubelet import running_status
 from .resources import Obj, Resource
-from .store import ROOT, ApiError, Event, Store
+from .store import ROOT, ApiError, Event, Store, now
 from .supervisor import NodePasswords
 from .tables import condition
 
@@ -69,6 +70,7 @@ class Controllers:
         """Compete for the lock for ever; work while it is ours."""
         await self.store.synced.wait()
         while True:
+            lease = ""
             try:
                 lease = await self.store.etcd.grant(LEADER_SECONDS)
                 while not await self.store.etcd.take(LEADER_KEY, self.name, lease):
@@ -79,11 +81,15 @@ class Controllers:
                 await self._lead(lease)
             except EtcdError as fault:
                 log.warning(f"controllers: {fault}")
+            finally:
+                with contextlib.suppress(EtcdError):
+                    await self.store.etcd.revoke(lease)  # So that the next leader need not wait for its end.
             await asyncio.sleep(1)
 
     async def _lead(self, lease: str) -> None:
         self._renewed.clear()
         self._dirty.set()
+        await self._sweep()
         work = [asyncio.create_task(self._follow()), asyncio.create_task(self._reconcile())]
         try:
             while True:
@@ -116,21 +122,34 @@ class Controllers:
                         log.warning(f"controllers: after the deletion of {event.key}: {fault}")
 
     async def _deleted(self, event: Event) -> None:
+        """Delete what was owned by something that is gone."""
         assert event.previous is not None
-        metadata = event.previous["metadata"]
-        if event.previous.get("kind") == "Node":
+        uid = event.previous["metadata"]["uid"]
+        for item in list(self.store.objects.values()):
+            if owned_by(item, uid):
+                await self._delete(item)
+
+    async def _sweep(self) -> None:
+        """Delete what lost its owners while nobody led."""
+        present = {item["metadata"].get("uid") for item in self.store.objects.values()}
+        for item in list(self.store.objects.values()):
+            owners = item["metadata"].get("ownerReferences") or []
+            if owners and not any(owner.get("uid") in present for owner in owners):
+                await self._delete(item)
+
+    async def _departures(self) -> None:
+        """Let deleted Nodes go, and with them their password and their etcd member."""
+        resource = self._resource("", "nodes")
+        for node in self._nodes():
+            metadata = node["metadata"]
+            if not metadata.get("deletionTimestamp"):
+                continue
             await self.passwords.forget(metadata["name"])
             for member in await self.store.etcd.members():
                 if member_node(member.get("name", "")) == metadata["name"]:
                     log.info(f"Removing etcd member {member['name']} of the deleted node {metadata['name']}")
                     await self.store.etcd.remove(member["ID"])
-        await self._collect(metadata["uid"])
-
-    async def _collect(self, uid: str) -> None:
-        """Delete what is owned by something that is gone."""
-        for item in list(self.store.objects.values()):
-            if owned_by(item, uid):
-                await self._delete(item)
+            await self.store.remove(resource, await self.store.get(resource, "", metadata["name"]))
 
     async def _delete(self, item: Obj) -> None:
         resource = self.api.catalogue.by_kind(item["apiVersion"], item["kind"])
@@ -208,6 +227,7 @@ class Controllers:
             self._dirty.clear()
             await asyncio.sleep(0.1)
             for step in (
+                self._departures,
                 self._endpoints,
                 self._pod_conditions,
                 self._deployments,
@@ -225,6 +245,10 @@ class Controllers:
                     if fault.reason not in ("Conflict", "NotFound", "AlreadyExists", "Forbidden"):
                         log.warning(f"controllers: {step.__name__}: {fault}")
                     self._dirty.set()
+                except EtcdError as fault:
+                    log.warning(f"controllers: {step.__name__}: {fault}")
+                    self._dirty.set()
+                    await asyncio.sleep(1)
             if self._dirty.is_set():
                 await asyncio.sleep(0.2)
 

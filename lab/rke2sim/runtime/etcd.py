@@ -193,6 +193,10 @@ class Etcd:
         body = await self.call("lease/keepalive", {"ID": lease}, timeout=3)
         return int(body.get("result", {}).get("TTL", 0)) > 0
 
+    async def revoke(self, lease: str) -> None:
+        if lease:
+            await self.call("lease/revoke", {"ID": lease}, timeout=1)
+
     async def take(self, key: str, value: str, lease: str) -> bool:
         """Create the key under a lease, if nobody holds it."""
         payload = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -343,15 +345,22 @@ class Client:
         self._idle.clear()
 
 
-def background(tasks: set[asyncio.Task[Any]], name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Run `work` beside the rest, and log how it failed if it fails."""
+def background(
+    tasks: set[asyncio.Task[Any]], name: str, work: Coroutine[Any, Any, Any], *, essential: bool = False
+) -> asyncio.Task[Any]:
+    """Run `work` beside the rest, and log how it failed if it fails.
+
+    The failure of something essential ends the process; systemd starts it again.
+    """
     task = asyncio.create_task(work, name=name)
     tasks.add(task)
 
     def ended(done: asyncio.Task[Any]) -> None:
         tasks.discard(done)
         if not done.cancelled() and (fault := done.exception()) is not None:
-            log.error(f"{name} ended: {type(fault).__name__}: {fault}")
+            log.error(f"{name} ended: {''.join(traceback.format_exception(fault))}")
+            if essential:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     task.add_done_callback(ended)
     return task

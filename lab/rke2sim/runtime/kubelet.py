@@ -25,20 +25,18 @@ from .layout import Layout, Release
 from .pki import new_key, openssl, write
 from .processes import Component
 from .resources import Obj
+from .store import now
 
 HEARTBEAT_SECONDS = 10
 INGRESS_SECONDS = 5
 LEASE_SECONDS = 40
-PAUSE_IMAGE = "simulation"
+NODE_FINALIZER = "wrangler.cattle.io/node"
+"""Holds a deleted Node until the servers have forgotten its password and its etcd member."""
 SERVER_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "cloud-controller-manager")
 
 
 def micro_time() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class ApiClient:
@@ -221,7 +219,7 @@ class Kubelet:
             node = {
                 "apiVersion": "v1",
                 "kind": "Node",
-                "metadata": metadata,
+                "metadata": {**metadata, "finalizers": [NODE_FINALIZER]},
                 "spec": {"taints": self._taints()},
                 "status": self._status({}),
             }

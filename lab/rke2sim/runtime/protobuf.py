@@ -39,7 +39,8 @@ ServiceAccount 1 metadata ObjectMeta 2 secrets *ObjectReference 3 imagePullSecre
   4 automountServiceAccountToken b
 Service 1 metadata ObjectMeta 2 spec ServiceSpec 3 status -
 ServiceSpec 1 ports *ServicePort 2 selector %s 3 clusterIP s 4 type s 5 externalIPs *s 7 sessionAffinity s
-  8 loadBalancerIP s 10 externalName s 11 externalTrafficPolicy s 12 healthCheckNodePort I 18 clusterIPs *s 13 publishNotReadyAddresses B
+  8 loadBalancerIP s 10 externalName s 11 externalTrafficPolicy s 12 healthCheckNodePort I
+  13 publishNotReadyAddresses B 18 clusterIPs *s
 ServicePort 1 name s 2 protocol s 3 port I 4 targetPort x 5 nodePort I 6 appProtocol s
 Eviction 1 metadata ObjectMeta 2 deleteOptions DeleteOptions
 PodDisruptionBudget 1 metadata ObjectMeta 2 spec BudgetSpec 3 status -

@@ -234,7 +234,7 @@ class Node:
             await etcd.start_joining(members)
         else:
             await etcd.start_first()
-        background(self.tasks, "etcd", etcd.keep())
+        background(self.tasks, "etcd", etcd.keep(), essential=True)
         layout.reset_flag.unlink(missing_ok=True)
         secret_key = json.loads(layout.encryption.read_text())["key"]
         catalogue = Catalogue()
@@ -243,7 +243,7 @@ class Node:
         await self._check_bootstrap(store)
         api = Api(store, catalogue, self.release.version, self.addresses[0])
         api.audit = Audit.of(config, layout)
-        background(self.tasks, "watch cache", store.follow())
+        background(self.tasks, "watch cache", store.follow(), essential=True)
         await store.synced.wait()
         await first_objects(api, catalogue)
         door = Server(api.handle)
@@ -268,12 +268,13 @@ class Node:
         supervisor.etcd, supervisor.passwords = etcd.local, passwords
         supervisor.server_addresses = server_addresses
         await self._start_node(etcd, api)
-        background(self.tasks, "controllers", Controllers(config, store, api, self.name).run())
+        controllers = Controllers(config, store, api, self.name)
+        background(self.tasks, "controllers", controllers.run(), essential=True)
         addons = Addons(config, layout, api)
         packaged(config, layout)
-        background(self.tasks, "manifests", addons.run())
+        background(self.tasks, "manifests", addons.run(), essential=True)
         snapshots = Snapshots(config, layout, self.name)
-        background(self.tasks, "snapshots", snapshots.run())
+        background(self.tasks, "snapshots", snapshots.run(), essential=True)
         log.info("rke2 is up and running")
         notify("READY=1")
         stop = asyncio.Event()
@@ -307,9 +308,9 @@ class Node:
             except (OSError, ValueError) as fault:
                 log.error(f"Waiting for the API to register this node: {fault}")
                 await asyncio.sleep(1)
-        background(self.tasks, "heartbeat", kubelet.heartbeat())
+        background(self.tasks, "heartbeat", kubelet.heartbeat(), essential=True)
         if "traefik" in self.cluster["ingress"]:
-            background(self.tasks, "ingress", kubelet.serve_ingress())
+            background(self.tasks, "ingress", kubelet.serve_ingress(), essential=True)
 
 
 async def first_objects(api: Api, catalogue: Catalogue) -> None:

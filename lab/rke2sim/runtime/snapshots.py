@@ -276,7 +276,7 @@ class Snapshots:
         while True:
             if time.monotonic() - reconciled > RECONCILE_SECONDS:
                 reconciled = time.monotonic()
-                await self._quietly([])
+                await self.reconcile_quietly([])
             await asyncio.sleep(60 - time.time() % 60)
             if not cron_matches(expression, datetime.now().astimezone()):
                 continue
@@ -286,9 +286,9 @@ class Snapshots:
             except (Fatal, S3Error) as fault:
                 log.error(f"Failed to take scheduled etcd snapshot: {fault}")
                 continue
-            await self._quietly(taken)
+            await self.reconcile_quietly(taken)
 
-    async def _quietly(self, extra: list[Snapshot]) -> None:
+    async def reconcile_quietly(self, extra: list[Snapshot]) -> None:
         try:
             await self.reconcile(extra)
         except (OSError, ValueError, KeyError) as fault:
@@ -346,8 +346,11 @@ def command(arguments: list[str]) -> int:
         match verb:
             case "save":
                 taken = snapshots.take(name)
-                snapshots.prune(name)
-                asyncio.run(snapshots._quietly(taken))
+                try:
+                    snapshots.prune(name)
+                except S3Error as fault:
+                    log.error(f"Failed to apply s3 snapshot retention policy: {fault}")
+                asyncio.run(snapshots.reconcile_quietly(taken))
                 print(f"Snapshot {taken[0].name} saved.")
             case "delete":
                 if not words:
@@ -358,11 +361,11 @@ def command(arguments: list[str]) -> int:
                             f"snapshot {word} not found on this node{' or in S3' if snapshots._bucket() else ''}"
                         )
                     print(f"Snapshot {word} deleted.")
-                asyncio.run(snapshots._quietly([]))
+                asyncio.run(snapshots.reconcile_quietly([]))
             case "prune":
                 for item in snapshots.prune(name):
                     print(f"Snapshot {item} deleted.")
-                asyncio.run(snapshots._quietly([]))
+                asyncio.run(snapshots.reconcile_quietly([]))
             case _:
                 show([*snapshots.local(), *snapshots.remote()], config, output)
     except S3Error as fault:

@@ -8,6 +8,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from . import log, tokens
@@ -19,6 +20,10 @@ CRD_PREFIX = "/registry/apiextensions.k8s.io/customresourcedefinitions/-/"
 SECRET_PREFIX = "/registry/core/secrets/"
 HISTORY = 4000
 """Changes kept in memory; a watch from before them is told to list again (410 Gone)."""
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class ApiError(Exception):

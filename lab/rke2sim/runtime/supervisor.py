@@ -8,6 +8,7 @@ import hashlib
 import json
 import ssl
 import tempfile
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from .layout import NODE_PASSWORD, Layout
 from .log import Fatal
 from .pki import issue, write
 from .resources import Catalogue, Obj
-from .store import ApiError, Store
+from .store import ApiError, Store, now
 
 PORT = 9345
 REJECTED = (
@@ -56,7 +57,12 @@ class NodePasswords:
         item: Obj = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": name, "namespace": "kube-system"},
+            "metadata": {
+                "name": name,
+                "namespace": "kube-system",
+                "uid": str(uuid.uuid4()),
+                "creationTimestamp": now(),
+            },
             "type": "Opaque",
             "immutable": True,
             "data": {"hash": digest},
