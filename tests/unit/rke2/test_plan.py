@@ -259,3 +259,19 @@ def test_members_are_matched_by_whole_names() -> None:
     members = [member("s10"), member("s1-x"), {"id": "7", "name": "", "learner": True}]
     assert rke2_plan.member_of("s1", members) is None
     assert rke2_plan.member_of("s10", members) == members[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "started_at", "after", "left"),
+    [
+        ("active", 20.0, 10.0, []),
+        ("active", 20.0, 0.0, []),
+        ("active", 10.0, 10.0, ["u was not restarted yet"]),
+        ("activating", 20.0, 10.0, ["u is activating"]),
+        ("inactive", 0.0, 0.0, ["u is inactive"]),
+    ],
+)
+def test_an_old_process_that_still_answers_opens_no_gate(
+    state: str, started_at: float, after: float, left: list[str]
+) -> None:
+    assert rke2_plan.unmet_service({"state": state, "started_at": started_at}, "u", after) == left

@@ -89,6 +89,13 @@ def unmet(
     return found
 
 
+def unmet_service(service: dict[str, Any], unit: str, started_after: float) -> list[str]:
+    """What keeps a service from being the new process, all the way up (its unit says so only then: Type=notify)."""
+    if service["started_at"] <= started_after and started_after > 0:
+        return [f"{unit} was not restarted yet"]
+    return [] if service["state"] == "active" else [f"{unit} is {service['state']}"]
+
+
 def recover_action(state: dict[str, Any]) -> str:
     """What a server that already holds data needs before anything else: none, start, restart or wait.
 

@@ -44,6 +44,12 @@ options:
   api_address:
     type: str
     description: On an agent, where the API is asked when the agent's own balancer does not answer on loopback.
+  started_after:
+    type: float
+    default: 0
+    description:
+      - Seconds since 1970 after which the service's process has to have started. What a restart is to replace still
+        answers for a moment after it was asked for; this tells the new from the old.
   timeout_seconds:
     type: int
     required: true
@@ -75,7 +81,7 @@ unmet:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import unmet
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import unmet, unmet_service
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import (
     journal_tail,
     read_api,
@@ -99,6 +105,7 @@ def main() -> None:
             "version_nodes": {"type": "list", "elements": "str"},
             "members": {"type": "list", "elements": "str", "default": []},
             "api_address": {"type": "str"},
+            "started_after": {"type": "float", "default": 0.0},
             "timeout_seconds": {"type": "int", "required": True},
         },
         required_if=[("type", "agent", ["api_address"])],
@@ -116,7 +123,7 @@ def main() -> None:
             "api": read_api() if server else read_own_node(given["node_name"], given["api_address"]),
             "etcd": read_etcd() if given["members"] else None,
         }
-        left = unmet(
+        left = unmet_service(service := read_service(unit), unit, given["started_after"]) + unmet(
             view,
             nodes=given["nodes"],
             version=given["version"],
@@ -126,7 +133,6 @@ def main() -> None:
         waited = round(time.monotonic() - began, 1)
         if not left:
             module.exit_json(changed=False, waited_seconds=waited, unmet=[])
-        service = read_service(unit)
         if waited + POLL_SECONDS > given["timeout_seconds"] or service["restarts"] - restarts > RESTARTS_TOLERATED:
             break
         time.sleep(POLL_SECONDS)
