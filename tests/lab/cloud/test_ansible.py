@@ -1,0 +1,92 @@
+"""The unmodified hetzner.hcloud collection, with the SDK it carries, through real ansible-playbook runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lab.cloud.conftest import TOKEN, Lab
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def ansible(lab: Lab, tmp_path: Path, public_key: str) -> dict[str, str]:
+    """The environment of a run: nothing of the repository's configuration, only the endpoint."""
+    config = tmp_path / "ansible.cfg"
+    config.write_text("[defaults]\nlocalhost_warning = false\n[inventory]\nunparsed_warning = false\n")
+    variables = tmp_path / "variables.json"
+    variables.write_text(json.dumps({"public_key": public_key, "ansible_python_interpreter": sys.executable}))
+    return os.environ | {
+        "ANSIBLE_CONFIG": str(config),
+        "ANSIBLE_HOME": str(tmp_path / "ansible"),
+        "HCLOUD_ENDPOINT": lab.endpoint,
+        "HCLOUD_TOKEN": TOKEN,
+        "VARIABLES": str(variables),
+    }
+
+
+def play(environment: dict[str, str], name: str, *options: str) -> tuple[int, str]:
+    """Run a play that must not fail; how many tasks changed something, and all it said."""
+    command = [str(BIN / "ansible-playbook"), "-e", f"@{environment['VARIABLES']}", *options, str(HERE / name)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    said = run.stdout + run.stderr
+    assert run.returncode == 0, said
+    match = re.search(r"localhost +: ok=\d+ +changed=(\d+)", said)
+    assert match, said
+    return int(match[1]), said
+
+
+def test_modules_build_converge_and_remove(lab: Lab, ansible: dict[str, str]) -> None:
+    # Key, network, subnetwork, route, firewall, group, address, server, its leg, volume, start, firewall again, name.
+    assert play(ansible, "site.yml")[0] == 13
+    assert lab.machines.on == set(lab.machines.hosts) and len(lab.machines.on) == 1
+    changed, said = play(ansible, "site.yml")
+    assert changed == 0, said
+
+    source = Path(ansible["ANSIBLE_HOME"]) / "hcloud.yml"
+    source.write_text(
+        "plugin: hetzner.hcloud.hcloud\nnetwork: net\nlabel_selector: role=web\nconnect_with: private_ipv4\n"
+        "keyed_groups: [{key: hcloud_labels.role, separator: ''}]\n"
+    )
+    command = [str(BIN / "ansible-inventory"), "-i", str(source), "--list"]
+    listed = json.loads(subprocess.run(command, env=ansible, capture_output=True, text=True, check=True).stdout)
+    assert listed["web"]["hosts"] == ["web-1"]
+    facts = listed["_meta"]["hostvars"]["web-1"]
+    seen = [facts[name]["__ansible_unsafe"] for name in ("ansible_host", "hcloud_status", "hcloud_location")]
+    assert seen == ["10.40.1.11", "running", "fsn1"]
+
+    assert play(ansible, "gone.yml")[0] == 7
+    assert lab.machines.hosts == {} and lab.machines.networks == {} and lab.machines.volumes == {}
+
+
+def test_failures_carry_the_code(lab: Lab, ansible: dict[str, str], tmp_path: Path) -> None:
+    """What the platform's fallback of types and locations hangs on."""
+    fault = {"kind": "out_of_stock", "server_type": "cx23", "location": "fsn1"}
+    lab.api.post(f"{lab.url}/_lab/faults", fault)
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(
+        json.dumps([
+            {
+                "hosts": "localhost",
+                "connection": "local",
+                "gather_facts": False,
+                "tasks": [
+                    {
+                        "hetzner.hcloud.server": {"name": "web", "server_type": "cx23", "image": "debian-13", "location": "fsn1"},
+                        "register": "made",
+                        "failed_when": ["made.failure.code | default('none') != 'resource_unavailable'"],
+                    },
+                ],
+            }
+        ])
+    )  # fmt: skip
+    play(ansible, str(playbook))
+    assert lab.machines.hosts == {}

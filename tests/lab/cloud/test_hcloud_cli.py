@@ -1,0 +1,108 @@
+"""Debian's hcloud-cli, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.cloud.conftest import TOKEN, Lab
+
+Hcloud = Callable[..., str]
+
+
+@pytest.fixture
+def hcloud(lab: Lab, tmp_path: Path) -> Hcloud:
+    program = shutil.which("hcloud")
+    assert program, "hcloud is not installed; the set-up installs Debian's hcloud-cli"
+    environment = os.environ | {
+        "HCLOUD_ENDPOINT": lab.endpoint,
+        "HCLOUD_TOKEN": TOKEN,
+        "HCLOUD_CONFIG": str(tmp_path / "cli.toml"),
+        "HOME": str(tmp_path),
+    }
+
+    def run(command: str, fails: bool = False) -> str:
+        done = subprocess.run([program, *command.split()], env=environment, capture_output=True, text=True, timeout=60)
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, f"hcloud {command}: {said}"
+        return said
+
+    return run
+
+
+def table(said: str) -> list[list[str]]:
+    return [line.split() for line in said.splitlines()[1:]]
+
+
+def described(hcloud: Hcloud, command: str) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(hcloud(f"{command} -o json"))
+    return shown
+
+
+def test_a_persons_session(lab: Lab, hcloud: Hcloud, tmp_path: Path, public_key: str) -> None:
+    (tmp_path / "key.pub").write_text(public_key)
+    hcloud(f"ssh-key create --name key --public-key-from-file {tmp_path}/key.pub --label a=b")
+    hcloud("network create --name net --ip-range 10.0.0.0/16")
+    hcloud("network add-subnet net --type cloud --network-zone eu-central --ip-range 10.0.1.0/24")
+    hcloud("network add-route net --destination 10.100.0.0/16 --gateway 10.0.1.2")
+    hcloud("firewall create --name wall")
+    hcloud("firewall add-rule wall --direction in --protocol tcp --port 22 --source-ips 0.0.0.0/0 --source-ips ::/0")
+    hcloud("placement-group create --name group --type spread")
+    hcloud("primary-ip create --name address --type ipv4 --assignee-type server --datacenter fsn1-dc14", fails=True)
+
+    hcloud(
+        "server create --name web --type cx23 --image debian-13 --location fsn1 --ssh-key key --network net "
+        "--firewall wall --placement-group group --label role=web"
+    )
+    assert table(hcloud("server list -o columns=name,status,private_net")) == [["web", "running", "10.0.1.1", "(net)"]]
+    assert table(hcloud("server list -l role=db -o columns=name")) == []
+    assert "Status:" in hcloud("server describe web")
+    assert hcloud("server ip web").strip() == described(hcloud, "server describe web")["public_net"]["ipv4"]["ip"]
+
+    hcloud("volume create --name disk --size 10 --server web --format ext4")
+    assert table(hcloud("volume list -o columns=name,size,server")) == [["disk", "10", "GB", "web"]]
+    hcloud("volume detach disk")
+    hcloud("volume resize disk --size 20")
+    hcloud("volume attach disk --server web")
+    hcloud("volume delete disk", fails=True)
+
+    for verb in ("shutdown", "poweron", "reboot", "reset", "poweroff"):
+        hcloud(f"server {verb} web")
+        lab.quiet()
+    hcloud("server change-type web cx33 --keep-disk")
+    assert described(hcloud, "server describe web")["server_type"]["name"] == "cx33"
+    hcloud("server detach-from-network web --network net")
+    hcloud("server attach-to-network web --network net --ip 10.0.1.9")
+    hcloud("server change-alias-ips web --network net --alias-ips 10.0.1.10")
+    assert described(hcloud, "server describe web")["private_net"][0]["alias_ips"] == ["10.0.1.10"]
+    hcloud("server enable-rescue web --ssh-key key")
+    hcloud("server disable-rescue web")
+    hcloud("server rebuild web --image debian-12")
+    hcloud("server add-label web tier=front")
+    assert described(hcloud, "server describe web")["labels"] == {"role": "web", "tier": "front"}
+    hcloud("server enable-protection web delete rebuild")
+    assert "protected" in hcloud("server delete web", fails=True)
+    hcloud("server disable-protection web delete rebuild")
+    hcloud("server create --name bad --type cx23 --image ubuntu-24.04", fails=True)
+    assert "not part of the lab's cloud" in hcloud("floating-ip list", fails=True)
+    assert "not part of the lab's cloud" in hcloud("load-balancer list", fails=True)
+
+    for command in (
+        "location list", "server-type list", "image list", "network list", "firewall list", "ssh-key list",
+        "placement-group list", "primary-ip list", "server-type describe cx23", "image describe debian-13",
+        "network describe net", "firewall describe wall", "placement-group describe group", "ssh-key describe key",
+    ):  # fmt: skip
+        assert len(hcloud(command).splitlines()) > 1, command
+
+    hcloud("volume detach disk")
+    for noun in ("volume delete disk", "server delete web", "firewall delete wall", "network delete net",
+                 "placement-group delete group", "ssh-key delete key"):  # fmt: skip
+        hcloud(noun)
+    assert lab.machines.hosts == {} and lab.machines.volumes == {}
