@@ -465,33 +465,33 @@ class _Planner:
             wanted.firewalls = list(dict.fromkeys([name for name in applied if name] + wanted.firewalls))
         if machine.name in self.allow_restart:
             if server["server_type"]["name"] not in machine.server_types:
-                wanted.resize_to = next(
-                    (c["server_type"] for c in self.candidates(machine, server["location"]["name"])),
-                    machine.server_types[0],
-                )
+                location = server["location"]["name"]
+                sold = (name for name in machine.server_types if self.offers(name, location) is not None)
+                wanted.resize_to = next(sold, machine.server_types[0])
             group = (server.get("placement_group") or {}).get("name", "")
             wanted.regroup = bool(wanted.placement_group) and group != wanted.placement_group
             wanted.stop = bool(wanted.resize_to or wanted.regroup)
         wanted.attach = self.private_leg(server) is None
         wanted.start = wanted.stop or server["status"] == "off"
 
-    def candidates(self, machine: Machine, location: str | None = None) -> list[Json]:
+    def offers(self, server_type: str, location: str) -> bool | None:
+        """Whether a type is in stock at a location; None where it is not sold at all."""
+        for known in self.current.get("server_types", ()):
+            if known["name"] == server_type:
+                found = next((offer for offer in known["locations"] if offer["name"] == location), None)
+                return None if found is None else bool(found.get("available", True))
+        return None
+
+    def candidates(self, machine: Machine) -> list[Json]:
         """Types and locations to try, as the inventory orders them; those said to be sold out come last."""
         volumes = [self.by_name["volumes"].get(f"{machine.name}-{volume.name}") for volume in machine.volumes]
-        bound = {volume["location"]["name"] for volume in volumes if volume} | ({location} if location else set())
-        offers: dict[tuple[str, str], bool] = {}
-        catalogue = {server_type["name"]: server_type for server_type in self.current.get("server_types", ())}
-        for name in machine.server_types:
-            for place in self.desired.locations:
-                if bound and place not in bound:
-                    continue
-                if name in catalogue:
-                    sold = next((at for at in catalogue[name]["locations"] if at["name"] == place), None)
-                    if sold is None:
-                        continue
-                    offers[name, place] = bool(sold.get("available", True))
-                else:
-                    offers[name, place] = False
+        bound = {volume["location"]["name"] for volume in volumes if volume}
+        offers = {
+            (name, place): stock
+            for name in machine.server_types
+            for place in self.desired.locations
+            if not (bound and place not in bound) and (stock := self.offers(name, place)) is not None
+        }
         ordered = sorted(offers, key=lambda offer: not offers[offer])
         if not ordered:
             places = " or ".join(sorted(bound) or self.desired.locations)

@@ -43,7 +43,7 @@ def environment_name(environment: Environment) -> Iterator[Fault]:
 
 
 def host_names(environment: Environment) -> Iterator[Fault]:
-    prefix = f"{environment.text('platform_environment') or environment.folder}-"
+    prefix = f"{environment.folder}-"
     for host in environment.hosts:
         if not LABEL.fullmatch(host.name):
             yield Fault(
@@ -66,6 +66,12 @@ def groups(environment: Environment) -> Iterator[Fault]:
             hint = suggestion(group, services)
             ending = "" if hint.endswith("?") else "."
             yield Fault(place, f"group {group} is the group of no play; {hint}{ending}")
+    known = {*environment.group_places, *(host.name for host in environment.hosts), "all"}
+    for scope, place in {definition.scope: definition.place for definition in environment.definitions}.items():
+        if scope not in known:
+            hint = suggestion(scope, known)
+            ending = "" if hint.endswith("?") else "."
+            yield Fault(Place(place.file), f"{scope} is no group of this inventory; {hint}{ending}")
     for host in environment.hosts:
         if not services & set(host.groups) and all(group in environment.known_groups for group in host.groups):
             yield Fault(
@@ -158,14 +164,16 @@ def volumes(environment: Environment, name: str) -> Iterator[Fault]:
 
 
 def domains(environment: Environment) -> Iterator[Fault]:
+    wrong = ""
     for name in ("platform_domain", "platform_api_name"):
         value = environment.text(name)
-        if value and not DOMAIN.fullmatch(value):
+        if value and not DOMAIN.fullmatch(value) and not (wrong and value.endswith(f".{wrong}")):
+            wrong = wrong or value  # names within a wrong domain are not to blame
             yield environment.fault(
                 name, f"{name} is {show(value)}; write a domain name, for example apps.example.com."
             )
     for value in environment.texts("platform_ingress_names"):
-        if not DOMAIN.fullmatch(value.removeprefix("*.")):
+        if not (wrong and value.endswith(f".{wrong}")) and not DOMAIN.fullmatch(value.removeprefix("*.")):
             yield environment.fault(
                 "platform_ingress_names",
                 f"platform_ingress_names holds {show(value)}; write domain names, with * only as the whole first part.",

@@ -23,6 +23,8 @@ def faults(environment: Environment) -> Iterator[Fault]:
         yield from network_range(environment, network)
         if subnet is not None:
             yield from subnet_range(environment, network, subnet)
+            if not subnet.subnet_of(network):
+                subnet = None  # whoever lies in a wrong subnet is not to blame
     yield from addresses(environment, network, subnet)
     yield from cluster_ranges(environment, network)
     yield from admin_ranges(environment)

@@ -15,7 +15,7 @@ SHORTEST_SECRET = 32
 FEWEST_DIFFERENT = 10
 """A random token of 32 characters has many more different ones; a word that repeats has not."""
 PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|example|todo|your[-_ ]|secret|password|xxx|<.*>", re.I)
-KEY_PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|your[-_ ]|xxx|<.*>|\.\.\.|…", re.I)
+KEY_PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|your[-_ ]|xxx|[<>]|\.\.\.|…", re.I)
 KEY_TYPES = re.compile(
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com"
 )
@@ -114,7 +114,7 @@ def key_fault(text: str) -> str | None:
         fields = _fields(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError):
         return "is damaged; copy the whole line of the .pub file"
-    if not fields or fields[0] != kind.encode():
+    if len(fields) < 2 or fields[0] != kind.encode():
         return "is damaged; copy the whole line of the .pub file"
     if kind == "ssh-rsa" and (len(fields) != 3 or int.from_bytes(fields[2]).bit_length() < SHORTEST_RSA_BITS):
         return f"is an RSA key of fewer than {SHORTEST_RSA_BITS} bits; make one with ssh-keygen -t ed25519"

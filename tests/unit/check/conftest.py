@@ -1,0 +1,164 @@
+"""Inventories to break: a sound copy of `prod` in a folder of its own, and its faults without starting Ansible."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+from ansible_collections.slipway.platform.plugins.action.check_environment import ask_cloud
+from ansible_collections.slipway.platform.plugins.module_utils.environment.checks import pure_faults
+from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Environment, Fault
+from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import read_environment
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+
+from tests.lab.cloud.conftest import TOKEN, Lab, serving
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PLATFORM = "group_vars/all/platform.yml"
+VAULT = "group_vars/all/vault.yml"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    public_key: str
+    private_key: str
+    authority: str
+    authority_key: str
+
+
+@pytest.fixture(scope="session")
+def material() -> Secrets:
+    ssh = Ed25519PrivateKey.generate()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=3650))
+        .sign(key, hashes.SHA256())
+    )
+
+    def private(any_key: Any, form: serialization.PrivateFormat) -> str:
+        text: bytes = any_key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        return text.decode()
+
+    return Secrets(
+        public_key=ssh.public_key()
+        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        .decode(),
+        private_key=private(ssh, serialization.PrivateFormat.OpenSSH),
+        authority=certificate.public_bytes(serialization.Encoding.PEM).decode(),
+        authority_key=private(key, serialization.PrivateFormat.PKCS8),
+    )
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with serving(tmp_path_factory.mktemp("cloud")) as lab:
+        yield lab
+
+
+@dataclass
+class Inventory:
+    """A folder to break. File names are relative to it."""
+
+    folder: Path
+    material: Secrets
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace what a pattern finds; it must find something."""
+        path = self.folder / file
+        text, times = re.subn(old, lambda _: new, path.read_text(), flags=re.M)
+        assert times, f"{old!r} is not in {file}"
+        path.write_text(text)
+
+    def set(self, name: str, value: str, file: str = PLATFORM) -> None:
+        """Give a variable another value, in place of all lines it has."""
+        self.edit(file, rf"^{name}:.*\n(?:[ ]+.*\n)*", f"{name}: {value}\n")
+
+    def add(self, file: str, text: str) -> None:
+        path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text((path.read_text() if path.exists() else "---\n") + text + "\n")
+
+    def remove(self, name: str, file: str = PLATFORM) -> None:
+        self.edit(file, rf"^{name}:.*\n(?:[ ]+.*\n)*", "")
+
+    def environment(self) -> Environment:
+        loader = DataLoader()
+        hosts = InventoryManager(loader=loader, sources=[str(self.folder / "hosts.yml")])
+        variables = VariableManager(loader=loader, inventory=hosts)
+        # Ansible's command line sets this one.
+        variables.extra_vars["ansible_inventory_sources"] = [str(self.folder)]
+        return read_environment(
+            HostVars(hosts, variables, loader),
+            hosts.get_groups_dict(),
+            folder=self.folder,
+            roles_dir=REPOSITORY / "roles",
+            playbooks_dir=REPOSITORY / "playbooks",
+            loader=loader,
+            shown=f"inventories/{self.folder.name}",
+        )
+
+    def faults(self, *, ask: bool = False) -> list[Fault]:
+        environment = self.environment()
+        return sorted({*pure_faults(environment), *(ask_cloud(environment) if ask else ())})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ansible() -> None:
+    init_plugin_loader()
+
+
+@pytest.fixture
+def copy(tmp_path: Path, material: Secrets) -> Callable[[str], Inventory]:
+    """An environment of the repository as it is, in a folder of the same name."""
+
+    def make(name: str) -> Inventory:
+        folder = tmp_path / "inventories" / name
+        shutil.copytree(REPOSITORY / "inventories" / name, folder, ignore=shutil.ignore_patterns(".state", "vault.yml"))
+        return Inventory(folder, material)
+
+    return make
+
+
+@pytest.fixture
+def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> Inventory:
+    """`prod` made usable: real keys and secrets, the local cloud."""
+    inventory = copy("prod")
+    inventory.set("platform_admin_public_keys", f'["{material.public_key} admin"]')
+    inventory.set("platform_hcloud_endpoint", cloud.endpoint)
+    inventory.set("platform_hcloud_token", f'"{TOKEN}"')
+
+    def block(text: str) -> str:
+        return "|\n" + "".join(f"  {line}\n" for line in text.splitlines())
+
+    inventory.add(
+        VAULT,
+        f"rke2_token: {secrets.token_hex(32)}\n"
+        f"rke2_agent_token: {secrets.token_hex(32)}\n"
+        f"platform_ca_certificate: {block(material.authority)}"
+        f"platform_ca_private_key: {block(material.authority_key)}",
+    )
+    return inventory

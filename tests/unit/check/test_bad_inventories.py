@@ -1,0 +1,508 @@
+"""Inventories broken in one place each: every one ends in a readable list of faults, and nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Fault
+
+from tests.lab.cloud.conftest import Lab
+from tests.unit.check.conftest import PLATFORM, REPOSITORY, VAULT, Inventory
+
+SERVERS = "group_vars/rke2_server/provision.yml"
+RKE2 = "group_vars/all/rke2.yml"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    breaks: Callable[[Inventory], Any]
+    file: str
+    says: tuple[str, ...]
+    asks: bool = False
+    """Whether only the cloud can tell."""
+
+
+def case(name: str, breaks: Callable[[Inventory], Any], file: str, *says: str, asks: bool = False) -> Any:
+    return pytest.param(Case(name, breaks, file, says, asks), id=name.replace(" ", "-"))
+
+
+CASES = [
+    # network plan
+    case(
+        "range that is none",
+        lambda i: i.set("platform_network_cidr", "10.40.0.0/33"),
+        PLATFORM,
+        'platform_network_cidr is "10.40.0.0/33"',
+        "write one, for example",
+    ),
+    case(
+        "range with bits beyond its mask",
+        lambda i: i.set("platform_network_cidr", "10.40.1.0/16"),
+        PLATFORM,
+        "bits beyond its mask; write 10.40.0.0/16",
+    ),
+    case(
+        "range that is public",
+        lambda i: i.set("platform_network_cidr", "8.40.0.0/16"),
+        PLATFORM,
+        "platform_network_cidr is 8.40.0.0/16, which is not private",
+    ),
+    case(
+        "network too small for Hetzner",
+        lambda i: i.set("platform_network_cidr", "10.40.1.0/25"),
+        PLATFORM,
+        "Hetzner's networks are /24 or wider",
+    ),
+    case(
+        "subnet outside the network",
+        lambda i: i.set("platform_subnet_cidr", "10.50.1.0/24"),
+        PLATFORM,
+        "platform_subnet_cidr is 10.50.1.0/24, which lies outside platform_network_cidr 10.40.0.0/16",
+    ),
+    case(
+        "network that hides services",
+        lambda i: (i.edit(PLATFORM, r"10\.40\.", "10.43."), i.edit("hosts.yml", r"10\.40\.", "10.43.")),
+        PLATFORM,
+        "rke2_service_cidr 10.43.0.0/16 overlaps platform_network_cidr",
+    ),
+    case(
+        "address twice",
+        lambda i: i.edit("hosts.yml", r"10\.40\.1\.22", "10.40.1.21"),
+        "hosts.yml",
+        "provision_private_ip of prod-rke2-server-2 is 10.40.1.21, which prod-rke2-server-1 has already",
+    ),
+    case(
+        "address outside the subnet",
+        lambda i: i.edit("hosts.yml", r"10\.40\.1\.22", "10.40.2.22"),
+        "hosts.yml",
+        "provision_private_ip of prod-rke2-server-2 is 10.40.2.22, which lies outside platform_subnet_cidr",
+    ),
+    case(
+        "address of the gateway",
+        lambda i: (
+            i.set("platform_subnet_cidr", "10.40.0.0/23"),
+            i.edit("hosts.yml", r"10\.40\.1\.10", "10.40.0.1"),
+        ),
+        "hosts.yml",
+        "provision_private_ip of prod-lb-1 is 10.40.0.1, the gateway of the network",
+    ),
+    case(
+        "address that ends the subnet",
+        lambda i: i.edit("hosts.yml", r"10\.40\.1\.22", "10.40.1.255"),
+        "hosts.yml",
+        "the broadcast address",
+    ),
+    case(
+        "address that is none",
+        lambda i: i.edit("hosts.yml", r"10\.40\.1\.22", "10.40.1.222222"),
+        "hosts.yml",
+        'provision_private_ip of prod-rke2-server-2 is "10.40.1.222222"; write one IPv4 address',
+    ),
+    case(
+        "host without an address",
+        lambda i: i.edit("hosts.yml", r"prod-lb-1: .*", "prod-lb-1: {}"),
+        "hosts.yml",
+        "host prod-lb-1 has no provision_private_ip",
+    ),
+    case(
+        "administrators everywhere",
+        lambda i: i.set("platform_admin_cidrs", "[0.0.0.0/0]"),
+        PLATFORM,
+        "platform_admin_cidrs holds 0.0.0.0/0, which lets the world",
+        "check_world_admins_allowed",
+    ),
+    case(
+        "administrators nowhere",
+        lambda i: i.set("platform_admin_cidrs", "[]"),
+        PLATFORM,
+        "platform_admin_cidrs is empty",
+    ),
+    case(
+        "endpoint without its version",
+        lambda i: i.set("platform_hcloud_endpoint", "https://api.hetzner.cloud"),
+        PLATFORM,
+        "write the address up to /v1",
+    ),
+    # hosts, groups, quorum
+    case(
+        "even servers",
+        lambda i: i.edit("hosts.yml", r"^ +prod-rke2-server-3.*\n", ""),
+        "hosts.yml",
+        "group rke2_server has 2 hosts; make it 1 or 3",
+    ),
+    case(
+        "no server",
+        lambda i: i.edit("hosts.yml", r"^    rke2_server:\n(?: {6,}.*\n)+", "    rke2_server: {}\n"),
+        "hosts.yml",
+        "group rke2_server has no host",
+    ),
+    case(
+        "two load balancers",
+        lambda i: i.edit(
+            "hosts.yml",
+            r"^ +prod-lb-1.*\n",
+            "        prod-lb-1: {provision_private_ip: 10.40.1.10}\n"
+            "        prod-lb-2: {provision_private_ip: 10.40.1.11}\n",
+        ),
+        "hosts.yml",
+        "group load_balancer has 2 hosts; name exactly one",
+    ),
+    case(
+        "group misspelt",
+        lambda i: i.edit("hosts.yml", r"^    rke2_agent:", "    rke2_agents:"),
+        "hosts.yml",
+        "group rke2_agents is the group of no play; did you mean rke2_agent?",
+    ),
+    case(
+        "tuning for no group",
+        lambda i: i.add("group_vars/rke2_servers/provision.yml", "provision_image: debian-13"),
+        "group_vars/rke2_servers/provision.yml",
+        "rke2_servers is no group of this inventory; did you mean rke2_server?",
+    ),
+    case(
+        "host of another environment",
+        lambda i: i.edit("hosts.yml", "prod-lb-1", "stage-lb-1"),
+        "hosts.yml",
+        "host stage-lb-1 does not begin with prod-",
+    ),
+    case(
+        "host with a name that is none",
+        lambda i: i.edit("hosts.yml", "prod-lb-1", "prod_lb_1"),
+        "hosts.yml",
+        "host prod_lb_1 is no valid server name",
+    ),
+    case(
+        "environment of another folder",
+        lambda i: i.set("platform_environment", "stage"),
+        PLATFORM,
+        'platform_environment is "stage", but the inventory\'s folder is "prod"',
+    ),
+    case(
+        "more than one placement group holds",
+        lambda i: i.edit(
+            "hosts.yml",
+            r"^ +prod-rke2-agent-1.*\n",
+            "".join(f"        prod-rke2-agent-{n}: {{provision_private_ip: 10.40.1.{100 + n}}}\n" for n in range(4, 14))
+            + "        prod-rke2-agent-1: {provision_private_ip: 10.40.1.41}\n",
+        ),
+        "group_vars/rke2_agent/provision.yml",
+        "more than 10 hosts",
+    ),
+    # variables
+    case(
+        "input misspelt",
+        lambda i: i.add(SERVERS, "provision_server_type: [cx23]"),
+        SERVERS,
+        "provision_server_type is no input of the role provision; did you mean provision_server_types?",
+    ),
+    case(
+        "shared value misspelt",
+        lambda i: i.add(PLATFORM, "platform_domian: example.org"),
+        PLATFORM,
+        "platform_domian is no shared value of the platform; did you mean platform_domain?",
+    ),
+    case(
+        "prefix misspelt",
+        lambda i: i.add(SERVERS, "provsion_image: debian-12"),
+        SERVERS,
+        "provsion_image is read by nothing; did you mean provision_image?",
+    ),
+    case("shared value missing", lambda i: i.remove("platform_domain"), PLATFORM, "platform_domain is not set; add it"),
+    case(
+        "user that Ansible needs missing",
+        lambda i: i.remove("platform_admin_user"),
+        PLATFORM,
+        "platform_admin_user is not set; add it",
+    ),
+    case(
+        "expression of nothing",
+        lambda i: i.set("platform_api_name", '"api.{{ platform_domian }}"'),
+        PLATFORM,
+        "platform_api_name cannot be resolved ('platform_domian' is undefined)",
+    ),
+    case(
+        "one text for a list",
+        lambda i: i.set("platform_locations", "fsn1"),
+        PLATFORM,
+        'platform_locations is "fsn1"; write it as a list',
+    ),
+    case(
+        "number that is none",
+        lambda i: i.add(SERVERS, "provision_wait_seconds: soon"),
+        SERVERS,
+        'provision_wait_seconds is "soon"',
+    ),
+    case(
+        "nested key misspelt",
+        lambda i: i.set("provision_volumes", "[{name: data, size: 20}]", SERVERS),
+        SERVERS,
+        "provision_volumes",
+        "size",
+    ),
+    case(
+        "value set twice",
+        lambda i: i.add("group_vars/all/more.yml", "platform_domain: example.org"),
+        PLATFORM,
+        "platform_domain is set for all in inventories/prod/group_vars/all/more.yml:2 already",
+    ),
+    case(
+        "shared value for one group",
+        lambda i: i.add(SERVERS, "platform_domain: example.org"),
+        SERVERS,
+        "platform_domain is set for rke2_server only",
+    ),
+    case(
+        "value that a play sets",
+        lambda i: i.add(SERVERS, "provision_network_zone: us-east"),
+        SERVERS,
+        "provision_network_zone has no effect here, because playbooks/provision.yml sets it",
+    ),
+    case(
+        "domain that is none",
+        lambda i: i.set("platform_domain", "example_com"),
+        PLATFORM,
+        'platform_domain is "example_com"; write a domain name',
+    ),
+    case("root as the user", lambda i: i.set("platform_admin_user", "root"), PLATFORM, "not root"),
+    case(
+        "volume too small",
+        lambda i: i.set("provision_volumes", "[{name: data, size_gb: 5}]", SERVERS),
+        SERVERS,
+        "volume data in provision_volumes has 5 GB",
+    ),
+    # versions
+    case("version too old", lambda i: i.set("rke2_version", "v1.34.10+rke2r1", RKE2), RKE2, "1.34 is not supported"),
+    case("version of something else", lambda i: i.set("rke2_version", "1.36.3", RKE2), RKE2, "write a release of RKE2"),
+    case(
+        "image that is not supported",
+        lambda i: i.set("provision_image", "ubuntu-24.04", SERVERS),
+        SERVERS,
+        'provision_image is "ubuntu-24.04"; choose one of debian-13, debian-12',
+    ),
+    # secrets
+    case(
+        "no secrets",
+        lambda i: (i.folder / VAULT).unlink(),
+        VAULT,
+        "platform_ca_certificate, platform_ca_private_key, rke2_agent_token, rke2_token are missing",
+        "create_secrets.yml",
+    ),
+    case("one secret missing", lambda i: i.remove("rke2_agent_token", VAULT), VAULT, "rke2_agent_token is missing"),
+    case(
+        "one secret twice",
+        lambda i: (
+            i.set("rke2_token", "a1b2c3d4e5f6g7h8" * 4, VAULT),
+            i.set("rke2_agent_token", "a1b2c3d4e5f6g7h8" * 4, VAULT),
+        ),
+        VAULT,
+        "rke2_token and rke2_agent_token are the same",
+    ),
+    case(
+        "secret that can be guessed",
+        lambda i: i.set("rke2_token", "hunter2", VAULT),
+        VAULT,
+        "rke2_token can be guessed",
+    ),
+    case(
+        "secret that is a placeholder",
+        lambda i: i.set("rke2_token", "CHANGE-ME-" + "0123456789abcdef" * 3, VAULT),
+        VAULT,
+        "rke2_token is a placeholder",
+    ),
+    case(
+        "authority that is no certificate",
+        lambda i: i.set("platform_ca_certificate", "MIIB", VAULT),
+        VAULT,
+        "platform_ca_certificate is no certificate in PEM form",
+    ),
+    case(
+        "key of nobody",
+        lambda i: i.set("platform_admin_public_keys", "[ssh-ed25519 REPLACE-WITH-YOURS me]"),
+        PLATFORM,
+        "key 1 of platform_admin_public_keys is a placeholder",
+    ),
+    case(
+        "private key for a public one",
+        lambda i: i.set("platform_admin_public_keys", '["-----BEGIN OPENSSH PRIVATE KEY-----"]'),
+        PLATFORM,
+        "key 1 of platform_admin_public_keys is a private key",
+    ),
+    case(
+        "key cut off",
+        lambda i: i.set("platform_admin_public_keys", f'["{i.material.public_key[:50]}"]'),
+        PLATFORM,
+        "key 1 of platform_admin_public_keys is damaged",
+    ),
+    # the cloud
+    case(
+        "token that is wrong",
+        lambda i: i.set("platform_hcloud_token", "wrong"),
+        PLATFORM,
+        "does not accept the token",
+        "HCLOUD_TOKEN",
+        asks=True,
+    ),
+    case(
+        "token that is not there",
+        lambda i: i.set("platform_hcloud_token", '""'),
+        PLATFORM,
+        "platform_hcloud_token is empty",
+        asks=True,
+    ),
+    case(
+        "cloud that is not there",
+        lambda i: i.set("platform_hcloud_endpoint", "http://127.0.0.1:9/v1"),
+        PLATFORM,
+        "cannot be reached",
+        asks=True,
+    ),
+    case(
+        "type that is none",
+        lambda i: i.set("provision_server_types", "[ccx24]", SERVERS),
+        SERVERS,
+        "provision_server_types holds ccx24, which Hetzner does not have; did you mean ccx",
+        asks=True,
+    ),
+    case(
+        "type of another architecture",
+        lambda i: i.set("provision_server_types", "[cax21]", SERVERS),
+        SERVERS,
+        "cax21, which is arm",
+        asks=True,
+    ),
+    case(
+        "type not sold there",
+        lambda i: (
+            i.set("provision_server_types", "[cx23]", SERVERS),
+            i.set("platform_locations", "[ash]"),
+            i.set("platform_network_zone", "us-east"),
+        ),
+        SERVERS,
+        "provision_server_types holds cx23, which is not sold in ash",
+        asks=True,
+    ),
+    case(
+        "location that is none",
+        lambda i: i.set("platform_locations", "[fsn1, nbg2]"),
+        PLATFORM,
+        "platform_locations holds nbg2, which Hetzner does not have; did you mean nbg1?",
+        asks=True,
+    ),
+    case(
+        "location in another zone",
+        lambda i: i.set("platform_locations", "[fsn1, ash]"),
+        PLATFORM,
+        "platform_locations holds ash, which lies in us-east",
+        asks=True,
+    ),
+    case(
+        "more servers than allowed",
+        lambda i: i.add("group_vars/all/check.yml", "check_servers_limit: 5"),
+        "group_vars/all/check.yml",
+        "needs 7 more, but its limit is 5",
+        asks=True,
+    ),
+]
+
+
+def files(faults: list[Fault]) -> list[str]:
+    return [fault.place.file.removeprefix("inventories/prod/") for fault in faults]
+
+
+def untouched(cloud: Lab) -> bool:
+    kinds = ("servers", "networks", "volumes", "firewalls", "placement_groups", "ssh_keys")
+    return not cloud.machines.calls and all(cloud.api.get(f"/{kind}")[kind] == [] for kind in kinds)
+
+
+def test_the_inventory_to_be_broken_is_sound(sound: Inventory) -> None:
+    assert [str(fault) for fault in sound.faults(ask=True)] == []
+
+
+@pytest.mark.parametrize("broken", CASES)
+def test_bad_inventory_ends_in_readable_faults(broken: Case, sound: Inventory, cloud: Lab) -> None:
+    broken.breaks(sound)
+    faults = sound.faults(ask=broken.asks)
+    ours = [fault for fault in faults if all(part in fault.sentence for part in broken.says)]
+    assert ours, "\n".join(map(str, faults)) or "no fault was found"
+    assert set(files(ours)) == {broken.file}
+    # One thing is broken: at most two more sentences follow from it.
+    assert len(faults) <= 3, "\n".join(map(str, faults))
+    for fault in faults:
+        assert fault.sentence.endswith((".", "?")) and "\n" not in fault.sentence
+        assert fault.sentence[0].islower() or fault.sentence.startswith("The ")
+    assert untouched(cloud)
+
+
+def play(inventory: Inventory, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The real command: check, then what would make machines."""
+    return subprocess.run(
+        [
+            REPOSITORY / ".venv/bin/ansible-playbook",
+            *("playbooks/check.yml", "playbooks/provision.yml", "-i", inventory.folder),
+            *arguments,
+        ],
+        cwd=REPOSITORY,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_run_lists_every_fault_by_file_and_stops(sound: Inventory, cloud: Lab) -> None:
+    sound.edit("hosts.yml", r"^ +prod-rke2-server-3.*\n", "")
+    sound.set("platform_subnet_cidr", "10.50.1.0/24")
+    sound.remove("rke2_agent_token", VAULT)
+    sound.add(SERVERS, "provision_imagee: debian-13")
+    sound.set("rke2_version", "v1.30.0+rke2r1", RKE2)
+    sound.set("platform_hcloud_token", "wrong")
+    run = play(sound)
+    assert run.returncode == 2
+    # Ansible says it twice: as an error, and as the task's result.
+    listed = [
+        line for line in run.stdout.split("fatal:")[1].splitlines() if line.strip().startswith("- ") and "prod/" in line
+    ]
+    named = [line.split("prod/")[1].split(":")[0] for line in listed]
+    for file in ("hosts.yml", PLATFORM, VAULT, SERVERS, RKE2):
+        assert file in named
+    assert named == sorted(named), run.stdout
+    assert "nothing has been changed" in run.stdout
+    assert "Provision the machines" not in run.stdout
+    assert untouched(cloud)
+
+
+def test_a_run_with_a_wrong_token_says_so_in_one_sentence(sound: Inventory, cloud: Lab) -> None:
+    sound.set("platform_hcloud_token", "wrong")
+    run = play(sound)
+    assert run.returncode == 2
+    assert run.stdout.count("\n        - ") <= 1 and "1 fault in" in run.stdout
+    assert "does not accept the token" in run.stdout
+    assert untouched(cloud)
+
+
+def test_a_run_without_any_host_is_no_run_of_nothing(sound: Inventory) -> None:
+    (sound.folder / "hosts.yml").write_text("---\nall: {}\n")
+    run = play(sound)
+    assert run.returncode == 2
+    assert "group rke2_server has no host" in run.stdout
+
+
+def test_a_sound_inventory_passes_and_check_mode_plans(sound: Inventory, cloud: Lab) -> None:
+    run = play(sound, "--check", "--diff")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "+create server prod-rke2-server-1" in run.stdout
+    assert untouched(cloud)
+
+
+@pytest.mark.parametrize("environment", ["dev", "stage", "prod"])
+def test_what_is_delivered_lacks_only_keys_and_secrets(environment: str, copy: Callable[[str], Inventory]) -> None:
+    sentences = [fault.sentence for fault in copy(environment).faults()]
+    assert len(sentences) == 2
+    assert "is a placeholder" in sentences[0]
+    assert "create_secrets.yml" in sentences[1]

@@ -1,0 +1,178 @@
+"""The pure parts of the environment check, each with its table."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.environment.machines import DOMAIN, LABEL
+from ansible_collections.slipway.platform.plugins.module_utils.environment.model import (
+    Environment,
+    Fault,
+    Host,
+    Place,
+    Role,
+    Setting,
+    report,
+    show,
+    suggestion,
+)
+from ansible_collections.slipway.platform.plugins.module_utils.environment.network import reserved
+from ansible_collections.slipway.platform.plugins.module_utils.environment.secrets import key_fault
+from ansible_collections.slipway.platform.plugins.module_utils.environment.specs import required_secrets, value_faults
+
+
+def key(kind: str, *fields: bytes) -> str:
+    blob = b"".join(struct.pack(">I", len(field)) + field for field in (kind.encode(), *fields))
+    return f"{kind} {base64.b64encode(blob).decode()} somebody"
+
+
+def rsa(bits: int) -> str:
+    return key("ssh-rsa", b"\x01\x00\x01", (1 << (bits - 1)).to_bytes(bits // 8 + 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (key("ssh-ed25519", b"x" * 32), None),
+        (key("sk-ssh-ed25519@openssh.com", b"x" * 32, b"ssh:"), None),
+        (rsa(4096), None),
+        (rsa(2048), "fewer than 3072 bits"),
+        (key("ssh-dss", b"x"), "is of the type ssh-dss"),
+        ("ssh-ed25519", "is a placeholder"),
+        ("ssh-ed25519 AAAA... you@example.com", "is a placeholder"),
+        ("ssh-ed25519 <your key>", "is a placeholder"),
+        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5", "is damaged"),
+        (key("ssh-ed25519", b"x").replace("ssh-ed25519 ", "ssh-rsa ", 1), "is damaged"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", "is a private key"),
+    ],
+)
+def test_public_keys(text: str, fault: str | None) -> None:
+    found = key_fault(text)
+    assert found == fault if fault is None else fault in (found or "")
+
+
+NETWORK, SUBNET = IPv4Network("10.40.0.0/16"), IPv4Network("10.40.0.0/24")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("10.40.0.2", None),
+        ("10.40.0.254", None),
+        ("10.40.0.0", "name of the subnet"),
+        ("10.40.0.1", "gateway"),
+        ("10.40.0.255", "broadcast"),
+        ("10.40.1.2", "outside"),
+        ("172.31.1.1", "Hetzner keeps"),
+    ],
+)
+def test_reserved_addresses(address: str, reason: str | None) -> None:
+    found = reserved(IPv4Address(address), NETWORK, SUBNET)
+    assert found == reason if reason is None else reason in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [("a", True), ("a-b-1", True), ("a" * 63, True), ("a" * 64, False), ("-a", False), ("a-", False), ("A", False)],
+)
+def test_host_names(name: str, good: bool) -> None:
+    assert bool(LABEL.fullmatch(name)) == good
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("example.com", True),
+        ("a-b.example.museum", True),
+        ("example", False),
+        ("ex_ample.com", False),
+        ("example.com.", False),
+        (".com", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_domains(name: str, good: bool) -> None:
+    assert bool(DOMAIN.fullmatch(name)) == good
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "shown"),
+    [
+        ("a", "x", '"a"'),
+        (["a", 1], "x", '["a", 1]'),
+        ("hunter2", "rke2_token", "(a secret)"),
+        ("hunter2", "s3_secret", "(a secret)"),
+        ("-----BEGIN PRIVATE KEY-----", "x", "(a private key)"),
+        ("x" * 100, "x", '"' + "x" * 78 + "…"),
+    ],
+)
+def test_values_as_shown(value: object, name: str, shown: str) -> None:
+    assert show(value, name) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("rke2_vresion", "did you mean rke2_version?"), ("something_else", "remove it")],
+)
+def test_suggestions(name: str, hint: str) -> None:
+    assert suggestion(name, ["rke2_version", "rke2_token"]) == hint
+
+
+HERE = Place("file.yml", 3)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fault"),
+    [
+        ({"type": "str"}, "a", None),
+        ({"type": "str"}, ["a"], "write it as one text"),
+        ({"type": "int"}, 3, None),
+        ({"type": "int"}, "3", None),
+        ({"type": "int"}, "three", 'x is "three"'),
+        ({"type": "bool"}, "yes", None),
+        ({"type": "bool"}, "perhaps", 'x is "perhaps"'),
+        ({"type": "list", "elements": "str"}, "a", "write it as a list"),
+        ({"type": "list", "elements": "int"}, ["a"], 'x is ["a"]'),
+        ({"type": "dict"}, [], "write it as a dict"),
+        ({"type": "str", "choices": ["acme", "own_ca"]}, "acmee", "choose one of acme, own_ca (did you mean acme?)"),
+        ({"type": "str", "required": True}, None, "x is empty"),
+        ({"type": "dict", "options": {"a": {"type": "int"}}}, {"b": 1}, "x is"),
+        ({"type": "list", "elements": "dict", "options": {"a": {"type": "int", "required": True}}}, [{}], "a"),
+    ],
+)
+def test_values_against_their_spec(option: dict[str, object], value: object, fault: str | None) -> None:
+    found = [fault.sentence for fault in value_faults(Setting("x", value, HERE), option)]
+    assert found == [] if fault is None else len(found) == 1 and fault in found[0]
+
+
+def test_a_wrong_secret_is_not_repeated() -> None:
+    (fault,) = value_faults(Setting("x_token", {"hunter2": 1}, HERE), {"type": "str"})
+    assert "hunter2" not in fault.sentence
+    (fault,) = value_faults(Setting("x_token", "hunter2", HERE), {"type": "int"})
+    assert "hunter2" not in fault.sentence
+
+
+def environment(*roles: Role, hosts: tuple[Host, ...] = ()) -> Environment:
+    return Environment("prod", "inventories/prod", hosts, {}, (), {}, roles, {}, frozenset())
+
+
+def test_only_secrets_of_roles_that_run_somewhere_are_required() -> None:
+    token = {"required": True, "type": "str"}
+    rke2 = Role("rke2", {"rke2_token": token, "rke2_version": token}, groups=frozenset({"rke2_server"}))
+    other = Role("ceph", {"ceph_password": token}, groups=frozenset({"ceph"}))
+    wired = Role("base", {"base_token": token}, frozenset({"base_token"}), frozenset({"rke2_server"}))
+    server = Host("prod-1", ("rke2_server",), HERE)
+    assert list(required_secrets(environment(rke2, other, wired, hosts=(server,)))) == ["rke2_token"]
+
+
+def test_report_is_sorted_and_says_each_fault_once() -> None:
+    faults = [Fault(Place("b.yml", 2), "two."), Fault(Place("a.yml", 10), "ten."), Fault(Place("a.yml", 9), "nine.")]
+    assert report([*faults, faults[0]], "inventories/prod").splitlines() == [
+        "3 faults in inventories/prod; nothing has been changed.",
+        "- a.yml:9: nine.",
+        "- a.yml:10: ten.",
+        "- b.yml:2: two.",
+    ]

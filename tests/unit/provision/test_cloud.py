@@ -1,0 +1,138 @@
+"""Reading the API: pages, patience with passing failures, errors as one sentence."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, variables
+from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
+
+Answer = tuple[int, Any]
+
+
+@contextmanager
+def serving(answer: Callable[[str, dict[str, list[str]]], Answer]) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = urlparse(self.path)
+            status, body = answer(parts.path, parse_qs(parts.query))
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def failure(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}}
+
+
+def test_all_pages_are_read() -> None:
+    def answer(path: str, query: dict[str, list[str]]) -> Answer:
+        page = int(query["page"][0])
+        assert (path, query["per_page"], query["label_selector"]) == ("/v1/servers", ["50"], ["a=b"])
+        return 200, {"servers": [{"id": page}], "meta": {"pagination": {"next_page": page + 1 if page < 3 else None}}}
+
+    with serving(answer) as endpoint:
+        found = Cloud(endpoint, "t").list("servers", [("label_selector", "a=b")])
+    assert [thing["id"] for thing in found] == [1, 2, 3]
+
+
+def test_a_server_that_repeats_itself_ends() -> None:
+    page = {"servers": [], "meta": {"pagination": {"next_page": 1}}}
+    with serving(lambda *_: (200, page)) as endpoint:
+        assert Cloud(endpoint, "t").list("servers") == []
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_passing_failures_are_tried_again(status: int) -> None:
+    answers = [(status, failure("busy", "busy")), (status, b""), (200, {"servers": [{"id": 1}]})]
+    slept: list[float] = []
+    with serving(lambda *_: answers.pop(0)) as endpoint:
+        assert Cloud(endpoint, "t", sleep=slept.append).list("servers") == [{"id": 1}]
+    assert slept == [1.0, 2.0]
+
+
+def test_a_failure_that_does_not_pass_is_said_in_the_end() -> None:
+    slept: list[float] = []
+    with (
+        serving(lambda *_: (429, failure("rate_limit_exceeded", "Limit reached"))) as endpoint,
+        pytest.raises(CloudError, match=r"answers Limit reached \(rate_limit_exceeded\); try again later"),
+    ):
+        Cloud(endpoint, "t", sleep=slept.append).list("servers")
+    assert slept == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "code"),
+    [
+        (
+            (401, failure("unauthorized", "token is invalid")),
+            "does not accept the token (token is invalid)",
+            "unauthorized",
+        ),
+        ((403, failure("forbidden", "no")), "answers no (forbidden)", "forbidden"),
+        ((404, b"<html>"), "answers Not Found (404)", "404"),
+        ((200, b"<html>"), "does not speak the Hetzner Cloud API", ""),
+        ((200, []), "does not speak the Hetzner Cloud API", ""),
+    ],
+)
+def test_errors_are_one_sentence(answer: Answer, says: str, code: str) -> None:
+    with serving(lambda *_: answer) as endpoint, pytest.raises(CloudError) as caught:
+        Cloud(endpoint, "hunter2").list("servers")
+    assert says in str(caught.value)
+    assert caught.value.code == code
+    assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "token", "says"),
+    [
+        ("http://127.0.0.1:9/v1", "t", "cannot be reached"),
+        ("ftp://127.0.0.1/v1", "t", "is no http(s) address"),
+        ("http://127.0.0.1:9/v1", "", "platform_hcloud_token is empty"),
+    ],
+)
+def test_what_cannot_be_asked(endpoint: str, token: str, says: str) -> None:
+    with pytest.raises(CloudError) as caught:
+        Cloud(endpoint, token).get("servers")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("public", "where"),
+    [
+        ({"ipv4": {"ip": "198.51.100.1"}, "ipv6": {"ip": "2001:db8::/64"}}, "198.51.100.1"),
+        ({"ipv4": None, "ipv6": {"ip": "2001:db8:1::/64"}}, "2001:db8:1::1"),
+        ({"ipv4": None, "ipv6": None}, None),
+    ],
+)
+def test_address_of_a_server(public: dict[str, Any], where: str | None) -> None:
+    server = {
+        "id": 7,
+        "status": "running",
+        "server_type": {"name": "cx23"},
+        "location": {"name": "fsn1"},
+        "public_net": public,
+    }
+    assert address(server) == where
+    assert variables(server).get("ansible_host") == where

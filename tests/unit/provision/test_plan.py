@@ -1,0 +1,351 @@
+"""The plan of provision: what is made, what is refused, what is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.plan import (
+    Desired,
+    Machine,
+    Opening,
+    Plan,
+    Volume,
+    make_plan,
+)
+
+Json = dict[str, Any]
+
+KEY = "ssh-ed25519 AAAAkey"
+MINE = {"slipway_environment": "dev", "managed-by": "slipway"}
+LB = Machine("dev-lb-1", "load_balancer", "10.20.1.10", ("cx23", "cpx22"), "debian-13")
+NODE = Machine("dev-node-1", "rke2_server", "10.20.1.21", ("cx33",), "debian-13", placement_group="rke2-server")
+DESIRED = Desired(
+    environment="dev",
+    network_cidr="10.20.0.0/16",
+    subnet_cidr="10.20.1.0/24",
+    network_zone="eu-central",
+    locations=("fsn1", "nbg1"),
+    public_keys=(f"{KEY} me@desk",),
+    machines=(LB, NODE),
+    openings=(
+        Opening("ssh", "tcp", ("198.51.100.0/24",), "22"),
+        Opening("https", "tcp", ("0.0.0.0/0",), "443", group="load_balancer"),
+    ),
+)
+
+
+def server_type(name: str, **offers: bool) -> Json:
+    return {"name": name, "locations": [{"name": place, "available": free} for place, free in offers.items()]}
+
+
+TYPES = [
+    server_type("cx23", fsn1=True, nbg1=True),
+    server_type("cpx22", fsn1=True, nbg1=True),
+    server_type("cx33", fsn1=True, nbg1=True),
+]
+
+
+def rule(name: str, port: str, source: str) -> Json:
+    return {
+        "direction": "in",
+        "protocol": "tcp",
+        "port": port,
+        "source_ips": [source],
+        "destination_ips": [],
+        "description": name,
+    }
+
+
+def server(id: int, machine: Machine, firewalls: list[int], **changes: Any) -> Json:
+    group = {"name": f"dev-{machine.placement_group}"} if machine.placement_group else None
+    return {
+        "id": id,
+        "name": machine.name,
+        "status": "running",
+        "labels": MINE | {"slipway_group": machine.group},
+        "location": {"name": "fsn1"},
+        "image": {"name": "debian-13"},
+        "server_type": {"name": machine.server_types[0]},
+        "private_net": [{"network": 1, "ip": machine.private_ip}],
+        "public_net": {"firewalls": [{"id": firewall, "status": "applied"} for firewall in firewalls]},
+        "placement_group": group,
+        "protection": {"delete": False},
+    } | changes
+
+
+def built() -> dict[str, list[Json]]:
+    """A project in which everything is as wanted."""
+    subnet = {"ip_range": "10.20.1.0/24", "network_zone": "eu-central"}
+    return {
+        "ssh_keys": [{"id": 2, "name": "dev-admin-1", "public_key": KEY, "labels": MINE}],
+        "networks": [{"id": 1, "name": "dev", "ip_range": "10.20.0.0/16", "subnets": [subnet], "labels": MINE}],
+        "firewalls": [
+            {"id": 3, "name": "dev", "rules": [rule("ssh", "22", "198.51.100.0/24")], "labels": MINE},
+            {
+                "id": 4,
+                "name": "dev-load_balancer",
+                "rules": [rule("https", "443", "0.0.0.0/0")],
+                "labels": MINE | {"slipway_group": "load_balancer"},
+            },
+        ],
+        "placement_groups": [{"id": 5, "name": "dev-rke2-server", "labels": MINE}],
+        "servers": [server(6, LB, [3, 4]), server(7, NODE, [3])],
+        "volumes": [],
+        "server_types": TYPES,
+    }
+
+
+def empty() -> dict[str, list[Json]]:
+    return {kind: [] for kind in built()} | {"server_types": TYPES}
+
+
+def with_volume(size_gb: int = 20) -> Desired:
+    return replace(DESIRED, machines=(LB, replace(NODE, volumes=(Volume("data", size_gb),))))
+
+
+def volume(**changes: Any) -> Json:
+    return {
+        "id": 9,
+        "name": "dev-node-1-data",
+        "size": 20,
+        "server": 7,
+        "location": {"name": "fsn1"},
+        "labels": MINE,
+    } | changes
+
+
+def only(plan: Plan) -> str:
+    """The one refusal, and nothing destroyed."""
+    assert not (plan.delete_servers or plan.delete_volumes or plan.delete_networks)
+    (sentence,) = plan.refused
+    return sentence
+
+
+def test_what_is_as_wanted_needs_nothing() -> None:
+    plan = make_plan(DESIRED, built())
+    assert (plan.changes, plan.refused, plan.unclaimed) == ([], [], [])
+
+
+def test_an_empty_project_gets_everything() -> None:
+    plan = make_plan(DESIRED, empty())
+    assert plan.refused == []
+    assert plan.create_network and plan.create_subnet
+    assert [firewall["name"] for firewall in plan.firewalls] == ["dev", "dev-load_balancer"]
+    assert [group["name"] for group in plan.placement_groups] == ["dev-rke2-server"]
+    assert [key["public_key"] for key in plan.ssh_keys] == [f"{KEY} me@desk"]
+    lb = plan.servers["dev-lb-1"]
+    assert lb.create and lb.attach and lb.start
+    assert lb.firewalls == ["dev", "dev-load_balancer"]
+    assert plan.servers["dev-node-1"].firewalls == ["dev"]
+    assert lb.labels == MINE | {"slipway_group": "load_balancer"}
+    assert plan.changes[0].startswith("register SSH key dev-admin-")
+    assert "create server dev-lb-1" in plan.changes
+
+
+def test_types_before_locations_and_the_sold_out_last() -> None:
+    project = empty() | {"server_types": [server_type("cx23", fsn1=False, nbg1=True), server_type("cpx22", nbg1=True)]}
+    plan = make_plan(replace(DESIRED, machines=(LB,)), project)
+    assert [(c["server_type"], c["location"]) for c in plan.servers["dev-lb-1"].candidates] == [
+        ("cx23", "nbg1"),
+        ("cpx22", "nbg1"),
+        ("cx23", "fsn1"),
+    ]
+
+
+def test_a_type_sold_nowhere_is_refused_before_anything_is_made() -> None:
+    project = empty() | {"server_types": [server_type("cx23", hel1=True), server_type("cpx22")]}
+    plan = make_plan(replace(DESIRED, machines=(LB,)), project)
+    assert "none of cx23, cpx22 is sold in fsn1 or nbg1" in only(plan)
+
+
+def test_a_server_goes_where_its_volume_lies() -> None:
+    project = empty() | {"volumes": [volume(server=None, location={"name": "nbg1"})]}
+    node = make_plan(with_volume(), project).servers["dev-node-1"]
+    assert [candidate["location"] for candidate in node.candidates] == ["nbg1"]
+    assert [entry["name"] for entry in node.volumes] == ["dev-node-1-data"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"location": {"name": "hel1"}}, "stands in hel1, wanted is fsn1 or nbg1"),
+        ({"image": {"name": "debian-12"}}, "was made from debian-12, wanted is debian-13"),
+        (
+            {"private_net": [{"network": 1, "ip": "10.20.1.99"}]},
+            "has the private address 10.20.1.99, wanted is 10.20.1.21",
+        ),
+        ({"server_type": {"name": "cx53"}}, "is a cx53, wanted is cx33"),
+        ({"placement_group": None}, "is in no placement group, wanted is dev-rke2-server"),
+    ],
+)
+def test_a_server_is_not_replaced_unless_it_is_named(changes: Json, says: str) -> None:
+    project = built()
+    project["servers"][1] |= changes
+    sentence = only(make_plan(DESIRED, project))
+    assert says in sentence and "op_provision_allow_replace" in sentence
+    allowed = make_plan(DESIRED, project, allow_replace=["dev-node-1"])
+    assert allowed.refused == []
+    assert allowed.delete_servers == ["dev-node-1"]
+    assert allowed.servers["dev-node-1"].create
+    # Permission is not an order: what is as wanted stays.
+    assert make_plan(DESIRED, built(), allow_replace=["dev-node-1"]).changes == []
+
+
+def test_another_type_or_placement_group_needs_only_a_stop() -> None:
+    project = built()
+    project["servers"][1] |= {"server_type": {"name": "cx53"}, "placement_group": None}
+    assert "op_provision_allow_restart" in only(make_plan(DESIRED, project))
+    plan = make_plan(DESIRED, project, allow_restart=["dev-node-1"])
+    assert (plan.refused, plan.delete_servers) == ([], [])
+    node = plan.servers["dev-node-1"]
+    assert (node.stop, node.resize_to, node.regroup, node.start, node.create) == (True, "cx33", True, True, False)
+
+
+def test_a_stop_cannot_move_a_server() -> None:
+    project = built()
+    project["servers"][1] |= {"server_type": {"name": "cx53"}, "location": {"name": "hel1"}}
+    sentence = only(make_plan(DESIRED, project, allow_restart=["dev-node-1"]))
+    assert "op_provision_allow_restart" not in sentence
+
+
+def test_a_later_type_of_the_list_is_as_wanted() -> None:
+    project = built()
+    project["servers"][0] |= {"server_type": {"name": "cpx22"}, "location": {"name": "nbg1"}}
+    assert make_plan(DESIRED, project).changes == []
+
+
+def test_a_protected_server_is_not_replaced() -> None:
+    project = built()
+    project["servers"][1] |= {"image": {"name": "debian-12"}, "protection": {"delete": True}}
+    plan = make_plan(DESIRED, project, allow_replace=["dev-node-1"])
+    assert "protected against deletion" in plan.refused[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "does"),
+    [
+        ({"status": "off"}, ["start server dev-node-1"]),
+        ({"private_net": []}, ["attach server dev-node-1 to the private network at 10.20.1.21"]),
+        ({"public_net": {"firewalls": []}}, ["put server dev-node-1 behind firewall dev"]),
+        ({"labels": MINE}, ["label server dev-node-1"]),
+    ],
+)
+def test_what_a_killed_run_left_is_finished(changes: Json, does: list[str]) -> None:
+    project = built()
+    project["servers"][1] |= changes
+    plan = make_plan(DESIRED, project)
+    assert (plan.changes, plan.refused) == (does, [])
+
+
+def test_labels_of_others_are_kept() -> None:
+    project = built()
+    project["servers"][1]["labels"] = MINE | {"team": "blue"}
+    assert make_plan(DESIRED, project).servers["dev-node-1"].labels["team"] == "blue"
+    project["servers"][1]["labels"] |= {"slipway_group": "rke2_server"}
+    assert make_plan(DESIRED, project).changes == []
+
+
+@pytest.mark.parametrize("kind", ["servers", "networks", "firewalls", "placement_groups"])
+def test_a_name_of_somebody_else_is_refused(kind: str) -> None:
+    project = built()
+    project[kind][0]["labels"] = {}
+    assert "belongs to somebody else" in only(make_plan(DESIRED, project))
+
+
+def test_a_key_of_somebody_else_is_used_as_it_is() -> None:
+    project = built()
+    project["ssh_keys"] = [{"id": 2, "name": "laptop", "public_key": f"{KEY} laptop", "labels": {}}]
+    plan = make_plan(DESIRED, project)
+    assert (plan.ssh_keys, plan.ssh_key_names) == ([], ["laptop"])
+
+
+def test_servers_that_nobody_wants_are_told_and_left_alone() -> None:
+    plan = make_plan(replace(DESIRED, machines=(LB,)), built())
+    assert plan.changes == []
+    assert [sentence.split(" is ")[0] for sentence in plan.unclaimed] == [
+        "server dev-node-1",
+        "placement group dev-rke2-server",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (replace(DESIRED, network_cidr="10.0.0.0/8"), "has the range 10.20.0.0/16, wanted is 10.0.0.0/8"),
+        (replace(DESIRED, subnet_cidr="10.20.2.0/24"), "has the subnet 10.20.1.0/24, wanted is 10.20.2.0/24"),
+        (replace(DESIRED, network_zone="us-east"), "lies in the zone eu-central, wanted is us-east"),
+    ],
+)
+def test_a_network_is_replaced_only_with_all_that_is_in_it(wanted: Desired, says: str) -> None:
+    assert says in only(make_plan(wanted, built()))
+    half = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1"])
+    assert "dev-lb-1, dev-node-1 would lose" in half.refused[0]
+    project = built()
+    for there in project["servers"]:
+        there["image"] = {"name": "debian-12"}
+    whole = make_plan(wanted, project, allow_replace=["dev", "dev-lb-1", "dev-node-1"])
+    assert (whole.refused, whole.delete_networks, whole.create_network) == ([], ["dev"], True)
+
+
+def test_a_network_without_its_subnet_gets_it() -> None:
+    project = built()
+    project["networks"][0]["subnets"] = []
+    assert make_plan(DESIRED, project).changes == ["create the subnet of network dev"]
+
+
+def test_an_address_that_somebody_holds_is_refused() -> None:
+    project = built()
+    project["servers"][1] |= {"name": "stranger", "labels": {}}
+    assert "10.20.1.21: stranger holds it" in only(make_plan(DESIRED, project))
+
+
+def test_rules_of_a_firewall_are_brought_in_line() -> None:
+    project = built()
+    project["firewalls"][0]["rules"][0]["source_ips"] = ["0.0.0.0/0"]
+    plan = make_plan(DESIRED, project)
+    assert plan.changes == ["set firewall dev"]
+    assert plan.firewalls[0]["rules"][0]["source_ips"] == ["198.51.100.0/24"]
+
+
+@pytest.mark.parametrize(
+    ("there", "size", "does"),
+    [
+        ([], 20, ["give server dev-node-1 volume dev-node-1-data (20 GB)"]),
+        ([volume()], 20, []),
+        ([volume(server=None)], 20, ["give server dev-node-1 volume dev-node-1-data (20 GB)"]),
+        ([volume()], 30, ["give server dev-node-1 volume dev-node-1-data (30 GB)"]),
+    ],
+)
+def test_volumes_are_made_attached_and_grown(there: list[Json], size: int, does: list[str]) -> None:
+    plan = make_plan(with_volume(size), built() | {"volumes": there})
+    assert (plan.changes, plan.refused) == (does, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "says"),
+    [
+        ({}, 10, "has 20 GB and cannot shrink to 10"),
+        ({"location": {"name": "nbg1"}}, 20, "lies in nbg1, its server in fsn1"),
+        ({"server": 6}, 20, "is attached to dev-lb-1"),
+    ],
+)
+def test_a_volume_is_not_destroyed_unless_it_is_named(changes: Json, size: int, says: str) -> None:
+    project = built() | {"volumes": [volume(**changes)]}
+    assert says in only(make_plan(with_volume(size), project))
+    plan = make_plan(with_volume(size), project, allow_replace=["dev-node-1-data"])
+    assert (plan.refused, plan.delete_volumes) == ([], ["dev-node-1-data"])
+
+
+def test_a_volume_outlives_its_server() -> None:
+    project = built() | {"volumes": [volume()]}
+    project["servers"][1]["image"] = {"name": "debian-12"}
+    plan = make_plan(with_volume(), project, allow_replace=["dev-node-1"])
+    assert (plan.delete_servers, plan.delete_volumes, plan.refused) == (["dev-node-1"], [], [])
+    assert [entry["name"] for entry in plan.servers["dev-node-1"].volumes] == ["dev-node-1-data"]
+
+
+def test_a_name_that_is_nothing_is_refused() -> None:
+    sentence = only(make_plan(DESIRED, built(), allow_replace=["dev-lb-2"]))
+    assert "op_provision_allow_replace names dev-lb-2, which is no server, volume or network of dev" in sentence
