@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from lab.machines import namespaces
 from lab.machines.base import HostSpec, MachineError
 from lab.machines.commands import CommandError, run, succeeds
 from lab.machines.volumes import Device
+from lab.machines.watch import Init
 
 LAB_LABEL = "slipway.lab"
 SERVER_LABEL = "slipway.server"
@@ -35,12 +37,14 @@ for file in /etc/hostname /etc/hosts /etc/resolv.conf; do
 done
 # A privileged container is given the machine's disks and every other host's: a host has only its own.
 find /dev -xdev -type b -delete
-mkdir -p /dev/disk/by-id /run/udev/data
+# No udev runs here (see images.py): its records are written for it, or no unit would ever find a device.
+mkdir -p /dev/disk/by-id /run/udev/data /run/udev/tags/systemd
 while read -r major minor node serial; do
     mknod -m 660 "/dev/$node" b "$major" "$minor"
     ln -s "../../$node" "/dev/disk/by-id/scsi-$serial"
-    printf 'I:1\\nE:ID_BUS=scsi\\nE:ID_SERIAL=%s\\nG:systemd\\nQ:systemd\\nV:1\\n' "$serial" \\
-        >"/run/udev/data/b$major:$minor"
+    printf 'S:disk/by-id/scsi-%s\\nI:1\\nE:ID_BUS=scsi\\nE:ID_SERIAL=%s\\nG:systemd\\nQ:systemd\\nV:1\\n' \\
+        "$serial" "$serial" >"/run/udev/data/b$major:$minor"
+    : >"/run/udev/tags/systemd/b$major:$minor"
 done <MACHINE/devices
 exec /sbin/init
 """.replace("MACHINE", BOOT_FOLDER)
@@ -185,6 +189,18 @@ def remove(container: str) -> None:
     """Take the record away, whatever state it is in."""
     if succeeds(["podman", "container", "exists", container]):
         run(["podman", "rm", "--force", "--time=0", container])
+
+
+def remove_all(lab: str) -> None:
+    """Every container of the lab, by force: killed all at once first, since podman takes them one by one."""
+    found = records(lab).values()
+    for record in found:
+        if record.running and (init := Init.of(record.server_id, record.pid)):
+            init.send(signal.SIGKILL)
+            init.close()
+    if found:
+        names = [record.container for record in found]
+        run(["podman", "rm", "--force", "--time=0", "--ignore", *names], timeout=600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Everything is plain text for `ip -batch`, so the plumbing of a host can be read 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -13,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lab.machines.commands import CommandError, run
+from lab.machines.commands import CommandError, run, succeeds
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path("/run/netns")
 _making = threading.Lock()
@@ -58,12 +61,15 @@ def adopt(name: str, pid: int) -> None:
     run(["ip", "netns", "attach", name, str(pid)])
 
 
-def batch(name: str | None, lines: Iterable[str]) -> None:
-    """Run `ip` commands in the namespace (None: the machine's own), stopping at the first that fails."""
+def batch(name: str | None, lines: Iterable[str], family: str = "") -> None:
+    """Run `ip` commands in the namespace (None: the machine's own), stopping at the first that fails.
+
+    `family` is `-6` where `ip` would not guess it from the address (`route flush` does not).
+    """
     text = "\n".join(lines)
     if not text:
         return
-    where = ["-n", name] if name else []
+    where = [*(["-n", name] if name else []), *([family] if family else [])]
     try:
         run(["ip", *where, "-batch", "-"], stdin=text + "\n")
     except CommandError as error:
@@ -83,6 +89,12 @@ def query(name: str | None, *arguments: str) -> list[dict[str, Any]]:
 
 def links(name: str | None) -> set[str]:
     return {link["ifname"] for link in query(name, "link", "show") if "ifname" in link}
+
+
+def clear_link(namespace: str, link: str) -> None:
+    """Take away a link whose other end is gone or going (a namespace ends some time after its last name)."""
+    if link in links(namespace) and not succeeds(["ip", "-n", namespace, "link", "delete", link]):
+        log.debug("%s left %s by itself", link, namespace)
 
 
 def inside[T](name: str, action: Callable[[], T]) -> T:

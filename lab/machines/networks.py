@@ -127,7 +127,9 @@ class Networks:
         lines = []
         if made:
             namespaces.write_sysctls(name, SYSCTLS)
-            lines += ["link set lo up", f"addr replace {METADATA}/32 dev lo"]
+            # Of link scope, so that the kernel never asks for a host's link address in this name: a host with strict
+            # reverse path filtering would not answer.
+            lines += ["link set lo up", f"addr replace {METADATA}/32 dev lo scope link"]
         if old and gateway(old.ip_range) != gateway(spec.ip_range):
             lines.append(f"addr delete {gateway(old.ip_range)}/32 dev lo")
         namespaces.batch(name, [*lines, f"addr replace {gateway(spec.ip_range)}/32 dev lo"])
@@ -211,6 +213,7 @@ class Networks:
         if link in namespaces.links(name):
             return False
         host = self._settings.host_namespace(member.server_id)
+        namespaces.clear_link(host, member.interface)
         peer = f"peer name {member.interface} mtu {MTU} netns {host} address {member.mac_address}"
         namespaces.batch(name, [f"link add {link} mtu {MTU} type veth {peer}", f"link set {link} up"])
         network = self._specs[member.network_id]

@@ -15,6 +15,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -242,7 +243,7 @@ class PodmanMachines:
                 return
             assert self._watcher is not None
             self._watcher.forget(host.init)
-            host.init.send(9)
+            host.init.send(signal.SIGKILL)
             if not host.init.wait(KILL_SECONDS):
                 self._watcher.watch(host.init)
                 raise MachineError(f"server {server_id} did not die within {KILL_SECONDS} seconds of being killed")
@@ -256,11 +257,11 @@ class PodmanMachines:
     def reboot(self, server_id: int) -> None:
         self._press(server_id, containers.REBOOT_BUTTON)
 
-    def _press(self, server_id: int, signal: int) -> None:
+    def _press(self, server_id: int, button: int) -> None:
         with self._locked(server_id) as host:
             if host.init is None:
                 raise MachineError(f"server {server_id} is not running; power it on first")
-            host.init.send(signal)
+            host.init.send(button)
 
     def _ended(self, init: Init) -> None:
         """A host stopped without being told to (called in a thread of its own)."""
@@ -271,7 +272,10 @@ class PodmanMachines:
             host.init = None
             init.close()
             self._unplug(init.server_id)
-            code = containers.exit_code(self._settings.container_name(init.server_id))
+            container = self._settings.container_name(init.server_id)
+            code = containers.exit_code(container)
+            # Told once: a record that stays would be told again by the next daemon.
+            containers.remove(container)
             self._rescue(init.server_id).remove()
         reason = _REASONS.get(code or 0, ExitReason.CRASH)
         log.info("server %s stopped by itself: %s (%s)", init.server_id, reason, code)
@@ -548,8 +552,7 @@ class PodmanMachines:
         """Works from what is found on the machine, so that it also cleans up after a lab nobody knows about."""
         self.close()
         self._hosts.clear()
-        for record in containers.records(self._settings.name).values():
-            containers.remove(record.container)
+        containers.remove_all(self._settings.name)
         self._unmount_all()
         for volume_id in self._volumes.ids():
             self._volumes.delete(volume_id)

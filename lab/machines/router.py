@@ -112,11 +112,10 @@ def host_routes(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Those routes of `ip -json route show` that `routes` would name."""
     table = {}
     for row in rows:
-        if row["dst"] == "default" or row.get("dev") in ("lo", UPLINK) or row["dst"].startswith("fe80:"):
-            continue
-        if row.get("type") == BLACKHOLE:
+        kind = row.get("type", "unicast")
+        if kind == BLACKHOLE:
             table[str(ip_network(row["dst"]))] = BLACKHOLE
-        elif row.get("type", "unicast") == "unicast":
+        elif kind == "unicast" and row.get("dev", "").startswith("p") and not row["dst"].startswith("fe80:"):
             table[str(ip_network(row["dst"]))] = f"dev {row['dev']}"
     return table
 
@@ -165,7 +164,7 @@ class Router:
                     [
                         "link set lo up",
                         f"addr replace {GATEWAY}/32 dev lo",
-                        f"addr replace {METADATA}/32 dev lo",
+                        f"addr replace {METADATA}/32 dev lo scope link",
                         f"route replace unreachable {self._settings.public_range}",
                         f"route replace unreachable {self._settings.public_range_v6}",
                         "route replace unreachable ::/0",
@@ -275,6 +274,7 @@ class Router:
                 return False
             made = link.port not in namespaces.links(self.namespace)
             if made:
+                namespaces.clear_link(host_namespace, "eth0")
                 namespaces.batch(self.namespace, link.router_lines(host_namespace))
                 namespaces.batch(host_namespace, link.host_lines())
             self._route()
@@ -300,13 +300,15 @@ class Router:
             self.close(server_id)
 
     def _route(self) -> list[str]:
-        current = {}
-        for family in ("-4", "-6"):
-            rows = namespaces.query(self.namespace, family, "route", "show")
-            current.update(host_routes(rows))
-        changes = route_changes(current, routes(self._known.values(), self._plugged))
-        namespaces.batch(self.namespace, changes)
-        return changes
+        wanted = routes(self._known.values(), self._plugged)
+        done = []
+        for family, version in (("-4", 4), ("-6", 6)):
+            current = host_routes(namespaces.query(self.namespace, family, "route", "show"))
+            here = {target: how for target, how in wanted.items() if ip_network(target).version == version}
+            changes = route_changes(current, here)
+            namespaces.batch(self.namespace, changes, family)
+            done += changes
+        return done
 
     def owner(self, source: str) -> int | None:
         """The server that speaks from this address."""

@@ -49,12 +49,12 @@ def attach_script(device: Device, mount: bool, filesystem: str) -> str:
 
 def detach_script(device: Device) -> str:
     """Shell for inside a running host: pull the disk."""
-    name = f"/dev/{device.node}"
+    name, number = f"/dev/{device.node}", f"b{device.major}:{device.minor}"
     return "\n".join(
         [
             f"for target in $(findmnt --noheadings --output TARGET --source {name}); do umount --lazy $target; done",
             f"sed -i '\\#^{device.link} #d' /etc/fstab",
-            f"rm -f {device.link} {name} /run/udev/data/b{device.major}:{device.minor}",
+            f"rm -f {device.link} {name} /run/udev/data/{number} /run/udev/tags/systemd/{number}",
         ]
     )
 
@@ -65,13 +65,15 @@ def fstab_script(device: Device, filesystem: str) -> str:
 
 
 def _node_lines(device: Device) -> list[str]:
-    record = f"I:1\\nE:ID_BUS=scsi\\nE:ID_SERIAL={device.serial}\\nG:systemd\\nQ:systemd\\nV:1\\n"
+    link = f"S:disk/by-id/scsi-{device.serial}"
+    record = f"{link}\\nI:1\\nE:ID_BUS=scsi\\nE:ID_SERIAL={device.serial}\\nG:systemd\\nQ:systemd\\nV:1\\n"
     return [
         "set -e",
-        f"mkdir -p {LINKS} /run/udev/data",
+        f"mkdir -p {LINKS} /run/udev/data /run/udev/tags/systemd",
         f"[ -b /dev/{device.node} ] || mknod -m 660 /dev/{device.node} b {device.major} {device.minor}",
         f"ln -sfn ../../{device.node} {device.link}",
         f"printf '{record}' > /run/udev/data/b{device.major}:{device.minor}",
+        f": > /run/udev/tags/systemd/b{device.major}:{device.minor}",
     ]
 
 

@@ -1,0 +1,50 @@
+"""Labs side by side, and what is left of one that is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.machines.base import AttachmentSpec, FirewallRule, FirewallSpec, VolumeSpec
+from lab.settings import Settings
+from tests.lab.machines.conftest import LEGS, NETWORKS, Lab, free_slot
+
+pytestmark = pytest.mark.real
+
+
+def test_a_second_lab_beside_the_first(lab: Lab, key: Path) -> None:
+    """Same numbers, same private range: nothing is shared, and one goes without the other."""
+    second = Lab(Settings(f"{lab.settings.name[:4]}zz", free_slot()), key)
+    assert second.leftovers() == []
+    try:
+        second.machines.apply_network(NETWORKS[0])
+        second.boot(second.spec(1, name="twin"))
+        second.machines.attach(AttachmentSpec(1, 50, LEGS[0].ip, LEGS[0].mac_address, "enp7s0"))
+        second.machines.create_volume(VolumeSpec(97, 10))
+        second.machines.attach_volume(97, 1)
+        second.machines.apply_firewall(FirewallSpec(70, (FirewallRule("in", "tcp", "22", ("0.0.0.0/0",)),)))
+        second.machines.set_host_firewalls(1, [70])
+        assert second.output(1, "hostname") == "twin"
+        assert lab.output(1, "hostname") == "web"
+        assert not second.works(1, f"ping -c1 -W1 {lab.specs[1].ipv4}")
+        assert not second.works(1, "ping -c1 -W1 10.40.1.11")
+        assert lab.works(1, "ping -c1 -W1 10.40.1.11")
+    finally:
+        second.machines.destroy()
+    assert second.leftovers() == []
+    assert not (second.settings.state_dir / "machines").exists()
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1", "the first lab still needs it"
+    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
+
+
+def test_destroy_knows_its_lab_by_what_lies_around(lab: Lab, key: Path) -> None:
+    """A new process, told nothing, removes all of it; a second time there is nothing to do."""
+    second = Lab(Settings(f"{lab.settings.name[:4]}zz", free_slot()), key)
+    second.machines.apply_network(NETWORKS[0])
+    second.boot(second.spec(1))
+    second.machines.close()
+    stranger = second.fresh_machines()
+    stranger.destroy()
+    stranger.destroy()
+    assert second.leftovers() == []

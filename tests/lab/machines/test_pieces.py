@@ -1,0 +1,190 @@
+"""The parts that need no machine: what is decided and what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.machines import images, resolver
+from lab.machines.base import AttachmentSpec, HostSpec, NetworkSpec, Route
+from lab.machines.containers import Boot, Facts, init_arguments, read_console, run_arguments
+from lab.machines.images import Mirror, find_mirror, recipe_hash, sources_list
+from lab.machines.networks import host_lines, parse_routes, routes
+from lab.machines.router import PublicLink, host_routes, route_changes
+from lab.machines.sysctl import NEEDED, Sysctls
+
+SPEC = HostSpec(12, "web", "debian-13", 4, 7.5, 80, "198.18.0.5", "2001:db8:0:c::/64")
+
+
+def test_systemd_on_cgroup_v1_gets_a_tree_of_its_own() -> None:
+    arguments = init_arguments(1)
+    assert "--systemd=false" in arguments
+    assert any("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE" in item for item in arguments)
+    assert "--stop-signal=37" in arguments
+
+
+def test_systemd_on_cgroup_v2_is_podmans_own_business() -> None:
+    assert init_arguments(2) == ["--cgroupns=private", "--systemd=always"]
+
+
+def test_a_start_asks_for_no_more_than_the_machine_has() -> None:
+    boot = Boot("lab", "lab-h12", Path("/run/netns/lab-h12"), SPEC, Path("/s/12"), Path("/s/12/root"), ())
+    arguments = run_arguments(boot, Facts(1, "runc", cores=2, open_files=20000, processes=32768))
+    assert arguments[:4] == ["podman", "--runtime", "runc", "run"]
+    for wanted in ("--cpus=2", "--memory=7680m", "--ulimit=nofile=20000:20000", "--network=ns:/run/netns/lab-h12"):
+        assert wanted in arguments
+    assert arguments[-3:] == ["--rootfs", "/s/12/root", "/run/machine/init"]
+    assert "--runtime" not in run_arguments(boot, Facts(2, None, 2, 1024, 1024))
+
+
+def test_public_link() -> None:
+    link = PublicLink.of(SPEC)
+    assert link is not None
+    assert link.routed == ["198.18.0.5/32", "2001:db8:0:c::/64"]
+    assert "addr replace 2001:db8:0:c::1/64 dev eth0 nodad" in link.host_lines()
+    assert PublicLink.of(HostSpec(12, "web", "debian-13", 1, 1, 1, None, None)) is None
+
+
+def test_a_host_without_ipv4_speaks_link_local_to_metadata() -> None:
+    sources = set()
+    for server_id in (1, 2, 0xA8FD, 0xA8FE, 100_000_001):
+        link = PublicLink.of(HostSpec(server_id, "web", "debian-13", 1, 1, 1, None, "2001:db8::/64"))
+        assert link is not None and link.source.startswith("169.254.") and link.source != "169.254.169.254"
+        sources.add(link.source)
+    assert len(sources) == 5
+
+
+def test_routes_of_a_network_follow_who_is_plugged_in() -> None:
+    network = NetworkSpec(
+        1,
+        "n",
+        "10.0.0.0/16",
+        (Route("0.0.0.0/0", "10.0.1.2"), Route("10.9.0.0/24", "10.0.1.3"), Route("10.8.0.0/24", "10.0.9.9")),
+    )
+    members = [
+        AttachmentSpec(2, 1, "10.0.1.2", "m", "enp7s0", ("10.0.1.20",)),
+        AttachmentSpec(3, 1, "10.0.1.3", "m", "enp7s0"),
+    ]
+    assert routes(network, members, {2}) == {
+        "10.0.0.0/16": "unreachable",
+        "10.0.1.2/32": "dev v2",
+        "10.0.1.20/32": "dev v2",
+        "10.0.1.3/32": "blackhole",
+        "0.0.0.0/0": "via 10.0.1.2 dev v2 onlink",
+        "10.9.0.0/24": "blackhole",
+        "10.8.0.0/24": "unreachable",
+    }
+
+
+def test_what_the_kernel_says_reads_as_what_was_asked() -> None:
+    rows = json.loads(
+        '[{"type":"unreachable","dst":"10.0.0.0/16","flags":[]},{"dst":"10.0.1.2","dev":"v2","scope":"link","flags":[]},'
+        '{"type":"blackhole","dst":"10.0.1.3","flags":[]},'
+        '{"dst":"default","gateway":"10.0.1.2","dev":"v2","flags":["onlink"]}]'
+    )
+    assert parse_routes(rows) == {
+        "10.0.0.0/16": "unreachable",
+        "10.0.1.2/32": "dev v2",
+        "10.0.1.3/32": "blackhole",
+        "0.0.0.0/0": "via 10.0.1.2 dev v2 onlink",
+    }
+
+
+def test_only_differences_are_changed() -> None:
+    current = {"10.0.1.1/32": "dev v1", "10.0.1.2/32": "dev v2", "10.0.1.4/32": "blackhole"}
+    wanted = {"10.0.1.1/32": "dev v1", "10.0.1.2/32": "blackhole", "10.0.1.3/32": "dev v3"}
+    assert route_changes(current, wanted) == [
+        "route replace blackhole 10.0.1.2/32",
+        "route replace 10.0.1.3/32 dev v3",
+        "route flush exact 10.0.1.4/32",
+    ]
+    assert route_changes(wanted, wanted) == []
+
+
+def test_the_routers_own_routes_are_left_alone() -> None:
+    rows = json.loads(
+        '[{"dst":"default","gateway":"198.19.255.1","dev":"uplink"},{"dst":"198.18.0.5","dev":"p12"},'
+        '{"type":"unreachable","dst":"198.18.0.0/19"},{"dst":"fe80::/64","dev":"p12"},'
+        '{"type":"blackhole","dst":"2001:db8:0:c::/64","dev":"lo"},{"dst":"2001:db8:0:ffff::/64","dev":"uplink"}]'
+    )
+    assert host_routes(rows) == {"198.18.0.5/32": "dev p12", "2001:db8:0:c::/64": "blackhole"}
+
+
+def test_a_member_without_public_link_finds_metadata_in_its_network() -> None:
+    member = AttachmentSpec(2, 1, "10.0.1.2", "m", "enp7s0")
+    network = NetworkSpec(1, "n", "10.0.0.0/16")
+    assert "route replace 169.254.169.254 via 10.0.0.1 dev enp7s0" in host_lines(network, member, alone=True)
+    assert not any("169.254" in line for line in host_lines(network, member, alone=False))
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        "deb [arch=amd64] http://mirror.example/debian bookworm main\n"
+        "deb http://mirror.example/debian-security bookworm-security main\n# deb http://old.example/debian x main\n",
+        "Types: deb\nURIs: http://mirror.example/debian\nSuites: trixie\n\n"
+        "Types: deb\nURIs: http://mirror.example/debian-security/\nSuites: trixie-security\n",
+    ],
+)
+def test_the_machines_mirror_is_found(sources: str) -> None:
+    mirror = find_mirror(sources)
+    assert mirror.archive == "http://mirror.example/debian"
+    assert (mirror.security or "").rstrip("/") == "http://mirror.example/debian-security"
+    text = sources_list("trixie", mirror)
+    assert "Suites: trixie trixie-updates\n" in text and "Suites: trixie-security\n" in text
+
+
+def test_without_a_debian_mirror_the_default_holds() -> None:
+    assert find_mirror("deb http://mirror.example/other stable main\n") == Mirror()
+    assert sources_list("trixie", Mirror()) == ""
+
+
+def test_the_recipe_names_the_image() -> None:
+    assert recipe_hash("debian-12", Mirror()) != recipe_hash("debian-13", Mirror())
+    assert recipe_hash("debian-13", Mirror()) == recipe_hash("debian-13", Mirror())
+    assert images.support("debian-13").supported
+    refused = images.support("rocky-10")
+    assert not refused.supported and "rocky-10" in refused.reason
+
+
+def test_resolvers_a_host_can_reach() -> None:
+    text = "search x\nnameserver 127.0.0.53\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\n"
+    assert resolver.reachable(resolver.servers(text)) == ["192.0.2.53"]
+
+
+def test_console_without_podmans_columns(tmp_path: Path) -> None:
+    file = tmp_path / "console.log"
+    file.write_text("2026-01-01T00:00:00.0+00:00 stdout F Welcome\r\n2026-01-01T00:00:00.0+00:00 stdout F \r\n")
+    assert read_console(file) == "Welcome"
+    assert read_console(tmp_path / "none") == ""
+
+
+def test_kernel_settings_return_with_the_last_lab(tmp_path: Path) -> None:
+    root, folder = tmp_path / "sys", tmp_path / "run"
+    for key in (*NEEDED, "kernel/panic"):
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_text("0\n")
+    (root / "fs/inotify/max_user_instances").write_text("99999\n")
+    one, two = Sysctls("one", root, folder), Sysctls("two", root, folder)
+    assert "set net.ipv4.ip_forward to 1" in one.acquire()
+    assert (root / "fs/inotify/max_user_instances").read_text() == "99999\n", "high enough"
+    assert two.acquire() == []
+    (root / "kernel/panic").write_text("10\n")
+    assert one.release(alive=lambda lab: True) == []
+    assert (root / "net/ipv4/ip_forward").read_text() == "1"
+    restored = two.release(alive=lambda lab: True)
+    assert "put kernel.panic back to 0" in restored
+    assert (root / "net/ipv4/ip_forward").read_text() == "0"
+    assert two.release(alive=lambda lab: True) == []
+
+
+def test_a_lab_that_died_does_not_hold_the_settings(tmp_path: Path) -> None:
+    root, folder = tmp_path / "sys", tmp_path / "run"
+    (root / "net/ipv4").mkdir(parents=True)
+    (root / "net/ipv4/ip_forward").write_text("0")
+    Sysctls("dead", root, folder).acquire()
+    last = Sysctls("last", root, folder)
+    last.acquire()
+    assert last.release(alive=lambda lab: lab != "dead") == ["put net.ipv4.ip_forward back to 0"]
