@@ -622,8 +622,14 @@ class Api:
         self, resource: Resource, namespace: str, name: str, options: Obj | None = None, *, dry: bool = False
     ) -> Obj:
         options = options or {}
+        last: Obj | None = None
         for attempt in range(6):
-            item = await self.store.get(resource, namespace, name)
+            found = await self.store.find(resource, namespace, name)
+            if found is None:
+                if last is None:
+                    raise not_found(resource, name)
+                return success(resource, last)  # Somebody else's deletion was faster than our repetition.
+            item = last = found
             metadata = item["metadata"]
             for field, wanted in (options.get("preconditions") or {}).items():
                 if wanted and metadata.get(field) != wanted:
@@ -678,10 +684,19 @@ class Api:
                 continue
             for content in (await self.store.list(other, name))[0]:
                 held = held or bool(content["metadata"].get("finalizers"))
-                await self.delete(other, name, content["metadata"]["name"])
-        if not held:
-            await self.store.remove(resource, await self.store.get(resource, "", name))
+                await self._delete_present(other, name, content["metadata"]["name"])
+        left = None if held else await self.store.find(resource, "", name)
+        if left is not None:
+            await self.store.remove(resource, left)
         return self._shown(resource, item)
+
+    async def _delete_present(self, resource: Resource, namespace: str, name: str) -> None:
+        """Delete what may be gone in the meantime."""
+        try:
+            await self.delete(resource, namespace, name)
+        except ApiError as fault:
+            if fault.code != 404:
+                raise
 
     async def _delete_collection(self, request: Request, target: Target, *, dry: bool) -> Response:
         fits = self._filter(request.query)
@@ -820,8 +835,22 @@ def scale_of(item: Obj) -> Obj:
     }  # fmt: skip
 
 
+STATUS_COUNTS = {
+    "DaemonSet": ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"),
+    "PodDisruptionBudget": ("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"),
+    "ReplicaSet": ("replicas",),
+    "ReplicationController": ("replicas",),
+    "StatefulSet": ("replicas",),
+}
+"""Fields that a status always has; typed clients insist on them."""
+
+
 def defaults(resource: Resource, item: Obj) -> None:
-    """The few defaults that clients read back."""
+    """The few defaults that clients read back. A status is not for creators, except those of nodes and pods."""
+    if "status" in resource.subresources and resource.kind not in ("Node", "Pod"):
+        item.pop("status", None)
+        if resource.custom is None:
+            item["status"] = dict.fromkeys(STATUS_COUNTS.get(resource.kind, ()), 0)
     spec = item.setdefault("spec", {}) if resource.kind in ("Pod", "Deployment", "Namespace", "Node", "Service") else {}
     match resource.kind:
         case "Namespace":
@@ -833,7 +862,6 @@ def defaults(resource: Resource, item: Obj) -> None:
             spec.setdefault("restartPolicy", "Always")
         case "Deployment" | "StatefulSet" | "ReplicaSet":
             item.setdefault("spec", {}).setdefault("replicas", 1)
-            item.pop("status", None)
         case "Service":
             spec.setdefault("type", "ClusterIP")
             item["status"] = {"loadBalancer": {}}

@@ -142,6 +142,10 @@ class Server:
             )
         )
 
+    @property
+    def ports(self) -> list[int]:
+        return [server.sockets[0].getsockname()[1] for server in self._servers]
+
     async def close(self) -> None:
         for server in self._servers:
             server.close()
