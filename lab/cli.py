@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,8 @@ err = Console(stderr=True)
 
 def main() -> None:
     """Entry point: a foreseen failure is one sentence, not a traceback."""
+    # As an exception, so that what was started (Ansible, an image's build) is ended as well.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except KeyboardInterrupt:

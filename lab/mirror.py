@@ -7,6 +7,7 @@ wherever results are shown. `create_app` serves the folder over HTTPS.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -132,15 +133,36 @@ def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
     from lab.rke2sim import package
 
     _clear(folder, keep=VERSIONS)
-    for version in VERSIONS:
-        progress(f"packing the simulated release {version}")
-        (folder / version).mkdir(exist_ok=True)
-        package.build(version, folder / version, settings.cache_dir / "rke2sim")
+    # Built once for all labs of this machine, then copied: a lab goes on serving what it was started with.
+    built = settings.cache_dir / "rke2" / "simulation"
+    built.mkdir(parents=True, exist_ok=True)
+    with (built / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for version in VERSIONS:
+            progress(f"packing the simulated release {version}")
+            (built / version).mkdir(exist_ok=True)
+            try:
+                package.build(version, built / version, settings.cache_dir / "rke2sim")
+            except package.PackageError as error:
+                raise MirrorError(f"The simulated release could not be packed: {error}") from error
+            _copy(built / version, folder / version)
     return Release(
         Source.SIMULATION,
         "RKE2 is a simulation (lab.rke2sim): real etcd, TLS and ports, but no kubelet and no containers; "
         "give real artifacts with --rke2-artifacts.",
     )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The files of a release, the list of checksums last; nothing when the lists agree already."""
+    target.mkdir(exist_ok=True)
+    wanted = (source / CHECKSUMS).read_bytes()
+    if (target / CHECKSUMS).exists() and (target / CHECKSUMS).read_bytes() == wanted:
+        return
+    for path in sorted(source.iterdir(), key=lambda path: path.name == CHECKSUMS):
+        temporary = target / f".{path.name}.partial"
+        shutil.copyfile(path, temporary)
+        temporary.replace(target / path.name)
 
 
 def _clear(folder: Path, keep: tuple[str, ...]) -> None:

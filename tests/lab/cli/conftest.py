@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from lab import daemon
-from lab.settings import Settings
+from lab.settings import SLOTS, Settings
 
 TOKEN = "t" * 64
 
@@ -50,11 +51,28 @@ SERVERS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def slot() -> Iterator[int]:
+    """A slot whose ports nobody uses, held against other tests that run at the same time."""
+    for number in range(SLOTS - 1, 1, -1):
+        wanted = Settings(slot=number)
+        path = Path(tempfile.gettempdir()) / f"slipway-tests-slot-{number}"
+        with path.open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if all(is_free(port) for port in (wanted.api_port, wanted.mirror_port)):
+                yield number
+                return
+    pytest.skip("every slot of this machine is in use by a lab")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, slot: int, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A lab of its own: name, folders and, by a free slot, ports."""
     for name, value in {
         "SLIPWAY_LAB": "unit",
-        "SLIPWAY_LAB_SLOT": "6",
+        "SLIPWAY_LAB_SLOT": str(slot),
         "SLIPWAY_STATE_ROOT": str(tmp_path / "state"),
         "SLIPWAY_CACHE_ROOT": str(tmp_path / "cache"),
     }.items():
@@ -128,6 +146,16 @@ def asked(settings: Settings) -> Iterator[Asked]:
         yield requests
     server.shutdown()
     server.server_close()
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:

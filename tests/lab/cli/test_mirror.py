@@ -47,6 +47,7 @@ def simulation(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / CHECKSUMS).write_text(f"{hashlib.sha256(content).hexdigest()}  {TARBALL}\n")
 
     module.build = build  # type: ignore[attr-defined]
+    module.PackageError = RuntimeError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lab.rke2sim.package", module)
     monkeypatch.setattr("lab.rke2sim.package", module, raising=False)
 
