@@ -1,0 +1,36 @@
+"""What a run says about an environment that is not sound, against the running cloud."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+testinfra_hosts = ["local://"]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('{"platform_network_cidr": "8.0.0.0/16"}', "platform_network_cidr is 8.0.0.0/16, which is not private"),
+        ('{"platform_hcloud_token": "wrong"}', "does not accept the token"),
+        ('{"platform_locations": ["moon1"]}', "platform_locations holds moon1, which Hetzner does not have"),
+        ('{"provision_server_types": ["cpx11"]}', "which is not sold in"),
+    ],
+)
+def test_a_fault_ends_the_run_with_a_sentence(value: str, says: str) -> None:
+    run = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            *("playbooks/check.yml", "-i", "molecule/provision/trial", "-e", value),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert says in run.stdout
