@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 
 from lab.cloud import specs, work
 from lab.cloud.domain import actions
-from lab.cloud.domain.objects import Action, ActionError, Job
+from lab.cloud.domain.objects import EVERYTHING, Action, ActionError, Job
 from lab.cloud.domain.view import View
 from lab.cloud.faults import Faults
 from lab.cloud.store import Store
@@ -24,6 +24,20 @@ from lab.machines.base import Desired, MachineError, Machines
 log = logging.getLogger("lab.cloud")
 
 WORKERS = 16
+
+
+def free(jobs: Iterable[Job]) -> Iterator[Job]:
+    """Those of the jobs, oldest first, that no earlier one stands in the way of."""
+    held: set[str] = set()
+    shared: set[str] = set()
+    for count, job in enumerate(jobs):
+        if EVERYTHING in held:
+            return
+        alone = EVERYTHING in job.keys and count > 0
+        if not (alone or held.intersection(job.keys + job.shared) or shared.intersection(job.keys)):
+            yield job
+        held.update(job.keys)
+        shared.update(job.shared)
 
 
 class Engine:
@@ -96,12 +110,10 @@ class Engine:
         with self._lock:
             if not self._open:
                 return
-            ahead: list[Job] = []
-            for job in self._pending.values():
-                if job.id not in self._running and not any(job.collides(other) for other in ahead):
+            for job in free(self._pending.values()):
+                if job.id not in self._running:
                     self._running.add(job.id)
                     self._pool.submit(self._guarded, partial(self._do, job))
-                ahead.append(job)
 
     def _guarded(self, run: Callable[[], None]) -> None:
         try:

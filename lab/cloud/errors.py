@@ -189,7 +189,6 @@ class ServerNotStopped(ApiError):
         super().__init__("server must be stopped: power it off first")
 
 
-
 class ServerAlreadyAttached(ApiError):
     code = "server_already_attached"
 

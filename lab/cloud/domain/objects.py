@@ -207,14 +207,6 @@ class Job(Object):
     """What other jobs may only share meanwhile, not hold."""
     locking: bool = False
 
-    def collides(self, other: Job) -> bool:
-        if EVERYTHING in self.keys or EVERYTHING in other.keys:
-            return True
-        mine = set(self.keys)
-        return bool(mine.intersection(other.keys) or mine.intersection(other.shared)) or bool(
-            set(self.shared).intersection(other.keys)
-        )
-
 
 KINDS: tuple[type[Object], ...] = (
     SshKey, Network, Firewall, PlacementGroup, Server, Volume, PrimaryIp, Action, Job,

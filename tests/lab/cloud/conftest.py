@@ -117,26 +117,45 @@ class Lab:
     def check_line(self) -> None:
         """The machines are what the store wants, and nobody broke their contract."""
         self.quiet()
-        with self.cloud.store.transaction() as tx:
-            wanted = specs.desired(View(tx))
-        machines = self.machines
-        assert machines.broken == []
-        assert set(machines.hosts) == {spec.server_id for spec in wanted.hosts}
-        assert machines.on == wanted.running
-        assert machines.networks == {spec.network_id: spec for spec in wanted.networks}
-        assert machines.attachments == {(spec.server_id, spec.network_id): spec for spec in wanted.attachments}
-        assert machines.firewalls == {spec.firewall_id: spec for spec in wanted.firewalls}
-        assert {id: ids for id, ids in machines.members.items() if ids} == wanted.firewall_members
-        assert machines.volumes == {spec.volume_id: spec for spec in wanted.volumes}
-        assert machines.volume_hosts == wanted.volume_attachments
-        for spec in wanted.hosts:
-            assert (machines.hosts[spec.server_id].ipv4, machines.hosts[spec.server_id].image) == (
-                spec.ipv4,
-                spec.image,
-            )
+        assert out_of_line(self.cloud) == []
+
+
+def out_of_line(cloud: Cloud) -> list[str]:
+    """Where the machines are not as the store wants them, and where a caller broke their contract."""
+    machines = cloud.machines
+    assert isinstance(machines, StubMachines)
+    with cloud.store.transaction() as tx:
+        wanted = specs.desired(View(tx))
+    pairs: dict[str, tuple[object, object]] = {
+        "hosts": (
+            {spec.server_id: (spec.ipv4, spec.ipv6_network, spec.image) for spec in machines.hosts.values()},
+            {spec.server_id: (spec.ipv4, spec.ipv6_network, spec.image) for spec in wanted.hosts},
+        ),
+        "on": (machines.on, set(wanted.running)),
+        "networks": (machines.networks, {spec.network_id: spec for spec in wanted.networks}),
+        "attachments": (
+            machines.attachments,
+            {(spec.server_id, spec.network_id): spec for spec in wanted.attachments},
+        ),
+        "firewalls": (machines.firewalls, {spec.firewall_id: spec for spec in wanted.firewalls}),
+        "members": ({id: ids for id, ids in machines.members.items() if ids}, wanted.firewall_members),
+        "volumes": (machines.volumes, {spec.volume_id: spec for spec in wanted.volumes}),
+        "volume hosts": (machines.volume_hosts, wanted.volume_attachments),
+    }
+    return machines.broken + [
+        f"{what}: {seen} instead of {want}" for what, (seen, want) in pairs.items() if seen != want
+    ]
 
 
 Serve = Callable[..., Lab]
+
+
+def listen() -> socket.socket:
+    """A free port of loopback."""
+    # Named as TCP: asyncio only switches Nagle off for sockets that say so, and each answer would be 40 ms late.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    return listener
 
 
 @contextmanager
@@ -147,9 +166,7 @@ def serving(folder: Path, seconds: float = 0.0, machines: StubMachines | None = 
     app = create_app(settings, store, machines, token=TOKEN, **options)
     machines.on_exit = app.state.cloud.on_exit
     oracle = Oracle(app)
-    # Named as TCP: asyncio only switches Nagle off for sockets that say so, and each answer would be 40 ms late.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener = listen()
     server = uvicorn.Server(uvicorn.Config(oracle, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()

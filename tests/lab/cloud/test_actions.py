@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lab.cloud.actions import free
 from lab.cloud.domain.objects import Job
 from tests.lab.cloud.conftest import Lab, Serve
 
@@ -239,20 +240,25 @@ def test_a_bug_in_the_backend_is_an_error_of_the_action(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mine", "others", "collides"),
+    ("jobs", "expected"),
     [
-        ((["a"], []), (["a"], []), True),
-        ((["a"], []), (["b"], []), False),
-        ((["a"], []), ([], ["a"]), True),
-        (([], ["a"]), (["a"], []), True),
-        (([], ["a"]), ([], ["a"]), False),
-        ((["*"], []), ([], []), True),
-        (([], []), (["*"], []), True),
+        ([], []),
+        ([("a", ""), ("b", ""), ("c", "")], [0, 1, 2]),
+        ([("a", ""), ("a", ""), ("b", "")], [0, 2]),
+        ([("a", ""), ("", "a"), ("", "a")], [0]),
+        ([("", "a"), ("", "a"), ("a", ""), ("", "a")], [0, 1]),  # whoever holds comes before those that share later
+        ([("a", ""), ("ab", ""), ("b", "")], [0]),
+        ([("a", "n"), ("b", "n"), ("n", ""), ("c", "n")], [0, 1]),
+        ([("*", ""), ("a", "")], [0]),
+        ([("a", ""), ("*", ""), ("b", "")], [0]),
     ],
 )
-def test_which_jobs_collide(mine: Any, others: Any, collides: bool) -> None:
-    one, two = (Job(id=1, created="", work="", keys=tuple(keys), shared=tuple(shared)) for keys, shared in (mine, others))
-    assert one.collides(two) is collides
+def test_which_jobs_are_free(jobs: list[tuple[str, str]], expected: list[int]) -> None:
+    rows = [
+        Job(id=id, created="", work="", keys=tuple(keys), shared=tuple(shared))
+        for id, (keys, shared) in enumerate(jobs)
+    ]
+    assert [job.id for job in free(rows)] == expected
 
 
 def test_patience_is_an_option(serve: Serve) -> None:

@@ -71,22 +71,15 @@ def test_failures_carry_the_code(lab: Lab, ansible: dict[str, str], tmp_path: Pa
     """What the platform's fallback of types and locations hangs on."""
     fault = {"kind": "out_of_stock", "server_type": "cx23", "location": "fsn1"}
     lab.api.post(f"{lab.url}/_lab/faults", fault)
+    server = {"name": "web", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}
+    task = {
+        "hetzner.hcloud.server": server,
+        "register": "made",
+        "failed_when": ["made.failure.code | default('none') != 'resource_unavailable'"],
+    }
     playbook = tmp_path / "play.yml"
     playbook.write_text(
-        json.dumps([
-            {
-                "hosts": "localhost",
-                "connection": "local",
-                "gather_facts": False,
-                "tasks": [
-                    {
-                        "hetzner.hcloud.server": {"name": "web", "server_type": "cx23", "image": "debian-13", "location": "fsn1"},
-                        "register": "made",
-                        "failed_when": ["made.failure.code | default('none') != 'resource_unavailable'"],
-                    },
-                ],
-            }
-        ])
-    )  # fmt: skip
+        json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}])
+    )
     play(ansible, str(playbook))
     assert lab.machines.hosts == {}

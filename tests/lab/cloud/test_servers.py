@@ -73,7 +73,7 @@ def test_an_unknown_key_is_not_found(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("size", "good"), [(32 * 1024, True), (32 * 1024 + 1, False)])
 def test_user_data_has_a_size(lab: Lab, size: int, good: bool) -> None:
-    status, payload = lab.api("POST", "/servers", BODY | {"user_data": "x" * size})
+    status, _ = lab.api("POST", "/servers", BODY | {"user_data": "x" * size})
     assert (status == 201) is good
     lab.quiet()
     assert [len(host.user_data) for host in lab.machines.hosts.values()] == ([size] if good else [])

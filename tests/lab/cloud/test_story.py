@@ -203,7 +203,7 @@ def test_official_sdk(lab: Lab, client: Client, public_key: str) -> None:
     server.power_on().wait_until_finished()
 
     assert client.actions.get_by_id(created.action.id).command == "create_server"
-    assert [action.command for action in server.get_actions(sort=["id:asc"])][0] == "create_server"
+    assert server.get_actions(sort=["id:asc"])[0].command == "create_server"
     with pytest.raises(Exception, match="still attached"):
         volume.volume.delete()
     server.delete().wait_until_finished()

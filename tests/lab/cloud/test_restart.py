@@ -1,0 +1,318 @@
+"""What is kept: over an orderly stop, a stop in the middle of work, and kill -9 at any moment."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lab.cloud.domain import actions
+from lab.cloud.domain.objects import KINDS, Network
+from lab.cloud.store import FIRST_ID, Store
+from lab.machines.stub import StubMachines
+from tests.lab.cloud.conftest import TOKEN, Serve
+
+ROOT = Path(__file__).parents[3]
+BODY = {"name": "web-1", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}
+
+
+# The store by itself
+
+
+def network(store: Store, name: str) -> Network:
+    with store.transaction() as tx:
+        return tx.put(Network(id=tx.new_id(), created=tx.now, name=name, ip_range="10.0.0.0/16"))
+
+
+def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    kept, gone = network(store, "kept"), network(store, "gone")
+    with pytest.raises(ZeroDivisionError), store.transaction() as tx:
+        tx.drop(gone)
+        tx.put(Network(id=tx.new_id(), created=tx.now, name="new", ip_range="10.1.0.0/16"))
+        tx.put(Network(id=kept.id, created=kept.created, name="renamed", ip_range=kept.ip_range))
+        _ = 1 / 0
+    for opened in (store, Store(tmp_path / "db")):
+        with opened.transaction() as tx:
+            assert tx.all(Network) == [kept, gone]
+            assert tx.next_id == FIRST_ID + 2
+
+
+def test_what_cannot_be_written_did_not_happen(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    kept = network(store, "kept")
+    with sqlite3.connect(tmp_path / "db") as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON object BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="disk full"):
+        network(store, "lost")
+    with store.transaction() as tx:
+        assert tx.all(Network) == [kept]
+
+
+def test_the_store_is_for_its_owner_and_flushes_every_commit(tmp_path: Path) -> None:
+    store = Store(tmp_path / "folder" / "db")
+    assert (tmp_path / "folder" / "db").stat().st_mode & 0o777 == 0o600
+    assert store._sql.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._sql.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_transaction_without_a_change_writes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    network(store, "net")
+    written = store._sql.total_changes
+    with store.transaction() as tx:
+        tx.all(Network)
+    assert store._sql.total_changes == written
+
+
+# A restart
+
+
+def everything(api: Any) -> dict[str, Any]:
+    kinds = ("servers", "networks", "firewalls", "volumes", "primary_ips", "placement_groups", "ssh_keys")
+    return {kind: api.get(f"/{kind}")[kind] for kind in kinds}
+
+
+def test_all_is_there_after_a_restart(serve: Serve, public_key: str) -> None:
+    lab = serve()
+    key = lab.api.post("/ssh_keys", {"name": "key", "public_key": public_key})["ssh_key"]["id"]
+    net = lab.network()["id"]
+    rule = {"direction": "in", "protocol": "tcp", "port": "22", "source_ips": ["::/0"], "description": "ssh"}
+    firewall = lab.api.post("/firewalls", {"name": "wall", "rules": [rule]})["firewall"]["id"]
+    group = lab.api.post("/placement_groups", {"name": "group", "type": "spread"})["placement_group"]["id"]
+    volume = lab.api.post("/volumes", {"name": "disk", "size": 10, "location": "fsn1"})["volume"]["id"]
+    up = lab.server(
+        ssh_keys=[key], networks=[net], firewalls=[{"firewall": firewall}], placement_group=group, volumes=[volume]
+    )
+    lab.off("down")
+    lab.api.post(f"/servers/{up['id']}/actions/enable_rescue")
+    lab.api.post(f"/networks/{net}/actions/add_route", {"destination": "10.9.0.0/16", "gateway": "10.0.1.2"})
+    lab.quiet()
+    before, actions_before = everything(lab.api), lab.api.get("/servers/actions")["actions"]
+    lab.stop()
+
+    # Fresh machines: everything that should run is made anew by the reconciliation.
+    again = serve()
+    again.quiet()
+    assert everything(again.api) == before
+    assert again.api.get("/servers/actions")["actions"] == actions_before
+    again.check_line()
+    assert again.network("other", "192.168.0.0/16", "192.168.1.0/24")["id"] > max(row["id"] for row in actions_before)
+
+
+def test_interrupted_work_goes_on(serve: Serve) -> None:
+    lab = serve(settle_seconds=0.0)
+    gate = threading.Event()
+    real = lab.machines.create_host
+
+    def hang(spec: Any) -> None:
+        gate.wait(0.5)
+        real(spec)
+
+    lab.machines.create_host = hang  # type: ignore[method-assign]
+    net = lab.network()["id"]
+    made = lab.api.post("/servers", BODY | {"networks": [net]})
+    begun = [made["action"], *made["next_actions"]]
+    assert [action["status"] for action in begun] == ["running"] * 3
+    ids = [action["id"] for action in begun]
+    lab.stop()
+
+    again = serve()
+    again.quiet()
+    assert [action["status"] for action in again.api.get("/actions", id=ids)["actions"]] == ["success"] * 3
+    assert again.api.get(f"/servers/{made['server']['id']}")["server"]["status"] == "running"
+    again.check_line()
+
+
+def test_api_answers_while_machines_are_reconciled(serve: Serve) -> None:
+    gate = threading.Event()
+
+    class Slow(StubMachines):
+        def reconcile(self, desired: Any) -> list[str]:
+            assert gate.wait(20)
+            return super().reconcile(desired)
+
+    lab = serve(machines=Slow())
+    assert lab.api.get(f"{lab.url}/_lab/status")["reconciling"] is True
+    made = lab.api.post("/servers", BODY)
+    assert made["action"]["status"] == "running", "work waits for the reconciliation"
+    gate.set()
+    lab.quiet()
+    assert lab.api.get(f"/servers/{made['server']['id']}")["server"]["status"] == "running"
+    assert lab.api.get(f"{lab.url}/_lab/status")["reconciling"] is False
+    lab.check_line()
+
+
+def test_every_kind_of_object_can_be_read_back(tmp_path: Path, serve: Serve) -> None:
+    lab = serve()
+    lab.server(networks=[lab.network()["id"]])
+    with lab.cloud.store.transaction() as tx:
+        actions.effect(tx, "filter_host", hold=["x"])  # a job that stays, for it is not handed to the engine
+    kept = {kind: list(lab.cloud.store._tables[kind].values()) for kind in KINDS}
+    assert {kind.TYPE for kind, rows in kept.items() if rows} >= {"server", "network", "primary_ip", "action", "job"}
+    read = Store(lab.cloud.settings.database)
+    assert {kind: list(read._tables[kind].values()) for kind in KINDS} == kept
+    with lab.cloud.store.transaction() as tx:
+        for job in kept[next(kind for kind in KINDS if kind.TYPE == "job")]:
+            tx.drop(job)
+
+
+# kill -9
+
+
+@dataclass
+class Memory:
+    """What clients were told: of each object its labels, or None once its deletion was acknowledged."""
+
+    told: dict[str, dict[str, str] | None] = field(default_factory=dict)
+    actions: set[int] = field(default_factory=set)
+    highest: int = 0
+    count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, path: str, labels: dict[str, str] | None, payload: Any = None) -> None:
+        with self.lock:
+            self.told[path] = labels
+            self.count += 1
+            self.highest = max(self.highest, int(path.rpartition("/")[2]))
+            for key in ("action", "actions", "next_actions"):
+                found = (payload or {}).get(key) or []
+                self.actions |= {action["id"] for action in (found if isinstance(found, list) else [found])}
+
+    def doubt(self, path: str) -> None:
+        with self.lock:
+            self.told.pop(path, None)
+
+
+CREATIONS: dict[str, dict[str, Any]] = {
+    "servers": {"server_type": "cx23", "image": "debian-13", "location": "fsn1"},
+    "networks": {"ip_range": "10.0.0.0/16"},
+    "volumes": {"size": 10, "location": "fsn1"},
+    "placement_groups": {"type": "spread"},
+    "firewalls": {"rules": []},
+    "primary_ips": {"type": "ipv6", "location": "fsn1"},
+}
+
+
+def load(url: str, memory: Memory, number: int, stop: threading.Event) -> None:
+    """One client: creates, relabels and deletes, until the cloud is gone."""
+    chance = random.Random(number)
+    mine: list[str] = []
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=f"{url}/v1", headers=headers, timeout=5) as http:
+        for count in range(100_000):
+            if stop.is_set():
+                return
+            path = ""
+            try:
+                if len(mine) < 3 or chance.random() < 0.5:
+                    plural = chance.choice(list(CREATIONS))
+                    labels = {"n": str(count)}
+                    body = CREATIONS[plural] | {"name": f"c{number}-{count}-{time.time_ns()}", "labels": labels}
+                    answer = http.post(f"/{plural}", json=body)
+                    if answer.status_code == 201:
+                        payload = answer.json()
+                        path = f"/{plural}/{payload[plural.removesuffix('s')]['id']}"
+                        mine.append(path)
+                        memory.note(path, labels, payload)
+                elif chance.random() < 0.6:
+                    path = chance.choice(mine)
+                    labels = {"n": str(count), "changed": "yes"}
+                    if http.put(path, json={"labels": labels}).status_code == 200:
+                        memory.note(path, labels)
+                else:
+                    path = mine.pop(0)
+                    answer = http.delete(path)
+                    if answer.status_code < 300:
+                        memory.note(path, None, answer.json() if answer.content else None)
+            except httpx.TransportError:
+                memory.doubt(path)
+                return
+
+
+@contextmanager
+def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "tests.lab.cloud.process", str(folder)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    try:
+        yield child, child.stdout.readline().strip()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def quiet(http: httpx.Client, url: str) -> None:
+    end = time.monotonic() + 30
+    while (seen := http.get(f"{url}/_lab/status").json())["counts"]["job"] or seen["reconciling"]:
+        assert time.monotonic() < end, seen["counts"]
+        time.sleep(0.02)
+    assert seen["problems"] == []
+
+
+def pages(http: httpx.Client, path: str, key: str, **query: Any) -> Iterator[dict[str, Any]]:
+    page: int | None = 1
+    while page:
+        payload = http.get(path, params={"page": page, "per_page": 50} | query).json()
+        yield from payload[key]
+        page = payload["meta"]["pagination"]["next_page"]
+
+
+def check(url: str, memory: Memory) -> None:
+    with httpx.Client(base_url=f"{url}/v1", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30) as http:
+        quiet(http, url)
+        there = {
+            f"/{plural}/{row['id']}": row["labels"] for plural in CREATIONS for row in pages(http, f"/{plural}", plural)
+        }
+        for path, labels in memory.told.items():
+            assert there.get(path) == labels, path
+        actions = sorted(memory.actions)
+        for start in range(0, len(actions), 50):
+            ids = actions[start : start + 50]
+            found = {action["id"]: action["status"] for action in pages(http, "/actions", "actions", id=ids)}
+            assert found == dict.fromkeys(ids, "success")
+        body = {"name": f"fresh-{time.time_ns()}", "ip_range": "10.0.0.0/16"}
+        fresh = http.post("/networks", json=body).json()["network"]["id"]
+        assert fresh > memory.highest
+        http.delete(f"/networks/{fresh}")
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    memory, chance = Memory(), random.Random(9)
+    for round in range(5):
+        with process(tmp_path) as (child, url):
+            check(url, memory)
+            stop = threading.Event()
+            clients = [
+                threading.Thread(target=load, args=(url, memory, 10 * round + number, stop), daemon=True)
+                for number in range(4)
+            ]
+            for client in clients:
+                client.start()
+            enough, end = memory.count + chance.randint(20, 80), time.monotonic() + 30
+            while memory.count < enough:
+                assert time.monotonic() < end, "the clients get no answers"
+                time.sleep(0.001)
+            time.sleep(chance.random() / 50)
+            child.send_signal(signal.SIGKILL)
+            stop.set()
+            for client in clients:
+                client.join(10)
+    assert None in memory.told.values() and len(memory.actions) > 20, "the load was too light to prove anything"
+    with process(tmp_path) as (child, url):
+        check(url, memory)
+        child.send_signal(signal.SIGTERM)
+        assert child.stdout and json.loads(child.stdout.read()) == []
