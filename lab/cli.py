@@ -128,7 +128,8 @@ def up(
     began = time.monotonic()
     with _told():
         _start_cloud(settings, rke2_artifacts, site=not only_cloud)
-        _create_secrets(settings)
+        if not only_cloud or not Path(daemon.read_description(settings)["secrets_path"]).exists():
+            _create_secrets(settings)
         if not only_cloud:
             out.rule("[bold]site.yml[/]", align="left")
             _build_site(settings)

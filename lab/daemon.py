@@ -300,7 +300,7 @@ async def _serve(settings: Settings, kind: str) -> None:
             """One handler for both servers, below."""
             yield
 
-    api = Server(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
+    api = Server(uvicorn.Config(app, lifespan="on", log_config=None))
     files = Server(
         uvicorn.Config(
             mirror.create_app(settings),
@@ -359,7 +359,7 @@ def _log_to_file(settings: Settings) -> None:
     handler = logging.handlers.RotatingFileHandler(log_file(settings), maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for noisy in ("pyroute2", "asyncio"):
+    for noisy in ("pyroute2", "asyncio", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

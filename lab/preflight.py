@@ -123,7 +123,7 @@ def look(settings: Settings, *, ours_runs: bool = False) -> Machine:
         ports_taken={} if ours_runs else _ports_taken(settings),
         missing_features=tuple(_missing_features()) if os.geteuid() == 0 else (),
         slot_holder=_slot_holder(settings),
-        addresses_taken=() if ours_runs or stands else _addresses_taken(settings),
+        addresses_taken=() if ours_runs or stands else addresses_taken(settings),
         lab_stands=stands,
     )
 
@@ -198,7 +198,7 @@ def _slot_holder(settings: Settings) -> str:
     return ""
 
 
-def _addresses_taken(settings: Settings) -> tuple[str, ...]:
+def addresses_taken(settings: Settings) -> tuple[str, ...]:
     """Local addresses inside the lab's ranges, read from the kernel's table of local routes."""
     from ipaddress import IPv4Address
 

@@ -38,6 +38,8 @@ def status(description: Fields, seen: Fields) -> RenderableType:
     parts.append(servers(seen["servers"]) if seen["servers"] else _dim("No servers."))
     if seen.get("networks"):
         parts.append(_networks(seen["networks"]))
+    if any(seen["counts"].values()):
+        parts.append(_dim(" · ".join(_counted(count, kind) for kind, count in seen["counts"].items() if count)))
     if seen.get("faults"):
         parts.append(faults(seen["faults"]))
     if seen.get("problems"):
@@ -189,6 +191,10 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind.replace('_', ' ')}{'' if count == 1 else 's'}"
 
 
 def _dim(text: str) -> Text:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from lab import daemon
+from lab.preflight import addresses_taken
 from lab.settings import SLOTS, Settings
 
 TOKEN = "t" * 64
@@ -61,7 +62,8 @@ def slot() -> Iterator[int]:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            if all(is_free(port) for port in (wanted.api_port, wanted.mirror_port)):
+            # A lab without a daemon holds its addresses, not its ports
+            if all(is_free(port) for port in (wanted.api_port, wanted.mirror_port)) and not addresses_taken(wanted):
                 yield number
                 return
     pytest.skip("every slot of this machine is in use by a lab")
@@ -119,7 +121,14 @@ def asked(settings: Settings) -> Iterator[Asked]:
             if self.headers["Authorization"] != f"Bearer {TOKEN}":
                 status, reply = 401, {"error": {"message": "the token is wrong"}}
             elif path == "status":
-                reply = {"servers": SERVERS, "networks": [], "faults": faults, "memory_mb": 60.4, "problems": []}
+                reply = {
+                    "servers": SERVERS,
+                    "networks": [],
+                    "faults": faults,
+                    "memory_mb": 60.4,
+                    "problems": [],
+                    "counts": {"volume": 1},
+                }
             elif path == "faults" and self.command == "GET":
                 reply = {"faults": faults}
             elif path.endswith("/console"):

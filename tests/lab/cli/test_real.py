@@ -1,0 +1,90 @@
+"""`lab up` and `lab down` for real: hosts that let us in, survive the daemon, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hcloud import Client
+from hcloud.images import Image
+from hcloud.server_types import ServerType
+
+from lab import daemon
+from lab.settings import CACHE_ROOT, Settings
+
+pytestmark = pytest.mark.real
+
+NAME = "clitst"
+STARTED = "cut -d' ' -f22 /proc/1/stat"
+"""When the host's init started."""
+
+
+def lab(*arguments: str) -> str:
+    program = Path(sys.executable).with_name("lab")
+    done = subprocess.run(
+        [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def traces() -> set[str]:
+    """Whatever on this machine carries the lab's name."""
+    commands = (
+        ["ip", "netns", "list"],
+        ["ip", "-o", "link"],
+        ["ip", "route"],
+        ["nft", "list", "tables"],
+        ["podman", "ps", "--all", "--format", "{{.Names}}"],
+        ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"],
+        ["findmnt", "--noheadings", "--raw", "--output", "TARGET"],
+    )
+    lines = [
+        line
+        for command in commands
+        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    ]
+    return {line for line in lines if NAME in line}
+
+
+@pytest.fixture
+def real(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A lab with the images that this machine has already."""
+    monkeypatch.setenv("SLIPWAY_LAB", NAME)
+    monkeypatch.setenv("SLIPWAY_CACHE_ROOT", str(CACHE_ROOT))
+    yield Settings.from_environment()
+    lab("down")
+
+
+def test_hosts_let_us_in_survive_the_daemon_and_leave_nothing(real: Settings) -> None:
+    assert traces() == set()
+    assert "The local cloud runs" in lab("up", "--only-cloud")
+
+    description = daemon.read_description(real)
+    cloud = Client(token=description["token"], api_endpoint=description["api_endpoint"], poll_interval=0.2)
+    key = cloud.ssh_keys.create("key", description["ssh_public_key"])
+    answer = cloud.servers.create("kept", ServerType("cx23"), Image(name="debian-13"), ssh_keys=[key])
+    answer.action.wait_until_finished()
+    cloud.volumes.create(10, "data", server=answer.server).action.wait_until_finished()
+    subprocess.run(["sleep", "3"], check=True)
+    assert lab("ssh", "kept", "--", "hostname") == "kept\n"
+    boot = lab("ssh", "kept", "--", STARTED)
+    assert traces() != set()
+
+    pid = daemon.find(real)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert "✓ Local cloud" in lab("up", "--only-cloud")
+    assert lab("ssh", "kept", "--", STARTED) == boot
+    assert cloud.servers.get_by_name("kept").status == "running"
+    assert "Replacing" not in lab("up", "--only-cloud")
+
+    assert "is gone" in lab("down")
+    assert traces() == set()
+    assert not real.state_dir.exists()
+    assert "There was no lab" in lab("down")
