@@ -16,6 +16,7 @@ from tests.unit.check.conftest import PLATFORM, REPOSITORY, VAULT, Inventory
 
 SERVERS = "group_vars/rke2_server/provision.yml"
 RKE2 = "group_vars/all/rke2.yml"
+BALANCER = "group_vars/load_balancer/load_balancer.yml"
 
 
 @dataclass(frozen=True)
@@ -338,6 +339,28 @@ CASES = [
         lambda i: i.set("platform_admin_public_keys", f'["{i.material.public_key[:50]}"]'),
         PLATFORM,
         "key 1 of platform_admin_public_keys is damaged",
+    ),
+    # certificates
+    case(
+        "wildcard that nobody would sign",
+        lambda i: i.add(BALANCER, "load_balancer_certificate_source: acme\nload_balancer_acme_email: ops@example.com"),
+        PLATFORM,
+        'platform_ingress_names holds "*.apps.example.com", which cannot be proved',
+    ),
+    case(
+        "nobody to write to",
+        lambda i: (
+            i.add(BALANCER, "load_balancer_certificate_source: acme"),
+            i.set("platform_ingress_names", "[rancher.example.com]"),
+        ),
+        BALANCER,
+        "load_balancer_acme_email is not set",
+    ),
+    case(
+        "certificate renewed at every run",
+        lambda i: i.add(BALANCER, "load_balancer_certificate_valid_days: 20"),
+        BALANCER,
+        "load_balancer_certificate_renew_days is 30, but a certificate is valid for 20 days",
     ),
     # the cloud
     case(

@@ -7,7 +7,8 @@ name: hcloud
 short_description: Addresses of an environment's servers in Hetzner Cloud
 description:
   - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host).
-  - Beside the static C(hosts.yml) that says which machines are wanted. Both name them the same.
+  - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
+    that no play touches it.
   - Without a token it adds nothing. When the API refuses or cannot be reached it says so in one sentence and adds
     nothing, so that reading the inventory never needs the cloud; C(playbooks/check.yml) is where a run stops for it.
 author: [Slipway]
@@ -41,12 +42,14 @@ environment: prod
 """
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIRONMENT_LABEL
+from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import static_hosts
 
 GROUP = "hcloud"
 
@@ -93,7 +96,11 @@ class InventoryModule(BaseInventoryPlugin):
         except (CloudError, AnsibleError) as error:
             self.display.warning(f"No addresses of servers are known: {error}")
             return
+        wanted = static_hosts(Path(path).parent)
         for server in servers:
+            if wanted and server["name"] not in wanted:
+                self.display.v(f"{server['name']} is not in hosts.yml")
+                continue
             self.inventory.add_host(server["name"], group=GROUP)
             for name, value in variables(server).items():
                 self.inventory.set_variable(server["name"], name, value)

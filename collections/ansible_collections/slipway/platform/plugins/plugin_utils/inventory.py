@@ -131,6 +131,15 @@ def read_files(folder: Path, shown: str, loader: Any) -> Files:
     return files
 
 
+def static_hosts(folder: Path) -> set[str]:
+    """Names of the hosts that the static files of an inventory want."""
+    files = Files()
+    for path in sorted(folder.glob("*.yml")):
+        if not path.name.endswith("hcloud.yml"):
+            _read_hosts_file(path, str(path), files)
+    return set(files.hosts)
+
+
 def _compose(path: Path, shown: str, files: Files) -> yaml.MappingNode | None:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from . import capacity, machines, network, secrets, specs, versions
+from . import capacity, edge, machines, network, secrets, specs, versions
 from .model import Environment, Fault
 
 
@@ -19,6 +19,7 @@ def pure_faults(environment: Environment) -> list[Fault]:
             versions.faults,
             versions.image_faults,
             secrets.faults,
+            edge.faults,
         )
         for fault in check(environment)
     )

@@ -108,6 +108,21 @@ class Environment:
                 return role.options[name]["default"]
         return default
 
+    def tuned(self, group: str, name: str) -> Any:
+        """The value that the hosts of a group get, or the role's default."""
+        for host in self.members(group):
+            if (setting := host.settings.get(name)) is not None:
+                return None if setting.error else setting.value
+        return self.value(name)
+
+    def tuned_place(self, group: str, *names: str) -> Place:
+        """Where the first of these that is set at all is set; where tuning of the group belongs, if none is."""
+        for name in names:
+            for settings in (*(host.settings for host in self.members(group)), self.settings):
+                if name in settings:
+                    return settings[name].place
+        return Place(f"{self.path}/group_vars/{group}/{group}.yml")
+
     def text(self, name: str) -> str:
         """A shared value if it is a text, else nothing: its type is somebody else's fault."""
         value = self.value(name)

@@ -9,7 +9,7 @@ from .model import Environment, Fault, Place, listed, show
 
 RKE2 = re.compile(r"v(\d+)\.(\d+)\.(\d+)\+rke2r(\d+)")
 RKE2_MINORS = ("1.35", "1.36")
-"""Supported upstream and by Rancher 2.15; older minors have ended, newer ones are untried."""
+"""Supported upstream and by Rancher 2.15, unless the role says otherwise (rke2_supported_minors)."""
 IMAGES = ("debian-13", "debian-12")
 
 
@@ -18,15 +18,16 @@ def faults(environment: Environment) -> Iterator[Fault]:
     version = environment.value("rke2_version")
     if setting is None or setting.error or not isinstance(version, str):
         return
+    minors = environment.texts("rke2_supported_minors") or RKE2_MINORS
     match = RKE2.fullmatch(version)
     if match is None:
         yield Fault(
             setting.place, f"rke2_version is {show(version)}; write a release of RKE2, for example v1.36.3+rke2r1."
         )
-    elif (minor := f"{match[1]}.{match[2]}") not in RKE2_MINORS:
+    elif (minor := f"{match[1]}.{match[2]}") not in minors:
         yield Fault(
             setting.place,
-            f"rke2_version is {version}, but {minor} is not supported; choose a patch of {listed(RKE2_MINORS)}.",
+            f"rke2_version is {version}, but {minor} is not supported; choose a patch of {listed(minors)}.",
         )
 
 

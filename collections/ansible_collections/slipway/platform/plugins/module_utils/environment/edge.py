@@ -1,0 +1,47 @@
+"""How served names and certificates fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .model import Environment, Fault, show
+
+GROUP = "load_balancer"
+
+
+def faults(environment: Environment) -> Iterator[Fault]:
+    yield from acme(environment)
+    yield from renewal(environment)
+
+
+def acme(environment: Environment) -> Iterator[Fault]:
+    """What an ACME server would refuse, hours later and with less patience."""
+    if environment.tuned(GROUP, "load_balancer_certificate_source") != "acme":
+        return
+    if environment.tuned(GROUP, "load_balancer_mode") != "terminate":
+        return
+    place = environment.tuned_place(GROUP, "load_balancer_certificate_source")
+    if not environment.tuned(GROUP, "load_balancer_acme_email"):
+        yield Fault(place, "load_balancer_certificate_source is acme, but load_balancer_acme_email is not set; add it.")
+    for name in environment.texts("platform_ingress_names"):
+        if name.startswith("*"):
+            yield environment.fault(
+                "platform_ingress_names",
+                f"platform_ingress_names holds {show(name)}, which cannot be proved to an ACME server by HTTP; name "
+                "the hosts one by one, or set load_balancer_certificate_source to ca.",
+            )
+
+
+def renewal(environment: Environment) -> Iterator[Fault]:
+    for renew, valid in (
+        ("load_balancer_certificate_renew_days", "load_balancer_certificate_valid_days"),
+        ("rke2_ingress_certificate_renew_days", "rke2_ingress_certificate_days"),
+    ):
+        group = GROUP if renew.startswith(GROUP) else "rke2_server"
+        before, days = environment.tuned(group, renew), environment.tuned(group, valid)
+        if isinstance(before, int) and isinstance(days, int) and before >= days:
+            yield Fault(
+                environment.tuned_place(group, renew, valid),
+                f"{renew} is {before}, but a certificate is valid for {days} days ({valid}); make the first smaller, "
+                "or every run renews it.",
+            )
