@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import threading
 import time
@@ -17,16 +16,13 @@ import pytest
 import uvicorn
 from hcloud import Client
 
-from lab.cloud import specs
 from lab.cloud.app import Cloud, create_app
 from lab.cloud.domain.objects import Job
-from lab.cloud.domain.view import View
 from lab.cloud.store import Store
 from lab.machines.stub import StubMachines
 from lab.settings import Settings
 from tests.lab.cloud.oracle import Oracle
-
-TOKEN = "lab-token"
+from tests.lab.cloud.support import TOKEN, listen, out_of_line
 
 
 @dataclass
@@ -120,42 +116,7 @@ class Lab:
         assert out_of_line(self.cloud) == []
 
 
-def out_of_line(cloud: Cloud) -> list[str]:
-    """Where the machines are not as the store wants them, and where a caller broke their contract."""
-    machines = cloud.machines
-    assert isinstance(machines, StubMachines)
-    with cloud.store.transaction() as tx:
-        wanted = specs.desired(View(tx))
-    pairs: dict[str, tuple[object, object]] = {
-        "hosts": (
-            {spec.server_id: (spec.ipv4, spec.ipv6_network, spec.image) for spec in machines.hosts.values()},
-            {spec.server_id: (spec.ipv4, spec.ipv6_network, spec.image) for spec in wanted.hosts},
-        ),
-        "on": (machines.on, set(wanted.running)),
-        "networks": (machines.networks, {spec.network_id: spec for spec in wanted.networks}),
-        "attachments": (
-            machines.attachments,
-            {(spec.server_id, spec.network_id): spec for spec in wanted.attachments},
-        ),
-        "firewalls": (machines.firewalls, {spec.firewall_id: spec for spec in wanted.firewalls}),
-        "members": ({id: ids for id, ids in machines.members.items() if ids}, wanted.firewall_members),
-        "volumes": (machines.volumes, {spec.volume_id: spec for spec in wanted.volumes}),
-        "volume hosts": (machines.volume_hosts, wanted.volume_attachments),
-    }
-    return machines.broken + [
-        f"{what}: {seen} instead of {want}" for what, (seen, want) in pairs.items() if seen != want
-    ]
-
-
 Serve = Callable[..., Lab]
-
-
-def listen() -> socket.socket:
-    """A free port of loopback."""
-    # Named as TCP: asyncio only switches Nagle off for sockets that say so, and each answer would be 40 ms late.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    return listener
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lab.cloud.app import create_app
 from lab.cloud.store import Store
 from lab.machines.stub import StubMachines
 from lab.settings import Settings
-from tests.lab.cloud.conftest import TOKEN, listen, out_of_line
+from tests.lab.cloud.support import TOKEN, listen, out_of_line
 
 
 async def main(folder: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cloud.conftest import TOKEN, Lab
+from tests.lab.cloud.conftest import Lab
+from tests.lab.cloud.support import TOKEN
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.lab.cloud.conftest import TOKEN, Lab, Serve
+from tests.lab.cloud.conftest import Lab, Serve
+from tests.lab.cloud.support import TOKEN
 
 BODY = {"server_type": "cx23", "image": "debian-13", "location": "fsn1"}
 

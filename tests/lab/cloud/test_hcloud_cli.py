@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cloud.conftest import TOKEN, Lab
+from tests.lab.cloud.conftest import Lab
+from tests.lab.cloud.support import TOKEN
 
 Hcloud = Callable[..., str]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.lab.cloud.conftest import TOKEN, Api, Lab, Serve
+from tests.lab.cloud.conftest import Api, Lab, Serve
+from tests.lab.cloud.support import TOKEN
 
 
 @pytest.mark.parametrize(

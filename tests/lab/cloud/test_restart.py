@@ -23,7 +23,8 @@ from lab.cloud.domain import actions
 from lab.cloud.domain.objects import KINDS, Network
 from lab.cloud.store import FIRST_ID, Store
 from lab.machines.stub import StubMachines
-from tests.lab.cloud.conftest import TOKEN, Serve
+from tests.lab.cloud.conftest import Serve
+from tests.lab.cloud.support import TOKEN
 
 ROOT = Path(__file__).parents[3]
 BODY = {"name": "web-1", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}
