@@ -6,6 +6,8 @@ import grp
 import pwd
 from pathlib import Path
 
+import yaml
+
 from .config import Config
 from .log import Fatal
 
@@ -40,5 +42,23 @@ def host_checks(config: Config) -> None:
             faults.append("missing required group: unknown group etcd")
     if faults:
         raise Fatal("; ".join(faults))
-    if (policy := config.text("audit-policy-file")) and not Path(policy).is_file():
-        raise Fatal(f"audit-policy-file {policy}: no such file or directory")
+    for name in ("audit-policy-file", "pod-security-admission-config-file"):
+        if (path := config.text(name)) and not Path(path).is_file():
+            raise Fatal(f"{name} {path}: no such file or directory")
+    check_registries(Path(config.text("private-registry") or "/etc/rancher/rke2/registries.yaml"))
+
+
+def check_registries(path: Path) -> None:
+    """Nothing is pulled here, but a file that the real one could not read must not pass."""
+    if not path.exists():
+        return
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as fault:
+        raise Fatal(f"failed to parse {path}: {fault}") from fault
+    known = {"mirrors", "configs", "auths"}
+    if not isinstance(content, dict) or set(content) - known:
+        raise Fatal(f"{path} holds more than {', '.join(sorted(known))}")
+    for host, mirror in (content.get("mirrors") or {}).items():
+        if set(mirror or {}) - {"endpoint", "endpoints", "rewrite", "rewrites"}:
+            raise Fatal(f"{path}: the mirror of {host} holds more than endpoint and rewrite")
