@@ -31,8 +31,9 @@ ask_machine() {
 }
 
 missing_packages() {
-  local name
-  while read -r name; do
+  local name program
+  while read -r name program; do
+    [ -z "$program" ] || ! command -v "$program" >/dev/null || continue
     dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || printf '%s\n' "$name"
   done < <(grep -v '^\s*\(#\|$\)' lab/apt-packages.txt)
 }
@@ -89,6 +90,8 @@ find_uv() {
 
 sync_environment() {
   local uv python
+  # Trust what this machine trusts, its own authorities included.
+  export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
   uv=$(find_uv)
   python=$(find_python)
   if [ -n "$python" ]; then
