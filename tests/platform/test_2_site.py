@@ -24,10 +24,10 @@ def test_check_mode_of_a_built_platform_reports_no_change() -> None:
 
 def test_check_mode_announces_a_change_and_does_not_make_it() -> None:
     """One value changed: exactly the hosts that carry it are named, and the next run finds nothing done."""
-    run = play("--check", "--diff", "-e", "base_journald_max_use=123M", playbook="playbooks/base.yml")
+    run = play("--check", "--diff", "-e", "base_journal_max_mb=123", playbook="playbooks/base.yml")
     assert run.code == 0, run.output[-6000:]
     assert run.changed != {}, run.output[-6000:]
-    assert "123M" in run.output
+    assert "SystemMaxUse=123M" in run.output
     assert play(playbook="playbooks/base.yml").changed == {}
 
 
