@@ -156,20 +156,6 @@ def test_one_certificate_for_all_servers(
     assert (found["issue"], found["spread"], found["source"]) == (issue, spread, source)
 
 
-def test_findings_name_where_they_were_seen() -> None:
-    results = [
-        {"item": "s1", "unmet": []},
-        {"item": "s2", "unmet": ["node a1 is not Ready"], "failed": True},
-        {"item": "s3", "unreachable": True},
-        {"item": "s4", "failed": True, "msg": "boom"},
-    ]
-    assert rke2.findings(results) == [
-        "seen from s2, node a1 is not Ready",
-        "s3 cannot be reached by SSH",
-        "s4 could not be looked at (boom)",
-    ]
-
-
 def test_digests_carry_no_content() -> None:
     files = rke2.digests([{"path": "/x", "mode": "0600", "restart": True, "content": "token: secret"}])
     assert "secret" not in str(files)

@@ -157,3 +157,34 @@ def test_only_public_addresses_are_tried() -> None:
         {"name": "s1", "kind": "closed", "address": "203.0.113.1", "port": 2379},
         {"name": "s1", "kind": "closed", "address": "203.0.113.1", "port": 9345},
     ]
+
+
+def test_findings_name_where_they_were_seen() -> None:
+    hostvars = {
+        "s1": {"__verify_seen": {"unmet": []}},
+        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True}},
+        "s3": {"__verify_seen": {"unreachable": True}},
+        "s4": {"__verify_seen": {"failed": True, "msg": "boom"}},
+        "s5": {},
+    }
+    assert verify.server_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"]) == [
+        "seen from s2, node a1 is not Ready",
+        "s3 cannot be reached by SSH",
+        "s4 could not be looked at (boom)",
+        "s5 could not be looked at (it was not part of this run)",
+    ]
+
+
+def test_nodes_are_judged_by_their_objects() -> None:
+    status = {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.36.2+rke2r1"}}
+    found = verify.node_findings([{"metadata": {"name": "s1"}, "status": status}], ["s1", "s2"], "v1.36.3+rke2r1")
+    assert found == ["node s1 runs v1.36.2+rke2r1, not v1.36.3+rke2r1", "node s2 is not registered"]
+
+
+def test_a_simulation_is_never_kept_quiet() -> None:
+    hostvars = {
+        "s1": {},
+        "s2": {"__verify_release": {"stdout_lines": ["rke2 version v1.36.3+rke2r1 (a)", "a simulation"]}},
+    }
+    assert verify.simulation(hostvars, ["s1", "s2"]) == "RKE2 is a simulation (a simulation)."
+    assert verify.simulation({"s1": {"__verify_release": {"stdout_lines": ["v1", "go1.26"]}}}, ["s1"]) == ""

@@ -8,7 +8,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.platform.plugins.module_utils import rke2_documents, rke2_plan
-from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import node_view
 
 
 def plan(states: Mapping[str, Any], version: str, servers: list[str], agents: list[str]) -> dict[str, Any]:
@@ -90,26 +89,6 @@ def kubeconfig_due(text: str, authority_digest: str, server: str, name: str, day
     )
 
 
-def findings(results: list[Mapping[str, Any]]) -> list[str]:
-    """What is unmet in results of rke2_wait that were taken in a loop over servers; an unreachable one is a finding."""
-    found: list[str] = []
-    for result in results:
-        name = result.get("item", "a server")
-        if result.get("unreachable"):
-            found.append(f"{name} cannot be reached by SSH")
-        elif result.get("failed") and "unmet" not in result:
-            found.append(f"{name} could not be looked at ({result.get('msg', 'no reason given')})")
-        else:
-            found += [f"seen from {name}, {sentence}" for sentence in result.get("unmet", [])]
-    return found
-
-
-def node_findings(resources: list[dict[str, Any]], nodes: list[str], version: str) -> list[str]:
-    """What is unmet in Node objects, as kubernetes.core.k8s_info returns them."""
-    view = {"error": None, "ready": True, "nodes": {item["metadata"]["name"]: node_view(item) for item in resources}}
-    return rke2_plan.unmet({"api": view}, nodes=list(nodes), version=version)
-
-
 def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping without keys that hold nothing."""
     if not isinstance(values, Mapping):
@@ -129,8 +108,6 @@ class FilterModule:
             "rke2_states": states,
             "rke2_digests": digests,
             "rke2_certificate": certificate,
-            "rke2_findings": findings,
-            "rke2_node_findings": node_findings,
             "rke2_kubeconfig": kubeconfig,
             "rke2_kubeconfig_due": kubeconfig_due,
             "rke2_without_empty": without_empty,

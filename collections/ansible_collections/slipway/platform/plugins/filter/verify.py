@@ -1,9 +1,12 @@
-"""Filters of the verify role: lists of what slipway.platform.probe is to look at."""
+"""Filters of the verify role: what slipway.platform.probe is to look at, and sentences about what was seen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import unmet
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import node_view
 
 
 def ingress_probes(names: list[str], address: str, authority: str, statuses: list[int]) -> list[dict[str, Any]]:
@@ -43,6 +46,36 @@ def closed_hosts(hostvars: Mapping[str, Any], hosts: list[str], ports: list[int]
     return found
 
 
+def server_findings(hostvars: Mapping[str, Any], servers: list[str]) -> list[str]:
+    """What the servers saw unmet; one that could not be asked is a finding."""
+    found: list[str] = []
+    for name in servers:
+        seen = hostvars[name].get("__verify_seen") or {}
+        if seen.get("unreachable"):
+            found.append(f"{name} cannot be reached by SSH")
+        elif "unmet" not in seen:
+            found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
+        else:
+            found += [f"seen from {name}, {sentence}" for sentence in seen["unmet"]]
+    return found
+
+
+def node_findings(resources: list[dict[str, Any]], nodes: list[str], version: str) -> list[str]:
+    """What is unmet in Node objects, as kubernetes.core.k8s_info returns them."""
+    view = {"error": None, "ready": True, "nodes": {item["metadata"]["name"]: node_view(item) for item in resources}}
+    return unmet({"api": view}, nodes=list(nodes), version=version)
+
+
+def simulation(hostvars: Mapping[str, Any], servers: list[str]) -> str:
+    """A sentence when a server's release says that it is a simulation, else an empty text."""
+    for name in servers:
+        lines = (hostvars[name].get("__verify_release") or {}).get("stdout_lines") or []
+        for line in lines:
+            if "simulation" in line:
+                return f"RKE2 is a simulation ({line})."
+    return ""
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -51,4 +84,7 @@ class FilterModule:
             "verify_ingress_probes": ingress_probes,
             "verify_closed_probes": closed_probes,
             "verify_closed_hosts": closed_hosts,
+            "verify_server_findings": server_findings,
+            "verify_node_findings": node_findings,
+            "verify_simulation": simulation,
         }

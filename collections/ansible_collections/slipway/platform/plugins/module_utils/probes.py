@@ -17,6 +17,9 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     tls_context,
 )
 
+# A dropped packet is only ever answered by silence; this much of it is enough between a controller and its servers.
+CLOSED_SECONDS = 2.0
+
 Probe = dict[str, Any]
 Outcome = tuple[list[str], dict[str, Any]]
 
@@ -94,7 +97,7 @@ def _tls_refused(probe: Probe, timeout: float) -> Outcome:
 def _closed(probe: Probe, timeout: float) -> Outcome:
     """Nobody outside may reach this port, whether it is refused or dropped."""
     try:
-        with socket.create_connection((probe["address"], probe["port"]), timeout=timeout):
+        with socket.create_connection((probe["address"], probe["port"]), timeout=min(timeout, CLOSED_SECONDS)):
             return [f"port {probe['port']} of {probe['name']} ({probe['address']}) is open from outside"], {}
     except OSError:
         return [], {}

@@ -1,0 +1,143 @@
+"""The cluster as its users see it through the load balancer, and what is left of it when a server loses its power."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hcloud import Client
+from kubernetes import client as kubernetes
+from kubernetes import config
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+SERVERS = ["lab-rke2-server-1", "lab-rke2-server-2", "lab-rke2-server-3"]
+AGENTS = ["lab-rke2-agent-1"]
+NAMESPACE = "default"
+FAILURES = (ApiException, HTTPError, OSError)
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(description: dict[str, Any]) -> Path:
+    return Path(description["secrets_path"]).parent / "ansible/kubeconfig"
+
+
+@pytest.fixture
+def core(kubeconfig: Path) -> kubernetes.CoreV1Api:
+    return connect(kubeconfig)
+
+
+def connect(kubeconfig: Path) -> kubernetes.CoreV1Api:
+    """A client of its own, with connections of its own, that does not try again by itself."""
+    settings = kubernetes.Configuration()
+    config.load_kube_config(str(kubeconfig), client_configuration=settings)
+    settings.retries = False
+    return kubernetes.CoreV1Api(kubernetes.ApiClient(settings))
+
+
+def conditions(core: kubernetes.CoreV1Api) -> dict[str, dict[str, str]]:
+    """Node → type of condition → status."""
+    nodes = core.list_node(_request_timeout=5).items
+    return {node.metadata.name: {entry.type: entry.status for entry in node.status.conditions} for node in nodes}
+
+
+def until[T](look: Callable[[], T], right: Callable[[T], bool], seconds: float) -> T:
+    """Look again until it is right; what was seen last is returned either way."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            seen = look()
+            if right(seen) or time.monotonic() > deadline:
+                return seen
+        except FAILURES:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+@dataclass
+class Calls:
+    """Calls of a user, one a second whatever became of those before."""
+
+    kubeconfig: Path
+    answered: list[tuple[float, float]] = field(default_factory=list)
+    failed: list[tuple[float, str]] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def call(self) -> None:
+        began = time.monotonic()
+        try:
+            connect(self.kubeconfig).list_node(_request_timeout=5)
+            self.answered.append((began, time.monotonic()))
+        except FAILURES as error:
+            self.failed.append((began, repr(error)))
+
+    def run(self) -> None:
+        threads = []
+        while not self.stop.wait(1):
+            threads.append(threading.Thread(target=self.call))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    @contextmanager
+    def going(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.stop.set()
+            thread.join()
+
+
+def test_every_node_is_ready_and_every_server_votes(core: kubernetes.CoreV1Api) -> None:
+    seen = conditions(core)
+    assert sorted(seen) == sorted(SERVERS + AGENTS)
+    assert {name: entry["Ready"] for name, entry in seen.items()} == dict.fromkeys(SERVERS + AGENTS, "True")
+    assert {name: seen[name]["EtcdIsVoter"] for name in SERVERS} == dict.fromkeys(SERVERS, "True")
+
+
+def test_the_kubeconfig_is_for_its_owner_only(kubeconfig: Path) -> None:
+    assert kubeconfig.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_without_power_is_hardly_noticed_and_returns_by_itself(
+    cloud: Client, kubeconfig: Path, core: kubernetes.CoreV1Api, name: str
+) -> None:
+    calls = Calls(kubeconfig)
+    key = f"written-without-{name}"
+    server = cloud.servers.get_by_name(name)
+    assert server is not None
+    try:
+        with calls.going():
+            time.sleep(3)
+            cut = time.monotonic()
+            server.power_off().wait_until_finished()
+            body = kubernetes.V1ConfigMap(metadata=kubernetes.V1ObjectMeta(name=key), data={"cut": name})
+            until(
+                lambda: connect(kubeconfig).create_namespaced_config_map(NAMESPACE, body, _request_timeout=5),
+                lambda written: written.data["cut"] == name,
+                10,
+            )
+            time.sleep(20)
+    finally:
+        server.power_on().wait_until_finished()
+    first = min(done for began, done in calls.answered if began > cut)
+    assert first - cut <= 5, f"the API answered again after {first - cut:.1f} s"
+    assert len(calls.failed) <= 1, calls.failed
+
+    def returned(seen: dict[str, dict[str, str]]) -> bool:
+        return all(entry["Ready"] == "True" for entry in seen.values()) and seen[name]["EtcdIsVoter"] == "True"
+
+    seen = until(lambda: conditions(core), returned, 180)
+    assert returned(seen), seen
+    assert core.read_namespaced_config_map(key, NAMESPACE).data == {"cut": name}
+    core.delete_namespaced_config_map(key, NAMESPACE)
