@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from lab.machines import namespaces
 from lab.machines.base import HostSpec, MachineError
-from lab.machines.commands import CommandError, run, succeeds
+from lab.machines.commands import CommandError, run
 from lab.machines.volumes import Device
 from lab.machines.watch import Init
 
@@ -187,8 +188,7 @@ def exit_code(container: str) -> int | None:
 
 def remove(container: str) -> None:
     """Take the record away, whatever state it is in."""
-    if succeeds(["podman", "container", "exists", container]):
-        run(["podman", "rm", "--force", "--time=0", container])
+    run(["podman", "rm", "--force", "--time=0", "--ignore", container])
 
 
 def remove_all(lab: str) -> None:
@@ -216,7 +216,7 @@ class Record:
 
 def records(lab: str) -> dict[int, Record]:
     """All containers of the lab, by server id."""
-    answer = run(["podman", "ps", "--all", f"--filter=label={LAB_LABEL}={lab}", "--format=json"])
+    answer = _list_containers(["podman", "ps", "--all", f"--filter=label={LAB_LABEL}={lab}", "--format=json"])
     rows: list[dict[str, Any]] = json.loads(answer or "[]")
     found = {}
     for row in rows:
@@ -225,6 +225,18 @@ def records(lab: str) -> dict[int, Record]:
             server_id, row["Names"][0], row["State"] == "running", int(row["Pid"]), int(row["ExitCode"])
         )
     return found
+
+
+def _list_containers(argv: list[str], tries: int = 5) -> str:
+    """podman's list fails when a container of anybody vanishes while it is made."""
+    for left in reversed(range(tries)):
+        try:
+            return run(argv)
+        except CommandError:
+            if not left:
+                raise
+            time.sleep(0.2)
+    return ""
 
 
 def enter(pid: int, script: str) -> str:

@@ -31,7 +31,15 @@ def existing() -> set[str]:
     if not FOLDER.is_dir():
         return set()
     root = FOLDER.parent.stat().st_dev
-    return {entry.name for entry in FOLDER.iterdir() if entry.stat().st_dev != root}
+    return {entry.name for entry in FOLDER.iterdir() if _device(entry) not in (root, None)}
+
+
+def _device(entry: Path) -> int | None:
+    """None when it vanished meanwhile: other labs come and go."""
+    try:
+        return entry.stat().st_dev
+    except FileNotFoundError:
+        return None
 
 
 def ensure(name: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -112,16 +111,31 @@ class Lab:
             check=False,
         )
 
+    def run(self, server_id: int, command: str) -> subprocess.CompletedProcess[str]:
+        """Run as root in the host, not by SSH: quicker, and it works whatever the network does."""
+        pid = (self.settings.state_dir / f"machines/servers/{server_id}/pid").read_text().strip()
+        return subprocess.run(
+            ["nsenter", f"--target={pid}", "--all", "--", "/bin/bash", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
+        )
+
     def output(self, server_id: int, command: str) -> str:
-        done = self.ssh(server_id, command)
+        done = self.run(server_id, command)
         assert done.returncode == 0, f"`{command}` on {server_id}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def works(self, server_id: int, command: str) -> bool:
-        return self.ssh(server_id, command).returncode == 0
+        return self.run(server_id, command).returncode == 0
+
+    def logs_in(self, server_id: int) -> bool:
+        return self.ssh(server_id, "true").returncode == 0
 
     def wait_for_ssh(self, server_id: int, seconds: float = 60) -> None:
-        assert wait(lambda: self.works(server_id, "true"), seconds), self.machines.console_log(server_id)[-2000:]
+        assert wait(lambda: self.logs_in(server_id), seconds), self.machines.console_log(server_id)[-2000:]
 
     def answers(self, server_id: int, port: int = 22) -> bool:
         try:
@@ -222,11 +236,3 @@ def spare(lab: Lab) -> Iterator[HostSpec]:
     lab.machines.create_host(spec)
     yield spec
     lab.machines.delete_host(4)
-
-
-def in_parallel(*actions: Callable[[], object]) -> None:
-    threads = [threading.Thread(target=action) for action in actions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

@@ -71,7 +71,7 @@ def filtered(lab: Lab) -> Iterator[Lab]:
 @pytest.mark.real
 def test_inbound(filtered: Lab) -> None:
     lab = filtered
-    assert lab.works(2, "true")
+    assert lab.logs_in(2)
     assert not lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
     assert not lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv6_network[:-3]}1")  # type: ignore[index]
     # Private networks are never filtered, answers and metadata always pass.
@@ -87,7 +87,7 @@ def test_outbound(filtered: Lab) -> None:
     lab = filtered
     lab.machines.apply_firewall(FirewallSpec(70, (SSH, FirewallRule("out", "icmp", None, ANY))))
     assert lab.works(2, f"ping -c1 -W1 {lab.specs[1].ipv4}")
-    assert lab.ssh(2, f"curl -s -m 1 telnet://{lab.specs[1].ipv4}:22").returncode == 28
+    assert lab.run(2, f"curl -s -m 1 telnet://{lab.specs[1].ipv4}:22").returncode == 28
     assert lab.works(2, "getent ahostsv4 $(awk '/^URIs/ {print $2; exit}' /etc/apt/sources.list.d/* | cut -d/ -f3)")
 
 
@@ -117,7 +117,7 @@ def test_an_invalid_set_is_refused_whole(filtered: Lab) -> None:
     lab = filtered
     with pytest.raises(MachineError):
         lab.machines.apply_firewall(FirewallSpec(70, (FirewallRule("in", "tcp", "99999", ANY),)))
-    assert lab.works(2, "true")
+    assert lab.logs_in(2)
     assert not lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
 
 

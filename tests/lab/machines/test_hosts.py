@@ -75,8 +75,8 @@ def test_power_off_is_a_pulled_plug(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        (lambda lab: lab.ssh(2, "systemctl reboot"), ExitReason.REBOOT),
-        (lambda lab: lab.ssh(2, "systemctl poweroff"), ExitReason.POWEROFF),
+        (lambda lab: lab.run(2, "systemctl reboot"), ExitReason.REBOOT),
+        (lambda lab: lab.run(2, "systemctl poweroff"), ExitReason.POWEROFF),
         (lambda lab: lab.machines.shutdown(2), ExitReason.POWEROFF),
         (lambda lab: lab.machines.reboot(2), ExitReason.REBOOT),
     ],

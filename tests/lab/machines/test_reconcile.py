@@ -47,7 +47,7 @@ def test_nothing_is_touched_when_nothing_is_out_of_line(restarted: Lab) -> None:
     assert lab.output(1, "curl -sf http://169.254.169.254/hetzner/v1/metadata/hostname") == "web"
     assert all(lab.machines.state(server_id) is PowerState.RUNNING for server_id in (1, 2, 3))
     # And it is watched again.
-    lab.ssh(2, "systemctl poweroff")
+    lab.run(2, "systemctl poweroff")
     assert wait(lambda: lab.exits == [(2, ExitReason.POWEROFF)])
 
 
@@ -133,7 +133,7 @@ def test_what_nobody_wants_is_removed(restarted: Lab) -> None:
 def test_power_as_wanted(restarted: Lab) -> None:
     """Runs and should not: off. Powered itself off while nobody looked: left off, and told. Died: started."""
     lab = restarted
-    lab.ssh(2, "systemctl poweroff")
+    lab.run(2, "systemctl poweroff")
     assert wait(lambda: not containers.records(lab.settings.name)[2].running)
     sh(f"podman kill {lab.settings.container_name(3)}")
     assert wait(lambda: not containers.records(lab.settings.name)[3].running)
