@@ -246,6 +246,8 @@ class Api:
                     return json_response(scale_of(item))
                 return self._one(request, resource, item)
             case "POST" if sub == "eviction":
+                options = self._options(request).get("deleteOptions") or {}
+                dry = dry or "All" in (options.get("dryRun") or [])
                 return json_response(await self.evict(resource, target.namespace, target.name, dry=dry), 201)
             case "POST" if not target.name:
                 item = self._body(request)
@@ -502,6 +504,8 @@ class Api:
             new.pop("status", None)
             if "status" in current:
                 new["status"] = current["status"]
+        if resource.kind == "Secret":
+            take_string_data(new)
         metadata = new.setdefault("metadata", {})
         if metadata.get("uid") not in (None, "", old["uid"]):
             raise conflict(resource, old["name"])
@@ -637,7 +641,7 @@ class Api:
                         409, "Conflict", f"Precondition failed: {field} in precondition: {wanted}, "
                         f"{field} in object meta: {metadata.get(field)}", name=name, kind=resource.plural,
                     )  # fmt: skip
-            if dry:
+            if dry or "All" in (options.get("dryRun") or []):
                 return success(resource, item)
             finalizers = list(metadata.get("finalizers") or [])
             policy = options.get("propagationPolicy")
@@ -835,6 +839,13 @@ def scale_of(item: Obj) -> Obj:
     }  # fmt: skip
 
 
+def take_string_data(secret: Obj) -> None:
+    text = secret.pop("stringData", None) or {}
+    data = {key: base64.b64encode(str(value).encode()).decode() for key, value in text.items()}
+    if data:
+        secret["data"] = {**(secret.get("data") or {}), **data}
+
+
 STATUS_COUNTS = {
     "DaemonSet": ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"),
     "PodDisruptionBudget": ("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"),
@@ -867,10 +878,7 @@ def defaults(resource: Resource, item: Obj) -> None:
             item["status"] = {"loadBalancer": {}}
         case "Secret":
             item.setdefault("type", "Opaque")
-            text = item.pop("stringData", None) or {}
-            data = {key: base64.b64encode(str(value).encode()).decode() for key, value in text.items()}
-            if data:
-                item["data"] = {**(item.get("data") or {}), **data}
+            take_string_data(item)
         case "CustomResourceDefinition":
             names = item["spec"]["names"]
             names.setdefault("singular", names["kind"].lower())

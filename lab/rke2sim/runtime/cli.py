@@ -87,8 +87,8 @@ def dispatch(arguments: list[str], release: Release) -> int:
         case "secrets-encrypt":
             from . import certificates
 
-            if rest[:1] != ["status"]:
-                raise refuse(" ".join(["secrets-encrypt", *rest[:1]]))
+            if rest != ["status"]:
+                raise refuse(" ".join(["secrets-encrypt", *rest]))
             certificates.encryption_status(config.load("server", [], lenient=True))
         case "completion":
             raise refuse("completion")

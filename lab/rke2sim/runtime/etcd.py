@@ -11,7 +11,10 @@ from typing import Any
 
 from .http import Client
 
-TRANSIENT = ("leader changed", "no leader", "timed out", "unavailable", "not capable", "connection", "too many req")
+TRANSIENT = (
+    "leader changed", "no leader", "timed out", "deadline exceeded", "unavailable", "not capable", "connection",
+    "too many req",
+)  # fmt: skip
 
 
 class EtcdError(Exception):

@@ -125,6 +125,8 @@ def test_secrets_are_not_readable_in_etcd(cluster: Cluster, core: client.CoreV1A
     assert b"very-secret-word" not in found.value
     assert base64.b64encode(b"very-secret-word") not in found.value
     assert base64.b64decode(core.read_namespaced_secret("s", namespace).data["p"]) == b"very-secret-word"
+    core.patch_namespaced_secret("s", namespace, {"stringData": {"p": "another"}})
+    assert base64.b64decode(core.read_namespaced_secret("s", namespace).data["p"]) == b"another"
 
 
 def test_pages_and_selectors(core: client.CoreV1Api, namespace: str) -> None:
@@ -220,6 +222,11 @@ def test_server_side_apply(cluster: Cluster, core: client.CoreV1Api, namespace: 
 def test_dry_run_writes_nothing(core: client.CoreV1Api, namespace: str) -> None:
     core.create_namespaced_config_map(namespace, {"metadata": {"name": "a"}}, dry_run="All")
     assert core.list_namespaced_config_map(namespace).items == []
+    core.create_namespaced_config_map(namespace, {"metadata": {"name": "a"}})
+    core.delete_namespaced_config_map("a", namespace, dry_run="All")
+    core.delete_namespaced_config_map("a", namespace, body={"dryRun": ["All"]})
+    core.delete_collection_namespaced_config_map(namespace, body={"dryRun": ["All"]})
+    assert len(core.list_namespaced_config_map(namespace).items) == 1
 
 
 def test_finalizers_hold_an_object(core: client.CoreV1Api, namespace: str) -> None:
