@@ -347,11 +347,9 @@ def test_the_real_host_keeps_modes_links_and_records(tmp_path: Path, monkeypatch
     from ansible_collections.slipway.platform.plugins.modules import configuration as module
 
     monkeypatch.setattr(module, "STATE_FOLDER", tmp_path / "state")
-    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(module, "STAGING_FOLDER", tmp_path)
 
     class Stand:
-        tmpdir = str(tmp_path / "work")
-
         def __init__(self) -> None:
             self.params = {"name": "test"}
 

@@ -157,6 +157,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.configuration imp
 )
 
 STATE_FOLDER = Path("/var/lib/slipway")
+# In memory, and root's alone.
+STAGING_FOLDER = Path("/run")
 
 
 class QuietModule(AnsibleModule):
@@ -172,7 +174,7 @@ class RealHost:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.records = STATE_FOLDER / str(module.params["name"])
-        self.staging = tempfile.mkdtemp(prefix="staging-", dir=module.tmpdir)
+        self.staging = tempfile.mkdtemp(prefix="slipway-staging-", dir=STAGING_FOLDER)
 
     def read(self, path: str) -> FileState | None:
         try:

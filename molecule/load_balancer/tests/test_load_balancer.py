@@ -1,0 +1,161 @@
+"""The load balancer as its clients see it, and as it answers a bad configuration."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://load_balancer"]
+
+ADDRESS = "10.95.1.10"
+NAME = "shop.apps.test.slipway.test"
+CA = "/etc/nginx/certificates/platform-ca.crt"
+STATUS = "http://127.0.0.1:8081/"
+
+
+def curl(host: Host, url: str, *options: str, name: str = NAME) -> Any:
+    asked = ["--silent", "--show-error", "--max-time", "5", "--cacert", CA, "--include"]
+    asked += [f"--resolve {name}:{port}:{ADDRESS}" for port in (80, 443)]
+    return host.run(f"curl {' '.join([*asked, *options])} {url}")
+
+
+def handshake(host: Host, *options: str, name: str = NAME) -> str:
+    answer = host.run(f"openssl s_client -connect {ADDRESS}:443 -servername {name} {' '.join(options)} </dev/null")
+    return str(answer.stdout + answer.stderr)
+
+
+def test_a_request_reaches_the_ingress_with_what_the_load_balancer_knows(host: Host) -> None:
+    answer = curl(
+        host,
+        f"https://{NAME}/a?b=c",
+        "-H 'X-Forwarded-For: 6.6.6.6'",
+        "-H 'X-Forwarded-Proto: http'",
+        "-H 'X-Real-IP: 6.6.6.6'",
+    )
+    head, _, body = answer.stdout.partition("\n\n")
+    head, told = head.lower(), json.loads(body)
+    assert head.startswith("http/2 200"), answer.stdout
+    assert told["request"] == "GET /a?b=c HTTP/1.1"
+    assert told["headers"]["host"] == NAME
+    assert told["headers"]["x-forwarded-for"] == ADDRESS
+    assert told["headers"]["x-real-ip"] == ADDRESS
+    assert told["headers"]["x-forwarded-proto"] == "https"
+    assert told["headers"]["x-forwarded-host"] == NAME
+    assert head.count("strict-transport-security") == 1 and "max-age=63072000" in head
+    assert "server: nginx\n" in head + "\n", "the version stays a secret"
+
+
+def test_http_is_sent_to_https_and_keeps_the_method(host: Host) -> None:
+    answer = curl(host, f"http://{NAME}/a?b=c", "--data x").stdout
+    assert answer.startswith("HTTP/1.1 308") and f"Location: https://{NAME}/a?b=c" in answer
+
+
+def test_names_that_are_not_ours_get_no_answer(host: Host) -> None:
+    assert "Empty reply" in curl(host, "http://evil.example/", name="evil.example").stderr
+    assert "unrecognized name" in handshake(host, name="evil.example").lower()
+    assert curl(host, f"https://{NAME}/", "-H 'Host: evil.example'").rc != 0
+
+
+def test_tls_1_3_alone_with_a_hybrid_group(host: Host) -> None:
+    modern = handshake(host, "-brief")
+    assert "TLSv1.3" in modern and "X25519MLKEM768" in modern, modern
+    assert "alert protocol version" in handshake(host, "-tls1_2")
+
+
+def test_the_certificate_is_the_platforms_and_its_key_is_nobody_elses(host: Host) -> None:
+    shown = host.check_output("openssl x509 -noout -text -in /etc/nginx/certificates/platform.crt")
+    assert "DNS:*.apps.test.slipway.test" in shown and "TLS Web Server Authentication" in shown
+    key = host.file("/etc/ssl/private/load_balancer.key")
+    assert (key.mode, key.user) == (0o600, "root")
+    found = host.run("grep -rl 'PRIVATE KEY' /etc/nginx /etc/slipway /var/lib/slipway").stdout
+    assert found == "", f"only the host's own key, in its own place: {found}"
+
+
+def test_a_websocket_goes_through(host: Host) -> None:
+    asked = (
+        "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==",
+    )  # fmt: skip
+    answer = curl(host, f"https://{NAME}/", "--http1.1", "--no-buffer", *(f"-H '{header}'" for header in asked))
+    assert "101 Switching Protocols" in answer.stdout
+
+
+@pytest.mark.parametrize("port", [6443, 9345])
+def test_all_servers_share_a_port(host: Host, port: int) -> None:
+    told = {host.check_output(f"timeout 3 bash -c 'cat < /dev/tcp/{ADDRESS}/{port}'") for _ in range(8)}
+    assert told == {f"127.0.1.1 {port}", f"127.0.1.2 {port}"}
+
+
+def test_a_dead_node_costs_no_request(host: Host) -> None:
+    host.check_output("systemctl stop stand_in@2")
+    try:
+        for _ in range(10):
+            answer = curl(host, f"https://{NAME}/")
+            assert '"node": "127.0.1.1"' in answer.stdout, answer.stdout + answer.stderr
+            for port in (6443, 9345):
+                told = host.check_output(f"timeout 3 bash -c 'cat < /dev/tcp/{ADDRESS}/{port}'")
+                assert told == f"127.0.1.1 {port}"
+    finally:
+        host.check_output("systemctl start stand_in@2")
+
+
+def test_an_ingress_with_another_name_is_not_believed(host: Host) -> None:
+    """The way to the ingress is verified: a changed name in the configuration makes it a stranger."""
+    changed = "/run/stranger.conf"
+    edits = [
+        "s/proxy_ssl_name .*/proxy_ssl_name stranger.example;/",
+        "s#certificates/#/etc/nginx/certificates/#",
+        "s#/run/nginx.pid#/run/stranger.pid#",
+        f"s/{ADDRESS}:/127.0.2.1:/",
+        "s/:8081/:8082/",
+    ]
+    host.check_output(f"sed '{'; '.join(edits)}' /etc/nginx/nginx.conf > {changed}")
+    host.check_output(f"nginx -c {changed}")
+    try:
+        answer = host.run(
+            f"curl --silent --max-time 5 --cacert {CA} --resolve {NAME}:443:127.0.2.1 --output /dev/null"
+            f" --write-out '%{{http_code}}' https://{NAME}/"
+        )
+        assert answer.stdout == "502"
+    finally:
+        host.check_output(f"nginx -c {changed} -s stop")
+
+
+def test_the_log_says_who_answered(host: Host) -> None:
+    curl(host, f"https://{NAME}/logged")
+    last = next(
+        json.loads(line)
+        for line in reversed(host.check_output("tail -n 20 /var/log/nginx/access.log").splitlines())
+        if "/logged" in line
+    )
+    assert last["status"] == 200 and last["tls"] == "TLSv1.3"
+    assert last["upstream"] in {"127.0.1.1:443", "127.0.1.2:443"} and last["upstream_status"] == "200"
+
+
+def test_reloads_cost_no_request(host: Host) -> None:
+    script = (
+        "for i in $(seq 5); do systemctl reload nginx; sleep 0.2; done & "
+        "for i in $(seq 40); do curl --silent --output /dev/null --write-out '%{http_code}\\n' --max-time 5 "
+        f"--cacert {CA} --resolve {NAME}:443:{ADDRESS} https://{NAME}/; done; wait"
+    )
+    assert set(host.check_output("bash -c %s", script).split()) == {"200"}
+
+
+def test_the_installed_version_has_the_known_fixes(host: Host) -> None:
+    version = host.package("nginx").version
+    assert host.run(f"dpkg --compare-versions {version} ge 1.26.3-3+deb13u10").rc == 0, version
+
+
+def test_the_service_comes_back(host: Host) -> None:
+    assert host.service("nginx").is_enabled
+    digest = host.check_output(f"curl --silent {STATUS}")
+    host.check_output("kill -9 $(cat /run/nginx.pid) && pkill -9 -x nginx || true")
+    for _ in range(40):
+        if host.run(f"curl --silent --fail {STATUS}").stdout.strip() == digest:
+            break
+        time.sleep(0.25)
+    else:
+        pytest.fail(host.run("journalctl -u nginx -n 20 --no-pager").stdout)
