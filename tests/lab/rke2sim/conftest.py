@@ -39,8 +39,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """Debian 13's etcd and etcdctl, from the cache that the package builder shares."""
-    return package.programs(Settings.from_environment().cache_dir)
+    """Debian 13's etcd and etcdctl, from the cache that the mirror of the lab shares."""
+    return package.programs(Settings.from_environment().cache_dir / "rke2sim")
 
 
 @dataclass
