@@ -125,7 +125,7 @@ def up(
 ) -> None:
     """Start the local cloud and build the whole platform on it; run again, it brings both in line."""
     settings = _settings()
-    began = time.monotonic()
+    began, since = time.monotonic(), time.time()
     with _told():
         _start_cloud(settings, rke2_artifacts, site=not only_cloud)
         if not only_cloud or not Path(daemon.read_description(settings)["secrets_path"]).exists():
@@ -133,7 +133,7 @@ def up(
         if not only_cloud:
             out.rule("[bold]site.yml[/]", align="left")
             _build_site(settings)
-        _print_summary(settings, time.monotonic() - began, site=not only_cloud)
+        _print_summary(settings, time.monotonic() - began, since, site=not only_cloud)
 
 
 def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> None:
@@ -270,11 +270,11 @@ def status(
     out.print(summary.status(daemon.read_description(settings), seen))
 
 
-def _print_summary(settings: Settings, seconds: float, *, site: bool) -> None:
+def _print_summary(settings: Settings, seconds: float, since: float, *, site: bool) -> None:
     from lab import summary
 
     seen = Admin.of(settings).status()
-    report = summary.newest_report(REPOSITORY / "artifacts" / "lab") if site else None
+    report = summary.newest_report(REPOSITORY / "artifacts" / "lab", since) if site else None
     page = summary.page(daemon.read_description(settings), seen, report, settings=settings, seconds=seconds, site=site)
     out.print(page)
 

@@ -5,6 +5,7 @@ Pure: values in, rich renderables out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Network
@@ -111,15 +112,17 @@ def _heading(description: Fields, seen: Fields) -> Text:
 # the page at the end of lab up
 
 
-def newest_report(artifacts: Path) -> Fields | None:
-    """The report that the last run of Ansible wrote about itself, or None."""
-    reports = sorted(artifacts.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    if not reports:
-        return None
-    try:
-        return dict(json.loads(reports[-1].read_text(encoding="utf-8")))
-    except ValueError:
-        return None
+def newest_report(artifacts: Path, since: float = 0.0) -> Fields | None:
+    """The report that the last run of site.yml since then wrote about itself, or None."""
+    reports = []
+    for path in artifacts.glob("*/run.json"):
+        if path.stat().st_mtime < since:
+            continue
+        with contextlib.suppress(ValueError):
+            report = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(report, dict) and report.get("playbook") == "site":
+                reports.append((path.stat().st_mtime, report))
+    return max(reports, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def page(

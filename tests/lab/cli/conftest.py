@@ -69,17 +69,30 @@ def slot() -> Iterator[int]:
     pytest.skip("every slot of this machine is in use by a lab")
 
 
-@pytest.fixture
-def settings(tmp_path: Path, slot: int, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A lab of its own: name, folders and, by a free slot, ports."""
+def settle(monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) -> Settings:
     for name, value in {
         "SLIPWAY_LAB": "unit",
         "SLIPWAY_LAB_SLOT": str(slot),
-        "SLIPWAY_STATE_ROOT": str(tmp_path / "state"),
-        "SLIPWAY_CACHE_ROOT": str(tmp_path / "cache"),
+        "SLIPWAY_STATE_ROOT": str(folder / "state"),
+        "SLIPWAY_CACHE_ROOT": str(folder / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
     return Settings.from_environment()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A lab of its own for one process: its folders, and ports that are free whatever labs this machine has."""
+    ports = {"api_port": free_port(), "mirror_port": free_port()}
+    for name, port in ports.items():
+        monkeypatch.setattr(Settings, name, property(lambda self, port=port: port))
+    return settle(monkeypatch, tmp_path, slot=6)
+
+
+@pytest.fixture
+def slotted(tmp_path: Path, slot: int, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A lab of its own in a free slot, for tests that start other processes."""
+    return settle(monkeypatch, tmp_path, slot)
 
 
 def describe(settings: Settings, **changes: Any) -> dict[str, Any]:

@@ -63,38 +63,38 @@ def test_the_fingerprint_follows_the_code(settings: Settings) -> None:
     assert daemon.code_fingerprint() == daemon.code_fingerprint()
 
 
-def test_a_daemon_that_cannot_start_says_why(settings: Settings) -> None:
+def test_a_daemon_that_cannot_start_says_why(slotted: Settings) -> None:
     """There is no release in the mirror's folder yet."""
     began = time.monotonic()
     with pytest.raises(daemon.DaemonError, match=r"release mirror was never filled"):
-        daemon.start(settings, machines="stub")
+        daemon.start(slotted, machines="stub")
     assert time.monotonic() - began < 30
 
 
 @pytest.fixture
-def started(settings: Settings) -> Iterator[int]:
+def started(slotted: Settings) -> Iterator[int]:
     """A whole daemon with machines that exist only as a record."""
-    folder = mirror.release_dir(settings)
+    folder = mirror.release_dir(slotted)
     folder.mkdir(parents=True)
     (folder / "release.json").write_text('{"source": "simulation", "note": "RKE2 is a simulation."}')
-    yield daemon.start(settings, machines="stub")
-    daemon.stop(settings)
+    yield daemon.start(slotted, machines="stub")
+    daemon.stop(slotted)
 
 
-def test_it_describes_itself_and_serves_both(settings: Settings, started: int) -> None:
-    description = daemon.read_description(settings)
-    assert daemon.find(settings) == started == description["pid"]
-    assert settings.description.stat().st_mode & 0o777 == 0o600
-    assert Admin.of(settings).status()["name"] == settings.name
+def test_it_describes_itself_and_serves_both(slotted: Settings, started: int) -> None:
+    description = daemon.read_description(slotted)
+    assert daemon.find(slotted) == started == description["pid"]
+    assert slotted.description.stat().st_mode & 0o777 == 0o600
+    assert Admin.of(slotted).status()["name"] == slotted.name
     context = ssl.create_default_context(cafile=description["ca_certificate_path"])
-    url = f"https://127.0.0.1:{settings.mirror_port}/rke2/releases/download/release.json"
+    url = f"https://127.0.0.1:{slotted.mirror_port}/rke2/releases/download/release.json"
     with urllib.request.urlopen(url, context=context) as answer:
         assert json.load(answer)["source"] == "simulation"
 
 
-def test_a_server_made_before_a_kill_is_there_after_it(settings: Settings, started: int) -> None:
+def test_a_server_made_before_a_kill_is_there_after_it(slotted: Settings, started: int) -> None:
     def request(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        description = daemon.read_description(settings)
+        description = daemon.read_description(slotted)
         call = urllib.request.Request(
             description["api_endpoint"] + path,
             method=method,
@@ -107,24 +107,24 @@ def test_a_server_made_before_a_kill_is_there_after_it(settings: Settings, start
     request("POST", "/servers", {"name": "kept", "server_type": "cx23", "image": "debian-13"})
     os.kill(started, signal.SIGKILL)
     os.waitpid(started, 0)
-    assert daemon.find(settings) is None
-    assert daemon.start(settings, machines="stub") != started
+    assert daemon.find(slotted) is None
+    assert daemon.start(slotted, machines="stub") != started
     assert [server["name"] for server in request("GET", "/servers")["servers"]] == ["kept"]
 
 
-def test_it_stops_cleanly_and_keeps_its_log(settings: Settings, started: int) -> None:
-    assert daemon.stop(settings) is True
-    assert "stopped; hosts go on running" in daemon.log_file(settings).read_text()
-    assert daemon.crash_file(settings).read_text() == ""
+def test_it_stops_cleanly_and_keeps_its_log(slotted: Settings, started: int) -> None:
+    assert daemon.stop(slotted) is True
+    assert "stopped; hosts go on running" in daemon.log_file(slotted).read_text()
+    assert daemon.crash_file(slotted).read_text() == ""
 
 
-def test_a_port_that_is_taken_is_one_sentence(settings: Settings) -> None:
-    folder = mirror.release_dir(settings)
+def test_a_port_that_is_taken_is_one_sentence(slotted: Settings) -> None:
+    folder = mirror.release_dir(slotted)
     folder.mkdir(parents=True)
     (folder / "release.json").write_text('{"source": "simulation", "note": "none"}')
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", settings.api_port))
+        other.bind(("127.0.0.1", slotted.api_port))
         other.listen()
-        with pytest.raises(daemon.DaemonError, match=rf"Port {settings.api_port} of 127.0.0.1 cannot be had"):
-            daemon.start(settings, machines="stub")
+        with pytest.raises(daemon.DaemonError, match=rf"Port {slotted.api_port} of 127.0.0.1 cannot be had"):
+            daemon.start(slotted, machines="stub")

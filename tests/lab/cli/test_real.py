@@ -53,7 +53,7 @@ def traces() -> set[str]:
 
 
 @pytest.fixture
-def real(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def real(slotted: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A lab with the images that this machine has already."""
     monkeypatch.setenv("SLIPWAY_LAB", NAME)
     monkeypatch.setenv("SLIPWAY_CACHE_ROOT", str(CACHE_ROOT))

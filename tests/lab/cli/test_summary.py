@@ -64,19 +64,20 @@ def test_the_cloud_alone_promises_no_platform(settings: Settings) -> None:
     assert "kubeconfig" not in text
 
 
-@pytest.mark.parametrize("broken", ["", "{", "[1"])
+@pytest.mark.parametrize("broken", ["", "{", "[1]", '{"playbook": "destroy"}'])
 def test_a_broken_report_is_no_report(tmp_path: Path, broken: str) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "run.json").write_text(broken)
     assert summary.newest_report(tmp_path) is None
 
 
-def test_the_newest_report_is_taken(tmp_path: Path) -> None:
-    for age, name in enumerate(("c", "b", "a")):
+def test_the_newest_report_of_the_site_is_taken(tmp_path: Path) -> None:
+    for age, (name, playbook) in enumerate([("d", "check"), ("c", "site"), ("b", "site"), ("a", "site")]):
         (tmp_path / name).mkdir()
         path = tmp_path / name / "run.json"
-        path.write_text(json.dumps({"phases": [], "name": name}))
+        path.write_text(json.dumps({"phases": [], "playbook": playbook, "name": name}))
         os.utime(path, (1000 - age, 1000 - age))
     report = summary.newest_report(tmp_path)
     assert report is not None
     assert report["name"] == "c"
+    assert summary.newest_report(tmp_path, since=1000) is None
