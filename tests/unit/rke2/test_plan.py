@@ -40,6 +40,7 @@ def state(name: str, **changes: Any) -> dict[str, Any]:
         "installed_version": NEW,
         "service": {"found": True, "state": "active", "enabled": True, "started_at": 1.0, "restarts": 0},
         "has_data": True,
+        "constants": {"cni": "canal", "service-cidr": "10.43.0.0/16"},
         "different": [],
         "drifted": [],
         "stale": [],
@@ -275,3 +276,13 @@ def test_an_old_process_that_still_answers_opens_no_gate(
     state: str, started_at: float, after: float, left: list[str]
 ) -> None:
     assert rke2_plan.unmet_service({"state": state, "started_at": started_at}, "u", after) == left
+
+
+def test_what_a_cluster_was_founded_with_stays() -> None:
+    wanted = {"cni": ["canal"], "service-cidr": "10.44.0.0/16"}
+    assert rke2_plan.constant_faults(state("s1"), wanted | {"service-cidr": "10.43.0.0/16"}) == []
+    assert rke2_plan.constant_faults(bare("s1"), wanted) == []
+    assert rke2_plan.constant_faults(state("s1"), wanted) == [
+        "s1 was founded with service-cidr 10.43.0.0/16, and rke2_service_cidr is 10.44.0.0/16: "
+        "it never changes in the life of a cluster. Set it back to 10.43.0.0/16."
+    ]

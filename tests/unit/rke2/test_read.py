@@ -167,3 +167,12 @@ def test_a_snapshot_that_is_missing_or_empty_is_not_believed() -> None:
         rke2_snapshots.find_new(after, after, "before-change", "s1")
     with pytest.raises(ValueError, match="0 bytes"):
         rke2_snapshots.find_new([], [after[0] | {"size": 0}], "before-change", "s1")
+
+
+def test_constants_of_a_configuration() -> None:
+    config = "cluster-cidr: 10.42.0.0/16\ncluster-domain: 'cluster.local'\ncni:\n- canal\ntoken: secret\n"
+    assert rke2_read.parse_constants(config) == {
+        "cluster-cidr": "10.42.0.0/16",
+        "cluster-domain": "cluster.local",
+        "cni": "canal",
+    }

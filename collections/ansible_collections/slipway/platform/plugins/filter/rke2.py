@@ -57,6 +57,11 @@ def recover(state: Mapping[str, Any]) -> str:
     return rke2_plan.recover_action(dict(state))
 
 
+def constant_faults(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Settings that would change under a running cluster though they never may."""
+    return rke2_plan.constant_faults(dict(state), dict(wanted))
+
+
 def minor(version: str) -> str:
     """v1.36.3+rke2r1 -> 1.36."""
     try:
@@ -104,6 +109,7 @@ class FilterModule:
             "rke2_plan": plan,
             "rke2_recover": recover,
             "rke2_authority": authority,
+            "rke2_constant_faults": constant_faults,
             "rke2_minor": minor,
             "rke2_states": states,
             "rke2_digests": digests,

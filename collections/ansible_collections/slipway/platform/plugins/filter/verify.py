@@ -70,7 +70,7 @@ def simulation(hostvars: Mapping[str, Any], servers: list[str]) -> str:
     """A sentence when a server's release says that it is a simulation, else an empty text."""
     for name in servers:
         lines = (hostvars[name].get("__verify_release") or {}).get("stdout_lines") or []
-        for line in lines:
+        for line in reversed(lines):  # the last one says it in words
             if "simulation" in line:
                 return f"RKE2 is a simulation ({line})."
     return ""

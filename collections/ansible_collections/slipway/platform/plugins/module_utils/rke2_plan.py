@@ -89,6 +89,22 @@ def unmet(
     return found
 
 
+def constant_faults(state: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Settings that would change under a cluster that was founded with others."""
+    if not state["has_data"]:
+        return []
+    faults = []
+    for key, have in sorted(state["constants"].items()):
+        want = wanted.get(key)
+        want = str(want[0] if isinstance(want, list) else want)
+        if have != want:
+            faults.append(
+                f"{state['node_name']} was founded with {key} {have}, and rke2_{key.replace('-', '_')} is {want}: "
+                f"it never changes in the life of a cluster. Set it back to {have}."
+            )
+    return faults
+
+
 def unmet_service(service: dict[str, Any], unit: str, started_after: float) -> list[str]:
     """What keeps a service from being the new process, all the way up (its unit says so only then: Type=notify)."""
     if service["started_at"] <= started_after and started_after > 0:

@@ -34,6 +34,8 @@ INGRESS_SECRET = DATA / "server/manifests/platform-ingress-certificate.yaml"
 # an etcd without that split speaks both on 2379.
 ETCD_JSON_PORTS = (2382, 2379)
 
+CONSTANTS = ("cluster-cidr", "service-cidr", "cluster-dns", "cluster-domain", "cni")
+
 
 class ReadError(Exception):
     """The running system could not be read; the text says why."""
@@ -139,6 +141,23 @@ def has_data(node_type: str) -> bool:
     if node_type == "server":
         return (DATA / "server/db/etcd/member").is_dir() or (DATA / "server/db/etcd/name").is_file()
     return (ETC / "node/password").is_file()
+
+
+def parse_constants(config: str) -> dict[str, str]:
+    """Of a node's configuration, the settings that never change in the life of a cluster."""
+    found = {}
+    for key in CONSTANTS:
+        value = re.search(rf"^{key}:\s*(?:\n\s*-\s*)?(\S+)\s*$", config, re.MULTILINE)
+        if value is not None:
+            found[key] = value.group(1).strip("'\"")
+    return found
+
+
+def read_constants() -> dict[str, str]:
+    try:
+        return parse_constants((ETC / "rke2/config.yaml").read_text())
+    except FileNotFoundError:
+        return {}
 
 
 def read_certificate() -> dict[str, str] | None:
@@ -347,6 +366,7 @@ def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
         "installed_version": read_installed(),
         "service": service,
         "has_data": has_data(node_type),
+        "constants": read_constants(),
         "different": different,
         "drifted": drifted,
         "stale": stale if running else [],
