@@ -85,16 +85,19 @@ def init_arguments(cgroup_version: int) -> list[str]:
     hosts then share one tree and trim each other's: there a private namespace and systemd's own switches do it.
     On v2 podman's way is right.
     """
-    if cgroup_version == 2:
-        return ["--cgroupns=private", "--systemd=always"]
-    return [
+    common = [
         "--cgroupns=private",
-        "--systemd=false",
         "--stop-signal=37",
         "--env=container=podman",
         "--tmpfs=/run:rw,mode=755,exec",
         "--tmpfs=/run/lock:rw,mode=755",
         "--tmpfs=/tmp:rw,mode=1777,exec",
+    ]
+    if cgroup_version == 2:
+        return [*common, "--systemd=always"]
+    return [
+        *common,
+        "--systemd=false",
         "--env=SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
         "--env=SYSTEMD_PROC_CMDLINE=systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
     ]
@@ -123,6 +126,12 @@ class Boot:
     @property
     def console(self) -> Path:
         return self.folder / "console.log"
+
+
+def machine_mounts() -> tuple[tuple[Path, str], ...]:
+    """The kernel's modules, where the machine has any: a host that loads one loads it into the kernel all share."""
+    modules = Path("/lib/modules", os.uname().release).resolve()
+    return ((modules, f"/usr/lib/modules/{modules.name}"),) if modules.is_dir() else ()
 
 
 def run_arguments(boot: Boot, facts: Facts) -> list[str]:
@@ -155,6 +164,7 @@ def run_arguments(boot: Boot, facts: Facts) -> list[str]:
         f"--log-opt=path={boot.console}",
         "--log-opt=max-size=1mb",
         f"--volume={boot.boot_folder}:{BOOT_FOLDER}:ro,exec",
+        *(f"--volume={source}:{target}:ro" for source, target in machine_mounts()),
         *(f"--volume={source}:{target}:rw,exec,dev,suid,rprivate" for source, target in boot.mounts),
         "--rootfs",
         str(boot.root),

@@ -14,6 +14,8 @@ from pathlib import Path
 from lab.machines.base import MachineError
 from lab.machines.commands import CommandError, run
 
+E2FSCK_CORRECTED = 1
+
 
 @dataclass(frozen=True, slots=True)
 class RootDisk:
@@ -36,6 +38,11 @@ class RootDisk:
     @property
     def var_lib(self) -> Path:
         return self.mount / "var-lib"
+
+    @property
+    def journal(self) -> Path:
+        """/var/log/journal, where podman would put one in memory (cgroup v2)."""
+        return self.mount / "journal"
 
     @property
     def lower(self) -> Path:
@@ -72,6 +79,7 @@ class RootDisk:
             raise MachineError(f"host image {image.name} was removed from {image.parent}; rebuild the server")
         if not self.mount.is_mount():
             self._mount_disk()
+        self.journal.mkdir(exist_ok=True)
         if not self.root.is_mount():
             self._mount_root(image)
 
@@ -94,7 +102,11 @@ class RootDisk:
         self.close()
         with self.image.open("r+b") as file:
             file.truncate(size_gb * 10**9)
-        run(["e2fsck", "-f", "-p", str(self.image)])
+        try:
+            run(["e2fsck", "-f", "-p", str(self.image)])
+        except CommandError as error:
+            if error.returncode != E2FSCK_CORRECTED:
+                raise
         run(["resize2fs", str(self.image)])
 
     def _mount_disk(self) -> None:

@@ -196,6 +196,8 @@ rm -rf "$1"/var/lib/cloud "$1"/var/log/journal/* "$1"/etc/resolv.conf
 sed -i 's/^#PermitRootLogin .*/PermitRootLogin yes/' "$1"/etc/ssh/sshd_config
 # cloud-init makes the host keys; on Debian 13 this unit would make all types once more.
 rm -f "$1"/etc/systemd/system/multi-user.target.wants/sshd-keygen.service
+# What the build needed of this machine must not point a host to itself.
+sed -i '/127\.0\.0\.1\|localhost\|\[::1\]/d' "$1"/etc/apt/apt.conf.d/99mmdebstrap
 # Caches and users are up to date: the first start need not check.
 chroot "$1" ldconfig
 chroot "$1" journalctl --update-catalog

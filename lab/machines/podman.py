@@ -18,7 +18,7 @@ import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -190,7 +190,7 @@ class PodmanMachines:
             self._router.know(link, server_id)
             self._rescue(server_id).remove()
             root: Path = disk.root
-            mounts: tuple[tuple[Path, str], ...] = ((disk.var_lib, "/var/lib"),)
+            mounts: tuple[tuple[Path, str], ...] = ((disk.var_lib, "/var/lib"), (disk.journal, "/var/log/journal"))
             if spec.rescue:
                 root = self._make_rescue(spec)
                 mounts = ((disk.root, "/mnt"), (disk.var_lib, "/mnt/var/lib"))
@@ -402,8 +402,8 @@ class PodmanMachines:
         self._attached = dict(desired.volume_attachments)
         for spec in desired.hosts:
             if not self._disk(spec.server_id).exists():
-                self.create_host(spec)
                 done.append(f"server {spec.name} had no disk; made a fresh one")
+                done += self._tried(spec, self.create_host)
         done += self._stop_or_name(desired, specs)
         plugged = {server_id for server_id, host in self._hosts.items() if host.init}
         links = {server_id: PublicLink.of(spec) for server_id, spec in specs.items()}
@@ -494,9 +494,18 @@ class PodmanMachines:
                 containers.remove(record.container)
                 self._on_exit(server_id, ExitReason.POWEROFF)
                 continue
-            self.power_on(specs[server_id])
             done.append(f"started server {specs[server_id].name}")
+            done += self._tried(specs[server_id], self.power_on)
         return done
+
+    def _tried(self, spec: HostSpec, verb: Callable[[HostSpec], None]) -> list[str]:
+        """One server that cannot be helped must not keep the others from it."""
+        try:
+            verb(spec)
+        except MachineError as error:
+            log.error("server %s: %s", spec.name, error)
+            return [f"server {spec.name}: {error}"]
+        return []
 
     # --- faults
 
@@ -562,6 +571,8 @@ class PodmanMachines:
         self._router.destroy()
         if self._folder.exists():
             shutil.rmtree(self._folder)
+            if not any(self._settings.state_dir.iterdir()):
+                self._settings.state_dir.rmdir()
         self._sysctls.release(alive=lambda lab: f"{lab}-up" in namespaces.links(None))
 
     def _unmount_all(self) -> None:

@@ -9,16 +9,18 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network, ip_network
+from pathlib import Path
 from typing import Any
 
 from lab.machines import namespaces
-from lab.machines.base import HostSpec
+from lab.machines.base import HostSpec, MachineError
 from lab.machines.commands import run, succeeds
 from lab.settings import Settings
 
 GATEWAY = "172.31.1.1"
 METADATA = "169.254.169.254"
 UPLINK = "uplink"
+IPV6 = Path("/proc/sys/net/ipv6")
 BLACKHOLE = "blackhole"
 UNREACHABLE = "unreachable"
 SYSCTLS = {
@@ -155,6 +157,8 @@ class Router:
     def ensure(self) -> list[str]:
         """Router and uplink; returns what had to be made."""
         made = []
+        if not IPV6.exists():
+            raise MachineError("IPv6 is switched off in this machine's kernel; start it without ipv6.disable=1")
         with self._lock:
             if namespaces.ensure(self.namespace):
                 made.append(f"made the router namespace {self.namespace}")
@@ -211,6 +215,13 @@ class Router:
             None,
             [
                 f"link add {up} type veth peer name {UPLINK} netns {self.namespace}",
+            ],
+        )
+        # Machines are often told to have no IPv6 on any link; this one is the lab's own.
+        (IPV6 / "conf" / up / "disable_ipv6").write_text("0")
+        namespaces.batch(
+            None,
+            [
                 f"addr add {settings.machine_address}/{settings.uplink_network.prefixlen} dev {up}",
                 f"addr add {self._uplink_v6(1)}/64 dev {up} nodad",
                 f"link set {up} up",

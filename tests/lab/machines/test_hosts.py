@@ -88,6 +88,7 @@ def test_why_a_host_stopped_is_reported(lab: Lab, how: object, reason: ExitReaso
     assert lab.machines.state(2) is PowerState.OFF
     assert not lab.answers(2)
     lab.exits.clear()
+    assert "shutdown.target" in lab.machines.console_log(2)
     lab.machines.power_on(lab.specs[2])
     lab.wait_for_ssh(2)
 
