@@ -79,10 +79,10 @@ class Engine:
             self._pump()
 
     def stop(self) -> None:
-        """Take no new job; those running end first. The rest waits in the store."""
+        """Take up no more jobs and let the running ones end. The rest waits in the store."""
         with self._lock:
             self._open = False
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def add(self, jobs: Iterable[Job]) -> None:
         with self._lock:

@@ -52,6 +52,6 @@ def _private(view: View, server: Server) -> list[dict[str, Any]]:
             "network_name": network.name,
             "network": network.ip_range,
             "subnet": networks.subnet_of(network, leg.ip),
-            "gateway": networks.gateway(network),
+            "gateway": network.gateway,
         })  # fmt: skip
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
+from itertools import chain
 from typing import TypeVar
 
 from lab.cloud.domain.objects import Named, PrimaryIp
@@ -63,10 +64,9 @@ def free_address(tx: Transaction, site: Site, type: str) -> str:
         first, count = int(site.public_range_v6[0]) >> 64, 2 ** (64 - site.public_range_v6.prefixlen)
         numbers = {(int(IPv6Network(ip)[0]) >> 64) - first for ip in used}
     # The first and the last are the network's own.
-    start = max(numbers, default=0)
-    for step in range(1, count):
-        number = (start + step - 1) % (count - 2) + 1 if count > 2 else 0
-        if number not in numbers and 0 < number < count - 1:
+    highest = max(numbers, default=0)
+    for number in chain(range(highest + 1, count - 1), range(1, highest)):
+        if number not in numbers:
             if type == "ipv4":
                 return str(site.public_range[number])
             return str(IPv6Network(((first + number) << 64, 64)))

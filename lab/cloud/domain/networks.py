@@ -175,11 +175,6 @@ def mac_address(first: str, number: int) -> str:
     return f"{first}:00:00:" + number.to_bytes(8).hex(":")[-8:]
 
 
-def gateway(network: Network) -> str:
-    """The first address of the network, for all its subnets."""
-    return str(IPv4Network(network.ip_range)[1])
-
-
 def subnet_of(network: Network, ip: str) -> str | None:
     address = IPv4Address(ip)
     return next((subnet.ip_range for subnet in network.subnets if address in IPv4Network(subnet.ip_range)), None)
@@ -239,7 +234,7 @@ def _first_free(network: Network, ranges: list[IPv4Network], used: set[IPv4Addre
 
 
 def _usable(network: Network, inside: IPv4Network, address: IPv4Address) -> bool:
-    reserved = {inside[0], inside[-1], IPv4Network(network.ip_range)[1], PUBLIC_GATEWAY}
+    reserved = {inside[0], inside[-1], IPv4Address(network.gateway), PUBLIC_GATEWAY}
     return address in inside and address not in reserved
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import Any, ClassVar
 
 Labels = Mapping[str, str]
@@ -60,6 +61,11 @@ class Network(Named):
     routes: tuple[NetworkRoute, ...] = ()
     protected: bool = False
     expose_routes_to_vswitch: bool = False
+
+    @property
+    def gateway(self) -> str:
+        """The first address of the network, for all its subnets."""
+        return str(IPv4Network(self.ip_range)[1])
 
 
 @dataclass(frozen=True, slots=True)

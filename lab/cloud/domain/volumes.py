@@ -15,6 +15,7 @@ from lab.cloud.errors import (
     VolumeAlreadyAttached,
 )
 from lab.cloud.store import Transaction
+from lab.cloud.wire.base import Ref
 from lab.cloud.wire.volumes import Create
 
 VOLUMES_A_SERVER = 16
@@ -23,17 +24,8 @@ VOLUMES_A_SERVER = 16
 def create(tx: Transaction, body: Create) -> tuple[Volume, Action, list[Action]]:
     require_unique_name(tx, Volume, body.name)
     server = require(tx, Server, body.server) if body.server is not None else None
-    if server is None and body.location is None:
-        raise InvalidInput.fields(
-            [("server", "give a server or a location"), ("location", "give a server or a location")]
-        )
     if server is None and body.automount:
         raise InvalidInput.field("automount", "is only allowed with a server")
-    location = find(LOCATIONS, body.location) if body.location is not None else None
-    if body.location is not None and location is None:
-        raise NotFound.of("location", body.location)
-    if server and location and location.id != server.location:
-        raise InvalidInput.field("location", "differs from the location of the server")
     volume = tx.put(
         Volume(
             id=tx.new_id(),
@@ -41,7 +33,7 @@ def create(tx: Transaction, body: Create) -> tuple[Volume, Action, list[Action]]
             name=body.name,
             labels=body.labels,
             size=body.size,
-            location=location.id if location else server.location if server else 0,
+            location=_location(body.location, server),
             format=body.format,
         )
     )
@@ -50,6 +42,20 @@ def create(tx: Transaction, body: Create) -> tuple[Volume, Action, list[Action]]
         return volume, begun, []
     volume, attached = _attach(tx, volume, server, automount=bool(body.automount))
     return volume, begun, [attached]
+
+
+def _location(ref: Ref | None, server: Server | None) -> int:
+    """Where a new volume stands: the place asked for, which is that of its server if it has one."""
+    if ref is None:
+        if server is None:
+            raise InvalidInput.fields([(name, "give a server or a location") for name in ("server", "location")])
+        return server.location
+    location = find(LOCATIONS, ref)
+    if location is None:
+        raise NotFound.of("location", ref)
+    if server and server.location != location.id:
+        raise InvalidInput.field("location", "differs from the location of the server")
+    return location.id
 
 
 def delete(tx: Transaction, volume: Volume) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import Any, Literal
 
 from pydantic import Field
@@ -42,8 +41,6 @@ class IpRange(Body):
 
 
 def shape(view: View, network: Network) -> dict[str, Any]:
-    # The first address of the network is the gateway of all its subnets.
-    gateway = str(IPv4Network(network.ip_range)[1])
     return {
         "id": network.id,
         "name": network.name,
@@ -53,7 +50,7 @@ def shape(view: View, network: Network) -> dict[str, Any]:
                 "type": subnet.type,
                 "ip_range": subnet.ip_range,
                 "network_zone": subnet.network_zone,
-                "gateway": gateway,
+                "gateway": network.gateway,
                 "vswitch_id": None,
             }
             for subnet in network.subnets

@@ -126,6 +126,15 @@ def test_a_busy_network_answers_conflict(lab: Lab) -> None:
         assert lab.api.code("PUT", f"/networks/{network}", {"name": "x"}) == "conflict"
 
 
+def test_a_busy_firewall_answers_conflict(lab: Lab) -> None:
+    firewall = lab.api.post("/firewalls", {"name": "wall"})["firewall"]["id"]
+    lab.quiet()
+    with held(lab, "apply_firewall"):
+        lab.api.post(f"/firewalls/{firewall}/actions/set_rules", {"rules": []})
+        assert lab.api.code("POST", f"/firewalls/{firewall}/actions/set_rules", {"rules": []}) == "conflict"
+        assert lab.api.code("PUT", f"/firewalls/{firewall}", {"name": "x"}) == "conflict"
+
+
 def test_servers_do_not_wait_for_each_other(lab: Lab) -> None:
     network = lab.network()["id"]
     with held(lab, "create_host") as reached:
