@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from lab.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = "inventories/lab"
+ARTIFACTS = REPOSITORY / "artifacts/test/lab"
+"""Reports of the tests' own runs, apart from those of a lab beside."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,16 @@ class Run:
 
 
 def reports() -> set[Path]:
-    return set((REPOSITORY / "artifacts/lab").glob("*/run.json"))
+    return set(ARTIFACTS.glob("*/run.json"))
 
 
-def play(*arguments: str, playbook: str = "site.yml", environment: Mapping[str, str] | None = None) -> Run:
+def play(*arguments: str, playbook: str = "site.yml") -> Run:
     """Run a playbook on the lab, to its end."""
     before = reports()
     done = subprocess.run(
         ["ansible-playbook", playbook, "-i", INVENTORY, *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, "SLIPWAY_ARTIFACTS": str(ARTIFACTS.parent)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

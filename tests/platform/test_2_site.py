@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.platform.conftest import REPOSITORY, play
+from tests.platform.conftest import ARTIFACTS, play, reports
 
 
 def test_a_second_run_changes_nothing() -> None:
@@ -32,7 +32,7 @@ def test_check_mode_announces_a_change_and_does_not_make_it() -> None:
 
 
 def test_the_report_says_how_long_and_how_much() -> None:
-    newest = max((REPOSITORY / "artifacts/lab").glob("*/run.json"))
+    newest = max(reports())
     report = json.loads(newest.read_text())
     assert report["phases"]
     assert all(phase["seconds"] >= 0 for phase in report["phases"])
@@ -46,7 +46,7 @@ def test_no_secret_reaches_output_or_artifacts(description: dict[str, str]) -> N
     leaked = [secret[:4] + "…" for secret in secrets if secret in run.output]
     leaked += [
         f"{path}: {secret[:4]}…"
-        for path in (REPOSITORY / "artifacts/lab").rglob("*")
+        for path in ARTIFACTS.rglob("*")
         if path.is_file() and path.name != "kubeconfig"
         for secret in secrets
         if secret in path.read_text(errors="replace")
