@@ -8,7 +8,8 @@ type: aggregate
 short_description: Fails a check-mode run that reports changes
 description:
   - Ends a run with C(--check) with exit code 2 when a host reports a changed task, and names the hosts.
-  - Runs without C(--check) are left alone. For tests of a converged host; Molecule's own check step passes whatever is reported.
+  - Runs without C(--check) are left alone. For tests of a converged host; Molecule's own check step passes whatever is
+    reported.
 author: [Slipway]
 requirements:
   - enabled by name in C(ANSIBLE_CALLBACKS_ENABLED)

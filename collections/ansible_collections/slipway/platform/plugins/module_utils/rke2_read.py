@@ -258,7 +258,7 @@ def read_api(timeout: float = 5) -> dict[str, Any]:
 
 
 def read_own_node(node_name: str, api_address: str, timeout: float = 5) -> dict[str, Any]:
-    """An agent's own node, read with the kubelet's certificate: through the agent's own balancer, else at an address."""
+    """An agent's own node, read with the certificate of its kubelet: through its own balancer, else at an address."""
     folder = DATA / "agent"
     problems = []
     try:
