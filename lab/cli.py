@@ -12,21 +12,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from lab import daemon
 from lab.admin import Admin, AdminError
-from lab.secrets import make_private_dir
+from lab.secrets import make_private_dir, write_private
 from lab.settings import Settings
+
+if TYPE_CHECKING:
+    from lab import summary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST_IMAGE = "debian-13"
 """The image of the platform's hosts, built before the daemon starts; others are built at first use."""
 ADMIN_USER = "slipway"
 """The user that the platform makes on its servers; others are reached as root."""
+PUBLIC_NAME = "rancher"
+"""One of the names that the platform serves to the world, in its domain."""
 ENVIRONMENT_LABEL = "slipway_environment"
 
 app = typer.Typer(
@@ -275,8 +280,28 @@ def _print_summary(settings: Settings, seconds: float, since: float, *, site: bo
 
     seen = Admin.of(settings).status()
     report = summary.newest_report(REPOSITORY / "artifacts" / "lab", since) if site else None
-    page = summary.page(daemon.read_description(settings), seen, report, settings=settings, seconds=seconds, site=site)
+    page = summary.page(
+        daemon.read_description(settings),
+        seen,
+        report,
+        settings=settings,
+        seconds=seconds,
+        platform=_platform(settings) if site else None,
+    )
     out.print(page)
+
+
+def _platform(settings: Settings) -> summary.Platform:
+    """Where the site answers, and its CA in a file of its own for clients that want one."""
+    import yaml
+
+    from lab import summary
+
+    truths = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text(encoding="utf-8"))
+    kept = yaml.safe_load(Path(daemon.read_description(settings)["secrets_path"]).read_text(encoding="utf-8"))
+    authority = settings.state_dir / "platform-ca.pem"
+    write_private(authority, kept["platform_ca_certificate"].strip() + "\n")
+    return summary.Platform(name=f"{PUBLIC_NAME}.{truths['platform_domain']}", ca_path=authority)
 
 
 def _server_names(incomplete: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ def seconds_text(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What the site is reached by."""
+
+    name: str
+    """A public name that it serves."""
+    ca_path: Path
+    """The certificate of the CA that vouches for it."""
 
 
 # lab status
@@ -132,32 +143,36 @@ def page(
     *,
     settings: Settings,
     seconds: float,
-    site: bool,
+    platform: Platform | None,
 ) -> RenderableType:
     """Hosts, addresses, where to go from here, times, and what of it is simulated."""
-    title = "The platform stands" if site else "The local cloud runs"
+    title = "The platform stands" if platform else "The local cloud runs"
     parts: list[RenderableType] = [
         Text.assemble((title, "bold green"), (f"  after {seconds_text(seconds)}", "dim")),
     ]
     if seen["servers"]:
         parts.append(servers(seen["servers"]))
-    parts.append(_ways_in(description, seen, settings, site=site))
+    parts.append(_ways_in(description, seen, settings, platform))
     if report:
         parts.append(_times(report))
     parts.append(_simulation_note(description))
     return Padding(Group(*_spaced(parts)), (1, 0, 0, 0))
 
 
-def _ways_in(description: Fields, seen: Fields, settings: Settings, *, site: bool) -> Table:
+def _ways_in(description: Fields, seen: Fields, settings: Settings, platform: Platform | None) -> Table:
     names = sorted(str(server["name"]) for server in seen["servers"])
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     balancers = [server for server in seen["servers"] if "-lb-" in str(server["name"]) and address(server)]
-    if site and balancers:
+    if platform and balancers:
         balancer = address(balancers[0])
         kubeconfig = settings.state_dir / "ansible" / "kubeconfig"
-        grid.add_row("platform", f"https://{balancer}/")
+        grid.add_row("platform", f"https://{platform.name}/, at {balancer}")
+        grid.add_row(
+            "",
+            f"curl --cacert {platform.ca_path} --resolve {platform.name}:443:{balancer} https://{platform.name}/",
+        )
         grid.add_row("Kubernetes", f"https://{balancer}:6443")
         grid.add_row("kubeconfig", str(kubeconfig))
         grid.add_row("", f"kubectl --kubeconfig {kubeconfig} get nodes")

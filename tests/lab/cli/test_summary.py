@@ -16,6 +16,7 @@ from lab.settings import Settings
 
 from .conftest import SERVERS, describe
 
+PLATFORM = summary.Platform("apps.test", Path("/ca.pem"))
 REPORT = {
     "phases": [
         {"name": "Provision the machines", "seconds": 21.4, "changed": 12},
@@ -32,12 +33,12 @@ def rendered(renderable: Any) -> str:
 
 
 def page(settings: Settings, **changes: Any) -> str:
-    arguments: dict[str, Any] = {"report": REPORT, "seconds": 184.0, "site": True} | changes
+    arguments: dict[str, Any] = {"report": REPORT, "seconds": 184.0, "platform": PLATFORM} | changes
     seen = {"servers": SERVERS}
     return rendered(
         summary.page(
             describe(settings), seen, arguments["report"],
-            settings=settings, seconds=arguments["seconds"], site=arguments["site"],
+            settings=settings, seconds=arguments["seconds"], platform=arguments["platform"],
         )
     )  # fmt: skip
 
@@ -45,7 +46,8 @@ def page(settings: Settings, **changes: Any) -> str:
 def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) -> None:
     text = page(settings)
     for words in (
-        "The platform stands", "3 min 04 s", "lab-lb-1", "198.18.0.10", "https://198.18.0.10/", "https://198.18.0.10:6443",
+        "The platform stands", "3 min 04 s", "lab-lb-1", "198.18.0.10", "https://apps.test/, at 198.18.0.10", "--resolve apps.test:443:198.18.0.10",
+        "https://198.18.0.10:6443",
         "kubectl --kubeconfig", "Provision the machines", "21 s", "1 min 33 s", "40", "RKE2 is a simulation.",
         f"SLIPWAY_LAB=unit SLIPWAY_LAB_SLOT={settings.slot} lab ssh",
     ):  # fmt: skip
@@ -54,12 +56,14 @@ def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) 
 
 def test_the_lab_of_one_person_needs_no_variables(settings: Settings) -> None:
     assert "SLIPWAY_LAB=" not in rendered(
-        summary.page(describe(settings), {"servers": SERVERS}, None, settings=Settings(), seconds=1.0, site=True)
+        summary.page(
+            describe(settings), {"servers": SERVERS}, None, settings=Settings(), seconds=1.0, platform=PLATFORM
+        )
     )
 
 
 def test_the_cloud_alone_promises_no_platform(settings: Settings) -> None:
-    text = page(settings, site=False, report=None)
+    text = page(settings, platform=None, report=None)
     assert "The local cloud runs" in text
     assert "kubeconfig" not in text
 
