@@ -1,0 +1,137 @@
+"""The play that makes an environment's secrets, run as a person runs it, on a file of the test's own."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+ANSIBLE = REPOSITORY / ".venv/bin"
+NAMES = {"rke2_token", "rke2_agent_token", "platform_ca_certificate", "platform_ca_private_key"}
+UNCHANGED = "changed=0 "
+
+
+def create(path: Path, *arguments: str, password: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_VAULT")}
+    if password is not None:
+        environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(password)
+    return subprocess.run(
+        [
+            ANSIBLE / "ansible-playbook",
+            *("playbooks/operations/create_secrets.yml", "-i", "inventories/prod"),
+            *("-e", f"op_create_secrets_path={path}", *arguments),
+        ],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+PLAIN = ("-e", "op_create_secrets_plain=true")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("secrets") / "vault.yml"
+    run = create(path, *PLAIN)
+    assert run.returncode == 0, run.stdout
+    for secret in yaml.safe_load(path.read_text()).values():
+        assert secret[:40] not in run.stdout + run.stderr
+    return path
+
+
+def test_all_secrets_are_made_strong_and_for_the_owner_alone(made: Path) -> None:
+    secrets = yaml.safe_load(made.read_text())
+    assert set(secrets) == NAMES
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    tokens = [secrets["rke2_token"], secrets["rke2_agent_token"]]
+    assert all(len(token) == 64 and token.isalnum() for token in tokens)
+    assert tokens[0] != tokens[1]
+
+
+def test_the_authority_is_one_for_ten_years(made: Path) -> None:
+    secrets = yaml.safe_load(made.read_text())
+    certificate = x509.load_pem_x509_certificate(secrets["platform_ca_certificate"].encode())
+    key = serialization.load_pem_private_key(secrets["platform_ca_private_key"].encode(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
+    assert certificate.public_key() == key.public_key()
+    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert certificate.not_valid_after_utc - datetime.now(UTC) > timedelta(days=3640)
+    certificate.verify_directly_issued_by(certificate)
+
+
+def test_nothing_is_made_twice(made: Path) -> None:
+    before = made.read_bytes()
+    run = create(made, *PLAIN)
+    assert UNCHANGED in run.stdout and "nothing was missing" in run.stdout
+    assert made.read_bytes() == before
+
+
+def test_only_what_is_missing_is_added(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    before = yaml.safe_load(made.read_text())
+    del before["rke2_agent_token"], before["platform_ca_certificate"]
+    path.write_text(yaml.safe_dump(before | {"other": "kept"}))
+    run = create(path, *PLAIN)
+    assert "made platform_ca_certificate, rke2_agent_token" in " ".join(run.stdout.split())
+    after = yaml.safe_load(path.read_text())
+    assert set(after) == NAMES | {"other"}
+    assert before.items() <= after.items()
+    certificate = x509.load_pem_x509_certificate(after["platform_ca_certificate"].encode())
+    key = serialization.load_pem_private_key(before["platform_ca_private_key"].encode(), None)
+    assert certificate.public_key() == key.public_key()
+
+
+def test_a_certificate_without_its_key_is_refused(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    path.write_text(yaml.safe_dump({"platform_ca_certificate": "x"}))
+    run = create(path, *PLAIN)
+    assert run.returncode == 2
+    assert "holds platform_ca_certificate without platform_ca_private_key" in " ".join(run.stdout.split())
+
+
+def test_without_a_password_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    run = create(path)
+    assert run.returncode == 2
+    assert "there is no vault password" in " ".join(run.stdout.split())
+    assert not path.exists()
+
+
+def test_with_a_password_the_file_is_encrypted_and_can_be_added_to(tmp_path: Path) -> None:
+    path, password = tmp_path / "vault.yml", tmp_path / "password"
+    password.write_text("correct horse\n")
+    assert create(path, password=password).returncode == 0
+    first = path.read_bytes()
+    assert first.startswith(b"$ANSIBLE_VAULT;")
+    assert UNCHANGED in create(path, password=password).stdout
+    assert path.read_bytes() == first
+    shown = subprocess.run(
+        [ANSIBLE / "ansible-vault", "view", "--vault-password-file", password, path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(yaml.safe_load(shown.stdout)) == NAMES
+    # A token that a later version needs would be added, and the file be encrypted again.
+    path.write_text(yaml.safe_dump({"rke2_token": "kept" * 16}))
+    assert create(path, password=password).returncode == 0
+    assert path.read_bytes().startswith(b"$ANSIBLE_VAULT;")
+
+
+def test_check_mode_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    run = create(path, *PLAIN, "--check")
+    assert run.returncode == 0, run.stdout
+    assert not path.exists()
