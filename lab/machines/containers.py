@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -18,6 +19,8 @@ from lab.machines.base import HostSpec, MachineError
 from lab.machines.commands import CommandError, run
 from lab.machines.volumes import Device
 from lab.machines.watch import Init
+
+log = logging.getLogger(__name__)
 
 LAB_LABEL = "slipway.lab"
 SERVER_LABEL = "slipway.server"
@@ -180,11 +183,17 @@ def start(boot: Boot, facts: Facts, devices: Sequence[Device]) -> int:
     init.chmod(0o755)
     (boot.boot_folder / "devices").write_text("".join(device.line + "\n" for device in devices))
     boot.pid_file.unlink(missing_ok=True)
+    argv = run_arguments(boot, facts)
     try:
-        run(run_arguments(boot, facts))
-    except CommandError as error:
+        run(argv)
+    except CommandError as first:
+        log.info("server %s did not start at once: %s", boot.spec.name, first)
         remove(boot.container)
-        raise MachineError(f"server {boot.spec.name} did not start: {error}") from error
+        try:
+            run(argv)
+        except CommandError as error:
+            remove(boot.container)
+            raise MachineError(f"server {boot.spec.name} did not start: {error}") from error
     return int(boot.pid_file.read_text())
 
 
@@ -198,19 +207,33 @@ def exit_code(container: str) -> int | None:
 
 def remove(container: str) -> None:
     """Take the record away, whatever state it is in."""
-    run(["podman", "rm", "--force", "--time=0", "--ignore", container])
+    _patient(["podman", "rm", "--force", "--time=0", "--ignore", container])
 
 
 def remove_all(lab: str) -> None:
     """Every container of the lab, by force: killed all at once first, since podman takes them one by one."""
     found = records(lab).values()
-    for record in found:
-        if record.running and (init := Init.of(record.server_id, record.pid)):
-            init.send(signal.SIGKILL)
-            init.close()
+    inits = [init for item in found if item.running and (init := Init.of(item.server_id, item.pid))]
+    for init in inits:
+        init.send(signal.SIGKILL)
+    for init in inits:
+        init.wait(10)
+        init.close()
     if found:
-        names = [record.container for record in found]
-        run(["podman", "rm", "--force", "--time=0", "--ignore", *names], timeout=600)
+        _patient(["podman", "rm", "--force", "--time=0", "--ignore", *(record.container for record in found)])
+
+
+def _patient(argv: list[str], tries: int = 20) -> str:
+    """Run podman, and again when it fails: it does while another podman tidies up after a container that just ended,
+    or while a container of anybody vanishes from the list it makes."""
+    for left in reversed(range(tries)):
+        try:
+            return run(argv)
+        except CommandError:
+            if not left:
+                raise
+            time.sleep(0.3)
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +249,7 @@ class Record:
 
 def records(lab: str) -> dict[int, Record]:
     """All containers of the lab, by server id."""
-    answer = _list_containers(["podman", "ps", "--all", f"--filter=label={LAB_LABEL}={lab}", "--format=json"])
+    answer = _patient(["podman", "ps", "--all", f"--filter=label={LAB_LABEL}={lab}", "--format=json"])
     rows: list[dict[str, Any]] = json.loads(answer or "[]")
     found = {}
     for row in rows:
@@ -235,18 +258,6 @@ def records(lab: str) -> dict[int, Record]:
             server_id, row["Names"][0], row["State"] == "running", int(row["Pid"]), int(row["ExitCode"])
         )
     return found
-
-
-def _list_containers(argv: list[str], tries: int = 5) -> str:
-    """podman's list fails when a container of anybody vanishes while it is made."""
-    for left in reversed(range(tries)):
-        try:
-            return run(argv)
-        except CommandError:
-            if not left:
-                raise
-            time.sleep(0.2)
-    return ""
 
 
 def enter(pid: int, script: str) -> str:

@@ -36,6 +36,10 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = METADATA, 80
         self.answer = answer
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A host that hangs up, or dies, in the middle of an answer."""
+        log.info("metadata for %s was not delivered", client_address, exc_info=True)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import TypeVar
 
 from lab.machines.base import (
     AttachmentSpec,
@@ -22,8 +21,6 @@ from lab.machines.base import (
     PowerState,
     VolumeSpec,
 )
-
-T = TypeVar("T")
 
 IMAGES = frozenset({"debian-12", "debian-13"})
 
@@ -71,7 +68,7 @@ class StubMachines:
                 with self._lock:
                     self._busy.discard(id)
 
-    def _known(self, table: dict[int, T], noun: str, id: int) -> T:
+    def _known[T](self, table: dict[int, T], noun: str, id: int) -> T:
         if id not in table:
             raise MachineError(f"there is no {noun} {id}")
         return table[id]
