@@ -166,7 +166,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 self._display.warning(f"The report of this run could not be kept in {self._path}: {error}")
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        self.report.playbook = Path(playbook._file_name).stem
+        names = [self.report.playbook, Path(playbook._file_name).stem]
+        self.report.playbook = ", ".join(name for name in names if name)
         root = Path(constants.CONFIG_FILE).parent if constants.CONFIG_FILE else Path.cwd()
         stamp = self.report.started.strftime("%Y-%m-%dT%H%M%S.%fZ")
         self._path = root / str(self.get_option("folder")) / self.report.environment / stamp / "run.json"
