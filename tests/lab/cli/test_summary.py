@@ -46,7 +46,8 @@ def page(settings: Settings, **changes: Any) -> str:
 def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) -> None:
     text = page(settings)
     for words in (
-        "The platform stands", "3 min 04 s", "lab-lb-1", "198.18.0.10", "https://apps.test/, at 198.18.0.10", "--resolve apps.test:443:198.18.0.10",
+        "The platform stands", "3 min 04 s", "lab-lb-1", "198.18.0.10", "https://apps.test/, at 198.18.0.10",
+        "--resolve apps.test:443:198.18.0.10",
         "https://198.18.0.10:6443",
         "kubectl --kubeconfig", "Provision the machines", "21 s", "1 min 33 s", "40", "RKE2 is a simulation.",
         f"SLIPWAY_LAB=unit SLIPWAY_LAB_SLOT={settings.slot} lab ssh",
