@@ -36,7 +36,7 @@ def test_a_request_reaches_the_ingress_with_what_the_load_balancer_knows(host: H
         "-H 'X-Forwarded-Proto: http'",
         "-H 'X-Real-IP: 6.6.6.6'",
     )
-    head, _, body = answer.stdout.partition("\n\n")
+    head, _, body = answer.stdout.replace("\r", "").partition("\n\n")
     head, told = head.lower(), json.loads(body)
     assert head.startswith("http/2 200"), answer.stdout
     assert told["request"] == "GET /a?b=c HTTP/1.1"
@@ -46,7 +46,7 @@ def test_a_request_reaches_the_ingress_with_what_the_load_balancer_knows(host: H
     assert told["headers"]["x-forwarded-proto"] == "https"
     assert told["headers"]["x-forwarded-host"] == NAME
     assert head.count("strict-transport-security") == 1 and "max-age=63072000" in head
-    assert "server: nginx\n" in head + "\n", "the version stays a secret"
+    assert "\nserver: nginx\n" in head + "\n", "the version stays a secret"
 
 
 def test_http_is_sent_to_https_and_keeps_the_method(host: Host) -> None:
@@ -55,7 +55,8 @@ def test_http_is_sent_to_https_and_keeps_the_method(host: Host) -> None:
 
 
 def test_names_that_are_not_ours_get_no_answer(host: Host) -> None:
-    assert "Empty reply" in curl(host, "http://evil.example/", name="evil.example").stderr
+    answer = curl(host, "http://evil.example/", name="evil.example")
+    assert answer.rc in {52, 56} and answer.stdout == "", "closed without a word"
     assert "unrecognized name" in handshake(host, name="evil.example").lower()
     assert curl(host, f"https://{NAME}/", "-H 'Host: evil.example'").rc != 0
 
@@ -113,7 +114,8 @@ def test_an_ingress_with_another_name_is_not_believed(host: Host) -> None:
         "s/:8081/:8082/",
     ]
     host.check_output(f"sed '{'; '.join(edits)}' /etc/nginx/nginx.conf > {changed}")
-    host.check_output(f"nginx -c {changed}")
+    host.check_output(f"systemd-run --quiet --unit=stranger nginx -c {changed} -g 'daemon off;'")
+    host.check_output("for i in $(seq 40); do ss -ltn | grep -q 127.0.2.1:443 && break; sleep 0.1; done")
     try:
         answer = host.run(
             f"curl --silent --max-time 5 --cacert {CA} --resolve {NAME}:443:127.0.2.1 --output /dev/null"
@@ -121,7 +123,7 @@ def test_an_ingress_with_another_name_is_not_believed(host: Host) -> None:
         )
         assert answer.stdout == "502"
     finally:
-        host.check_output(f"nginx -c {changed} -s stop")
+        host.check_output("systemctl stop stranger")
 
 
 def test_the_log_says_who_answered(host: Host) -> None:
