@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from threading import Lock
 
 from lab.cloud import specs, work
@@ -53,6 +52,7 @@ class Engine:
         self._over: dict[int, Future[str | None]] = {}
         """Of each job that is not over: a future of what went wrong, or None."""
         self._open = False
+        store.committed = self._add
         self.reconciling = False
         self.problems: list[str] = []
         """What went wrong without an action to tell it, newest last."""
@@ -62,9 +62,9 @@ class Engine:
         with self._store.transaction() as tx:
             jobs = tx.all(Job)
             wanted = specs.desired(View(tx))
-        self.add(jobs)
+        self._add(jobs)
         self.reconciling = True
-        self._pool.submit(self._guarded, partial(self._reconcile, wanted))
+        self._pool.submit(self._reconcile, wanted)
 
     def _reconcile(self, wanted: Desired) -> None:
         try:
@@ -72,6 +72,9 @@ class Engine:
                 log.info("reconciled: %s", sentence)
         except MachineError as error:
             self._problem(f"reconcile: {error}")
+        except Exception as error:
+            log.exception("the reconciliation broke")
+            self._problem(f"the reconciliation broke: {error}")
         finally:
             self.reconciling = False
             with self._lock:
@@ -84,7 +87,7 @@ class Engine:
             self._open = False
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, jobs: Iterable[Job]) -> None:
+    def _add(self, jobs: Iterable[Job]) -> None:
         with self._lock:
             for job in jobs:
                 self._pending[job.id] = job
@@ -113,14 +116,15 @@ class Engine:
             for job in free(self._pending.values()):
                 if job.id not in self._running:
                     self._running.add(job.id)
-                    self._pool.submit(self._guarded, partial(self._do, job))
+                    self._pool.submit(self._guarded, job)
 
-    def _guarded(self, run: Callable[[], None]) -> None:
+    def _guarded(self, job: Job) -> None:
         try:
-            run()
+            self._do(job)
         except Exception:
-            log.exception("a job broke")
-            raise
+            # Its end could not be written: it stays in the store and is done again at the next start.
+            log.exception("the end of job %s (%s) is lost", job.id, job.work)
+            self._problem(f"{job.work} {dict(job.args)}: its end could not be kept; restart the daemon")
 
     def _do(self, job: Job) -> None:
         error: str | None = None

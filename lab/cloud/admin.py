@@ -152,10 +152,10 @@ def reset(call: Call) -> Reply:
 
 
 def _known(fault: ApiFault) -> None:
-    for field, entries in (("server_type", SERVER_TYPES), ("location", LOCATIONS)):
-        name = getattr(fault, field)
-        if name is not None and find(entries, name) is None:  # type: ignore[type-var]
-            raise InvalidInput.field(field, f"{name!r} is not in the catalogue")
+    if fault.server_type is not None and find(SERVER_TYPES, fault.server_type) is None:
+        raise InvalidInput.field("server_type", f"{fault.server_type!r} is not in the catalogue")
+    if fault.location is not None and find(LOCATIONS, fault.location) is None:
+        raise InvalidInput.field("location", f"{fault.location!r} is not in the catalogue")
 
 
 def _host_fault(call: Call, fault: HostFault) -> Reply:

@@ -77,7 +77,6 @@ class Cloud:
             server = tx.get(Server, server_id)
             if server is not None:
                 actions.effect(tx, work, server, reason=reason)
-        self.engine.add(tx.jobs)
 
 
 def create_app(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 VAT_RATE = Decimal(19)
 HOURS_A_MONTH = 720
@@ -210,8 +210,6 @@ IMAGES = (
     Image(40093140, "docker-ce", "x86", "Docker CE", "ubuntu", "24.04", type="app"),
     Image(105888141, "docker-ce", "arm", "Docker CE", "ubuntu", "24.04", type="app"),
 )
-
-Entry = TypeVar("Entry", Location, ServerType, Image)
 
 
 def find[Entry: (Location, ServerType, Image)](

@@ -15,13 +15,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 
 from lab.cloud.domain.objects import KINDS, Job, Object
-
-T = TypeVar("T", bound=Object)
 
 FIRST_ID = 100_000
 """Ids look real and stay short: names of namespaces and links carry them."""
@@ -47,14 +45,14 @@ class Transaction:
         self.next_id += 1
         return self.next_id - 1
 
-    def get(self, kind: type[T], id: int | None) -> T | None:
+    def get[T: Object](self, kind: type[T], id: int | None) -> T | None:
         return cast("T | None", self._tables[kind].get(id)) if id is not None else None
 
-    def all(self, kind: type[T]) -> list[T]:
+    def all[T: Object](self, kind: type[T]) -> list[T]:
         """All objects of a kind, oldest first."""
         return cast("list[T]", list(self._tables[kind].values()))
 
-    def put(self, obj: T) -> T:
+    def put[T: Object](self, obj: T) -> T:
         self._remember(obj)
         self._tables[type(obj)][obj.id] = obj
         if isinstance(obj, Job):
@@ -88,6 +86,8 @@ class Store:
     def __init__(self, path: Path, clock: Clock = time.time) -> None:
         self._clock = clock
         self._lock = Lock()
+        self.committed: Callable[[list[Job]], None] = lambda jobs: None
+        """Told the jobs of each transaction once they are kept, in the order of the transactions."""
         self._adapters: dict[type[Object], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in KINDS}
         path.parent.mkdir(parents=True, exist_ok=True)
         # The file holds user data and passwords of hosts still being made.
@@ -125,6 +125,7 @@ class Store:
                 tx.undo()
                 raise
             self._next_id = tx.next_id
+            self.committed(tx.jobs)
 
     def _write(self, tx: Transaction) -> None:
         kept, gone = [], []

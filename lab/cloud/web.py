@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.to_thread import run_sync
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from lab.cloud.app import Cloud
 
 log = logging.getLogger("lab.cloud")
-
-T = TypeVar("T", bound=Object)
-B = TypeVar("B", bound=Body)
 
 SETTLE_SECONDS = 0.3
 """How long a change waits for its own work, so that most actions have succeeded in the first answer."""
@@ -87,14 +84,14 @@ class Call:
     def view(self) -> View:
         return View(self.tx)
 
-    def body(self, model: type[B]) -> B:
+    def body[B: Body](self, model: type[B]) -> B:
         try:
             data = json.loads(self._data) if self._data.strip() else {}
         except ValueError:
             raise JsonError from None
         return parse(model, data)
 
-    def find(self, kind: type[T], parameter: str = "id") -> T:
+    def find[T: Object](self, kind: type[T], parameter: str = "id") -> T:
         text = self.request.path_params[parameter]
         found = self.tx.get(kind, int(text)) if text.isdecimal() else None
         if found is None:
@@ -181,7 +178,6 @@ async def _serve(cloud: Cloud, handle: Handler, request: Request) -> Reply:
             reply = handle(Call(cloud, tx, request, data))
             asked = set(_running(reply.payload)) if reply.patience else set()
             jobs = tx.jobs + [job for job in tx.all(Job) if job.action in asked]
-        cloud.engine.add(tx.jobs)
         return reply, jobs
 
     reply, jobs = await run_sync(transact)

@@ -6,15 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
-from typing import TypeVar
 
 from lab.cloud.domain.objects import Named, PrimaryIp
 from lab.cloud.errors import NotFound, ResourceLimitExceeded, UniquenessError
 from lab.cloud.store import Transaction
 from lab.cloud.wire.base import Ref
 from lab.machines.base import ImageSupport
-
-N = TypeVar("N", bound=Named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from lab.cloud.catalogue import (
     IMAGES,
     LOCATIONS,
     SERVER_TYPES,
-    Entry,
     Image,
+    Location,
     ServerType,
     pricing_shape,
     server_type_shape,
@@ -103,7 +103,7 @@ def _type_shape(call: Call, type: ServerType) -> dict[str, Any]:
     return server_type_shape(type, call.cloud.faults.announced(type.name, type.sold))
 
 
-def _one(call: Call, noun: str, entries: Iterable[Entry]) -> Entry:
+def _one[Entry: (Location, ServerType, Image)](call: Call, noun: str, entries: Iterable[Entry]) -> Entry:
     ref = call.request.path_params["id"]
     for entry in entries:
         if str(entry.id) == ref:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
@@ -49,9 +49,6 @@ class Protection(Body):
 class DnsPtr(Body):
     ip: str
     dns_ptr: str | None = None
-
-
-B = TypeVar("B", bound=Body)
 
 
 def parse[B: Body](model: type[B], data: Any) -> B:

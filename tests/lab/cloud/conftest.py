@@ -83,7 +83,7 @@ class Lab:
     def endpoint(self) -> str:
         return f"{self.url}/v1"
 
-    def quiet(self, seconds: float = 10) -> None:
+    def quiet(self, seconds: float = 60) -> None:
         """Wait until no work is left."""
         end = time.monotonic() + seconds
         while True:
@@ -131,7 +131,7 @@ def serving(folder: Path, seconds: float = 0.0, machines: StubMachines | None = 
     server = uvicorn.Server(uvicorn.Config(oracle, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive() and time.monotonic() < end, "the cloud does not start"
         time.sleep(0.005)

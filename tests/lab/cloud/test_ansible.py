@@ -37,7 +37,7 @@ def ansible(lab: Lab, tmp_path: Path, public_key: str) -> dict[str, str]:
 def play(environment: dict[str, str], name: str, *options: str) -> tuple[int, str]:
     """Run a play that must not fail; how many tasks changed something, and all it said."""
     command = [str(BIN / "ansible-playbook"), "-e", f"@{environment['VARIABLES']}", *options, str(HERE / name)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     said = run.stdout + run.stderr
     assert run.returncode == 0, said
     match = re.search(r"localhost +: ok=\d+ +changed=(\d+)", said)

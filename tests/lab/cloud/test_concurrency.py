@@ -52,7 +52,7 @@ def test_thirty_servers_at_once_share_nothing_but_the_network(busy: Lab) -> None
     body = BODY | {"networks": [network], "firewalls": [{"firewall": firewall}]}
     answers = at_once(busy, 30, lambda number: ("POST", "/servers", body | {"name": f"s{number}"}))
     assert {status for status, _ in answers} == {201}
-    busy.quiet(60)
+    busy.quiet()
     servers = busy.api.get("/servers", per_page=50)["servers"]
     assert {server["status"] for server in servers} == {"running"}
     for values in (
@@ -134,7 +134,7 @@ def test_a_storm(busy: Lab) -> None:
         seen.update(status for status, _ in at_once(busy, 24, ask))
     assert set(seen) <= {200, 201, 404, 409, 422, 423}
     assert seen[201] > 60 and seen[423] > 10, seen
-    busy.quiet(30)
+    busy.quiet()
     busy.check_line()
     for server in busy.api.get("/servers")["servers"]:
         assert server["status"] in ("running", "off") and not server["locked"]

@@ -30,7 +30,7 @@ def hcloud(lab: Lab, tmp_path: Path) -> Hcloud:
     }
 
     def run(command: str, fails: bool = False) -> str:
-        done = subprocess.run([program, *command.split()], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([program, *command.split()], env=environment, capture_output=True, text=True, timeout=300)
         said = done.stdout + done.stderr
         assert (done.returncode != 0) is fails, f"hcloud {command}: {said}"
         return said
