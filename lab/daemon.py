@@ -359,7 +359,7 @@ def _log_to_file(settings: Settings) -> None:
     handler = logging.handlers.RotatingFileHandler(log_file(settings), maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for noisy in ("pyroute2", "asyncio", "uvicorn.error"):
+    for noisy in ("asyncio", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
