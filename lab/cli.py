@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -239,6 +240,7 @@ def down() -> None:
         with _step("Daemon"):
             daemon.stop(settings)
         with _step("Hosts, networks and volumes"):
+            _hang_up(settings)
             PodmanMachines(settings, lambda server, path: None, lambda server, reason: None).destroy()
         with _step("Keys, database and logs"):
             shutil.rmtree(settings.state_dir, ignore_errors=False) if stood else None
@@ -247,6 +249,19 @@ def down() -> None:
     out.print(
         f"The lab {settings.name!r} is gone." if stood else f"There was no lab {settings.name!r}.", highlight=False
     )
+
+
+def _hang_up(settings: Settings) -> None:
+    """End the ssh connections into the lab, which Ansible keeps open: the next lab has the same addresses."""
+    listed = subprocess.run(
+        ["ss", "-Htnp", "state", "established", "dst", str(settings.public_range)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for pid in {int(found) for found in re.findall(r'\("ssh",pid=(\d+),', listed.stdout)}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 @app.command()

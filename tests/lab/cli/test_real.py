@@ -84,7 +84,11 @@ def test_hosts_let_us_in_survive_the_daemon_and_leave_nothing(real: Settings) ->
     assert cloud.servers.get_by_name("kept").status == "running"
     assert "Replacing" not in lab("up", "--only-cloud")
 
+    session = subprocess.Popen([Path(sys.executable).with_name("lab"), "ssh", "kept", "--", "sleep 600"])
+    subprocess.run(["sleep", "2"], check=True)
+    assert session.poll() is None
     assert "is gone" in lab("down")
+    assert session.wait(10) != 0
     assert traces() == set()
     assert not real.state_dir.exists()
     assert "There was no lab" in lab("down")
