@@ -1,4 +1,4 @@
-"""Measures in a lab of its own (named `bench`, slot 6), which it makes and removes.
+"""Measures in a lab of its own (named `bench`, in a free slot), which it makes and removes.
 
 Each run is kept as artifacts/bench/<time>.json. Not a test: a busy machine makes every figure worse.
 """
@@ -26,13 +26,13 @@ import httpx
 import typer
 from rich.console import Console
 
-from lab import daemon, mirror
+from lab import daemon, mirror, preflight
 from lab.bench.goals import Figure, table
-from lab.settings import Settings
+from lab.settings import SLOTS, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
-NAME, SLOT = "bench", 6
+NAME = "bench"
 MANY = 30
 LISTED = 1000
 IDLE_SECONDS = 30
@@ -45,10 +45,10 @@ def main(
     hosts: Annotated[bool, typer.Option(help="Measure real hosts.")] = True,
 ) -> None:
     """Measure the lab against its goals."""
-    os.environ.update(SLIPWAY_LAB=NAME, SLIPWAY_LAB_SLOT=str(SLOT))
+    os.environ.update(SLIPWAY_LAB=NAME, SLIPWAY_LAB_SLOT=str(_free_slot()))
     settings = Settings.from_environment()
     figures: list[Figure] = []
-    figures += list(_told(listing()))
+    figures += list(_told(listing(settings.slot)))
     with _removed():
         if hosts:
             _lab("up", "--only-cloud")
@@ -63,6 +63,14 @@ def main(
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n", encoding="utf-8")
     out.print(f"[dim]kept in {kept.relative_to(REPOSITORY)}[/]")
+
+
+def _free_slot() -> int:
+    for slot in range(SLOTS - 1, -1, -1):
+        seen = preflight.look(Settings(NAME, slot))
+        if not (seen.ports_taken or seen.slot_holder or seen.addresses_taken):
+            return slot
+    raise SystemExit("bench: every slot of this machine is in use by a lab; remove one with: lab down")
 
 
 def _told(figures: Iterable[Figure]) -> Iterator[Figure]:
@@ -177,10 +185,10 @@ def _api(cloud: Cloud, ids: list[int]) -> Iterator[Figure]:
     yield Figure("API answer to a change", statistics.median(times), "ms", None, "median of 50, on disk when answered")
 
 
-def listing() -> Iterator[Figure]:
+def listing(slot: int) -> Iterator[Figure]:
     """A thousand servers without hosts, listed whole, page by page."""
     folder = Path(tempfile.mkdtemp(prefix="slipway-bench-"))
-    settings = Settings(NAME, SLOT, state_root=folder / "state", cache_root=folder / "cache")
+    settings = Settings(NAME, slot, state_root=folder / "state", cache_root=folder / "cache")
     try:
         mirror.release_dir(settings).mkdir(parents=True)
         (mirror.release_dir(settings) / "release.json").write_text('{"source": "simulation", "note": "none"}')
