@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,8 @@ from kubernetes import client as kubernetes
 from kubernetes import config
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
+
+from tests.platform.conftest import play
 
 SERVERS = ["lab-rke2-server-1", "lab-rke2-server-2", "lab-rke2-server-3"]
 AGENTS = ["lab-rke2-agent-1"]
@@ -141,3 +145,34 @@ def test_a_server_without_power_is_hardly_noticed_and_returns_by_itself(
     assert returned(seen), seen
     assert core.read_namespaced_config_map(key, NAMESPACE).data == {"cut": name}
     core.delete_namespaced_config_map(key, NAMESPACE)
+
+
+def test_a_changed_setting_restarts_servers_one_at_a_time_and_nobody_notices(kubeconfig: Path) -> None:
+    """Each server is Ready again before the next one goes; the API answers all the while."""
+    calls = Calls(kubeconfig)
+    change = json.dumps({"rke2_kube_apiserver_args": ["audit-log-maxage=7"]})
+    downs: list[set[str]] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            with contextlib.suppress(*FAILURES):
+                nodes = connect(kubeconfig).list_node(_request_timeout=5).items
+                downs.append({node.metadata.name for node in nodes if node.spec.unschedulable})
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with calls.going():
+            run = play("--extra-vars", change, playbook="playbooks/rke2.yml")
+    finally:
+        done.set()
+        watcher.join()
+    assert run.code == 0, run.output[-4000:]
+    assert sorted(run.changed) == SERVERS
+    assert set().union(*downs) == set(SERVERS)
+    assert max(len(down) for down in downs) == 1
+    assert calls.failed == []
+    back = play(playbook="playbooks/rke2.yml")
+    assert back.code == 0, back.output[-4000:]
+    assert play(playbook="playbooks/rke2.yml").changed == {}

@@ -7,7 +7,7 @@ import json
 import pytest
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://rke2_server:rke2_agent"]
+testinfra_hosts = ["ansible://rke2_server", "ansible://rke2_agent"]
 
 VERSION = "v1.36.3+rke2r1"
 SERVERS = [f"test-rke2-server-{number}" for number in (1, 2, 3)]
