@@ -17,9 +17,8 @@ def output(command: list[str], **environment: str) -> str:
 
 def test_kubectl_through_the_load_balancer_shows_three_ready_servers(description: dict[str, Any]) -> None:
     kubeconfig = Path(description["secrets_path"]).parent / "ansible/kubeconfig"
-    nodes = json.loads(output(["kubectl", "--kubeconfig", str(kubeconfig), "get", "nodes", "--output", "json"]))[
-        "items"
-    ]
+    get = ["kubectl", "--kubeconfig", str(kubeconfig), "get", "nodes"]
+    nodes = json.loads(output([*get, "--output", "json"]))["items"]
     ready = {
         node["metadata"]["name"]
         for node in nodes
