@@ -9,6 +9,7 @@ from ansible_collections.slipway.platform.plugins.modules.host_info import (
     content_of,
     installed_versions,
     session,
+    shell_of,
 )
 
 
@@ -41,3 +42,8 @@ def test_a_missing_file_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     assert content_of(str(tmp_path / "a")) == "x"
     assert content_of(str(tmp_path / "b")) is None
+
+
+def test_an_account_tells_its_shell() -> None:
+    assert shell_of("root")
+    assert shell_of("nobody-of-that-name") is None

@@ -8,12 +8,17 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Read in one go what a role must know of a host before it changes it
 description:
-  - Packages and their versions, small files, the address that the SSH session comes from, the container type, the clock
-    and the network interface that carries an address. Fresh at each run, where cached facts may be an hour old.
+  - Packages and their versions, accounts, small files, the address that the SSH session comes from, the container type,
+    the clock and the network interface that carries an address. Fresh at each run, where cached facts may be an hour old.
   - Run it without become, else sudo hides the SSH session.
 options:
   packages:
     description: Debian packages to look up.
+    type: list
+    elements: str
+    default: []
+  accounts:
+    description: Accounts to look up.
     type: list
     elements: str
     default: []
@@ -43,6 +48,10 @@ EXAMPLES = r"""
 RETURN = r"""
 packages:
   description: Version of each package asked for, null where it is not installed.
+  returned: always
+  type: dict
+accounts:
+  description: Login shell of each account asked for, null where there is none.
   returned: always
   type: dict
 files:
@@ -88,6 +97,14 @@ def installed_versions(wanted: list[str], output: str) -> dict[str, str | None]:
     return found
 
 
+def shell_of(account: str) -> str | None:
+    """Look up an account's login shell."""
+    try:
+        return pwd.getpwnam(account).pw_shell
+    except KeyError:
+        return None
+
+
 def content_of(path: str) -> str | None:
     """Read a file, if there is one."""
     try:
@@ -116,6 +133,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},
+            "accounts": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
             "address": {"type": "str"},
         },
@@ -139,6 +157,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         packages=packages,
+        accounts={name: shell_of(name) for name in module.params["accounts"]},
         files={path: content_of(path) for path in module.params["files"]},
         container=container.strip() or "none",
         login=session(os.environ, pwd.getpwuid(os.getuid()).pw_name),
