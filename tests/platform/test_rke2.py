@@ -65,6 +65,18 @@ def until[T](look: Callable[[], T], right: Callable[[T], bool], seconds: float) 
         time.sleep(0.5)
 
 
+def write(kubeconfig: Path, key: str, value: str) -> kubernetes.V1ConfigMap:
+    """Write once; a try whose answer was lost may have succeeded."""
+    core = connect(kubeconfig)
+    body = kubernetes.V1ConfigMap(metadata=kubernetes.V1ObjectMeta(name=key), data={"cut": value})
+    try:
+        return core.create_namespaced_config_map(NAMESPACE, body, _request_timeout=5)
+    except ApiException as error:
+        if error.status != 409:
+            raise
+        return core.read_namespaced_config_map(key, NAMESPACE, _request_timeout=5)
+
+
 @dataclass
 class Calls:
     """Calls of a user, one a second whatever became of those before."""
@@ -125,12 +137,7 @@ def test_a_server_without_power_is_hardly_noticed_and_returns_by_itself(
             time.sleep(3)
             cut = time.monotonic()
             server.power_off().wait_until_finished()
-            body = kubernetes.V1ConfigMap(metadata=kubernetes.V1ObjectMeta(name=key), data={"cut": name})
-            until(
-                lambda: connect(kubeconfig).create_namespaced_config_map(NAMESPACE, body, _request_timeout=5),
-                lambda written: written.data["cut"] == name,
-                10,
-            )
+            until(lambda: write(kubeconfig, key, name), lambda written: written.data == {"cut": name}, 10)
             time.sleep(20)
     finally:
         server.power_on().wait_until_finished()

@@ -90,7 +90,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     read_service,
 )
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0
 RESTARTS_TOLERATED = 10
 """A joining server may end and be started again a few times; a wrong configuration does so for ever."""
 
