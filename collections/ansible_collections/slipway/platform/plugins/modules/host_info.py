@@ -8,8 +8,8 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Read in one go what a role must know of a host before it changes it
 description:
-  - Packages and their versions, accounts, small files, the address that the SSH session comes from, the container type,
-    the clock and the network interface that carries an address. Fresh at each run, where cached facts may be an hour old.
+  - Packages and their versions, accounts, small files, the address that the SSH session comes from, the container
+    type, the clock and the network interface that carries an address. Fresh at each run, where cached facts may be old.
   - Run it without become, else sudo hides the SSH session.
 options:
   packages:
