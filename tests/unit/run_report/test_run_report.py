@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
         (("inventories/prod",), "prod"),
         (("inventories/prod/",), "prod"),
         (("inventories/prod/hosts.yml",), "prod"),
+        (("more", "inventories/prod"), "prod"),
         (("localhost,",), "none"),
         ((), "none"),
         (None, "none"),
