@@ -43,7 +43,7 @@ from ansible.release import __version__ as ansible_version
 
 
 def environment_of(sources: tuple[str, ...] | list[str] | None) -> str:
-    """inventories/prod, inventories/prod/ and inventories/prod/hosts.yml are all prod; of several the last one counts."""
+    """inventories/prod, inventories/prod/ and inventories/prod/hosts.yml are all prod; of several the last counts."""
     for source in reversed(sources or ()):
         path = Path(source)
         if "," in source:
