@@ -16,7 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ANSIBLE = REPOSITORY / ".venv/bin"
-NAMES = {"rke2_token", "rke2_agent_token", "platform_ca_certificate", "platform_ca_private_key"}
+NAMES = {
+    "rke2_token",
+    "rke2_agent_token",
+    "platform_ca_certificate",
+    "platform_ca_private_key",
+    "postgresql_role_passwords",
+}
+ROLES = {"app", "app_migration", "app_report"}
+"""What the inventory declares."""
 UNCHANGED = "changed=0 "
 
 
@@ -46,7 +54,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("secrets") / "vault.yml"
     run = create(path, *PLAIN)
     assert run.returncode == 0, run.stdout
-    for secret in yaml.safe_load(path.read_text()).values():
+    secrets = yaml.safe_load(path.read_text())
+    passwords = secrets.pop("postgresql_role_passwords")
+    for secret in [*secrets.values(), *passwords.values()]:
         assert secret[:40] not in run.stdout + run.stderr
     return path
 
@@ -58,6 +68,10 @@ def test_all_secrets_are_made_strong_and_for_the_owner_alone(made: Path) -> None
     tokens = [secrets["rke2_token"], secrets["rke2_agent_token"]]
     assert all(len(token) == 64 and token.isalnum() for token in tokens)
     assert tokens[0] != tokens[1]
+    passwords = secrets["postgresql_role_passwords"]
+    assert set(passwords) == ROLES
+    assert all(len(password) == 64 and password.isalnum() for password in passwords.values())
+    assert len(set(passwords.values())) == len(passwords)
 
 
 def test_the_authority_is_one_for_ten_years(made: Path) -> None:
@@ -91,6 +105,19 @@ def test_only_what_is_missing_is_added(made: Path, tmp_path: Path) -> None:
     certificate = x509.load_pem_x509_certificate(after["platform_ca_certificate"].encode())
     key = serialization.load_pem_private_key(before["platform_ca_private_key"].encode(), None)
     assert certificate.public_key() == key.public_key()
+
+
+def test_a_new_role_gets_a_password_and_the_others_keep_theirs(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    before = yaml.safe_load(made.read_text())
+    del before["postgresql_role_passwords"]["app_report"]
+    before["postgresql_role_passwords"]["of_before"] = "kept"
+    path.write_text(yaml.safe_dump(before))
+    run = create(path, *PLAIN)
+    assert "made postgresql_role_passwords" in " ".join(run.stdout.split())
+    after = yaml.safe_load(path.read_text())["postgresql_role_passwords"]
+    assert set(after) == ROLES | {"of_before"}
+    assert before["postgresql_role_passwords"].items() <= after.items()
 
 
 def test_a_certificate_without_its_key_is_refused(made: Path, tmp_path: Path) -> None:

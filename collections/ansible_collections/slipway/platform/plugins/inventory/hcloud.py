@@ -6,7 +6,8 @@ DOCUMENTATION = r"""
 name: hcloud
 short_description: Addresses of an environment's servers in Hetzner Cloud
 description:
-  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host).
+  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host) and the
+    devices of their volumes, by the volume's name without the server's, as C(hcloud_volumes).
   - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
     that no play touches it.
   - Without a token it adds nothing. When the API refuses or cannot be reached it says so in one sentence and adds
@@ -41,6 +42,7 @@ plugin: slipway.platform.hcloud
 environment: prod
 """
 
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -64,12 +66,17 @@ def address(server: dict[str, Any]) -> str | None:
     return None
 
 
-def variables(server: dict[str, Any]) -> dict[str, Any]:
+def variables(server: dict[str, Any], volumes: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
     found = {
         "hcloud_id": server["id"],
         "hcloud_status": server["status"],
         "hcloud_server_type": server["server_type"]["name"],
         "hcloud_location": server["location"]["name"],
+        "hcloud_volumes": {
+            volume["name"].removeprefix(f"{server['name']}-"): volume["linux_device"]
+            for volume in volumes
+            if volume["server"] == server["id"]
+        },
     }
     return found | ({"ansible_host": where} if (where := address(server)) else {})
 
@@ -92,7 +99,9 @@ class InventoryModule(BaseInventoryPlugin):
                 self.display.v(f"{path}: no token, so no addresses")
                 return
             selector = f"{ENVIRONMENT_LABEL}={self.get_option('environment')}"
-            servers = Cloud(endpoint, token).list("servers", [("label_selector", selector)])
+            cloud = Cloud(endpoint, token)
+            servers = cloud.list("servers", [("label_selector", selector)])
+            volumes = cloud.list("volumes", [("label_selector", selector)])
         except (CloudError, AnsibleError) as error:
             self.display.warning(f"No addresses of servers are known: {error}")
             return
@@ -102,5 +111,5 @@ class InventoryModule(BaseInventoryPlugin):
                 self.display.v(f"{server['name']} is not in hosts.yml")
                 continue
             self.inventory.add_host(server["name"], group=GROUP)
-            for name, value in variables(server).items():
+            for name, value in variables(server, volumes).items():
                 self.inventory.set_variable(server["name"], name, value)

@@ -9,7 +9,8 @@ module: host_info
 short_description: Read in one go what a role must know of a host before it changes it
 description:
   - Packages and their versions, accounts, small files, the address that the SSH session comes from, the container
-    type, the clock and the network interface that carries an address. Fresh at each run, where cached facts may be old.
+    type, the clock, memory and cores, and the network interface that carries an address. Fresh at each run, where
+    cached facts may be old.
   - Run it without become, else sudo hides the SSH session.
 options:
   packages:
@@ -68,6 +69,14 @@ login:
   type: dict
 clock:
   description: Seconds since the epoch by the host's clock.
+  returned: always
+  type: int
+memory_mb:
+  description: Megabytes of memory.
+  returned: always
+  type: int
+cores:
+  description: Cores that this host may use.
   returned: always
   type: int
 interface:
@@ -162,6 +171,8 @@ def main() -> None:
         container=container.strip() or "none",
         login=session(os.environ, pwd.getpwuid(os.getuid()).pw_name),
         clock=int(time.time()),
+        memory_mb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
+        cores=len(os.sched_getaffinity(0)),
         interface=interface,
     )
 

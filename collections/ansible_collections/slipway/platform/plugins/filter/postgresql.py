@@ -1,0 +1,41 @@
+"""Filters of the role postgresql: from the inventory's words to PostgreSQL's own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.slipway.platform.plugins.module_utils import postgresql
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Faults of the inputs as Ansible's own error."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except postgresql.PostgresqlError as error:
+            raise AnsibleFilterError(str(error)) from error
+
+    return call
+
+
+class FilterModule:
+    """The filters by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "postgresql_settings": _told(postgresql.settings),
+            "postgresql_configuration": _told(postgresql.configuration),
+            "postgresql_hba": _told(postgresql.hba),
+            "postgresql_pooler_hba": _told(postgresql.pooler_hba),
+            "postgresql_hba_text": _told(postgresql.hba_text),
+            "postgresql_roles": _told(postgresql.catalogue_roles),
+            "postgresql_memberships": _told(postgresql.memberships),
+            "postgresql_grants": _told(postgresql.grants),
+            "postgresql_extensions": _told(postgresql.extensions),
+            "postgresql_undeclared": _told(postgresql.undeclared),
+        }

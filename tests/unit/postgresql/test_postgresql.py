@@ -1,0 +1,276 @@
+"""Settings from a host's size, rules, roles and rights from the inventory."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.postgresql import (
+    PostgresqlError,
+    catalogue_roles,
+    configuration,
+    extensions,
+    grants,
+    hba,
+    hba_text,
+    memberships,
+    pooler_hba,
+    scram,
+    settings,
+    undeclared,
+    verifier,
+)
+
+DATABASES: list[dict[str, Any]] = [{"name": "app", "extensions": ["pg_trgm"]}]
+ROLES: list[dict[str, Any]] = [
+    {"name": "app", "database": "app"},
+    {"name": "app_migration", "database": "app", "access": "owner", "pooled": False, "statement_timeout_seconds": 0},
+    {"name": "app_report", "database": "app", "access": "ro", "cidrs": ["10.1.9.0/24"], "connection_limit": 5},
+]
+NODES = ["10.1.1.21/32", "10.1.1.22/32"]
+PASSWORDS = {"app": "one", "app_migration": "two", "app_report": "three"}
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "cores", "expected"),
+    [
+        (
+            2,
+            2,
+            {
+                "shared_buffers": "512MB",
+                "effective_cache_size": "1536MB",
+                "work_mem": "5242kB",
+                "maintenance_work_mem": "128MB",
+                "autovacuum_work_mem": "64MB",
+                "max_worker_processes": "8",
+                "max_parallel_workers": "2",
+                "max_parallel_workers_per_gather": "1",
+            },
+        ),
+        (
+            4,
+            2,
+            {
+                "shared_buffers": "1024MB",
+                "effective_cache_size": "3072MB",
+                "work_mem": "10485kB",
+                "maintenance_work_mem": "256MB",
+                "autovacuum_work_mem": "128MB",
+                "max_worker_processes": "8",
+                "max_parallel_workers": "2",
+                "max_parallel_workers_per_gather": "1",
+            },
+        ),
+        (
+            8,
+            4,
+            {
+                "shared_buffers": "2048MB",
+                "effective_cache_size": "6144MB",
+                "work_mem": "20971kB",
+                "maintenance_work_mem": "512MB",
+                "autovacuum_work_mem": "256MB",
+                "max_worker_processes": "8",
+                "max_parallel_workers": "4",
+                "max_parallel_workers_per_gather": "2",
+            },
+        ),
+        (
+            32,
+            8,
+            {
+                "shared_buffers": "8192MB",
+                "effective_cache_size": "24576MB",
+                "work_mem": "83886kB",
+                "maintenance_work_mem": "2048MB",
+                "autovacuum_work_mem": "1024MB",
+                "max_worker_processes": "12",
+                "max_parallel_workers": "8",
+                "max_parallel_workers_per_gather": "4",
+            },
+        ),
+        (
+            128,
+            32,
+            {
+                "shared_buffers": "32768MB",
+                "effective_cache_size": "98304MB",
+                "work_mem": "335544kB",
+                "maintenance_work_mem": "2048MB",
+                "autovacuum_work_mem": "1024MB",
+                "max_worker_processes": "36",
+                "max_parallel_workers": "32",
+                "max_parallel_workers_per_gather": "4",
+            },
+        ),
+    ],
+)
+def test_settings_follow_the_hosts_size(gigabytes: int, cores: int, expected: dict[str, str]) -> None:
+    found = settings(gigabytes * 1024, cores, 100, 100, "17")
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("volume_gb", "most", "least"), [(10, "1024MB", "256MB"), (100, "10240MB", "2560MB"), (1000, "16384MB", "4096MB")]
+)
+def test_room_between_checkpoints_follows_the_volume(volume_gb: int, most: str, least: str) -> None:
+    found = settings(4096, 2, volume_gb, 100, "17")
+    assert (found["max_wal_size"], found["min_wal_size"]) == (most, least)
+
+
+@pytest.mark.parametrize("memory_mb", [2048, 4096, 8192, 32768, 131072])
+def test_all_connections_at_work_fit_into_memory(memory_mb: int) -> None:
+    """Buffers, one sort or hash (twice work_mem) a connection, three vacuums."""
+    found = {name: int(value.rstrip("kMB")) for name, value in settings(memory_mb, 4, 100, 100, "17").items()
+             if name in {"shared_buffers", "work_mem", "autovacuum_work_mem"}}  # fmt: skip
+    used = found["shared_buffers"] + found["work_mem"] * 2 * 100 // 1024 + found["autovacuum_work_mem"] * 3
+    assert used <= memory_mb * 0.9
+
+
+def test_newer_versions_have_their_own_settings() -> None:
+    assert "io_method" not in settings(4096, 2, 10, 100, "17")
+    assert settings(4096, 32, 10, 100, "18")["io_workers"] == "8"
+
+
+def test_extra_settings_win() -> None:
+    found = settings(4096, 2, 10, 100, "17", {"work_mem": "1MB", "jit": False})
+    assert (found["work_mem"], found["jit"]) == ("1MB", "off")
+
+
+@pytest.mark.parametrize(("memory_mb", "cores", "connections"), [(128, 2, 100), (4096, 0, 100), (4096, 2, 5)])
+def test_sizes_that_cannot_be(memory_mb: int, cores: int, connections: int) -> None:
+    with pytest.raises(PostgresqlError, match="too few"):
+        settings(memory_mb, cores, 10, connections, "17")
+
+
+def test_the_text_of_the_configuration() -> None:
+    assert configuration({"b": "it's \\ one", "a.b": True, "a": 5}) == "a = '5'\na.b = 'on'\nb = 'it''s \\\\ one'\n"
+    with pytest.raises(PostgresqlError, match="no name of a setting"):
+        configuration({"a = 1\nb": "x"})
+    with pytest.raises(PostgresqlError, match="line break"):
+        configuration({"a": "x\ny"})
+
+
+def test_a_verifier_is_what_the_standard_says() -> None:
+    """The example of RFC 7677."""
+    assert verifier("pencil", base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")) == (
+        "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="
+        ":wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+    )
+
+
+def test_a_verifier_stays_the_same_and_is_the_roles_own() -> None:
+    assert scram("correct horse", "app") == scram("correct horse", "app")
+    assert scram("correct horse", "other") != scram("correct horse", "app")
+    assert scram("another", "app") != scram("correct horse", "app")
+
+
+@pytest.mark.parametrize("password", ["", "grün", "a\tb"])
+def test_passwords_that_programs_would_read_differently(password: str) -> None:
+    with pytest.raises(PostgresqlError, match="The password of app"):
+        scram(password, "app")
+
+
+def test_who_may_come() -> None:
+    rows = hba(ROLES, NODES, "10.1.1.61")
+    assert rows[:4] == [
+        ["local", "all", "postgres", "", "peer map=superuser"],
+        ["local", "postgres", "pgbouncer", "", "peer"],
+        ["local", "all", "prometheus", "", "peer"],
+        ["local", "all", "all", "", "reject"],
+    ]
+    assert rows[4:-2] == [
+        ["hostssl", "app", "app", "10.1.1.61/32", "scram-sha-256"],
+        ["hostssl", "app", "app", "10.1.1.21/32", "scram-sha-256"],
+        ["hostssl", "app", "app", "10.1.1.22/32", "scram-sha-256"],
+        ["hostssl", "app", "app_migration", "10.1.1.21/32", "scram-sha-256"],
+        ["hostssl", "app", "app_migration", "10.1.1.22/32", "scram-sha-256"],
+        ["hostssl", "app", "app_report", "10.1.1.61/32", "scram-sha-256"],
+        ["hostssl", "app", "app_report", "10.1.9.0/24", "scram-sha-256"],
+    ]
+    assert rows[-2:] == [["host", "all", "all", "all", "reject"], ["host", "replication", "all", "all", "reject"]]
+    assert {row[4] for row in rows} == {"peer map=superuser", "peer", "scram-sha-256", "reject"}
+
+
+def test_who_may_come_to_the_pooler() -> None:
+    rows = pooler_hba(ROLES, NODES)
+    assert ["hostssl", "app", "app_report", "10.1.9.0/24", "scram-sha-256"] in rows
+    assert "app_migration" not in {row[2] for row in rows}
+    assert [row[4] for row in rows[-2:]] == ["reject", "reject"]
+
+
+def test_a_range_that_is_none() -> None:
+    with pytest.raises(PostgresqlError, match=r"10\.1\.1\.1/24 of the role app is no range"):
+        hba([{"name": "app", "database": "app", "cidrs": ["10.1.1.1/24"]}], NODES, "10.1.1.61")
+
+
+def test_rules_as_text() -> None:
+    lines = hba_text(
+        [["hostssl", "app", "app", "10.1.1.21/32", "scram-sha-256"], ["local", "all", "all", "", "reject"]]
+    )
+    assert [line.split() for line in lines.splitlines()] == [
+        ["hostssl", "app", "app", "10.1.1.21/32", "scram-sha-256"],
+        ["local", "all", "all", "reject"],
+    ]
+
+
+def test_roles_of_the_catalogue() -> None:
+    found = {role["name"]: role for role in catalogue_roles(DATABASES, ROLES, PASSWORDS)}
+    assert list(found) == [
+        *("app_owner", "app_rw", "app_ro"),
+        *("app", "app_migration", "app_report"),
+        *("pgbouncer", "prometheus"),
+    ]
+    for name in ("app_owner", "app_rw", "app_ro"):
+        assert found[name]["flags"].startswith("NOLOGIN,NOSUPERUSER") and "verifier" not in found[name]
+    for name in ("app", "app_migration", "app_report"):
+        assert found[name]["flags"].startswith("LOGIN,NOSUPERUSER")
+        assert found[name]["verifier"].startswith("SCRAM-SHA-256$4096:")
+        assert PASSWORDS[name] not in str(found[name]["verifier"])
+    assert found["app_report"]["limit"] == 5
+    assert found["app_migration"]["configuration"]["role"] == "app_owner"
+    assert found["app_migration"]["configuration"]["statement_timeout"] == "0s"
+    assert "role" not in found["app"]["configuration"]
+
+
+def test_a_role_without_a_password() -> None:
+    with pytest.raises(
+        PostgresqlError, match="no password for the role app_report"
+    ):
+        catalogue_roles(DATABASES, ROLES, {"app": "one", "app_migration": "two"})
+
+
+def test_who_belongs_to_which_group() -> None:
+    assert memberships(ROLES) == [
+        {"member": "app", "group": "app_rw"},
+        {"member": "app_migration", "group": "app_owner"},
+        {"member": "app_report", "group": "app_ro"},
+        {"member": "prometheus", "group": "pg_monitor"},
+    ]
+
+
+def test_rights() -> None:
+    found = grants(DATABASES)
+    assert {(entry["database"], entry["type"]) for entry in found if entry.get("state") == "absent"} == {
+        *(("postgres", "database"), ("app", "database"), ("app", "schema"))
+    }
+    writing = [entry for entry in found if "INSERT" in entry["privs"]]
+    assert {entry["roles"] for entry in writing} == {"app_rw"}
+    assert all(entry["owner"] == "app_owner" for entry in found if entry["type"] == "default_privs")
+
+
+def test_extensions_of_every_database() -> None:
+    assert extensions(DATABASES) == [
+        {"database": "app", "name": "pg_trgm"},
+        {"database": "postgres", "name": "pg_stat_statements"},
+    ]
+
+
+def test_what_nobody_declared_is_told() -> None:
+    state = {
+        "databases": ["postgres", "app", "old"],
+        "roles": ["postgres", "app", "app_owner", "app_rw", "app_ro", "app_migration", "pgbouncer", "anna"],
+    }
+    assert undeclared(state, DATABASES, ROLES) == ["database old", "role anna"]
