@@ -37,5 +37,10 @@ class FilterModule:
             "postgresql_memberships": _told(postgresql.memberships),
             "postgresql_grants": _told(postgresql.grants),
             "postgresql_extensions": _told(postgresql.extensions),
+            "postgresql_lacking_roles": _told(postgresql.lacking_roles),
+            "postgresql_lacking_databases": _told(postgresql.lacking_databases),
+            "postgresql_lacking_memberships": _told(postgresql.lacking_memberships),
+            "postgresql_lacking_extensions": _told(postgresql.lacking_extensions),
+            "postgresql_lacking_grants": _told(postgresql.lacking_grants),
             "postgresql_undeclared": _told(postgresql.undeclared),
         }

@@ -313,11 +313,87 @@ def extensions(databases: Sequence[Json]) -> list[dict[str, str]]:
     ] + [{"database": "postgres", "name": "pg_stat_statements"}]
 
 
+# What a running server lacks. `state` is what it says of itself (roles/postgresql/vars), `inside` the same by database.
+
+
+def lacking_roles(wanted: Sequence[Json], state: Json) -> list[Json]:
+    """Roles that are missing or differ."""
+    return [role for role in wanted if _differs(role, (state.get("accounts") or {}).get(role["name"]))]
+
+
+def _differs(role: Json, there: Json | None) -> bool:
+    if there is None:
+        return True
+    configuration = sorted(f"{name}={value}" for name, value in role["configuration"].items())
+    if "verifier" in role and there["verifier"] != hashlib.sha256(str(role["verifier"]).encode()).hexdigest():
+        return True
+    return (
+        there["login"] != role["flags"].startswith("LOGIN")
+        or there["special"]
+        or not there["inherit"]
+        or there["limit"] != role["limit"]
+        or sorted(there["configuration"]) != configuration
+    )
+
+
+def lacking_databases(databases: Sequence[Json], state: Json) -> list[Json]:
+    found = []
+    for database in databases:
+        there = (state.get("catalogue") or {}).get(database["name"])
+        wanted = {"owner": owner_of(database), "limit": int(database.get("connection_limit") or -1)}
+        if there is None or {name: there[name] for name in wanted} != wanted:
+            found.append(database)
+    return found
+
+
+def lacking_memberships(wanted: Sequence[Mapping[str, str]], state: Json) -> list[Mapping[str, str]]:
+    """A login role belongs to its group and to no other."""
+    there = state.get("members") or {}
+    return [entry for entry in wanted if there.get(entry["member"]) != [entry["group"]]]
+
+
+def lacking_extensions(wanted: Sequence[Mapping[str, str]], inside: Mapping[str, Json]) -> list[Mapping[str, str]]:
+    return [
+        entry for entry in wanted if entry["name"] not in (inside.get(entry["database"]) or {}).get("extensions", ())
+    ]
+
+
+def lacking_grants(
+    wanted: Sequence[Mapping[str, str]], state: Json, inside: Mapping[str, Json]
+) -> list[Mapping[str, str]]:
+    return [entry for entry in wanted if not _granted(entry, state, inside.get(entry["database"]))]
+
+
+def _granted(entry: Mapping[str, str], state: Json, database: Json | None) -> bool:
+    if database is None:
+        return False
+    kind, rights = entry["type"], set(entry["privs"].split(","))
+    if kind in ("table", "sequence"):
+        total = (database["totals"] or {}).get(kind, 0)
+        return all(
+            (database["rights"] or {}).get(f"{kind} {role} {right}", 0) == total
+            for role in entry["roles"].split(",")
+            for right in rights
+        )
+    if kind == "default_privs":
+        acl = (database["defaults"] or {}).get({"TABLES": "r", "SEQUENCES": "S"}[entry["objs"]]) or {}
+    elif kind == "schema":
+        acl = database["schema"] or {}
+    else:
+        there = (state.get("catalogue") or {}).get(entry["database"])
+        if there is None:  # made a moment ago, after the state was read
+            return False
+        acl = there["acl"] or {}
+    if entry.get("state") == "absent":
+        return not any(acl.get(role) for role in entry["roles"].split(","))
+    return all(rights <= set(acl.get(role) or ()) for role in entry["roles"].split(","))
+
+
 def undeclared(state: Json, databases: Sequence[Json], roles: Sequence[Json]) -> list[str]:
     """Sentences about what is there and nobody declared. It is never dropped."""
     expected_roles = {role["name"] for role in catalogue_roles(databases, roles, {r["name"]: "x" for r in roles})}
     expected_databases = {str(database["name"]) for database in databases}
     found = [
-        f"database {name}" for name in sorted(set(state.get("databases") or ()) - expected_databases - {"postgres"})
+        f"database {name}" for name in sorted(set(state.get("catalogue") or ()) - expected_databases - {"postgres"})
     ]
-    return found + [f"role {name}" for name in sorted(set(state.get("roles") or ()) - expected_roles - {"postgres"})]
+    return found + [f"role {name}" for name in sorted(set(state.get("accounts") or ()) - expected_roles - {"postgres"})]
