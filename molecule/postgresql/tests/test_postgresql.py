@@ -125,8 +125,7 @@ def wait_until_it_serves(host: Host, seconds: int = 60) -> None:
 @pytest.fixture(scope="module")
 def table(host: Host, client: Host) -> Iterator[str]:
     """A table as a release of an application makes it."""
-    rows, error = ask(client, "app_migration", "CREATE TABLE IF NOT EXISTS canary (number bigserial PRIMARY KEY)")
-    assert error == ""
+    assert ask(client, "app_migration", "CREATE TABLE IF NOT EXISTS canary (number bigserial PRIMARY KEY)")[1] == ""
     yield "canary"
     ask(client, "app_migration", "DROP TABLE canary")
 
@@ -137,9 +136,13 @@ def test_services_run_and_return_after_a_reboot(host: Host, service: str) -> Non
     assert host.service(service).is_enabled
 
 
-@pytest.mark.parametrize(("user", "port"), [("app", DIRECT), ("app_migration", DIRECT), ("app", POOLED), ("app_report", POOLED)])
+@pytest.mark.parametrize(
+    ("user", "port"), [("app", DIRECT), ("app_migration", DIRECT), ("app", POOLED), ("app_report", POOLED)]
+)
 def test_clients_that_verify_are_served_by_tls_1_3(client: Host, user: str, port: int) -> None:
-    rows, error = ask(client, user, "SELECT session_user, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()", port=port)
+    rows, error = ask(
+        client, user, "SELECT session_user, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()", port=port
+    )
     assert (error, rows) == ("", [[[user, "TLSv1.3"]]])
 
 
@@ -175,7 +178,9 @@ def test_hosts_that_need_not_come_are_dropped(stranger: Host, client: Host, port
 
 def test_a_peer_that_no_rule_names_is_rejected(host: Host) -> None:
     """The pooler's own host: what may not come through the pooler may not come from there."""
-    found = host.run("python3 -c %s %s", CLIENT, encoded({"connection": connection("app_migration", DIRECT), "statements": []}))
+    found = host.run(
+        "python3 -c %s %s", CLIENT, encoded({"connection": connection("app_migration", DIRECT), "statements": []})
+    )
     assert "pg_hba.conf rejects connection" in json.loads(found.stdout)["error"]
 
 
@@ -292,7 +297,9 @@ def test_killed_under_load_it_loses_nothing_acknowledged(host: Host, client: Hos
     ledger = "/tmp/canary.ledger"
     ask(client, "app", "DELETE FROM canary")
     wanted = {"connection": connection("app", POOLED, prepare_threshold=None), "seconds": 30, "ledger": ledger}
-    client.check_output("rm -f %s; nohup python3 -c %s %s > /tmp/writer.log 2>&1 & echo", ledger, WRITER, encoded(wanted))
+    client.check_output(
+        "rm -f %s; nohup python3 -c %s %s > /tmp/writer.log 2>&1 & echo", ledger, WRITER, encoded(wanted)
+    )
     with host.sudo():
         for _ in range(3):
             time.sleep(4)
@@ -305,7 +312,9 @@ def test_killed_under_load_it_loses_nothing_acknowledged(host: Host, client: Hos
     acknowledged = {int(line) for line in client.check_output(f"cat {ledger}").split()}
     stored = {int(row[0]) for row in ask(client, "app", "SELECT number FROM canary")[0][0]}
     assert len(acknowledged) > 100
-    assert acknowledged - stored == set(), f"{len(acknowledged - stored)} of {len(acknowledged)} acknowledged rows are lost"
+    assert acknowledged - stored == set(), (
+        f"{len(acknowledged - stored)} of {len(acknowledged)} acknowledged rows are lost"
+    )
 
 
 def test_without_its_volume_it_does_not_start(host: Host) -> None:

@@ -158,6 +158,10 @@ def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> In
         VAULT,
         f"rke2_token: {secrets.token_hex(32)}\n"
         f"rke2_agent_token: {secrets.token_hex(32)}\n"
+        "postgresql_role_passwords:\n"
+        f"  app: {secrets.token_hex(32)}\n"
+        f"  app_migration: {secrets.token_hex(32)}\n"
+        f"  app_report: {secrets.token_hex(32)}\n"
         f"platform_ca_certificate: {block(material.authority)}"
         f"platform_ca_private_key: {block(material.authority_key)}",
     )

@@ -236,9 +236,7 @@ def test_roles_of_the_catalogue() -> None:
 
 
 def test_a_role_without_a_password() -> None:
-    with pytest.raises(
-        PostgresqlError, match="no password for the role app_report"
-    ):
+    with pytest.raises(PostgresqlError, match="no password for the role app_report"):
         catalogue_roles(DATABASES, ROLES, {"app": "one", "app_migration": "two"})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SECRET_NAME = re.compile(r"(token|password|secret|private_key)$")
+SECRET_NAME = re.compile(r"(token|passwords?|passphrase|secret|private_key)$")
 LONGEST_VALUE = 80
 
 
