@@ -277,8 +277,8 @@ def test_settings_follow_the_memory(host: Host) -> None:
     [
         ("pg_hba.conf", "hostssl app app 10.0.0.0/99 scram-sha-256", "pg_hba.conf line"),
         ("pg_hba.conf", "hostssl app app 10.0.0.0/8 md6", 'invalid authentication method "md6"'),
-        ("postgresql.conf", "work_mem = 'much'", "work_mem = much"),
-        ("postgresql.conf", "no_such_setting = 1", "no_such_setting"),
+        ("postgresql.conf", "work_mem = 'much'", 'invalid value for parameter "work_mem": "much"'),
+        ("postgresql.conf", "no_such_setting = 1", 'unrecognized configuration parameter "no_such_setting"'),
     ],
 )
 def test_files_that_the_server_would_not_take_are_told_before(host: Host, file: str, line: str, says: str) -> None:
@@ -289,7 +289,7 @@ def test_files_that_the_server_would_not_take_are_told_before(host: Host, file: 
             found = host.run("/usr/local/lib/slipway/postgresql-check")
         finally:
             host.check_output("cp -p /root/kept %s && rm /root/kept", path)
-        assert found.rc == 1 and says in found.stderr
+        assert found.rc != 0 and says in found.stderr
         assert host.run("/usr/local/lib/slipway/postgresql-check").rc == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from ansible_collections.slipway.platform.plugins.module_utils.postgresql import
     grants,
     hba,
     hba_text,
+    lacking_databases,
+    lacking_extensions,
+    lacking_grants,
+    lacking_memberships,
+    lacking_roles,
     memberships,
     pooler_hba,
     scram,
@@ -266,9 +272,130 @@ def test_extensions_of_every_database() -> None:
     ]
 
 
+def account(role: dict[str, Any], **differs: Any) -> dict[str, Any]:
+    """What a server with this role says of it."""
+    return {
+        "login": role["flags"].startswith("LOGIN"),
+        "inherit": True,
+        "special": False,
+        "limit": role["limit"],
+        "verifier": hashlib.sha256(str(role.get("verifier", "")).encode()).hexdigest(),
+        "configuration": [f"{name}={value}" for name, value in role["configuration"].items()],
+    } | differs
+
+
+def test_a_server_in_line_lacks_nothing() -> None:
+    wanted = catalogue_roles(DATABASES, ROLES, PASSWORDS)
+    state = {"accounts": {role["name"]: account(role) for role in wanted}}
+    assert lacking_roles(wanted, state) == []
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"login": False},
+        {"special": True},
+        {"inherit": False},
+        {"limit": 7},
+        {"verifier": "of another password"},
+        {"configuration": ["statement_timeout=1s"]},
+    ],
+)
+def test_a_role_that_differs_is_brought_in_line(differs: dict[str, Any]) -> None:
+    wanted = catalogue_roles(DATABASES, ROLES, PASSWORDS)
+    accounts = {role["name"]: account(role, **(differs if role["name"] == "app" else {})) for role in wanted}
+    assert [role["name"] for role in lacking_roles(wanted, {"accounts": accounts})] == ["app"]
+    del accounts["app"]
+    assert [role["name"] for role in lacking_roles(wanted, {"accounts": accounts})] == ["app"]
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "lacks"),
+    [
+        ({"app": {"owner": "app_owner", "limit": -1}}, False),
+        ({"app": {"owner": "postgres", "limit": -1}}, True),
+        ({"app": {"owner": "app_owner", "limit": 5}}, True),
+        ({}, True),
+    ],
+)
+def test_databases_that_are_lacking(catalogue: dict[str, Any], lacks: bool) -> None:
+    assert bool(lacking_databases(DATABASES, {"catalogue": catalogue})) is lacks
+
+
+@pytest.mark.parametrize(
+    ("groups", "lacks"), [(["app_rw"], False), (["app_ro"], True), (["app_ro", "app_rw"], True), (None, True)]
+)
+def test_a_role_belongs_to_its_group_alone(groups: list[str] | None, lacks: bool) -> None:
+    wanted = [{"member": "app", "group": "app_rw"}]
+    assert bool(lacking_memberships(wanted, {"members": {"app": groups} if groups else None})) is lacks
+
+
+def test_extensions_that_are_lacking() -> None:
+    inside = {"app": {"extensions": ["plpgsql"]}, "postgres": {"extensions": ["pg_stat_statements"]}}
+    assert lacking_extensions(extensions(DATABASES), inside) == [{"database": "app", "name": "pg_trgm"}]
+
+
+def in_line() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state of a server with all rights of the database app, which has two tables and a sequence."""
+    both = ["CONNECT", "TEMPORARY"]
+    state = {
+        "catalogue": {
+            "app": {"acl": {"app_owner": [*both, "CREATE"], "app_rw": both, "app_ro": both}},
+            "postgres": {"acl": {"postgres": both, "pgbouncer": ["CONNECT"], "prometheus": ["CONNECT"]}},
+        }
+    }
+    writing = ["SELECT", "INSERT", "UPDATE", "DELETE"]
+    app = {
+        "schema": {"app_rw": ["USAGE"], "app_ro": ["USAGE"]},
+        "defaults": {
+            "r": {"app_rw": writing, "app_ro": ["SELECT"]},
+            "S": {"app_rw": ["USAGE", "SELECT", "UPDATE"], "app_ro": ["SELECT"]},
+        },
+        "totals": {"table": 2, "sequence": 1},
+        "rights": {f"table app_rw {right}": 2 for right in writing}
+        | {f"sequence app_rw {right}": 1 for right in ("USAGE", "SELECT", "UPDATE")}
+        | {"table app_ro SELECT": 2, "sequence app_ro SELECT": 1},
+    }
+    return state, {"app": app, "postgres": {"schema": {}, "defaults": None, "totals": None, "rights": None}}
+
+
+def test_rights_that_are_there_are_not_given_again() -> None:
+    assert lacking_grants(grants(DATABASES), *in_line()) == []
+
+
+def test_an_empty_database_has_no_tables_to_give_rights_on() -> None:
+    state, inside = in_line()
+    inside["app"] |= {"totals": None, "rights": None}
+    assert lacking_grants(grants(DATABASES), state, inside) == []
+
+
+def test_rights_that_are_lacking() -> None:
+    state, inside = in_line()
+    state["catalogue"]["app"]["acl"]["PUBLIC"] = ["CONNECT"]
+    inside["app"]["rights"]["table app_ro SELECT"] = 1
+    inside["app"]["defaults"]["S"] = None
+    del inside["app"]["schema"]["app_rw"]
+    found = {
+        (entry["type"], entry["objs"], entry["roles"]) for entry in lacking_grants(grants(DATABASES), state, inside)
+    }
+    assert found == {
+        ("database", "app", "PUBLIC"),
+        ("table", "ALL_IN_SCHEMA", "app_ro"),
+        ("default_privs", "SEQUENCES", "app_rw"),
+        ("default_privs", "SEQUENCES", "app_ro"),
+        ("schema", "public", "app_rw,app_ro"),
+    }
+
+
+def test_a_database_made_a_moment_ago_lacks_everything() -> None:
+    state, inside = in_line()
+    del state["catalogue"]["app"]
+    assert ("PUBLIC", "ALL") in {(e["roles"], e["privs"]) for e in lacking_grants(grants(DATABASES), state, inside)}
+
+
 def test_what_nobody_declared_is_told() -> None:
     state = {
-        "databases": ["postgres", "app", "old"],
-        "roles": ["postgres", "app", "app_owner", "app_rw", "app_ro", "app_migration", "pgbouncer", "anna"],
+        "catalogue": dict.fromkeys(["postgres", "app", "old"]),
+        "accounts": dict.fromkeys(["postgres", "app", "app_owner", "app_rw", "app_ro", "pgbouncer", "anna"]),
     }
     assert undeclared(state, DATABASES, ROLES) == ["database old", "role anna"]

@@ -60,6 +60,27 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str]) -> list[str
     return found
 
 
+def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
+    """What a database said of itself, and handshakes that failed; one that could not be asked is a finding."""
+    found: list[str] = []
+    for name in hosts:
+        said = hostvars[name].get("__verify_database") or {}
+        if said.get("unreachable"):
+            found.append(f"{name} cannot be reached by SSH")
+            continue
+        if said.get("rc") == 0:
+            found += [f"the database on {name}: {line}" for line in said["stdout"].splitlines() if line]
+        else:
+            reason = str(said.get("stderr") or said.get("msg") or "it was not part of this run").strip()
+            found.append(f"the database on {name} does not answer ({reason})")
+        for shaken in (hostvars[name].get("__verify_database_handshakes") or {}).get("results") or ():
+            if shaken.get("rc") != 0:
+                lines = str(shaken.get("stderr") or shaken.get("msg") or "").splitlines()
+                reason = next((line.strip() for line in lines if "error" in line), "no TLS 1.3")
+                found.append(f"port {shaken['__verify_port']} of {name} cannot be believed by clients ({reason})")
+    return found
+
+
 def node_findings(resources: list[dict[str, Any]], nodes: list[str], version: str) -> list[str]:
     """What is unmet in Node objects, as kubernetes.core.k8s_info returns them."""
     view = {"error": None, "ready": True, "nodes": {item["metadata"]["name"]: node_view(item) for item in resources}}
@@ -85,6 +106,7 @@ class FilterModule:
             "verify_closed_probes": closed_probes,
             "verify_closed_hosts": closed_hosts,
             "verify_server_findings": server_findings,
+            "verify_database_findings": database_findings,
             "verify_node_findings": node_findings,
             "verify_simulation": simulation,
         }
