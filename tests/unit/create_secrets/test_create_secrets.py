@@ -21,6 +21,7 @@ NAMES = {
     "rke2_agent_token",
     "platform_ca_certificate",
     "platform_ca_private_key",
+    "postgresql_backup_passphrase",
     "postgresql_role_passwords",
 }
 ROLES = {"app", "app_migration", "app_report"}
