@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from . import log
+from .api_client import ApiClient
 from .checks import host_checks
 from .config import Config
 from .http import background
-from .kubelet import ApiClient, Kubelet
+from .kubelet import Kubelet
 from .layout import Layout, Release, default_address
 from .log import Fatal
 from .notify import notify
@@ -89,7 +90,7 @@ async def run(config: Config, release: Release) -> None:
     tasks: set[asyncio.Task[Any]] = set()
     background(tasks, "heartbeat", kubelet.heartbeat(), essential=True)
     if "traefik" in identity["cluster"]["ingress"]:
-        background(tasks, "ingress", kubelet.serve_ingress(), essential=True)
+        background(tasks, "ingress", kubelet.ingress.run(), essential=True)
     log.info("rke2 agent is up and running")
     notify("READY=1")
     stop = asyncio.Event()

@@ -20,13 +20,14 @@ from . import log, member, tokens
 from .addons import Addons, packaged
 from .agent import node_addresses, node_name, register, save_identity
 from .api import Api
+from .api_client import ApiClient
 from .audit import Audit
 from .checks import host_checks
 from .config import Config, critical_values
 from .controllers import Controllers
 from .etcd import EtcdError
 from .http import Server, background, server_context
-from .kubelet import ApiClient, Kubelet
+from .kubelet import Kubelet
 from .layout import KUBECONFIG, Layout, Release
 from .log import Fatal
 from .notify import notify
@@ -310,7 +311,7 @@ class Node:
                 await asyncio.sleep(1)
         background(self.tasks, "heartbeat", kubelet.heartbeat(), essential=True)
         if "traefik" in self.cluster["ingress"]:
-            background(self.tasks, "ingress", kubelet.serve_ingress(), essential=True)
+            background(self.tasks, "ingress", kubelet.ingress.run(), essential=True)
 
 
 async def first_objects(api: Api, catalogue: Catalogue) -> None:
