@@ -83,7 +83,7 @@ class InventoryModule(BaseInventoryPlugin):
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
-        self.inventory.add_group(GROUP)
+        inventory.add_group(GROUP)
         try:
             token, endpoint = (
                 str(self.templar.template(self.get_option(option)) or "") for option in ("api_token", "api_endpoint")
@@ -101,6 +101,6 @@ class InventoryModule(BaseInventoryPlugin):
             if wanted and server["name"] not in wanted:
                 self.display.v(f"{server['name']} is not in hosts.yml")
                 continue
-            self.inventory.add_host(server["name"], group=GROUP)
+            inventory.add_host(server["name"], group=GROUP)
             for name, value in variables(server).items():
-                self.inventory.set_variable(server["name"], name, value)
+                inventory.set_variable(server["name"], name, value)
