@@ -10,7 +10,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
@@ -355,6 +355,18 @@ def prove(unit: Unit, host: Host, sleep: Callable[[float], None] = time.sleep, o
             return fault
         sleep(0.25)
         waited += 0.25
+
+
+def reconsider(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -> Plan:
+    """A unit in order whose ports are not is made live once more: a certificate may have been renewed beside it."""
+    if plan.changed:
+        return plan
+    fault = prove(plan.unit, host, sleep, only_ports=True)
+    if fault is None:
+        return plan
+    if not plan.unit.service or plan.unit.on_change == "none":
+        raise ConfigurationError(f"{plan.unit.name}: nothing was to be changed, but {fault}")
+    return replace(plan, not_live=True)
 
 
 def _service_fault(unit: Unit, host: Host) -> str | None:
