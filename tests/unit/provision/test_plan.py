@@ -223,6 +223,29 @@ def test_a_protected_server_is_not_replaced() -> None:
     assert "protected against deletion" in plan.refused[0]
 
 
+def test_nothing_is_destroyed_when_something_beside_it_is_protected() -> None:
+    project = built() | {"volumes": [volume(protection={"delete": True})]}
+    plan = make_plan(with_volume(10), project, allow_replace=["dev-node-1-data"])
+    assert [sentence.split(" may ")[0] for sentence in plan.refused] == ["Volume dev-node-1-data"]
+    project["networks"][0]["protection"] = {"delete": True}
+    wanted = replace(DESIRED, network_cidr="10.0.0.0/8")
+    plan = make_plan(wanted, project, allow_replace=["dev", "dev-lb-1", "dev-node-1"])
+    assert plan.refused[0].startswith("Network dev may be replaced, but is protected")
+
+
+def test_servers_of_one_group_are_not_stopped_at_the_same_time() -> None:
+    second = replace(NODE, name="dev-node-2", private_ip="10.20.1.22")
+    wanted = replace(DESIRED, machines=(LB, NODE, second))
+    project = built()
+    project["servers"].append(server(8, second, [3]))
+    for there in project["servers"]:
+        there["server_type"] = {"name": "cx53"}
+    plan = make_plan(wanted, project, allow_restart=["dev-lb-1", "dev-node-1", "dev-node-2"])
+    assert [sentence.split(";")[0] for sentence in plan.refused] == [
+        "dev-node-1, dev-node-2 would stop at the same time, all of rke2_server"
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "does"),
     [
@@ -237,6 +260,16 @@ def test_what_a_killed_run_left_is_finished(changes: Json, does: list[str]) -> N
     project["servers"][1] |= changes
     plan = make_plan(DESIRED, project)
     assert (plan.changes, plan.refused) == (does, [])
+
+
+def test_a_firewall_of_ours_that_is_not_wanted_any_more_goes_and_one_of_others_stays() -> None:
+    project = built()
+    project["firewalls"].append({"id": 10, "name": "by-hand", "rules": [], "labels": {}})
+    project["servers"][1]["public_net"]["firewalls"] = [{"id": 3}, {"id": 10}]
+    assert make_plan(DESIRED, project).changes == []
+    project["servers"][1]["public_net"]["firewalls"].append({"id": 4})
+    plan = make_plan(DESIRED, project)
+    assert plan.changes == ["put server dev-node-1 behind firewall by-hand, dev"]
 
 
 def test_labels_of_others_are_kept() -> None:
@@ -289,6 +322,14 @@ def test_a_network_is_replaced_only_with_all_that_is_in_it(wanted: Desired, says
     assert (whole.refused, whole.delete_networks, whole.create_network) == ([], ["dev"], True)
 
 
+def test_a_network_is_not_taken_from_a_load_balancer() -> None:
+    project = built()
+    project["networks"][0]["load_balancers"] = [77]
+    names = ["dev", "dev-lb-1", "dev-node-1"]
+    plan = make_plan(replace(DESIRED, network_cidr="10.0.0.0/8"), project, allow_replace=names)
+    assert any("load balancer 77 (by id) would lose" in sentence for sentence in plan.refused)
+
+
 def test_a_network_without_its_subnet_gets_it() -> None:
     project = built()
     project["networks"][0]["subnets"] = []
@@ -307,6 +348,13 @@ def test_rules_of_a_firewall_are_brought_in_line() -> None:
     plan = make_plan(DESIRED, project)
     assert plan.changes == ["set firewall dev"]
     assert plan.firewalls[0]["rules"][0]["source_ips"] == ["198.51.100.0/24"]
+
+
+def test_another_spelling_of_a_range_is_no_change() -> None:
+    desired = replace(DESIRED, openings=(Opening("ssh", "tcp", ("2001:DB8:0::/32",), "22"), DESIRED.openings[1]))
+    project = built()
+    project["firewalls"][0]["rules"][0]["source_ips"] = ["2001:db8::/32"]
+    assert make_plan(desired, project).changes == []
 
 
 @pytest.mark.parametrize(
@@ -344,6 +392,24 @@ def test_a_volume_outlives_its_server() -> None:
     plan = make_plan(with_volume(), project, allow_replace=["dev-node-1"])
     assert (plan.delete_servers, plan.delete_volumes, plan.refused) == (["dev-node-1"], [], [])
     assert [entry["name"] for entry in plan.servers["dev-node-1"].volumes] == ["dev-node-1-data"]
+
+
+def test_a_volume_moves_with_its_server_only_when_it_is_named_too() -> None:
+    project = built() | {"volumes": [volume()]}
+    wanted = replace(with_volume(), locations=("nbg1",))
+    project["servers"][0]["location"] = {"name": "nbg1"}
+    plan = make_plan(wanted, project, allow_replace=["dev-node-1"])
+    assert plan.refused[0].startswith("Volume dev-node-1-data lies in fsn1, where its server cannot be made (nbg1)")
+    plan = make_plan(wanted, project, allow_replace=["dev-node-1", "dev-node-1-data"])
+    assert (plan.refused, plan.delete_servers, plan.delete_volumes) == ([], ["dev-node-1"], ["dev-node-1-data"])
+    assert [candidate["location"] for candidate in plan.servers["dev-node-1"].candidates] == ["nbg1"]
+
+
+def test_a_server_cannot_stand_where_two_volumes_lie() -> None:
+    machine = replace(NODE, volumes=(Volume("data", 20), Volume("more", 20)))
+    volumes = [volume(server=None), volume(id=10, name="dev-node-1-more", server=None, location={"name": "nbg1"})]
+    plan = make_plan(replace(DESIRED, machines=(machine,)), empty() | {"volumes": volumes})
+    assert "is sold in fsn1 and nbg1, where its volumes lie" in only(plan)
 
 
 def test_a_name_that_is_nothing_is_refused() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Any
 
 Json = dict[str, Any]
@@ -231,6 +232,7 @@ class _Planner:
         for machine in self.desired.machines:
             self.plan.servers[machine.name] = self.plan_server(machine)
         self.plan_network_replacement()
+        self.plan_restarts()
         self.plan_addresses_taken()
         self.plan_unclaimed()
         return self.plan
@@ -249,6 +251,14 @@ class _Planner:
             )
             return None
         return thing
+
+    def refuse_protected(self, word: str, thing: Json) -> None:
+        """Before anything is gone, not when it is this one's turn."""
+        if (thing.get("protection") or {}).get("delete"):
+            self.refuse(
+                f"{word} {thing['name']} may be replaced, but is protected against deletion; "
+                "take the protection off in the cloud console first."
+            )
 
     def plan_names_allowed(self) -> None:
         known = {machine.name for machine in self.desired.machines}
@@ -284,6 +294,7 @@ class _Planner:
         if not differences:
             plan.create_subnet = subnet is None
         elif self.environment in self.allow_replace:
+            self.refuse_protected("Network", network)
             plan.delete_networks.append(self.environment)
             plan.create_network = plan.create_subnet = True
         else:
@@ -296,7 +307,14 @@ class _Planner:
         """A network goes only together with every server in it."""
         if not self.plan.delete_networks:
             return
-        network_id = self.by_name["networks"][self.environment]["id"]
+        network = self.by_name["networks"][self.environment]
+        network_id = network["id"]
+        if balancers := network.get("load_balancers"):
+            ids = ", ".join(map(str, balancers))
+            self.refuse(
+                f"Network {self.environment} may be replaced, but load balancer {ids} (by id) would lose its address "
+                "in it; detach it or delete it first."
+            )
         staying = sorted(
             server["name"]
             for server in self.current["servers"]
@@ -308,6 +326,16 @@ class _Planner:
                 f"Network {self.environment} may be replaced, but {', '.join(staying)} would lose the private address "
                 f"in it; name every one of them in {ALLOW_REPLACE} too."
             )
+
+    def plan_restarts(self) -> None:
+        """Servers are changed side by side, so what a group serves would be gone with all that stop."""
+        for group in sorted({machine.group for machine in self.desired.machines}):
+            stopping = [server.name for server in self.plan.servers.values() if server.group == group and server.stop]
+            if len(stopping) > 1:
+                self.refuse(
+                    f"{', '.join(stopping)} would stop at the same time, all of {group}; name one of them at a time in "
+                    f"{ALLOW_RESTART}, and the next when it serves again."
+                )
 
     def plan_addresses_taken(self) -> None:
         """An address that somebody else holds would fail halfway, after the server was made."""
@@ -398,12 +426,12 @@ class _Planner:
         if server is not None and self.must_replace(machine, server):
             self.plan.delete_servers.append(machine.name)
             server = None
+        wanted.volumes = self.plan_volumes(machine, server)
         if server is None:
             wanted.create = wanted.attach = wanted.start = True
             wanted.candidates = self.candidates(machine)
         else:
             self.plan_existing_server(machine, server, wanted)
-        wanted.volumes = self.plan_volumes(machine, server)
         return wanted
 
     def must_replace(self, machine: Machine, server: Json) -> bool:
@@ -412,11 +440,7 @@ class _Planner:
         if not lasting and (not restartable or machine.name in self.allow_restart):
             return False
         if machine.name in self.allow_replace:
-            if server["protection"]["delete"]:
-                self.refuse(
-                    f"Server {machine.name} may be replaced, but is protected against deletion; "
-                    "take the protection off in the cloud console first."
-                )
+            self.refuse_protected("Server", server)
             return True
         remedy = (
             f'restore the old value, or allow its replacement with -e \'{{"{ALLOW_REPLACE}": ["{machine.name}"]}}\''
@@ -458,11 +482,12 @@ class _Planner:
         if not wanted.labels.items() <= server["labels"].items():
             wanted.relabel = True
         wanted.labels = server["labels"] | wanted.labels
-        firewalls = {firewall["id"]: firewall["name"] for firewall in self.current["firewalls"]}
-        applied = [firewalls.get(entry["id"], "") for entry in server["public_net"]["firewalls"]]
-        if not set(wanted.firewalls) <= set(applied):
-            wanted.refirewall = True
-            wanted.firewalls = list(dict.fromkeys([name for name in applied if name] + wanted.firewalls))
+        # Firewalls of others stay; one of ours that is not wanted any more would leave its doors open.
+        applied = {entry["id"] for entry in server["public_net"]["firewalls"]}
+        before = [firewall for firewall in self.current["firewalls"] if firewall["id"] in applied]
+        foreign = [firewall["name"] for firewall in before if not owned(firewall, self.environment)]
+        wanted.firewalls = list(dict.fromkeys(foreign + wanted.firewalls))
+        wanted.refirewall = {firewall["name"] for firewall in before} != set(wanted.firewalls)
         if machine.name in self.allow_restart:
             if server["server_type"]["name"] not in machine.server_types:
                 location = server["location"]["name"]
@@ -484,17 +509,22 @@ class _Planner:
 
     def candidates(self, machine: Machine) -> list[Json]:
         """Types and locations to try, as the inventory orders them; those said to be sold out come last."""
-        volumes = [self.by_name["volumes"].get(f"{machine.name}-{volume.name}") for volume in machine.volumes]
+        names = {f"{machine.name}-{volume.name}" for volume in machine.volumes} - set(self.plan.delete_volumes)
+        volumes = [self.by_name["volumes"].get(name) for name in sorted(names)]
         bound = {volume["location"]["name"] for volume in volumes if volume}
         offers = {
             (name, place): stock
             for name in machine.server_types
             for place in self.desired.locations
-            if not (bound and place not in bound) and (stock := self.offers(name, place)) is not None
+            if bound <= {place} and (stock := self.offers(name, place)) is not None
         }
         ordered = sorted(offers, key=lambda offer: not offers[offer])
         if not ordered:
-            places = " or ".join(sorted(bound) or self.desired.locations)
+            places = (
+                " and ".join(sorted(bound)) + ", where its volumes lie"
+                if bound
+                else " or ".join(self.desired.locations)
+            )
             self.refuse(
                 f"Server {machine.name} cannot be made: none of {', '.join(machine.server_types)} is sold in {places}; "
                 "add a type or a location that fits to provision_server_types or platform_locations."
@@ -522,8 +552,13 @@ class _Planner:
         differences = []
         if there["size"] > volume.size_gb:
             differences.append(f"has {there['size']} GB and cannot shrink to {volume.size_gb}")
-        if server is not None and there["location"]["name"] != server["location"]["name"]:
-            differences.append(f"lies in {there['location']['name']}, its server in {server['location']['name']}")
+        place = there["location"]["name"]
+        if server is not None and place != server["location"]["name"]:
+            differences.append(f"lies in {place}, its server in {server['location']['name']}")
+        if server is None and place not in self.desired.locations:
+            differences.append(
+                f"lies in {place}, where its server cannot be made ({', '.join(self.desired.locations)})"
+            )
         holder = next((other["name"] for other in self.current["servers"] if other["id"] == there["server"]), None)
         if (
             holder is not None
@@ -534,6 +569,7 @@ class _Planner:
         if not differences:
             return False
         if name in self.allow_replace:
+            self.refuse_protected("Volume", there)
             return True
         self.refuse(
             f"Volume {name} {' and '.join(differences)}; restore the old value, or have it and what is on it destroyed "
@@ -580,11 +616,12 @@ def _rule(opening: Opening) -> Json:
 
 
 def _comparable(rule: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The API writes ranges its own way, 2001:db8::/32 for 2001:DB8:0::/32."""
     return (
         rule["direction"],
         rule["protocol"],
         rule.get("port"),
-        tuple(rule.get("source_ips") or ()),
-        tuple(rule.get("destination_ips") or ()),
+        tuple(map(ip_network, rule.get("source_ips") or ())),
+        tuple(map(ip_network, rule.get("destination_ips") or ())),
         rule.get("description"),
     )
