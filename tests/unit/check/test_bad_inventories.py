@@ -119,6 +119,12 @@ CASES = [
         "check_world_admins_allowed",
     ),
     case(
+        "administrator's address without its mask",
+        lambda i: i.set("platform_admin_cidrs", "[198.51.100.7]"),
+        PLATFORM,
+        'platform_admin_cidrs holds "198.51.100.7"; write ranges of addresses, one machine as 198.51.100.7/32',
+    ),
+    case(
         "administrators nowhere",
         lambda i: i.set("platform_admin_cidrs", "[]"),
         PLATFORM,

@@ -150,6 +150,8 @@ def admin_ranges(environment: Environment) -> Iterator[Fault]:
         yield environment.fault(name, f"{name} is empty; name the ranges from which SSH and the API may be reached.")
     for value in ranges:
         try:
+            if "/" not in value:
+                raise ValueError("Hetzner's firewalls take no address without its mask")
             found = ip_network(value)
         except ValueError:
             yield environment.fault(
