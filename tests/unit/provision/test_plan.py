@@ -233,6 +233,12 @@ def test_nothing_is_destroyed_when_something_beside_it_is_protected() -> None:
     assert plan.refused[0].startswith("Network dev may be replaced, but is protected")
 
 
+def test_a_server_becomes_the_first_type_in_stock() -> None:
+    project = built() | {"server_types": [server_type("cx23", fsn1=False), server_type("cpx22", fsn1=True)]}
+    project["servers"][0]["server_type"] = {"name": "cx53"}
+    assert make_plan(DESIRED, project, allow_restart=["dev-lb-1"]).servers["dev-lb-1"].resize_to == "cpx22"
+
+
 def test_servers_of_one_group_are_not_stopped_at_the_same_time() -> None:
     second = replace(NODE, name="dev-node-2", private_ip="10.20.1.22")
     wanted = replace(DESIRED, machines=(LB, NODE, second))

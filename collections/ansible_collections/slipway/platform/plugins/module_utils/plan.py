@@ -491,8 +491,9 @@ class _Planner:
         if machine.name in self.allow_restart:
             if server["server_type"]["name"] not in machine.server_types:
                 location = server["location"]["name"]
-                sold = (name for name in machine.server_types if self.offers(name, location) is not None)
-                wanted.resize_to = next(sold, machine.server_types[0])
+                sold = [name for name in machine.server_types if self.offers(name, location) is not None]
+                free = [name for name in sold if self.offers(name, location)]
+                wanted.resize_to = [*free, *sold, *machine.server_types][0]
             group = (server.get("placement_group") or {}).get("name", "")
             wanted.regroup = bool(wanted.placement_group) and group != wanted.placement_group
             wanted.stop = bool(wanted.resize_to or wanted.regroup)
