@@ -34,6 +34,14 @@ class CloudError(Exception):
         self.code = code
 
 
+PROJECT_OPTIONS: dict[str, dict[str, Any]] = {
+    "api_token": {"type": "str", "required": True, "no_log": True},
+    "api_endpoint": {"type": "str", "required": True},
+    "environment": {"type": "str", "required": True},
+}
+"""What a module has to be given to find an environment's project; documented in doc_fragments/cloud.py."""
+
+
 class Cloud:
     """One project of one Hetzner Cloud API."""
 
