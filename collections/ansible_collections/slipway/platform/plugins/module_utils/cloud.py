@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -66,6 +67,13 @@ class Cloud:
                 "variable HCLOUD_TOKEN (console.hetzner.cloud, project, Security, API tokens).",
                 "unauthorized",
             )
+        if not self._token.isascii() or not self._token.isprintable() or " " in self._token:
+            # It would end up in a header, and there in an error that shows it.
+            raise CloudError(
+                "platform_hcloud_token holds a space, a line's end or another character that no token has; set the "
+                "environment variable HCLOUD_TOKEN to the token alone.",
+                "unauthorized",
+            )
         address = f"{self.endpoint}/{path}"
         if encoded := urlencode(list(query)):
             address += f"?{encoded}"
@@ -108,6 +116,8 @@ class Cloud:
                 "check platform_hcloud_endpoint and the network of this machine.",
                 "unreachable",
             ) from None
+        except HTTPException as error:
+            raise _Passing(f"The Hetzner Cloud API at {self.endpoint} broke off ({type(error).__name__}).") from None
         except ValueError:
             raise CloudError(f"{self.endpoint} does not speak the Hetzner Cloud API (no JSON answer).") from None
         if not isinstance(answer, dict):
