@@ -8,16 +8,19 @@ import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from . import log
 from .api_client import ApiClient, expected
 from .config import Config
+from .http import background
 from .ingress_keeper import IngressKeeper
 from .layout import Layout, Release
 from .resources import Obj
 from .store import now
 
 HEARTBEAT_SECONDS = 10
+RETRY_SECONDS = 1
 LEASE_SECONDS = 40
 NODE_FINALIZER = "wrangler.cattle.io/node"
 """Holds a deleted Node until the servers have forgotten its password and its etcd member."""
@@ -52,6 +55,19 @@ class Kubelet:
         self.voter: Callable[[], bool] | None = None
         self.server_addresses_changed: Callable[[list[str]], None] | None = None
         self.ingress = IngressKeeper(layout, name, api)
+
+    async def start(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Register, however long the API takes to answer, and serve from then on."""
+        while True:
+            try:
+                await self.register()
+                break
+            except (OSError, ValueError) as fault:
+                log.error(f"Waiting for the API to register this node: {fault}")
+                await asyncio.sleep(RETRY_SECONDS)
+        background(tasks, "heartbeat", self.heartbeat(), essential=True)
+        if "traefik" in self.cluster["ingress"]:
+            background(tasks, "ingress", self.ingress.run(), essential=True)
 
     # The Node object
 

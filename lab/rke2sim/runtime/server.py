@@ -81,7 +81,7 @@ def write_kubeconfig(config: Config, layout: Layout) -> None:
     def data(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
-    name = config.text("write-kubeconfig-name") or "default"
+    name = "default"
     document = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -302,16 +302,7 @@ class Node:
             cluster=self.cluster,
         )  # fmt: skip
         kubelet.voter = lambda: etcd.is_voter
-        while True:
-            try:
-                await kubelet.register()
-                break
-            except (OSError, ValueError) as fault:
-                log.error(f"Waiting for the API to register this node: {fault}")
-                await asyncio.sleep(1)
-        background(self.tasks, "heartbeat", kubelet.heartbeat(), essential=True)
-        if "traefik" in self.cluster["ingress"]:
-            background(self.tasks, "ingress", kubelet.ingress.run(), essential=True)
+        await kubelet.start(self.tasks)
 
 
 async def first_objects(api: Api, catalogue: Catalogue) -> None:
