@@ -77,6 +77,15 @@ def test_the_api_is_ready_and_refuses_strangers(server: Host) -> None:
     assert status in ("401", "403")
 
 
+def test_the_unit_notes_what_it_was_started_with(host: Host) -> None:
+    with host.sudo():
+        number, *lines = host.file("/run/slipway-rke2/started-with").content_string.splitlines()
+        assert number == host.check_output(f"systemctl show --value --property=InvocationID rke2-{kind_of(host)}")
+        assert host.run("tail -n +2 /run/slipway-rke2/started-with | sha256sum --check --quiet").rc == 0
+        assert host.file("/run/slipway-rke2/started-with").mode == 0o600
+    assert any(line.endswith("/etc/rancher/rke2/config.yaml") for line in lines)
+
+
 def test_a_snapshot_was_taken_before_the_upgrade(host: Host) -> None:
     if name_of(host) != SERVERS[0]:
         pytest.skip("taken on the first server")
