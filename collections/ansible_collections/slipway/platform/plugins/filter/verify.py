@@ -60,9 +60,12 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str]) -> list[str
     return found
 
 
-def node_findings(resources: list[dict[str, Any]], nodes: list[str], version: str) -> list[str]:
-    """What is unmet in Node objects, as kubernetes.core.k8s_info returns them."""
-    view = {"error": None, "ready": True, "nodes": {item["metadata"]["name"]: node_view(item) for item in resources}}
+def node_findings(read: Mapping[str, Any], nodes: list[str], version: str) -> list[str]:
+    """What is unmet in Node objects as kubernetes.core.k8s_info read them; that it could not is a finding too."""
+    if "resources" not in read:
+        return [f"the nodes could not be read through the load balancer ({read.get('msg', 'no answer')})"]
+    seen = {item["metadata"]["name"]: node_view(item) for item in read["resources"]}
+    view = {"error": None, "ready": True, "nodes": seen}
     return unmet({"api": view}, nodes=list(nodes), version=version)
 
 
