@@ -166,19 +166,33 @@ def test_only_public_addresses_are_tried() -> None:
     ]
 
 
+VERSION = "v1.36.3+rke2r1"
+RELEASE = {"__verify_release": {"stdout_lines": [f"rke2 version {VERSION} (abc)", "go version go1.26"]}}
+
+
 def test_findings_name_where_they_were_seen() -> None:
     hostvars = {
-        "s1": {"__verify_seen": {"unmet": []}},
-        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True}},
+        "s1": {"__verify_seen": {"unmet": []}} | RELEASE,
+        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True}} | RELEASE,
         "s3": {"__verify_seen": {"unreachable": True}},
         "s4": {"__verify_seen": {"failed": True, "msg": "boom"}},
         "s5": {},
     }
-    assert verify.server_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"]) == [
+    assert verify.server_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"], VERSION) == [
         "seen from s2, node a1 is not Ready",
         "s3 cannot be reached by SSH",
         "s4 could not be looked at (boom)",
         "s5 could not be looked at (it was not part of this run)",
+    ]
+
+
+def test_a_server_that_would_not_come_back_as_it_is_is_a_finding() -> None:
+    missing = {"__verify_release": {"failed": True, "msg": "No such file: rke2"}}
+    older = {"__verify_release": {"stdout_lines": ["rke2 version v1.36.2+rke2r1 (abc)"]}}
+    hostvars = {"s1": {"__verify_seen": {"unmet": []}} | missing, "s2": {"__verify_seen": {"unmet": []}} | older}
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
+        "s1 carries no release of RKE2 that says its version (No such file: rke2)",
+        f"s2 would start another release after a reboot than {VERSION}: rke2 version v1.36.2+rke2r1 (abc)",
     ]
 
 

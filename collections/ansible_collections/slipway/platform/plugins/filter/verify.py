@@ -46,18 +46,30 @@ def closed_hosts(hostvars: Mapping[str, Any], hosts: list[str], ports: list[int]
     return found
 
 
-def server_findings(hostvars: Mapping[str, Any], servers: list[str]) -> list[str]:
-    """What the servers saw unmet; one that could not be asked is a finding."""
+def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: str) -> list[str]:
+    """What the servers saw unmet, and what they would start next; one that could not be asked is a finding."""
     found: list[str] = []
     for name in servers:
         seen = hostvars[name].get("__verify_seen") or {}
         if seen.get("unreachable"):
             found.append(f"{name} cannot be reached by SSH")
-        elif "unmet" not in seen:
+            continue
+        if "unmet" not in seen:
             found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
         else:
             found += [f"seen from {name}, {sentence}" for sentence in seen["unmet"]]
+            found += release_findings(name, hostvars[name].get("__verify_release") or {}, version)
     return found
+
+
+def release_findings(name: str, release: Mapping[str, Any], version: str) -> list[str]:
+    """What a restart of the host would start, when that is not what is wanted."""
+    lines = release.get("stdout_lines") or []
+    if release.get("failed") or not lines:
+        return [f"{name} carries no release of RKE2 that says its version ({release.get('msg', 'no answer')})"]
+    if version not in lines[0].split():
+        return [f"{name} would start another release after a reboot than {version}: {lines[0]}"]
+    return []
 
 
 def node_findings(read: Mapping[str, Any], nodes: list[str], version: str) -> list[str]:
