@@ -72,12 +72,12 @@ class Cluster:
 
     def json(self, args: list[str], input: str | None = None) -> Any:
         """The answer of `ceph <args> --format json`, parsed."""
-        return _parsed(args, self.ask([args], inputs=[input], json_wanted=True)[0]["output"])
+        return self.parsed(args, self.ask([args], inputs=[input], json_wanted=True)[0]["output"])
 
     def batch(self, commands: list[list[str]]) -> list[Any]:
         """The parsed answers of several commands, for the price of one process; the first refusal is raised."""
         answers = self.ask(commands, json_wanted=True)
-        return [_parsed(args, answer["output"]) for args, answer in zip(commands, answers, strict=True)]
+        return [self.parsed(args, answer["output"]) for args, answer in zip(commands, answers, strict=True)]
 
     def ask(
         self,
@@ -98,10 +98,18 @@ class Cluster:
         answers = self._send(request)
         if len(answers) < len(commands) and not strict:
             answers += [answers[-1]] * (len(commands) - len(answers))
-        for args, answer in zip(commands, answers, strict=False):
+        for args, answer in zip(commands, answers, strict=False):  # the one that was refused is the last
             if strict and answer["code"]:
                 raise CephError(answer["code"], answer["message"], ["ceph", *args])
         return answers
+
+    @staticmethod
+    def parsed(args: list[str], output: str) -> Any:
+        """The JSON that a command answered."""
+        try:
+            return json.loads(output)
+        except ValueError as error:
+            raise CephError(errno.EPROTO, f"the answer is no JSON: {output[:200]!r}", ["ceph", *args]) from error
 
     def tool(self, command: list[str], input: str | None = None) -> str:
         """What another program of the image prints, run as client.admin: ["radosgw-admin", "user", "list"]."""
@@ -153,10 +161,3 @@ class Cluster:
             if path.is_file() and self.fsid in path.read_text():
                 return True
         return False
-
-
-def _parsed(args: list[str], output: str) -> Any:
-    try:
-        return json.loads(output)
-    except ValueError as error:
-        raise CephError(errno.EPROTO, f"the answer is no JSON: {output[:200]!r}", ["ceph", *args]) from error

@@ -103,22 +103,22 @@ def run_tool(keyring: int, request: dict[str, Any]) -> dict[str, Any]:
     return {"code": done.returncode, "output": done.stdout, "message": done.stderr.strip()}
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+    """Fill in one answer after the other; what is there when time runs out stays."""
     # Both exist in the container only.
     ceph_argparse, rados = import_module("ceph_argparse"), import_module("rados")
     keyring = in_memory(admin_keyring(rados, ceph_argparse, request))
     if request.get("tool"):
-        return {"answers": [run_tool(keyring, request)]}
+        answers.append(run_tool(keyring, request))
+        return
     path = f"/proc/self/fd/{keyring}"
     cluster = connect(rados, "client.admin", path, request["connect_seconds"], request["seconds"])
-    answers: list[dict[str, Any]] = []
     signatures: dict[Any, Any] = {}
     for command in request["commands"]:
         answers.append(ask(ceph_argparse, cluster, signatures, command))
         if answers[-1]["code"] and request.get("stop", True):
             break
     cluster.shutdown()
-    return {"answers": answers}
 
 
 def expire(number: int, frame: Any) -> None:
@@ -132,12 +132,14 @@ def main() -> None:
     signal.alarm(request["connect_seconds"] + request["seconds"])
     # ceph_argparse prints its help for a wrong command; only the answer may stand on stdout.
     output, sys.stdout = sys.stdout, sys.stderr
+    answers: list[dict[str, Any]] = []
+    result: dict[str, Any] = {"answers": answers}
     try:
-        result = answer(request)
+        answer(request, answers)
     except Unreachable as error:
         result = {"unreachable": str(error)}
     except (TimeoutError, subprocess.TimeoutExpired) as error:
-        result = {"answers": [{"code": errno.ETIMEDOUT, "output": "", "message": str(error)}]}
+        answers.append({"code": errno.ETIMEDOUT, "output": "", "message": str(error)})
     output.write(json.dumps(result))
     output.flush()
     os._exit(0)  # a command that never came back holds a thread that would keep this process
