@@ -74,13 +74,14 @@ def faults(view: dict[str, Any], image: str, version: str, floor: str) -> list[s
         )
     if running and want < running[-1]:
         found.append(
-            f"{_text(running[-1])} runs and {version} is wanted: Ceph cannot go back. Name an image of {_text(running[-1])} or newer."
+            f"{_text(running[-1])} runs and {version} is wanted: Ceph cannot go back. "
+            f"Name an image of {_text(running[-1])} or newer."
         )
     if running and want[0] > running[0][0] + MOST_MAJORS:
         between = running[0][0] + MOST_MAJORS
         found.append(
-            f"{_text(running[0])} runs and {version} is wanted: at most {MOST_MAJORS} major versions may be taken at once. "
-            f"Upgrade to the newest {between} ({RELEASES.get(between, 'its release')}) first."
+            f"{_text(running[0])} runs and {version} is wanted: at most {MOST_MAJORS} major versions may be taken at "
+            f"once. Upgrade to the newest {between} ({RELEASES.get(between, 'its release')}) first."
         )
     if view["in_progress"] and digest_of(view["target"]) != digest_of(image):
         found.append(

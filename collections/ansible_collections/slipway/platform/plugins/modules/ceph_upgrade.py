@@ -6,8 +6,8 @@ DOCUMENTATION = r"""
 module: ceph_upgrade
 short_description: Plan, start and follow the orchestrator's upgrade of a Ceph cluster
 description:
-  - The orchestrator itself replaces daemon after daemon, in the right order and asking ok-to-stop each time. This module
-    refuses what must not begin, starts or resumes it, and follows it until something changes.
+  - The orchestrator itself replaces daemon after daemon, in the right order and asking ok-to-stop each time. This
+    module refuses what must not begin, starts or resumes it, and follows it until something changes.
   - It reads what runs, so a run that was killed is taken up by the next one.
 author: [Slipway]
 attributes:
@@ -36,8 +36,8 @@ options:
     choices: [planned, started, followed, finished]
     required: true
     description:
-      - V(planned) compares and refuses; V(started) starts or resumes; V(followed) waits until it has come a step further;
-        V(finished) fails unless every daemon runs the image and the version, and require_osd_release is that of it.
+      - V(planned) compares and refuses; V(started) starts or resumes; V(followed) waits until it has come a step
+        further; V(finished) fails unless every daemon runs the image and the version, and require_osd_release is that of it.
   seen:
     type: str
     default: ""
@@ -153,8 +153,9 @@ class Upgrade:
             if time.monotonic() > deadline:
                 self.module.fail_json(
                     msg=(
-                        f"The upgrade to {self.image} came no step further in {self.given['timeout_seconds']} s; {last}. "
-                        "It is still under way: look at ceph orch upgrade status and ceph log last cephadm, and run again."
+                        f"The upgrade to {self.image} came no step further in {self.given['timeout_seconds']} s; "
+                        f"{last}. It is still under way: look at ceph orch upgrade status and ceph log last cephadm, "
+                        "and run again."
                     )
                 )
             time.sleep(POLL_SECONDS)
