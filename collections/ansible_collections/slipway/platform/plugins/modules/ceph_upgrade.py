@@ -37,7 +37,8 @@ options:
     required: true
     description:
       - V(planned) compares and refuses; V(started) starts or resumes; V(followed) waits until it has come a step
-        further; V(finished) fails unless every daemon runs the image and the version, and require_osd_release is that of it.
+        further; V(finished) fails unless every daemon runs the image and the version, and require_osd_release is that
+        of it.
   seen:
     type: str
     default: ""
