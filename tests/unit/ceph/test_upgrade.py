@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -112,28 +113,51 @@ def test_whole_is_every_daemon_every_version_and_the_release() -> None:
 
 
 class Recorded:
+    def __init__(self, status: str) -> None:
+        self.status = status
+
     def batch(self, commands: list[list[str]]) -> list[Any]:
         version = "ceph version 20.2.4 (abc) tentacle (stable)"
         answers: dict[str, Any] = {
             "versions": {"mon": {version: 3}, "mds": {}, "overall": {version: 3}},
             "osd dump": {"require_osd_release": "tentacle"},
             "mgr dump": {"standbys": [{}]},
-            "orch upgrade status": {"in_progress": False, "target_image": None, "progress": None, "message": ""},
-            "orch ps": [
-                {
-                    "daemon_type": "mon",
-                    "daemon_id": "h1",
-                    "container_image_digests": [f"quay.io/ceph/ceph@{OLD}", f"mirror/ceph/ceph@{OLD}"],
-                },
-                {"daemon_type": "osd", "daemon_id": "0"},
-                {"daemon_type": "node-exporter", "daemon_id": "h1"},
-            ],
         }
         return [answers[" ".join(command)] for command in commands]
 
+    def ask(self, commands: list[list[str]], json_wanted: bool) -> list[dict[str, Any]]:
+        daemons = [
+            {
+                "daemon_type": "mon",
+                "daemon_id": "h1",
+                "container_image_digests": [f"quay.io/ceph/ceph@{OLD}", f"mirror/ceph/ceph@{OLD}"],
+            },
+            {"daemon_type": "osd", "daemon_id": "0"},
+            {"daemon_type": "node-exporter", "daemon_id": "h1"},
+        ]
+        return [{"code": 0, "output": self.status}, {"code": 0, "output": json.dumps(daemons)}]
 
-def test_reading() -> None:
-    seen = ceph_upgrade.read(Recorded())  # type: ignore[arg-type]
+    def parsed(self, args: list[str], output: str) -> Any:
+        return json.loads(output)
+
+
+def test_reading_without_an_upgrade() -> None:
+    seen = ceph_upgrade.read(Recorded("There are no upgrades in progress currently.\n"))  # type: ignore[arg-type]
     assert seen["versions"] == {"mon": ["20.2.4"], "overall": ["20.2.4"]}
     assert seen["daemons"] == {"mon.h1": [OLD], "osd.0": []}
     assert (seen["target"], seen["standbys"], seen["in_progress"]) == ("", 1, False)
+
+
+def test_reading_an_upgrade_under_way() -> None:
+    status = {
+        "target_image": IMAGE,
+        "in_progress": True,
+        "which": "Upgrading all daemon types on all hosts",
+        "services_complete": ["mgr"],
+        "progress": "2/13 daemons upgraded",
+        "message": "Currently upgrading mon daemons",
+        "is_paused": False,
+    }
+    seen = ceph_upgrade.read(Recorded(json.dumps(status)))  # type: ignore[arg-type]
+    assert (seen["in_progress"], seen["paused"], seen["target"]) == (True, False, IMAGE)
+    assert seen["progress"] == "2/13 daemons upgraded"

@@ -33,7 +33,11 @@ def digest_of(image: str) -> str:
 
 def read(cluster: Cluster) -> dict[str, Any]:
     versions, osds, managers = cluster.batch(QUESTIONS)
-    status, daemons = cluster.batch([["orch", "upgrade", "status"], ["orch", "ps"]])
+    more = [["orch", "upgrade", "status"], ["orch", "ps"]]
+    status_answer, daemons_answer = cluster.ask(more, json_wanted=True)
+    # Without an upgrade the answer is a sentence, whatever was asked for.
+    status = cluster.parsed(more[0], status_answer["output"]) if status_answer["output"].startswith("{") else {}
+    daemons = cluster.parsed(more[1], daemons_answer["output"])
     return {
         "versions": {
             kind: sorted(".".join(map(str, parse_version(text))) for text in found)
