@@ -266,6 +266,10 @@ class _Ties:
     def on_exit(self, server_id: int, reason: ExitReason) -> None:
         self.cloud.on_exit(server_id, reason)
 
+    def address_of(self, name: str) -> str | None:
+        address: str | None = self.cloud.address_of(name)
+        return address
+
 
 def _machines(settings: Settings, kind: str, ties: _Ties) -> Machines:
     if kind == "stub":
@@ -274,7 +278,7 @@ def _machines(settings: Settings, kind: str, ties: _Ties) -> Machines:
         return StubMachines(ties.on_exit)
     from lab.machines.podman import PodmanMachines
 
-    return PodmanMachines(settings, ties.metadata, ties.on_exit)
+    return PodmanMachines(settings, ties.metadata, ties.on_exit, ties.address_of)
 
 
 async def _serve(settings: Settings, kind: str) -> None:
