@@ -22,6 +22,7 @@ def view(**changes: Any) -> dict[str, Any]:
         "checks": [],
         "monitors": MONITORS,
         "quorum": MONITORS,
+        "leader": "h1",
         "manager": "h1.abcdef",
         "standbys": ["h2.ghijkl"],
         "placement_groups": {"active+clean": 95, "active+clean+scrubbing+deep": 2},
@@ -133,6 +134,7 @@ class Recorded:
             },
             "quorum_status": {
                 "quorum_names": ["h1", "h2"],
+                "quorum_leader_name": "h1",
                 "monmap": {"mons": [{"name": name} for name in MONITORS]},
             },
             "mgr dump": {
@@ -163,7 +165,7 @@ class Recorded:
 
 def test_reading() -> None:
     seen = ceph_health.read(Recorded(), ["osd.0", "mon.h1"])  # type: ignore[arg-type]
-    assert seen["quorum"] == ["h1", "h2"]
+    assert (seen["quorum"], seen["leader"]) == (["h1", "h2"], "h1")
     assert seen["checks"][0]["summary"] == "1/3 mons down, quorum h1,h2"
     assert seen["checks"][0]["detail"] == ["mon.h3 (rank 2) is down (out of quorum)"]
     assert seen["standbys"] == ["h2.ghijkl"]

@@ -27,6 +27,7 @@ def read(cluster: Cluster, stoppable: list[str]) -> dict[str, Any]:
         ],
         "monitors": sorted(entry["name"] for entry in quorum["monmap"]["mons"]),
         "quorum": sorted(quorum["quorum_names"]),
+        "leader": quorum.get("quorum_leader_name", ""),
         "manager": managers.get("active_name", "") if managers.get("available") else "",
         "standbys": sorted(entry["name"] for entry in managers.get("standbys", [])),
         "placement_groups": {

@@ -129,8 +129,8 @@ def undrainable(view: dict[str, Any], host: str, members: list[str]) -> list[str
     staying = sorted(name for name in view["hosts"] if name != host and view["osds"].get(name))
     if view["osds"].get(host) and len(staying) < view["copies"]:
         found.append(
-            f"Without {host} {len(staying)} hosts with OSDs are left, and pools ask for {view['copies']} copies on hosts "
-            "apart: its data has nowhere to go. Add a host first (add_ceph_host.yml)."
+            f"Without {host} {len(staying)} hosts with OSDs are left, and pools ask for {view['copies']} copies, "
+            "each on another host: its data has nowhere to go. Add a host first (add_ceph_host.yml)."
         )
     offline = sorted(name for name, entry in view["hosts"].items() if entry["offline"])
     if offline:
