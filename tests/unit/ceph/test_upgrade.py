@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_upgrade
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+FLOORS = ["20.2.4", "21.2.0"]
 IMAGE = f"quay.io/ceph/ceph@{NEW}"
 
 
@@ -52,7 +53,8 @@ def test_a_tag_is_no_version() -> None:
 @pytest.mark.parametrize(
     ("seen", "version", "sentence"),
     [
-        (view(), "20.2.3", "The version wanted is 20.2.3; below 20.2.4"),
+        (view(), "20.2.3", "The version wanted is 20.2.3; only 20.2.4 or 21.2.0 and newer"),
+        (view(), "19.2.9", "The version wanted is 19.2.9; only"),
         (view(versions={"mon": ["21.2.0"]}), "20.2.5", "21.2.0 runs and 20.2.5 is wanted: Ceph cannot go back"),
         (view(versions={"mon": ["18.2.7"]}), "21.2.0", "18.2.7 runs and 21.2.0 is wanted: at most 2 major"),
         (view(standbys=0), "20.2.5", "No manager stands by"),
@@ -64,18 +66,18 @@ def test_a_tag_is_no_version() -> None:
     ],
 )
 def test_refusals(seen: dict[str, Any], version: str, sentence: str) -> None:
-    found = ceph_upgrade.faults(seen, IMAGE, version, "20.2.4")
+    found = ceph_upgrade.faults(seen, IMAGE, version, FLOORS)
     assert [fault for fault in found if fault.startswith(sentence)]
 
 
 def test_too_far_a_jump_names_the_way() -> None:
-    found = ceph_upgrade.faults(view(versions={"osd": ["18.2.7"]}), IMAGE, "21.2.0", "20.2.4")
+    found = ceph_upgrade.faults(view(versions={"osd": ["18.2.7"]}), IMAGE, "21.2.0", FLOORS)
     assert found[0].endswith("Upgrade to the newest 20 (tentacle) first.")
 
 
 def test_mixed_versions_of_a_dead_run_are_no_reason_to_refuse() -> None:
     seen = view(versions={"mon": ["20.2.4", "20.2.5"], "osd": ["20.2.4"]})
-    assert ceph_upgrade.faults(seen, IMAGE, "20.2.5", "20.2.4") == []
+    assert ceph_upgrade.faults(seen, IMAGE, "20.2.5", FLOORS) == []
 
 
 @pytest.mark.parametrize(

@@ -66,15 +66,16 @@ def behind(view: dict[str, Any], image: str) -> list[str]:
     return sorted(name for name, digests in view["daemons"].items() if digest_of(image) not in digests)
 
 
-def faults(view: dict[str, Any], image: str, version: str, floor: str) -> list[str]:
+def faults(view: dict[str, Any], image: str, version: str, floors: list[str]) -> list[str]:
     """Why this upgrade must not begin, one sentence each."""
     found: list[str] = []
-    want, least = parse_version(version), parse_version(floor)
+    want = parse_version(version)
+    least = {parse_version(floor)[0]: parse_version(floor) for floor in floors}.get(want[0])
     running = sorted({parse_version(text) for texts in view["versions"].values() for text in texts})
-    if want < least:
+    if least is None or want < least:
         found.append(
-            f"The version wanted is {version}; below {floor} Ceph lets anyone in who can reach it (CVE-2025-30156). "
-            f"Name an image of {floor} or newer."
+            f"The version wanted is {version}; only {' or '.join(floors)} and newer of the same major do not let anyone "
+            "in who can reach them (CVE-2025-30156). Name an image of such a version."
         )
     if running and want < running[-1]:
         found.append(

@@ -23,6 +23,11 @@ options:
     type: int
     required: true
     description: Number of the OSD.
+  state:
+    type: str
+    choices: [found, retired]
+    required: true
+    description: V(found) only says where it lives and whether it was given up before.
   timeout_seconds:
     type: int
     default: 600
@@ -34,6 +39,7 @@ EXAMPLES = r"""
   slipway.platform.ceph_osd_retire:
     fsid: 6f2c5f0e-c0de-11f0-9c3c-0242ac120002
     osd_id: 2
+    state: retired
 """
 
 RETURN = r"""
@@ -42,9 +48,13 @@ host:
   returned: always
   type: str
 reason:
-  description: Why it could be given up.
+  description: Why it could be given up, or why it cannot be yet.
   returned: always
   type: str
+retired:
+  description: Whether it was given up before this.
+  returned: always
+  type: bool
 """
 
 import errno
@@ -65,7 +75,7 @@ def decide(module: AnsibleModule, cluster: Cluster, osd: int) -> tuple[dict[str,
     while True:
         view = ceph_hosts.read_osd(cluster, osd)
         action, reason = ceph_hosts.retirement(view, osd)
-        if action in ("none", "destroy"):
+        if action in ("none", "destroy") or (action == "wait" and module.params["state"] == "found"):
             return view, action, reason
         if action == "refuse" or module.check_mode or time.monotonic() > deadline:
             detail = ceph_health.detail(view["health"])
@@ -94,6 +104,7 @@ def main() -> None:
         argument_spec={
             "fsid": {"type": "str", "required": True},
             "osd_id": {"type": "int", "required": True},
+            "state": {"type": "str", "required": True, "choices": ["found", "retired"]},
             "timeout_seconds": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
@@ -102,11 +113,12 @@ def main() -> None:
     cluster = Cluster(module.run_command, module.params["fsid"])
     try:
         view, action, reason = decide(module, cluster, osd)
-        if action == "destroy" and not module.check_mode:
+        changed = action == "destroy" and module.params["state"] == "retired"
+        if changed and not module.check_mode:
             retire(cluster, osd)
     except CephError as error:
         module.fail_json(msg=f"osd.{osd} could not be given up: {error}")
-    module.exit_json(changed=action == "destroy", host=view["host"], reason=reason)
+    module.exit_json(changed=changed, host=view["host"], reason=reason, retired=action == "none")
 
 
 if __name__ == "__main__":

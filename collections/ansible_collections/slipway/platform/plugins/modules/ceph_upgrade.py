@@ -27,10 +27,11 @@ options:
     type: str
     required: true
     description: Version of Ceph in that image, like 20.2.5.
-  floor:
-    type: str
+  floors:
+    type: list
+    elements: str
     required: true
-    description: Oldest version that may be asked for.
+    description: The oldest version of each major that may be asked for.
   state:
     type: str
     choices: [planned, started, followed, finished]
@@ -55,7 +56,7 @@ EXAMPLES = r"""
     fsid: 6f2c5f0e-c0de-11f0-9c3c-0242ac120002
     image: quay.io/ceph/ceph@sha256:6bb1c8a42fbc0bf87938946990b65174466997bc11c31eb5a323225a779fd8f9
     version: 20.2.4
-    floor: 20.2.4
+    floors: [20.2.4, 21.2.0]
     state: started
 """
 
@@ -103,7 +104,7 @@ class Upgrade:
 
     def planned(self) -> None:
         view = ceph_upgrade.read(self.cluster)
-        found = ceph_upgrade.faults(view, self.image, self.given["version"], self.given["floor"])
+        found = ceph_upgrade.faults(view, self.image, self.given["version"], self.given["floors"])
         if found:
             self.module.fail_json(msg="\n".join(found))
         self.leave(view, changed=self.module.check_mode and ceph_upgrade.action(view, self.image) != "none")
@@ -179,7 +180,7 @@ def main() -> None:
             "fsid": {"type": "str", "required": True},
             "image": {"type": "str", "required": True},
             "version": {"type": "str", "required": True},
-            "floor": {"type": "str", "required": True},
+            "floors": {"type": "list", "elements": "str", "required": True},
             "state": {
                 "type": "str",
                 "required": True,
