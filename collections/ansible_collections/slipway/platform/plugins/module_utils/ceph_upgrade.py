@@ -74,8 +74,8 @@ def faults(view: dict[str, Any], image: str, version: str, floors: list[str]) ->
     running = sorted({parse_version(text) for texts in view["versions"].values() for text in texts})
     if least is None or want < least:
         found.append(
-            f"The version wanted is {version}; only {' or '.join(floors)} and newer of the same major do not let anyone "
-            "in who can reach them (CVE-2025-30156). Name an image of such a version."
+            f"The version wanted is {version}; only {' or '.join(floors)} and newer of the same major let nobody "
+            "in by the door of CVE-2025-30156. Name an image of such a version."
         )
     if running and want < running[-1]:
         found.append(
