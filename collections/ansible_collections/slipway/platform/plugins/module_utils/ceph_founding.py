@@ -27,7 +27,14 @@ def founding(
 
     `view` is what the cluster said of itself, when it was asked; `disks_in_use` names members with disks of this cluster.
     """
-    plan: dict[str, Any] = {"voice": members[0], "found": False, "clean": [], "wake": [], "answers": False, "faults": []}
+    plan: dict[str, Any] = {
+        "voice": members[0],
+        "found": False,
+        "clean": [],
+        "wake": [],
+        "answers": False,
+        "faults": [],
+    }
     daemons = {name: list(states[name]["clusters"].get(fsid, ())) for name in states}
     plan["faults"] += _foreign(states, fsid)
     quorate = [name for name in members if name in states and states[name]["monitor"]["state"] in QUORATE]

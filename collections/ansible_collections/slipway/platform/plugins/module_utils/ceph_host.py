@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 DATA = Path("/var/lib/ceph")
@@ -57,10 +58,7 @@ def digest(path: Path) -> str:
 
 
 def has_image(run: Run, image: str) -> bool:
-    try:
-        return run(["podman", "image", "exists", image])[0] == 0
-    except (OSError, SystemExit):
-        return False
+    return which("podman") is not None and run(["podman", "image", "exists", image])[0] == 0
 
 
 def has_account(name: str) -> bool:

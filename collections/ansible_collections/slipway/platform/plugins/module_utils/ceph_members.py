@@ -98,14 +98,11 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     """Hosts, then what runs on them."""
     steps = []
     labels = {name: [ADMIN_LABEL] if name in wanted.monitors else [] for name in wanted.hosts}
-    new = [
-        name
-        for name, address in wanted.hosts.items()
-        if view["hosts"].get(name, {}).get("address") != address
-    ]
+    new = [name for name, address in wanted.hosts.items() if view["hosts"].get(name, {}).get("address") != address]
     if new:
         documents = [
-            {"service_type": "host", "hostname": name, "addr": wanted.hosts[name], "labels": labels[name]} for name in new
+            {"service_type": "host", "hostname": name, "addr": wanted.hosts[name], "labels": labels[name]}
+            for name in new
         ]
         steps.append(_apply(f"add the hosts {', '.join(new)}", documents))
     for name in wanted.hosts:
@@ -115,9 +112,7 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
                 for label in labels[name]
                 if label not in view["hosts"][name]["labels"]
             ]
-    services = [
-        service for service in service_documents(wanted) if not same_service(view["services"], service)
-    ]
+    services = [service for service in service_documents(wanted) if not same_service(view["services"], service)]
     if services:
         names = ", ".join(service["service_type"] for service in services)
         steps.append(_apply(f"declare where {names} run", services))

@@ -65,10 +65,16 @@ def view_of(answers: Mapping[str, str]) -> Json:
         "monitors": [str(one["name"]) for one in monmap.get("mons", [])],
         "quorum": [str(name) for name in status.get("quorum_names", [])],
         "managers": int(bool(manager_map.get("available"))) + int(manager_map.get("num_standbys", 0)),
-        "orchestrated": bool(parsed(answers.get("orchestrator", "")).get("available")),
+        # The module cephadm answers; until it has a key to reach hosts with, it calls itself not available.
+        "orchestrated": bool(answers.get("user")) and parsed(answers["orchestrator"]).get("backend") == "cephadm",
         "osds": int(status.get("osdmap", {}).get("num_osds", 0)),
         "config": [
-            {"section": entry["section"], "name": entry["name"], "value": str(entry["value"]), "mask": entry.get("mask", "")}
+            {
+                "section": entry["section"],
+                "name": entry["name"],
+                "value": str(entry["value"]),
+                "mask": entry.get("mask", ""),
+            }
             for entry in parsed(answers["config"], [])
         ],
         "modules": _modules(parsed(answers["modules"])),
