@@ -510,6 +510,19 @@ def loss(
     _add_fault("loss", server=name, link=link, percent=percent)
 
 
+@fault_app.command("full-disk")
+def full_disk(
+    name: Name,
+    free: Annotated[int, typer.Option(help="MB that are left.", min=0)] = 0,
+    over: Annotated[bool, typer.Option("--over", help="Give the room back.")] = False,
+) -> None:
+    """A host's root disk is full."""
+    if over:
+        _add_fault("disk_room", server=name)
+    else:
+        _add_fault("disk_full", server=name, free_mb=free)
+
+
 @fault_app.command("list")
 def list_faults() -> None:
     """Show the faults in force."""

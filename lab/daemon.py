@@ -1,4 +1,4 @@
-"""The lab's daemon: it serves the local cloud and the release mirror, keeps the image registry running, watches the hosts.
+"""The lab's daemon: it serves the local cloud and the release mirror, runs the image registry and watches the hosts.
 
 `python -m lab.daemon` runs it; `start`, `find` and `stop` are for the command line. That a daemon runs is proved by the
 lock it holds on its pid file, which the kernel drops with the process: a stale file or a reused pid fools nobody.

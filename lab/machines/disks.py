@@ -7,6 +7,7 @@ containers inside a host need a file system that an overlay can stand on.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ class RootDisk:
     def journal(self) -> Path:
         """/var/log/journal, where podman would put one in memory (cgroup v2)."""
         return self.mount / "journal"
+
+    @property
+    def ballast(self) -> Path:
+        """What fills the disk on purpose: beside the host's own files, where it cannot see or remove it."""
+        return self.mount / "ballast"
 
     @property
     def lower(self) -> Path:
@@ -108,6 +114,21 @@ class RootDisk:
             if error.returncode != E2FSCK_CORRECTED:
                 raise
         run(["resize2fs", str(self.image)])
+
+    def fill(self, free_mb: int | None) -> None:
+        """Take all room but so much, as root counts it; None gives it back. Costs the machine's own disk nothing."""
+        self.ballast.unlink(missing_ok=True)
+        if free_mb is None:
+            return
+        status = os.statvfs(self.mount)
+        size = status.f_bfree * status.f_frsize - free_mb * 2**20
+        if size > 0:
+            with self.ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+
+    def free_mb(self) -> int:
+        status = os.statvfs(self.mount)
+        return status.f_bfree * status.f_frsize // 2**20
 
     def _mount_disk(self) -> None:
         self.mount.mkdir(exist_ok=True)

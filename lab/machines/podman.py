@@ -524,6 +524,16 @@ class PodmanMachines:
     def faults(self) -> list[Fault]:
         return self._faults.all()
 
+    def fill_disk(self, server_id: int, free_mb: int | None) -> None:
+        with self._locked(server_id):
+            disk = self._disk(server_id)
+            disk.open()
+            disk.fill(free_mb)
+
+    def filled_disks(self) -> dict[int, int]:
+        disks = {server_id: self._disk(server_id) for server_id in sorted(self._server_folders())}
+        return {server_id: disk.free_mb() for server_id, disk in disks.items() if disk.ballast.exists()}
+
     @property
     def _faults_file(self) -> Path:
         return self._folder / "faults.json"
