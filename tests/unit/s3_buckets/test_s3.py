@@ -61,7 +61,7 @@ def test_a_secret_is_not_shown() -> None:
 
 
 def test_nobody_there_is_status_zero() -> None:
-    store = Store("https://s3.example.com:1", KEY, region="default", address="127.0.0.1", timeout_seconds=1)
+    store = Store("https://s3.example.com:1", KEY, region="default", addresses=["127.0.0.1"], timeout_seconds=1)
     with pytest.raises(S3Error, match="does not answer") as caught:
         store.request("GET", "/")
     assert (caught.value.status, caught.value.code) == (0, "")

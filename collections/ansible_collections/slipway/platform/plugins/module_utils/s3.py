@@ -12,7 +12,7 @@ import http.client
 import socket
 import ssl
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
@@ -79,15 +79,21 @@ def authorization(
 
 
 class _Connection(http.client.HTTPSConnection):
-    """Goes to an address of our choice; the name is still what is asked for and what the certificate must bear."""
+    """Goes to addresses of our choice; the name is still what is asked for and what the certificate must bear."""
 
-    def __init__(self, host: str, port: int, address: str, context: ssl.SSLContext, timeout: float) -> None:
+    def __init__(self, host: str, port: int, addresses: Sequence[str], context: ssl.SSLContext, timeout: float) -> None:
         super().__init__(host, port, context=context, timeout=timeout)
-        self._address = address
+        self._addresses = addresses
         self._tls = context
 
     def connect(self) -> None:
-        raw = socket.create_connection((self._address, self.port), self.timeout)
+        for address in self._addresses:
+            try:
+                raw = socket.create_connection((address, self.port), self.timeout)
+                break
+            except OSError:
+                if address == self._addresses[-1]:
+                    raise
         self.sock = self._tls.wrap_socket(raw, server_hostname=self.host)
 
 
@@ -101,7 +107,7 @@ class Store:
         *,
         region: str,
         ca_certificate: str = "",
-        address: str = "",
+        addresses: Sequence[str] = (),
         timeout_seconds: float = 20,
     ) -> None:
         parts = urlsplit(endpoint)
@@ -111,7 +117,7 @@ class Store:
         self._host, self._port = parts.hostname, parts.port or 443
         self._header = parts.netloc
         self._key, self._region = key, region
-        self._address = address or self._host
+        self._addresses = tuple(addresses) or (self._host,)
         self._timeout = timeout_seconds
         self._context = ssl.create_default_context(cadata=ca_certificate or None)
 
@@ -138,7 +144,7 @@ class Store:
             signed["content-md5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         signed["authorization"] = authorization(self._key, method, quoted, asked, signed, digest, region=self._region)
         target = f"{quoted}?{canonical_query(asked)}" if asked else quoted
-        connection = _Connection(self._host, self._port, self._address, self._context, self._timeout)
+        connection = _Connection(self._host, self._port, self._addresses, self._context, self._timeout)
         try:
             connection.request(method, target, body or None, signed)
             raw = connection.getresponse()

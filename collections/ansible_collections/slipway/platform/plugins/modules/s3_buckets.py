@@ -31,11 +31,13 @@ options:
     type: str
     default: ""
     description: Authority of the store's certificate, PEM; empty for the authorities that this machine trusts.
-  address:
-    type: str
-    default: ""
+  addresses:
+    type: list
+    elements: str
+    default: []
     description:
-      - Address to connect to in place of what the endpoint's name leads to. The certificate must be for the name.
+      - Addresses to connect to in place of what the endpoint's name leads to, the first that answers. The certificate
+        must be for the name.
   keys:
     type: list
     elements: dict
@@ -215,7 +217,7 @@ def options() -> dict[str, Any]:
         "endpoint": text,
         "region": {"type": "str", "default": "default"},
         "ca_certificate": {"type": "str", "default": ""},
-        "address": {"type": "str", "default": ""},
+        "addresses": {"type": "list", "elements": "str", "default": []},
         "keys": {
             "type": "list",
             "elements": "dict",
@@ -223,7 +225,7 @@ def options() -> dict[str, Any]:
             "no_log": False,
             "options": {
                 "owner": text,
-                "access_key": {**text, "no_log": False},
+                "access_key": {**text, "no_log": True},
                 "secret_key": {**text, "no_log": True},
             },
         },
@@ -257,7 +259,7 @@ def main() -> None:
                 Key(entry["access_key"], entry["secret_key"]),
                 region=given["region"],
                 ca_certificate=given["ca_certificate"],
-                address=given["address"],
+                addresses=given["addresses"],
             )
             for entry in given["keys"]
         }
