@@ -7,6 +7,7 @@ containers inside a host need a file system that an overlay can stand on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -120,15 +121,21 @@ class RootDisk:
         self.ballast.unlink(missing_ok=True)
         if free_mb is None:
             return
-        status = os.statvfs(self.mount)
-        size = status.f_bfree * status.f_frsize - free_mb * 2**20
-        if size > 0:
-            with self.ballast.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+        with self.ballast.open("wb") as file:
+            taken = 0
+            # A single large piece is refused when only its last block is missing: ever smaller ones.
+            for piece in (2**30, 2**24, 2**20):
+                with contextlib.suppress(OSError):
+                    while self.free_mb() - free_mb >= piece // 2**20:
+                        os.posix_fallocate(file.fileno(), taken, piece)
+                        taken += piece
 
     def free_mb(self) -> int:
-        status = os.statvfs(self.mount)
-        return status.f_bfree * status.f_frsize // 2**20
+        """What root can still write: the file system keeps a little from everybody, for itself."""
+        status, device = os.statvfs(self.mount), self.mount.stat().st_dev
+        name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+        kept = int(Path("/sys/fs/ext4", name, "reserved_clusters").read_text())
+        return max(0, status.f_bfree - kept) * status.f_frsize // 2**20
 
     def _mount_disk(self) -> None:
         self.mount.mkdir(exist_ok=True)
