@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import json
 import os
+import shutil
 import stat
 import struct
 import subprocess
@@ -20,6 +21,8 @@ GIB = 2**30
 LABEL_OFFSETS = (0, GIB, 10 * GIB, 100 * GIB, 1000 * GIB)
 LABEL_SIZE = 4096
 LABEL_MAGIC = b"bluestore block device\n"
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 HEAD = 10 * 2**20  # what ceph-volume clears when it zaps, too
 CHUNK = 2**20
@@ -229,7 +232,7 @@ def probe_use(path: Path) -> tuple[bool, bool]:
 
 
 def _output(command: list[str], good: tuple[int, ...] = (0,)) -> str:
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
+    environment = {"PATH": PATH, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
     except FileNotFoundError as error:
@@ -268,6 +271,8 @@ def parse_logical_volumes(report: str) -> list[dict[str, str]]:
 
 
 def read_logical_volumes(device: str) -> list[dict[str, str]]:
+    if shutil.which("pvs", path=PATH) is None:
+        return []  # without LVM here, no OSD of ours is on it
     command = ["pvs", "--segments", "--readonly", "--devices", device, "--reportformat", "json"]
     return parse_logical_volumes(_output([*command, "--options", "pv_name,vg_name,lv_name,lv_tags"]))
 
