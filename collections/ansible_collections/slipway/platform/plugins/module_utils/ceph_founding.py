@@ -25,7 +25,7 @@ def founding(
 ) -> dict[str, Any]:
     """What follows: `voice`, `found` (whether to found it), `clean` (whose remains to remove first), `wake`, `faults`.
 
-    `view` is what the cluster said of itself, when it was asked; `disks_in_use` names members with disks of this cluster.
+    `view` is what the cluster said of itself when it was asked; `disks_in_use` names members with disks of it.
     """
     plan: dict[str, Any] = {
         "voice": members[0],
@@ -56,8 +56,8 @@ def founding(
         plan["faults"].append(_without_monitors(sorted({*holders, *disks_in_use})))
     elif left_out:
         plan["faults"].append(
-            f"No member of this run has a monitor, and {', '.join(left_out)} was not part of it; run for all members, so "
-            "that no second cluster is founded beside one that nobody looked at."
+            f"No member of this run has a monitor, and {', '.join(left_out)} was not part of it; run for all members, "
+            "so that no second cluster is founded beside one that nobody looked at."
         )
     else:
         # Folders of a founding that died before its monitor could run hold nothing.
@@ -76,8 +76,8 @@ def _kinds(daemons: Sequence[str]) -> set[str]:
 
 def _foreign(states: Mapping[str, State], fsid: str) -> list[str]:
     return [
-        f"{name} holds {', '.join(daemons)} of the cluster {other}, but ceph_fsid is {fsid}; take the host out of the group, "
-        "or correct ceph_fsid in group_vars/ceph/ceph.yml. Nothing was changed."
+        f"{name} holds {', '.join(daemons)} of the cluster {other}, but ceph_fsid is {fsid}; take the host out of the "
+        "group, or correct ceph_fsid in group_vars/ceph/ceph.yml. Nothing was changed."
         for name, state in sorted(states.items())
         for other, daemons in sorted(state["clusters"].items())
         if other != fsid and daemons
@@ -99,6 +99,6 @@ def _no_majority(states: Mapping[str, State], members: Sequence[str]) -> str:
 
 def _without_monitors(holders: Sequence[str]) -> str:
     return (
-        f"No host has a monitor of this cluster, but {', '.join(holders)} holds data of it; restore the monitors' store "
-        "first (a backup of it, or from the OSDs). A new cluster beside that data is not founded. Nothing was changed."
+        f"No host has a monitor of this cluster, but {', '.join(holders)} holds data of it; restore the monitors' "
+        "store first (a backup of it, or from the OSDs). No new cluster is founded beside it. Nothing was changed."
     )

@@ -1,4 +1,4 @@
-"""What a host knows of Ceph without asking the cluster: programs, what lies on its disk, what its monitor says of itself."""
+"""What a host knows of Ceph without asking the cluster: its programs, its daemons, what its monitor says of itself."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def monitors_of(said: dict[str, Any], ranks: Sequence[int] | None = None) -> lis
 
 
 def ask_socket(path: Path, command: str, seconds: float = 3) -> dict[str, Any]:
-    """What a daemon answers at its own door, which is open even where a cluster has no majority; {} when it does not."""
+    """What a daemon answers at its own door, which is open even without a majority; {} when it does not."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
             door.settimeout(seconds)
