@@ -80,8 +80,9 @@ QUESTIONS = [
     ["osd", "dump"],
     ["osd", "metadata"],
     ["osd", "tree"],
-    ["orch", "ls", "osd", "--export"],
-    ["orch", "ps", "--daemon_type", "osd"],
+    # Of everything: where there is no OSD yet, the narrower questions are answered by a sentence.
+    ["orch", "ls", "--export"],
+    ["orch", "ps"],
 ]
 
 
