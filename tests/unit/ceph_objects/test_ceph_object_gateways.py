@@ -181,11 +181,13 @@ class Memory:
         self.running: dict[str, tuple[int, str]] = {}
         self.log: list[str] = []
 
-    def ask(self, commands: list[list[str]], strict: bool = True) -> list[dict[str, Any]]:
+    def ask(self, commands: list[list[str]], strict: bool = True, json_wanted: bool = False) -> list[dict[str, Any]]:
+        if json_wanted:
+            return [{"output": json.dumps(entry) if entry else "No things reported\n"} for entry in self.seen(commands)]
         text = self.store.get(commands[0][2])
         return [{"code": 0 if text is not None else 2, "output": text or "", "message": ""}]
 
-    def batch(self, commands: list[list[str]]) -> list[Any]:
+    def seen(self, commands: list[list[str]]) -> list[Any]:
         assert [command[0] for command in commands] == ["orch", "orch", "config", "config-key"]
         daemons = [
             {

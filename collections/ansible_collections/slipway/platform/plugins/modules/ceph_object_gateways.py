@@ -143,15 +143,20 @@ def stored(cluster: Cluster, key: str) -> str:
     return "" if answer["code"] else str(answer["output"])
 
 
+def parsed(answer: dict[str, Any]) -> Any:
+    """The orchestrator has a sentence for an empty list, also where JSON was asked for."""
+    text = str(answer["output"]).strip()
+    return [] if text.startswith("No ") else json.loads(text or "[]")
+
+
 def read(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], *, fresh: bool = False) -> Found:
-    services, daemons, config, keys = cluster.batch(
-        [
-            ["orch", "ls", "rgw", "--export"],
-            ["orch", "ps", "--daemon_type", "rgw", *(["--refresh"] if fresh else [])],
-            ["config", "dump"],
-            ["config-key", "dump", NOTE],
-        ]
-    )
+    questions = [
+        ["orch", "ls", "rgw", "--export"],
+        ["orch", "ps", "--daemon_type", "rgw", *(["--refresh"] if fresh else [])],
+        ["config", "dump"],
+        ["config-key", "dump", NOTE],
+    ]
+    services, daemons, config, keys = (parsed(answer) for answer in cluster.ask(questions, json_wanted=True))
     with ThreadPoolExecutor(8) as pool:
         shown = dict(
             zip(addresses, pool.map(lambda host: presented(addresses[host], wanted.port), addresses), strict=True)
@@ -162,7 +167,7 @@ def read(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], *, fresh: 
         daemons=daemons or [],
         config=config,
         certificate=stored(cluster, wanted.certificate_key),
-        notes={key.removeprefix(NOTE): str(value) for key, value in (keys or {}).items()},
+        notes={key.removeprefix(NOTE): str(value) for key, value in dict(keys).items()},
         presented=shown,
     )
 
