@@ -50,7 +50,7 @@ def mds(name: str = "shared", hosts: list[str] = HOSTS[:2]) -> dict[str, Any]:
 def view(**answers: Any) -> dict[str, Any]:
     shared = [
         pool("cephfs.shared.meta", pool_id=2, application_metadata={"cephfs": {}}),
-        pool("cephfs.shared.data", pool_id=3, application_metadata={"cephfs": {}}, flags_names="hashpspool,bulk"),
+        pool("cephfs.shared.data", pool_id=3, application_metadata={"cephfs": {}}),
     ]
     return plan.view_of(
         {

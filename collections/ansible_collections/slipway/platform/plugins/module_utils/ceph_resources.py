@@ -61,7 +61,12 @@ class Wanted:
             name, size = filesystem["name"], filesystem.get("size", 0)
             own += [
                 {"name": f"cephfs.{name}.meta", "application": "cephfs", "size": size},
-                {"name": f"cephfs.{name}.data", "application": "cephfs", "size": size, "bulk": True},
+                {
+                    "name": f"cephfs.{name}.data",
+                    "application": "cephfs",
+                    "size": size,
+                    "bulk": filesystem.get("bulk", False),
+                },
             ]
         return [*self.pools, *own]
 
