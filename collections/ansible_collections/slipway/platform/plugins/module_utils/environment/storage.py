@@ -128,13 +128,13 @@ def pools(environment: Environment) -> Iterator[Fault]:
         name = show(pool.get("name"))
         if isinstance(size, int) and size > members:
             yield Fault(place, f"pool {name} wants {size} copies, but group {GROUP} has {members} hosts; add hosts.")
-        if isinstance(size, int) and size < COPIES <= members:
+        if isinstance(size, int) and 0 < size < COPIES <= members:
             yield Fault(
                 place,
                 f"pool {name} has {size} copies; with fewer than {COPIES} one lost host and one bad disk lose data, so "
                 f"make it {COPIES}.",
             )
-        if isinstance(minimum, int) and minimum < 2 <= members:
+        if isinstance(minimum, int) and 0 < minimum < 2 <= members:
             yield Fault(
                 place,
                 f"pool {name} has min_size {minimum}; what is written to a single copy is lost with it, so make it 2.",
