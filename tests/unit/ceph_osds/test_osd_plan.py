@@ -10,7 +10,7 @@ from ansible_collections.slipway.platform.plugins.module_utils import ceph_osd_p
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_osd_plan import Wanted
 
 PATH = "/dev/disk/by-id/scsi-0HC_Volume_"
-ACTIVATE, APPLY = ("cephadm", "osd", "activate", "one"), ("orch", "apply", "-i", "-")
+ACTIVATE, APPLY = ("cephadm", "osd", "activate", "one"), ("orch", "apply")
 
 
 def disk(volume: int, verdict: str = "blank", number: int | None = None, device: str = "/dev/sdb") -> dict[str, Any]:

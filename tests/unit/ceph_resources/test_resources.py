@@ -188,7 +188,7 @@ def test_a_file_system_is_made_on_pools_of_its_own() -> None:
     assert [one["name"] for one in SHARED.all_pools()] == ["cephfs.shared.meta", "cephfs.shared.data"]
     assert not [step for step in plan.pool_steps(view(), SHARED).steps if "application" in step.command]
     steps = plan.filesystem_steps(view(), SHARED).steps
-    assert commands(steps) == ["fs new shared cephfs.shared.meta cephfs.shared.data", "orch apply -i -"]
+    assert commands(steps) == ["fs new shared cephfs.shared.meta cephfs.shared.data", "orch apply"]
     assert json.loads(steps[1].input or "")["placement"] == {"hosts": ["one", "two"]}
     assert plan.inactive(view(), SHARED) == ["the file system shared has no active metadata server"]
 
@@ -201,7 +201,7 @@ def test_a_file_system_that_is_there() -> None:
     assert plan.inactive(seen, SHARED) == []
     assert plan.unclaimed(seen, SHARED) == []
     moved = view(filesystems=[filesystem()], mds=[mds(hosts=["three"])])
-    assert commands(plan.filesystem_steps(moved, SHARED).steps) == ["orch apply -i -"]
+    assert commands(plan.filesystem_steps(moved, SHARED).steps) == ["orch apply"]
     assert commands(plan.group_steps(moved, SHARED)) == ["fs subvolumegroup create shared dev"]
 
 

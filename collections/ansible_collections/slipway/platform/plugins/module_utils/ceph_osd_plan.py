@@ -176,7 +176,7 @@ def _start(view: Json, host: str, number: int) -> Step:
 
 
 def _apply(sentence: str, specs: list[Json]) -> Step:
-    return Step(sentence, ("orch", "apply", "-i", "-"), "---\n".join(json.dumps(spec) + "\n" for spec in specs))
+    return Step(sentence, ("orch", "apply"), "---\n".join(json.dumps(spec) + "\n" for spec in specs))
 
 
 def settling(view: Json, wanted: Wanted) -> list[Step]:

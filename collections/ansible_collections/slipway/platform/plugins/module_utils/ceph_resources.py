@@ -291,7 +291,7 @@ def filesystem_steps(view: Json, wanted: Wanted) -> Result:
         want = mds_spec(filesystem, wanted)
         if _placed(view["mds"].get(name)) != want["placement"]["hosts"]:
             said = f"run the metadata servers of {name} on {', '.join(want['placement']['hosts'])}"
-            result.steps.append(Step(said, ("orch", "apply", "-i", "-"), json.dumps(want)))
+            result.steps.append(Step(said, ("orch", "apply"), json.dumps(want)))
     return result
 
 
