@@ -56,7 +56,7 @@ def status(description: Fields, seen: Fields) -> RenderableType:
         parts.append(faults(seen["faults"]))
     if seen.get("problems"):
         parts.append(Text("\n".join(f"! {problem}" for problem in seen["problems"][-5:]), style="red"))
-    parts.append(_simulation_note(description))
+    parts.append(_origins(description))
     return Group(*_spaced(parts))
 
 
@@ -116,6 +116,7 @@ def _heading(description: Fields, seen: Fields) -> Text:
         ("  API ", "dim"),
         str(description["api_endpoint"]),
         (f"  daemon {seen['memory_mb']:.0f} MB", "dim"),
+        (f"  registry {description['ceph']['registry']}" if "ceph" in description else "", "dim"),
         ("  reconciling …" if seen.get("reconciling") else "", "yellow"),
     )
 
@@ -155,7 +156,7 @@ def page(
     parts.append(_ways_in(description, seen, settings, platform))
     if report:
         parts.append(_times(report))
-    parts.append(_simulation_note(description))
+    parts.append(_origins(description))
     return Padding(Group(*_spaced(parts)), (1, 0, 0, 0))
 
 
@@ -181,6 +182,8 @@ def _ways_in(description: Fields, seen: Fields, settings: Settings, platform: Pl
         grid.add_row("log in", f"{prefix}lab ssh {names[0]}")
     grid.add_row("cloud API", str(description["api_endpoint"]))
     grid.add_row("its clients", f'eval "$({prefix}lab env)"; hcloud server list')
+    if ceph := description.get("ceph"):
+        grid.add_row("images", f"https://{ceph['registry']}/ (Ceph {ceph['version']})")
     grid.add_row("look, stop", f"{prefix}lab status · {prefix}lab logs -f · {prefix}lab down")
     return grid
 
@@ -198,10 +201,13 @@ def _times(report: Fields) -> Table:
     return table
 
 
-def _simulation_note(description: Fields) -> Text:
+def _origins(description: Fields) -> RenderableType:
+    """Where what the hosts run comes from, and what of it is simulated."""
     rke2 = description["rke2"]
-    style = "yellow" if rke2["source"] == "simulation" else "dim"
-    return Text(str(rke2["note"]), style=style)
+    notes = [Text(str(rke2["note"]), style="yellow" if rke2["source"] == "simulation" else "dim")]
+    if ceph := description.get("ceph"):
+        notes.append(_dim(str(ceph["note"])))
+    return Group(*notes)
 
 
 def _table(*columns: str) -> Table:

@@ -55,6 +55,12 @@ def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) 
         assert words in text.replace("\n", " ") or words in text, words
 
 
+def test_it_says_where_images_come_from(settings: Settings) -> None:
+    text = page(settings)
+    assert "https://198.19.255.1:8402/ (Ceph 20.2.4)" in text
+    assert "Ceph is composed here." in text
+
+
 def test_the_lab_of_one_person_needs_no_variables(settings: Settings) -> None:
     assert "SLIPWAY_LAB=" not in rendered(
         summary.page(

@@ -12,10 +12,11 @@ import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Fault
 
 from tests.lab.cloud.conftest import Lab
-from tests.unit.check.conftest import PLATFORM, REPOSITORY, VAULT, Inventory
+from tests.unit.check.conftest import CEPH, PLATFORM, REPOSITORY, VAULT, Inventory
 
 SERVERS = "group_vars/rke2_server/provision.yml"
 RKE2 = "group_vars/all/rke2.yml"
+STORAGE = "group_vars/ceph/provision.yml"
 BALANCER = "group_vars/load_balancer/load_balancer.yml"
 
 
@@ -430,11 +431,68 @@ CASES = [
         "platform_locations holds ash, which lies in us-east",
         asks=True,
     ),
+    # storage
+    case(
+        "two hosts for storage",
+        lambda i: i.edit("hosts.yml", r"^ +prod-ceph-3.*\n", ""),
+        "hosts.yml",
+        "group ceph has 2 hosts; make it 3 or more",
+    ),
+    case(
+        "cluster's number that is none",
+        lambda i: i.set("ceph_fsid", "prod", CEPH),
+        CEPH,
+        'ceph_fsid is "prod"; write a UUID',
+    ),
+    case(
+        "cluster's number of another environment",
+        lambda i: i.beside("stage", CEPH, "ceph_fsid: fe94d781-67a9-44c0-bef8-f96df8775826 # copied"),
+        CEPH,
+        "which the environment stage has too",
+    ),
+    case(
+        "storage release with a hole",
+        lambda i: i.add(CEPH, "ceph_version: 20.2.3"),
+        CEPH,
+        'ceph_version is "20.2.3"',
+        "CVE-2025-30156",
+    ),
+    case(
+        "storage image that moves",
+        lambda i: i.add(CEPH, "ceph_image: quay.io/ceph/ceph:v20"),
+        CEPH,
+        'ceph_image is "quay.io/ceph/ceph:v20", which may be another image tomorrow',
+    ),
+    case(
+        "program without a checksum",
+        lambda i: i.set("ceph_cephadm_checksum", "sha256:REPLACE-ME", CEPH),
+        CEPH,
+        "ceph_cephadm_checksum is",
+        "a placeholder or no checksum",
+    ),
+    case(
+        "storage host without a disk",
+        lambda i: i.set("provision_volumes", "[{ name: data, size_gb: 20 }]", STORAGE),
+        STORAGE,
+        "is in group ceph, but has no volume for it",
+    ),
+    case(
+        "too little memory for an OSD",
+        lambda i: i.add(CEPH, "ceph_osd_memory_target_mb: 512"),
+        CEPH,
+        "ceph_osd_memory_target_mb is 512, and Ceph refuses less than 896",
+    ),
+    case(
+        "shared hosts about which two groups speak",
+        lambda i: i.edit("hosts.yml", r"^    ceph:\n(?: {6,}.*\n)+", "    ceph: {hosts: {prod-rke2-server-1: {}}}\n"),
+        STORAGE,
+        "provision_server_types, provision_volumes is set for each of ceph, rke2_server",
+    ),
     case(
         "more servers than allowed",
         lambda i: i.add("group_vars/all/check.yml", "check_servers_limit: 5"),
         "group_vars/all/check.yml",
-        "needs 7 more, but its limit is 5",
+        "needs 10 more, but its limit is 5",
         asks=True,
     ),
 ]
@@ -532,6 +590,7 @@ def test_a_sound_inventory_passes_and_check_mode_plans(sound: Inventory, cloud: 
 @pytest.mark.parametrize("environment", ["dev", "stage", "prod"])
 def test_what_is_delivered_lacks_only_keys_and_secrets(environment: str, copy: Callable[[str], Inventory]) -> None:
     sentences = [fault.sentence for fault in copy(environment).faults()]
-    assert len(sentences) == 2
+    assert len(sentences) == 3
     assert "is a placeholder" in sentences[0]
     assert "create_secrets.yml" in sentences[1]
+    assert "ceph_cephadm_checksum" in sentences[2]

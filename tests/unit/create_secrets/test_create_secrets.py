@@ -20,7 +20,7 @@ NAMES = {"rke2_token", "rke2_agent_token", "platform_ca_certificate", "platform_
 UNCHANGED = "changed=0 "
 
 
-def create(path: Path, *arguments: str, password: Path | None = None) -> subprocess.CompletedProcess[str]:
+def create(path: Path, *arguments: str | Path, password: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_VAULT")}
     if password is not None:
         environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(password)
@@ -91,6 +91,18 @@ def test_only_what_is_missing_is_added(made: Path, tmp_path: Path) -> None:
     certificate = x509.load_pem_x509_certificate(after["platform_ca_certificate"].encode())
     key = serialization.load_pem_private_key(before["platform_ca_private_key"].encode(), None)
     assert certificate.public_key() == key.public_key()
+
+
+def test_a_store_of_our_own_gets_its_keys(tmp_path: Path) -> None:
+    path, hosts = tmp_path / "vault.yml", tmp_path / "hosts.yml"
+    hosts.write_text("object_storage: {hosts: {prod-store-1: {}}}\n")
+    assert create(path, *PLAIN, "-i", hosts).returncode == 0
+    secrets = yaml.safe_load(path.read_text())
+    names = {name for name in secrets if name.startswith("object_storage_")}
+    assert names == {f"object_storage_{word}_key" for word in ("access", "secret", "owner_access", "owner_secret")}
+    assert all(len(secrets[name]) == (20 if "access" in name else 64) for name in names)
+    assert len({secrets[name] for name in names}) == 4
+    assert secrets["object_storage_access_key"].isupper()
 
 
 def test_a_certificate_without_its_key_is_refused(made: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, variables
+from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, variables, volumes_of
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 
 Answer = tuple[int, Any]
@@ -165,4 +165,15 @@ def test_address_of_a_server(public: dict[str, Any], where: str | None) -> None:
         "public_net": public,
     }
     assert address(server) == where
-    assert variables(server).get("ansible_host") == where
+    assert variables(server, []).get("ansible_host") == where
+
+
+def test_volumes_of_a_server_by_their_own_name() -> None:
+    volumes = [
+        {"id": 5, "name": "dev-a-ceph", "size": 20, "server": 7, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_5"},
+        {"id": 6, "name": "dev-b-ceph", "size": 20, "server": 8, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_6"},
+        {"id": 4, "name": "dev-a-data", "size": 10, "server": None, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_4"},
+    ]
+    assert volumes_of({"id": 7, "name": "dev-a"}, volumes) == {
+        "ceph": {"id": 5, "size_gb": 20, "path": "/dev/disk/by-id/scsi-0HC_Volume_5"}
+    }

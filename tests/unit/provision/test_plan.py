@@ -348,6 +348,16 @@ def test_an_address_that_somebody_holds_is_refused() -> None:
     assert "10.20.1.21: stranger holds it" in only(make_plan(DESIRED, project))
 
 
+def test_a_shared_machine_lies_behind_the_firewall_of_each_of_its_groups() -> None:
+    shared = replace(NODE, groups=("rke2_server", "ceph"))
+    opening = Opening("s3", "tcp", ("0.0.0.0/0",), "443", group="ceph")
+    wanted = replace(DESIRED, machines=(LB, shared), openings=(*DESIRED.openings, opening))
+    plan = make_plan(wanted, empty())
+    assert plan.servers["dev-node-1"].firewalls == ["dev", "dev-ceph"]
+    assert plan.servers["dev-node-1"].labels["slipway_group"] == "rke2_server"
+    assert plan.servers["dev-lb-1"].firewalls == ["dev", "dev-load_balancer"]
+
+
 def test_rules_of_a_firewall_are_brought_in_line() -> None:
     project = built()
     project["firewalls"][0]["rules"][0]["source_ips"] = ["0.0.0.0/0"]

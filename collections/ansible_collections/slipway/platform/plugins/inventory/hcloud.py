@@ -6,7 +6,8 @@ DOCUMENTATION = r"""
 name: hcloud
 short_description: Addresses of an environment's servers in Hetzner Cloud
 description:
-  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host).
+  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host), and their
+    volumes as C(hcloud_volumes), by the name behind the server's, each with C(id), C(size_gb) and C(path).
   - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
     that no play touches it.
   - Without a token it adds nothing. When the API refuses or cannot be reached it says so in one sentence and adds
@@ -22,6 +23,13 @@ options:
     description: Name of the environment.
     type: str
     required: true
+  beside:
+    description:
+      - Further owner labels whose servers may be named in C(hosts.yml), of machines that do not come and go with the
+        environment.
+    type: list
+    elements: str
+    default: []
   api_token:
     description: Token of the project; templates are rendered.
     type: str
@@ -64,12 +72,26 @@ def address(server: dict[str, Any]) -> str | None:
     return None
 
 
-def variables(server: dict[str, Any]) -> dict[str, Any]:
+def volumes_of(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The server's volumes, each by its name without the server's."""
+    return {
+        volume["name"].removeprefix(f"{server['name']}-"): {
+            "id": volume["id"],
+            "size_gb": volume["size"],
+            "path": volume["linux_device"],
+        }
+        for volume in sorted(volumes, key=lambda volume: volume["name"])
+        if volume["server"] == server["id"]
+    }
+
+
+def variables(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str, Any]:
     found = {
         "hcloud_id": server["id"],
         "hcloud_status": server["status"],
         "hcloud_server_type": server["server_type"]["name"],
         "hcloud_location": server["location"]["name"],
+        "hcloud_volumes": volumes_of(server, volumes),
     }
     return found | ({"ansible_host": where} if (where := address(server)) else {})
 
@@ -91,8 +113,10 @@ class InventoryModule(BaseInventoryPlugin):
             if not token:
                 self.display.v(f"{path}: no token, so no addresses")
                 return
-            selector = f"{ENVIRONMENT_LABEL}={self.get_option('environment')}"
-            servers = Cloud(endpoint, token).list("servers", [("label_selector", selector)])
+            owners = [self.get_option("environment"), *self.get_option("beside")]
+            cloud, owner = Cloud(endpoint, token), f"{ENVIRONMENT_LABEL} in ({','.join(owners)})"
+            servers = cloud.list("servers", [("label_selector", owner)])
+            volumes = cloud.list("volumes", [("label_selector", owner)])
         except (CloudError, AnsibleError) as error:
             self.display.warning(f"No addresses of servers are known: {error}")
             return
@@ -102,5 +126,5 @@ class InventoryModule(BaseInventoryPlugin):
                 self.display.v(f"{server['name']} is not in hosts.yml")
                 continue
             inventory.add_host(server["name"], group=GROUP)
-            for name, value in variables(server).items():
+            for name, value in variables(server, volumes).items():
                 inventory.set_variable(server["name"], name, value)

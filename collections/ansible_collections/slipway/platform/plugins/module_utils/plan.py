@@ -46,6 +46,8 @@ class Machine:
     image: str
     volumes: tuple[Volume, ...] = ()
     placement_group: str = ""
+    groups: tuple[str, ...] = ()
+    """All groups it is in, when it is shared by several; `group` is the main one."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Desired:
                     image=machine["image"],
                     volumes=tuple(Volume(volume["name"], volume["size_gb"]) for volume in machine["volumes"] or ()),
                     placement_group=machine["placement_group"] or "",
+                    groups=tuple(machine["groups"] or ()),
                 )
                 for machine in parameters["machines"]
             ),
@@ -402,8 +405,9 @@ class _Planner:
     def firewall_name(self, group: str) -> str:
         return f"{self.environment}-{group}" if group else self.environment
 
-    def firewall_names(self, group: str) -> list[str]:
-        return [self.firewall_name(name) for name in ["", *self.opening_groups()] if name in ("", group)]
+    def firewall_names(self, machine: Machine) -> list[str]:
+        of_machine = {"", machine.group, *machine.groups}
+        return [self.firewall_name(name) for name in ["", *self.opening_groups()] if name in of_machine]
 
     def placement_group_name(self, machine: Machine) -> str:
         return f"{self.environment}-{machine.placement_group}" if machine.placement_group else ""
@@ -415,7 +419,7 @@ class _Planner:
             name=machine.name,
             group=machine.group,
             labels=labels(self.environment, machine.group),
-            firewalls=self.firewall_names(machine.group),
+            firewalls=self.firewall_names(machine),
             placement_group=self.placement_group_name(machine),
             image=machine.image,
             private_ip=machine.private_ip,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from . import capacity, edge, machines, network, secrets, specs, versions
+from . import capacity, edge, machines, network, secrets, specs, storage, versions
 from .model import Environment, Fault
 
 
@@ -20,6 +20,7 @@ def pure_faults(environment: Environment) -> list[Fault]:
             versions.image_faults,
             secrets.faults,
             edge.faults,
+            storage.faults,
         )
         for fault in check(environment)
     )
