@@ -321,11 +321,10 @@ def test_a_network_is_replaced_only_with_all_that_is_in_it(wanted: Desired, says
     assert says in only(make_plan(wanted, built()))
     half = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1"])
     assert "dev-lb-1, dev-node-1 would lose" in half.refused[0]
-    project = built()
-    for there in project["servers"]:
-        there["image"] = {"name": "debian-12"}
-    whole = make_plan(wanted, project, allow_replace=["dev", "dev-lb-1", "dev-node-1"])
+    whole = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1", "dev-node-1"])
     assert (whole.refused, whole.delete_networks, whole.create_network) == ([], ["dev"], True)
+    assert whole.delete_servers == ["dev-lb-1", "dev-node-1"]
+    assert all(server.create and server.attach for server in whole.servers.values())
 
 
 def test_a_network_is_not_taken_from_a_load_balancer() -> None:

@@ -437,6 +437,9 @@ class _Planner:
     def must_replace(self, machine: Machine, server: Json) -> bool:
         """Whether the server goes and comes back; refuses what was not allowed."""
         lasting, restartable = self.differences(machine, server)
+        # Named with the network that it stands in, a server goes with it; plan_network_replacement refuses the others.
+        if self.plan.delete_networks and self.private_leg(server) and machine.name in self.allow_replace:
+            lasting.append("stands in the network that is replaced")
         if not lasting and (not restartable or machine.name in self.allow_restart):
             return False
         if machine.name in self.allow_replace:
