@@ -239,17 +239,20 @@ def test_a_server_becomes_the_first_type_in_stock() -> None:
     assert make_plan(DESIRED, project, allow_restart=["dev-lb-1"]).servers["dev-lb-1"].resize_to == "cpx22"
 
 
-def test_servers_of_one_group_are_not_stopped_at_the_same_time() -> None:
+@pytest.mark.parametrize("option", ["allow_restart", "allow_replace"])
+def test_servers_of_one_group_do_not_go_at_the_same_time(option: str) -> None:
     second = replace(NODE, name="dev-node-2", private_ip="10.20.1.22")
     wanted = replace(DESIRED, machines=(LB, NODE, second))
     project = built()
     project["servers"].append(server(8, second, [3]))
     for there in project["servers"]:
         there["server_type"] = {"name": "cx53"}
-    plan = make_plan(wanted, project, allow_restart=["dev-lb-1", "dev-node-1", "dev-node-2"])
+    plan = make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-1", "dev-node-2"]})
     assert [sentence.split(";")[0] for sentence in plan.refused] == [
-        "dev-node-1, dev-node-2 would stop at the same time, all of rke2_server"
+        "dev-node-1, dev-node-2 would stop or be replaced at the same time, all of rke2_server"
     ]
+    project["servers"][1]["server_type"] = {"name": "cx33"}
+    assert make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-2"]}).refused == []
 
 
 @pytest.mark.parametrize(

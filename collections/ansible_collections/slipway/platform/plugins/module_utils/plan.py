@@ -232,7 +232,7 @@ class _Planner:
         for machine in self.desired.machines:
             self.plan.servers[machine.name] = self.plan_server(machine)
         self.plan_network_replacement()
-        self.plan_restarts()
+        self.plan_one_of_a_group()
         self.plan_addresses_taken()
         self.plan_unclaimed()
         return self.plan
@@ -327,14 +327,20 @@ class _Planner:
                 f"in it; name every one of them in {ALLOW_REPLACE} too."
             )
 
-    def plan_restarts(self) -> None:
-        """Servers are changed side by side, so what a group serves would be gone with all that stop."""
+    def plan_one_of_a_group(self) -> None:
+        """Servers are changed side by side: what a group serves, and a quorum's data, would go with all of them."""
+        if self.plan.delete_networks:  # then all go, each by its name
+            return
         for group in sorted({machine.group for machine in self.desired.machines}):
-            stopping = [server.name for server in self.plan.servers.values() if server.group == group and server.stop]
-            if len(stopping) > 1:
+            going = [
+                server.name
+                for server in self.plan.servers.values()
+                if server.group == group and (server.stop or server.name in self.plan.delete_servers)
+            ]
+            if len(going) > 1:
                 self.refuse(
-                    f"{', '.join(stopping)} would stop at the same time, all of {group}; name one of them at a time in "
-                    f"{ALLOW_RESTART}, and the next when it serves again."
+                    f"{', '.join(going)} would stop or be replaced at the same time, all of {group}; name one of them "
+                    f"at a time in {ALLOW_RESTART} or {ALLOW_REPLACE}, and the next when it serves again."
                 )
 
     def plan_addresses_taken(self) -> None:
