@@ -363,6 +363,8 @@ def test_another_spelling_of_a_range_is_no_change() -> None:
     project = built()
     project["firewalls"][0]["rules"][0]["source_ips"] = ["2001:db8::/32"]
     assert make_plan(desired, project).changes == []
+    wrong = replace(DESIRED, openings=(Opening("ssh", "tcp", ("198.51.100.7/24",), "22"), DESIRED.openings[1]))
+    assert make_plan(wrong, project).changes == ["set firewall dev"]
 
 
 @pytest.mark.parametrize(

@@ -625,13 +625,20 @@ def _rule(opening: Opening) -> Json:
     }
 
 
+def _range(text: str) -> str:
+    """The API writes ranges its own way, 2001:db8::/32 for 2001:DB8:0::/32; what is none is for the API to refuse."""
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        return text
+
+
 def _comparable(rule: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The API writes ranges its own way, 2001:db8::/32 for 2001:DB8:0::/32."""
     return (
         rule["direction"],
         rule["protocol"],
         rule.get("port"),
-        tuple(map(ip_network, rule.get("source_ips") or ())),
-        tuple(map(ip_network, rule.get("destination_ips") or ())),
+        tuple(map(_range, rule.get("source_ips") or ())),
+        tuple(map(_range, rule.get("destination_ips") or ())),
         rule.get("description"),
     )
