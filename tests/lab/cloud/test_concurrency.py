@@ -151,7 +151,8 @@ class Held(StubMachines):
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun, self.made, self.let_go = Event(), Event(), Event()
+        self.begun, self.let_go = Event(), Event()
+        self.made = {"quick": Event(), "slow": Event()}
 
     def create_host(self, spec: HostSpec) -> None:
         if spec.name == "slow":
@@ -161,8 +162,7 @@ class Held(StubMachines):
             assert self.begun.wait(30)
             time.sleep(0.2)
         super().create_host(spec)
-        if spec.name == "quick":
-            self.made.set()
+        self.made[spec.name].set()
 
 
 def test_a_reset_waits_for_all_that_runs(serve: Serve) -> None:
@@ -172,8 +172,9 @@ def test_a_reset_waits_for_all_that_runs(serve: Serve) -> None:
         lab.api.post("/servers", BODY | {"name": name})
     assert machines.begun.wait(30)
     lab.api.http.post(f"{lab.url}/_lab/reset").raise_for_status()
-    assert machines.made.wait(30)
+    assert machines.made["quick"].wait(30)
     time.sleep(0.2)
     machines.let_go.set()
+    assert machines.made["slow"].wait(30)
     lab.check_line()
     assert lab.machines.hosts == {}

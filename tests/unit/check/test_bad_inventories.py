@@ -386,6 +386,12 @@ CASES = [
         asks=True,
     ),
     case(
+        "token sent unencrypted",
+        lambda i: i.set("platform_hcloud_endpoint", "http://api.hetzner.cloud/v1"),
+        PLATFORM,
+        "sends the token unencrypted",
+    ),
+    case(
         "cloud that is not there",
         lambda i: i.set("platform_hcloud_endpoint", "http://127.0.0.1:9/v1"),
         PLATFORM,

@@ -24,7 +24,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.environment.model
     show,
     suggestion,
 )
-from ansible_collections.slipway.platform.plugins.module_utils.environment.network import reserved
+from ansible_collections.slipway.platform.plugins.module_utils.environment.network import local, reserved
 from ansible_collections.slipway.platform.plugins.module_utils.environment.secrets import KEY_TYPES, key_fault, weak
 from ansible_collections.slipway.platform.plugins.module_utils.environment.specs import required_secrets, value_faults
 
@@ -108,6 +108,22 @@ NETWORK, SUBNET = IPv4Network("10.40.0.0/16"), IPv4Network("10.40.0.0/24")
 def test_reserved_addresses(address: str, reason: str | None) -> None:
     found = reserved(IPv4Address(address), NETWORK, SUBNET)
     assert found == reason if reason is None else reason in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("host", "near"),
+    [
+        ("127.0.0.1", True),
+        ("198.19.255.1", True),
+        ("10.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("api.hetzner.cloud", False),
+        ("9.9.9.9", False),
+    ],
+)
+def test_where_a_token_may_go_unencrypted(host: str, near: bool) -> None:
+    assert local(host) == near
 
 
 @pytest.mark.parametrize(

@@ -239,17 +239,20 @@ def test_a_server_becomes_the_first_type_in_stock() -> None:
     assert make_plan(DESIRED, project, allow_restart=["dev-lb-1"]).servers["dev-lb-1"].resize_to == "cpx22"
 
 
-def test_servers_of_one_group_are_not_stopped_at_the_same_time() -> None:
+@pytest.mark.parametrize("option", ["allow_restart", "allow_replace"])
+def test_servers_of_one_group_do_not_go_at_the_same_time(option: str) -> None:
     second = replace(NODE, name="dev-node-2", private_ip="10.20.1.22")
     wanted = replace(DESIRED, machines=(LB, NODE, second))
     project = built()
     project["servers"].append(server(8, second, [3]))
     for there in project["servers"]:
         there["server_type"] = {"name": "cx53"}
-    plan = make_plan(wanted, project, allow_restart=["dev-lb-1", "dev-node-1", "dev-node-2"])
+    plan = make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-1", "dev-node-2"]})
     assert [sentence.split(";")[0] for sentence in plan.refused] == [
-        "dev-node-1, dev-node-2 would stop at the same time, all of rke2_server"
+        "dev-node-1, dev-node-2 would stop or be replaced at the same time, all of rke2_server"
     ]
+    project["servers"][1]["server_type"] = {"name": "cx33"}
+    assert make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-2"]}).refused == []
 
 
 @pytest.mark.parametrize(
@@ -320,12 +323,11 @@ def test_servers_that_nobody_wants_are_told_and_left_alone() -> None:
 def test_a_network_is_replaced_only_with_all_that_is_in_it(wanted: Desired, says: str) -> None:
     assert says in only(make_plan(wanted, built()))
     half = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1"])
-    assert "dev-lb-1, dev-node-1 would lose" in half.refused[0]
-    project = built()
-    for there in project["servers"]:
-        there["image"] = {"name": "debian-12"}
-    whole = make_plan(wanted, project, allow_replace=["dev", "dev-lb-1", "dev-node-1"])
+    assert "but dev-node-1 would lose" in half.refused[0]
+    whole = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1", "dev-node-1"])
     assert (whole.refused, whole.delete_networks, whole.create_network) == ([], ["dev"], True)
+    assert whole.delete_servers == ["dev-lb-1", "dev-node-1"]
+    assert all(server.create and server.attach for server in whole.servers.values())
 
 
 def test_a_network_is_not_taken_from_a_load_balancer() -> None:
@@ -371,6 +373,8 @@ def test_another_spelling_of_a_range_is_no_change() -> None:
     project = built()
     project["firewalls"][0]["rules"][0]["source_ips"] = ["2001:db8::/32"]
     assert make_plan(desired, project).changes == []
+    wrong = replace(DESIRED, openings=(Opening("ssh", "tcp", ("198.51.100.7/24",), "22"), DESIRED.openings[1]))
+    assert make_plan(wrong, project).changes == ["set firewall dev"]
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ class _Planner:
         for machine in self.desired.machines:
             self.plan.servers[machine.name] = self.plan_server(machine)
         self.plan_network_replacement()
-        self.plan_restarts()
+        self.plan_one_of_a_group()
         self.plan_addresses_taken()
         self.plan_unclaimed()
         return self.plan
@@ -330,14 +330,20 @@ class _Planner:
                 f"in it; name every one of them in {ALLOW_REPLACE} too."
             )
 
-    def plan_restarts(self) -> None:
-        """Servers are changed side by side, so what a group serves would be gone with all that stop."""
+    def plan_one_of_a_group(self) -> None:
+        """Servers are changed side by side: what a group serves, and a quorum's data, would go with all of them."""
+        if self.plan.delete_networks:  # then all go, each by its name
+            return
         for group in sorted({machine.group for machine in self.desired.machines}):
-            stopping = [server.name for server in self.plan.servers.values() if server.group == group and server.stop]
-            if len(stopping) > 1:
+            going = [
+                server.name
+                for server in self.plan.servers.values()
+                if server.group == group and (server.stop or server.name in self.plan.delete_servers)
+            ]
+            if len(going) > 1:
                 self.refuse(
-                    f"{', '.join(stopping)} would stop at the same time, all of {group}; name one of them at a time in "
-                    f"{ALLOW_RESTART}, and the next when it serves again."
+                    f"{', '.join(going)} would stop or be replaced at the same time, all of {group}; name one of them "
+                    f"at a time in {ALLOW_RESTART} or {ALLOW_REPLACE}, and the next when it serves again."
                 )
 
     def plan_addresses_taken(self) -> None:
@@ -441,6 +447,9 @@ class _Planner:
     def must_replace(self, machine: Machine, server: Json) -> bool:
         """Whether the server goes and comes back; refuses what was not allowed."""
         lasting, restartable = self.differences(machine, server)
+        # Named with the network that it stands in, a server goes with it; plan_network_replacement refuses the others.
+        if self.plan.delete_networks and self.private_leg(server) and machine.name in self.allow_replace:
+            lasting.append("stands in the network that is replaced")
         if not lasting and (not restartable or machine.name in self.allow_restart):
             return False
         if machine.name in self.allow_replace:
@@ -620,13 +629,20 @@ def _rule(opening: Opening) -> Json:
     }
 
 
+def _range(text: str) -> str:
+    """The API writes ranges its own way, 2001:db8::/32 for 2001:DB8:0::/32; what is none is for the API to refuse."""
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        return text
+
+
 def _comparable(rule: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The API writes ranges its own way, 2001:db8::/32 for 2001:DB8:0::/32."""
     return (
         rule["direction"],
         rule["protocol"],
         rule.get("port"),
-        tuple(map(ip_network, rule.get("source_ips") or ())),
-        tuple(map(ip_network, rule.get("destination_ips") or ())),
+        tuple(map(_range, rule.get("source_ips") or ())),
+        tuple(map(_range, rule.get("destination_ips") or ())),
         rule.get("description"),
     )
