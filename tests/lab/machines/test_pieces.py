@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from lab.machines import images, resolver
 from lab.machines.base import AttachmentSpec, HostSpec, NetworkSpec, Route
-from lab.machines.containers import Boot, Facts, init_arguments, read_console, run_arguments
+from lab.machines.containers import (
+    Boot,
+    Facts,
+    engine_configuration,
+    init_arguments,
+    read_console,
+    run_arguments,
+)
 from lab.machines.images import Mirror, find_mirror, recipe_hash, sources_list
 from lab.machines.networks import host_lines, parse_routes, routes
 from lab.machines.router import PublicLink, host_routes, route_changes
@@ -39,6 +47,14 @@ def test_a_start_asks_for_no_more_than_the_machine_has() -> None:
         assert wanted in arguments
     assert arguments[-3:] == ["--rootfs", "/s/12/root", "/run/machine/init"]
     assert "--runtime" not in run_arguments(boot, Facts(2, None, 2, 1024, 1024))
+
+
+def test_containers_in_a_host_get_no_more_than_the_host() -> None:
+    text = engine_configuration(Facts(1, "runc", cores=2, open_files=20000, processes=32768))
+    found = tomllib.loads(text)
+    assert found["containers"]["default_ulimits"] == ["nofile=20000:20000", "nproc=32768:32768"]
+    assert found["engine"]["env"] == ["PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
+    assert "engine" not in tomllib.loads(engine_configuration(Facts(2, None, 2, 1024, 1024)))
 
 
 def test_public_link() -> None:
