@@ -41,6 +41,7 @@ def test_a_whole_platform_has_no_findings() -> None:
     done = verify()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 nodes are Ready" in done.stdout
+    assert "the storage cluster is well on 3 hosts" in done.stdout
 
 
 def test_all_faults_are_named_at_once(stopped: None) -> None:

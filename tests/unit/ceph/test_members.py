@@ -43,6 +43,11 @@ def built(**changes: Any) -> dict[str, Any]:
         "monitors": ["a", "b", "c"],
         "quorum": ["a", "b", "c"],
         "managers": 2,
+        "osds": 3,
+        "osds_up": 3,
+        "osds_in": 3,
+        "unclean": {},
+        "warnings": {},
         "config": [
             {"section": "global", "name": "ms_cluster_mode", "value": "secure", "mask": ""},
             {"section": "mgr", "name": "mgr/prometheus/server_port", "value": "9283", "mask": ""},
@@ -157,6 +162,9 @@ def test_what_is_there_and_not_declared_is_said_and_stays() -> None:
         ),
         ({"versions": ["20.2.3", "20.2.4"]}, "daemons run 20.2.3 instead of 20.2.4"),
         ({"hosts": {}}, "a is not part of the cluster"),
+        ({"osds_up": 2}, "1 of 3 OSDs are down or out"),
+        ({"unclean": {"active+undersized": 4}}, "not active+clean (4 active+undersized)"),
+        ({"warnings": {"POOL_FULL": "a pool is full"}}, "POOL_FULL: a pool is full"),
     ],
 )
 def test_what_is_unmet(change: dict[str, Any], says: str) -> None:

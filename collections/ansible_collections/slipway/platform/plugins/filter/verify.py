@@ -60,6 +60,26 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str]) -> list[str
     return found
 
 
+def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: list[str]) -> list[str]:
+    """What the hosts of the storage cluster saw unmet, and warnings that somebody muted; `expected` may be muted."""
+    found: list[str] = []
+    for name in members:
+        seen = hostvars[name].get("__verify_storage_seen") or {}
+        view = seen.get("view") or {}
+        if seen.get("unreachable"):
+            found.append(f"{name} cannot be reached by SSH")
+        elif not view and "unmet" not in seen:
+            found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
+        else:
+            found += [f"seen from {name}, {sentence}" for sentence in seen.get("unmet") or []]
+        found += [
+            f"the storage warning {code} is muted, which nobody declared"
+            for code in view.get("muted") or []
+            if code not in expected
+        ]
+    return list(dict.fromkeys(found))
+
+
 def node_findings(resources: list[dict[str, Any]], nodes: list[str], version: str) -> list[str]:
     """What is unmet in Node objects, as kubernetes.core.k8s_info returns them."""
     view = {"error": None, "ready": True, "nodes": {item["metadata"]["name"]: node_view(item) for item in resources}}
@@ -86,5 +106,6 @@ class FilterModule:
             "verify_closed_hosts": closed_hosts,
             "verify_server_findings": server_findings,
             "verify_node_findings": node_findings,
+            "verify_storage_findings": storage_findings,
             "verify_simulation": simulation,
         }

@@ -206,6 +206,12 @@ def unmet(view: Mapping[str, Any], wanted: Wanted, version: str) -> list[str]:
             found.append(f"{name} is not part of the cluster")
         elif host["status"]:
             found.append(f"the managers see {name} as {host['status'].lower()}")
+    if away := view["osds"] - min(view["osds_up"], view["osds_in"]):
+        found.append(f"{away} of {view['osds']} OSDs are down or out")
+    if view["unclean"]:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(view["unclean"].items()))
+        found.append(f"placement groups are not active+clean ({states})")
+    found += [f"{code}: {text}" for code, text in view["warnings"].items()]
     if other := sorted({seen for seen in view["versions"] if seen != version}):
         found.append(f"daemons run {', '.join(other)} instead of {version}")
     return found
