@@ -22,8 +22,8 @@ options:
       - V(view) reads.
       - V(access) sees to it that the managers have an account and a key for reaching the hosts.
       - V(members) does the rest.
-      - V(prove) waits until everything is as declared and well, and fails when it is not in time. In check mode it looks
-        once.
+      - V(prove) waits until everything is as declared and well, and fails when it is not in time. In check mode
+        it looks once.
     type: str
     choices: [view, access, members, prove]
     required: true
@@ -193,9 +193,9 @@ def until(
         if waited > seconds:
             module.fail_json(
                 msg=(
-                    f"After {waited:.0f} s: {'; '.join(left)}. The cluster says {view.get('health') or 'nothing'}. Look at "
-                    "`cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on a member, and "
-                    "run again: the run goes on where it stopped."
+                    f"After {waited:.0f} s: {'; '.join(left)}. The cluster says {view.get('health') or 'nothing'}. "
+                    "Look at `cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on a "
+                    "member, and run again: the run goes on where it stopped."
                 ),
                 view=view,
                 unmet=left,
