@@ -41,6 +41,7 @@ def built(**changes: Any) -> dict[str, Any]:
         "founded": True,
         "orchestrated": True,
         "monitors": ["a", "b", "c"],
+        "placed": ["a", "b", "c"],
         "quorum": ["a", "b", "c"],
         "managers": 2,
         "osds": 3,
@@ -84,7 +85,7 @@ def test_a_cluster_as_declared_needs_nothing() -> None:
 
 def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -> None:
     new = built(
-        monitors=["a"], hosts={}, services=[], config=[], modules=[], muted=[], ssh_user="root", ssh_key="",
+        monitors=["a"], placed=[], hosts={}, services=[], config=[], modules=[], muted=[], ssh_user="root", ssh_key="",
         ciphers={"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"},
     )  # fmt: skip
     assert steps(new) == [
@@ -118,7 +119,8 @@ def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -
         ),
         ({"services": [service("mon", ["a", "b", "c"]), *built()["services"][1:]]}, ["orch apply"]),
         ({"services": built()["services"][:2]}, ["orch apply"]),
-        ({"monitors": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
+        ({"monitors": ["a", "c"], "placed": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
+        ({"monitors": ["a", "c"]}, []),
         ({"ciphers": {"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"}},
          ["mon set auth_allowed_ciphers aes,aes256k"]),
         ({"ciphers": {"allowed": ["aes", "aes256k"], "preferred": "aes", "service": "aes256k"}},

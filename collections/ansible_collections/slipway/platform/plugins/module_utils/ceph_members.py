@@ -116,7 +116,8 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     if services:
         names = ", ".join(service["service_type"] for service in services)
         steps.append(_apply(f"declare where {names} run", services))
-    missing = [name for name in wanted.monitors if name not in view["monitors"]]
+    # One that was placed and has not joined yet is waited for by the proof.
+    missing = [name for name in wanted.monitors if name not in view["monitors"] and name not in view["placed"]]
     if missing:
         placement = " ".join(f"{name}:{wanted.hosts[name]}" for name in missing)
         steps.append(Step(f"add a monitor on {', '.join(missing)}", ("orch", "daemon", "add", "mon", placement)))

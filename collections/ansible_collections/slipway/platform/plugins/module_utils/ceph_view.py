@@ -29,6 +29,7 @@ MANAGER_QUESTIONS: dict[str, list[str]] = {
     "key": ["cephadm", "get-pub-key"],
     "hosts": ["orch", "host", "ls"],
     "services": ["orch", "ls"],
+    "daemons": ["orch", "ps"],
 }
 """Only an active manager answers these."""
 
@@ -101,6 +102,11 @@ def view_of(answers: Mapping[str, str]) -> Json:
             for host in parsed(answers.get("hosts", ""), [])
         },
         "services": parsed(answers.get("services", ""), []),
+        "placed": sorted(
+            str(daemon["hostname"])
+            for daemon in parsed(answers.get("daemons", ""), [])
+            if daemon.get("daemon_type") == "mon"
+        ),
     }
 
 

@@ -194,8 +194,8 @@ def until(
             module.fail_json(
                 msg=(
                     f"After {waited:.0f} s: {'; '.join(left)}. The cluster says {view.get('health') or 'nothing'}. "
-                    "Look at `cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on a "
-                    "member, and run again: the run goes on where it stopped."
+                    "Look at `cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on "
+                    "a member, and run again: the run goes on where it stopped."
                 ),
                 view=view,
                 unmet=left,
