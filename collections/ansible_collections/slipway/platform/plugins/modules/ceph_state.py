@@ -8,7 +8,7 @@ short_description: Read a host's programs, its daemons of Ceph and what its moni
 description:
   - Reads packages, the program C(cephadm), images, the folders of clusters below C(/var/lib/ceph) and the monitor's own
     door on this host, and changes nothing.
-  - Waits while cephadm is at work on this host, up to O(idle_seconds): what a run that was killed began goes on without it.
+  - Waits up to O(idle_seconds) while cephadm is at work on this host: what a killed run began goes on without it.
   - With O(wait_seconds) it waits until this host's monitor is in the quorum. Not in check mode.
 author: [Slipway]
 attributes:
