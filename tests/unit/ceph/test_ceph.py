@@ -139,6 +139,11 @@ def test_an_answer_that_is_no_json_is_refused() -> None:
         Cluster(Host(f"ceph-{FSID}-mon-h1", answers("oops")), FSID).json(["status"])
 
 
+@pytest.mark.parametrize("sentence", ["No services reported\n", "No daemons reported"])
+def test_a_list_of_the_orchestrator_that_is_empty(sentence: str) -> None:
+    assert Cluster(Host(f"ceph-{FSID}-mon-h1", answers(sentence)), FSID).json(["orch", "ls", "mds", "--export"]) == []
+
+
 def test_another_program_of_the_image() -> None:
     host = Host(f"ceph-{FSID}-mon-h1", answers("[]"), {"answers": [{"code": 22, "output": "", "message": "no"}]})
     cluster = Cluster(host, FSID)
