@@ -51,12 +51,18 @@ def access_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     return steps
 
 
+BIRTH_OPTIONS = ("mgr_initial_modules",)
+"""Only a new cluster reads these, from its first file; the monitors refuse to keep them."""
+
+
 def option_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     """Options, ciphers, modules, muted warnings."""
     steps = []
     there = {(entry["section"], entry["name"], entry.get("mask", "")): entry["value"] for entry in view["config"]}
     for section, options in wanted.config.items():
         for name, value in options.items():
+            if name in BIRTH_OPTIONS:
+                continue
             text = as_text(value)
             held = there.get((section, name, ""))
             if held is None or not same_value(held, text):
