@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from lab.machines.containers import (
 from lab.machines.images import Mirror, find_mirror, recipe_hash, sources_list
 from lab.machines.networks import host_lines, parse_routes, routes
 from lab.machines.router import PublicLink, host_routes, route_changes
-from lab.machines.sysctl import NEEDED, Sysctls
+from lab.machines.sysctl import NEEDED, WRITTEN_BY_HOSTS, Sysctls
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SPEC = HostSpec(12, "web", "debian-13", 4, 7.5, 80, "198.18.0.5", "2001:db8:0:c::/64")
 
 
@@ -196,6 +198,20 @@ def test_kernel_settings_return_with_the_last_lab(tmp_path: Path) -> None:
     assert "put kernel.panic back to 0" in restored
     assert (root / "net/ipv4/ip_forward").read_text() == "0"
     assert two.release(alive=lambda lab: True) == []
+
+
+def test_all_that_hosts_write_into_the_kernel_is_put_back() -> None:
+    """Whatever a role, RKE2 or cephadm sets beside the network's own settings, of which each host has a set."""
+    files = [*(REPOSITORY / "roles").glob("*/vars/main.yml"), *REPOSITORY.glob("roles/*/templates/etc/sysctl.d/*")]
+    text = "\n".join(path.read_text() for path in files)
+    text += (REPOSITORY / "lab/rke2sim/release/rke2-cis-sysctl.conf").read_text()
+    written = set(re.findall(r"^\s*((?:fs|kernel|vm)(?:\.[a-z_-]+)+)\s*[:=]", text, re.M))
+    assert {"kernel.panic", "vm.overcommit_memory", "fs.protected_fifos"} <= written
+    # Nobody can take these back, so the role base leaves them alone where kernels are shared.
+    final = {"kernel.kexec_load_disabled", "kernel.unprivileged_bpf_disabled"}
+    by_cephadm = {"fs.aio-max-nr", "kernel.pid_max"}
+    known = {key.replace("/", ".") for key in (*NEEDED, *WRITTEN_BY_HOSTS)}
+    assert (written - final) | by_cephadm <= known
 
 
 def test_a_lab_that_died_does_not_hold_the_settings(tmp_path: Path) -> None:
