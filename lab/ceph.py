@@ -1,7 +1,7 @@
 """Ceph for the lab: a container image composed from Debian's packages, and cephadm, as a release would bring them.
 
 Debian's sid has the Ceph that production runs; its packages are signed, and no registry is asked. What is found there
-is composed once and kept in the cache, so a lab stays with its version until the recipe here changes:
+is composed once and kept in the cache; a lab stays with the release it was started with until it is removed:
 
     layer 1   Debian's packages as they are
     layer 2   the adjustments below
@@ -53,10 +53,12 @@ PACKAGES = (
     "hostname",
     "iproute2",
     "lvm2",
+    "media-types",
     "nvme-cli",
     "openssh-client",
     "procps",
     "python3-bcrypt",
+    "python3-routes",
     "smartmontools",
     "sudo",
     "udev",
@@ -122,36 +124,66 @@ def mirror_dir(settings: Settings) -> Path:
 
 def composed(settings: Settings) -> Release | None:
     """The release in the cache, if it is there whole."""
-    path = folder(settings) / "release.json"
-    if not path.exists():
+    release = _read_release(folder(settings))
+    return release if release and _is_whole(settings, release) else None
+
+
+def _standing(settings: Settings) -> Release | None:
+    """The release that this lab was started with, as long as it is there whole: its cluster runs that one."""
+    release = read_release(settings)
+    if release is None or not _is_whole(settings, release):
         return None
-    release = Release(**json.loads(path.read_text(encoding="utf-8")))
+    served = mirror_dir(settings) / release.cephadm_path
+    return release if served.exists() and _checksum(served) == release.cephadm_checksum else None
+
+
+def _is_whole(settings: Settings, release: Release) -> bool:
     storage = registry.storage(settings)
-    whole = all(storage.holds(IMAGE, digest) for digest in (release.digest, release.upgrade_digest))
-    return release if whole else None
+    return all(storage.holds(IMAGE, digest) for digest in (release.digest, release.upgrade_digest))
+
+
+def _prune(settings: Settings, newest: Release) -> None:
+    """Remove older releases that no lab was started with."""
+    used = [release for path in settings.state_root.glob("*/mirror/ceph") if (release := _read_release(path))]
+    kept = {digest for release in (newest, *used) for digest in (release.digest, release.upgrade_digest)}
+    registry.storage(settings).keep(IMAGE, kept)
+    for old in (settings.cache_dir / "ceph").iterdir():
+        if old.is_dir() and old != folder(settings):
+            shutil.rmtree(old)
 
 
 def prepare(settings: Settings, progress: Callable[[str], None]) -> Release:
     """The release for this lab, composed first if the cache has none; then served by its mirror and its registry."""
     registry.ensure_program(settings)
-    release = composed(settings)
-    if release is None:
-        with _locked(folder(settings)):
-            release = composed(settings) or _compose(settings, progress)
+    with _locked(settings.cache_dir / "ceph"):
+        if release := _standing(settings):
+            return release
+        release = composed(settings)
+        if release is None:
+            release = _compose(settings, progress)
+            _prune(settings, release)
+        _serve(settings, release)
+        return release
+
+
+def _serve(settings: Settings, release: Release) -> None:
+    """Put cephadm where the mirror serves it; the description last, as the sign that all is there."""
     served = make_private_dir(mirror_dir(settings))
+    for old in served.glob("rpm-*"):
+        shutil.rmtree(old)
     target = served / release.cephadm_path
-    if not target.exists() or _checksum(target) != release.cephadm_checksum:
-        for old in served.glob("rpm-*"):
-            shutil.rmtree(old)
-        target.parent.mkdir(parents=True)
-        shutil.copyfile(folder(settings) / "cephadm", target)
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(folder(settings) / "cephadm", target)
     (served / "release.json").write_text(json.dumps(asdict(release)), encoding="utf-8")
-    return release
 
 
 def read_release(settings: Settings) -> Release | None:
     """What `prepare` decided for this lab; None when it never ran."""
-    path = mirror_dir(settings) / "release.json"
+    return _read_release(mirror_dir(settings))
+
+
+def _read_release(place: Path) -> Release | None:
+    path = place / "release.json"
     return Release(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
@@ -306,8 +338,8 @@ def _checksum(path: Path) -> str:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,22 @@ class Storage:
             self.path(blob["digest"]).exists() and self.path(blob["digest"]).stat().st_size == blob["size"]
             for blob in self._blobs(digest)
         )
+
+    def keep(self, repository: str, digests: Collection[str]) -> None:
+        """Remove the repository's other images, and what no image of any repository is made of."""
+        manifests = self._base / "repositories" / repository / "_manifests"
+        for revision in manifests.glob("revisions/sha256/*"):
+            if f"sha256:{revision.name}" not in digests:
+                shutil.rmtree(revision)
+        for tag in manifests.glob("tags/*"):
+            if (tag / "current/link").read_text() not in digests:
+                shutil.rmtree(tag)
+        revisions = self._base.glob("repositories/**/_manifests/revisions/sha256/*")
+        whole = [f"sha256:{revision.name}" for revision in revisions]
+        used = {*whole, *(blob["digest"] for digest in whole for blob in self._blobs(digest))}
+        for blob in self._base.glob("blobs/sha256/*/*"):
+            if f"sha256:{blob.name}" not in used:
+                shutil.rmtree(blob)
 
     def _blobs(self, digest: str) -> list[dict[str, Any]]:
         manifest = json.loads(self.path(digest).read_bytes())

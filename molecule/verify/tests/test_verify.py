@@ -44,6 +44,7 @@ def test_a_whole_platform_has_no_findings() -> None:
     done = verify()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 nodes are Ready" in done.stdout
+    assert "the storage cluster is well on 3 hosts" in done.stdout
 
 
 def ask(host: Host, scheme: str, port: int, show: str = "") -> str:

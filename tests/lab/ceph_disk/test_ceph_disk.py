@@ -129,7 +129,7 @@ def test_an_osd_of_ours_is_never_blanked_while_the_cluster_knows_it(bench: Bench
     for known in ({}, {"known_osds": {OSD: "0"}}):
         answer = bench.judge(ours.link, wipe=True, wipe_confirm=[str(ours.number)], **known)
         assert (answer["changed"], by_path(answer)[ours.link]["verdict"]) == (False, "osd")
-    stray = bench.judge(ours.link, known_osds={})
+    stray = bench.judge(ours.link, known_osds={"another": "1"})
     assert "which the cluster does not know" in by_path(stray)[ours.link]["faults"][0]
     assert ours.digest() == ours.before
 

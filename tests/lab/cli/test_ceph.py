@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -79,6 +80,26 @@ def test_it_is_composed_once_for_all_labs(settings: Settings, compositions: list
     assert ceph.prepare(other, silent) == release
     assert len(compositions) == 1
     assert not list((settings.cache_dir / "ceph").glob("*.building"))
+
+
+def test_a_lab_stays_with_its_release_and_the_next_gets_the_newer(
+    settings: Settings, compositions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ceph.prepare(settings, silent)
+    monkeypatch.setattr(ceph, "PACKAGES", (*ceph.PACKAGES, "another"))
+    monkeypatch.setattr(ceph, "UPGRADE_MARK", ("etc/mark", "another\n"))
+    other = Settings("other", 3, settings.state_root, settings.cache_root)
+    second = ceph.prepare(other, silent)
+    assert second.upgrade_digest != first.upgrade_digest
+    assert ceph.prepare(settings, silent) == first
+    # The first lab goes; the next composition clears up after it.
+    shutil.rmtree(settings.state_dir)
+    monkeypatch.setattr(ceph, "PACKAGES", (*ceph.PACKAGES, "more"))
+    ceph.prepare(Settings("third", 4, settings.state_root, settings.cache_root), silent)
+    storage = registry.storage(settings)
+    assert storage.holds(ceph.IMAGE, second.upgrade_digest)
+    assert not storage.holds(ceph.IMAGE, first.upgrade_digest)
+    assert len(compositions) == 3
 
 
 def test_an_image_that_lost_a_layer_is_composed_again(settings: Settings, compositions: list[str]) -> None:

@@ -139,6 +139,11 @@ def test_an_answer_that_is_no_json_is_refused() -> None:
         Cluster(Host(f"ceph-{FSID}-mon-h1", answers("oops")), FSID).json(["status"])
 
 
+@pytest.mark.parametrize("sentence", ["No services reported\n", "No daemons reported"])
+def test_a_list_of_the_orchestrator_that_is_empty(sentence: str) -> None:
+    assert Cluster(Host(f"ceph-{FSID}-mon-h1", answers(sentence)), FSID).json(["orch", "ls", "mds", "--export"]) == []
+
+
 def test_another_program_of_the_image() -> None:
     host = Host(f"ceph-{FSID}-mon-h1", answers("[]"), {"answers": [{"code": 22, "output": "", "message": "no"}]})
     cluster = Cluster(host, FSID)
@@ -205,33 +210,68 @@ def test_commands_are_described_once_and_tell_goes_to_the_daemon() -> None:
     assert library.sent[-1] == {"target": ("osd", "0"), "argdict": {"prefix": "version"}, "inbuf": b"x"}
 
 
-def test_a_monitor_reads_the_key_of_the_administrator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ceph-h1").mkdir()
-    (tmp_path / "ceph-h1/keyring").write_text("[mon.]")
-    monkeypatch.setattr(ceph_ask, "MON_KEYRINGS", tmp_path)
-    names: list[tuple[str, dict[str, str]]] = []
+class Rados:
+    """rados, as far as it is used: lets in whom the test lets in."""
 
-    class Rados:
-        Error = OSError
+    class Error(Exception):
+        def __init__(self, number: int) -> None:
+            super().__init__(f"[errno {number}] no")
+            self.errno = number
 
-        class Rados:
-            def __init__(self, name: str, conffile: str, conf: dict[str, str]) -> None:
-                names.append((name, conf))
+    def __init__(self, **refused: int) -> None:
+        self.refused = refused
+        self.connected: list[tuple[str, str]] = []
 
+    def Rados(self, name: str, conffile: str, conf: dict[str, str]) -> Any:
+        outer, text = self, Path(conf["keyring"]).read_text()
+
+        class Connection:
             def connect(self, timeout: int) -> None:
-                if names[-1][1]["keyring"] == "refused":
-                    raise OSError("permission denied")
+                outer.connected.append((name, text))
+                if text in outer.refused:
+                    raise outer.Error(outer.refused[text])
 
             def shutdown(self) -> None:
                 pass
 
-    request = {"connect_seconds": 1, "seconds": 2}
-    assert ceph_ask.admin_keyring(Rados, Library(), request) == "out"
-    assert names[0][0] == "mon."
-    assert names[0][1]["keyring"].endswith("ceph-h1/keyring")
-    assert ceph_ask.admin_keyring(Rados, Library(), {"keyring": KEYRING}) == KEYRING
-    with pytest.raises(ceph_ask.Unreachable, match="permission denied"):
-        ceph_ask.connect(Rados, "client.admin", "refused", 1, 2)
+        return Connection()
+
+
+@pytest.fixture
+def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ceph-h1").mkdir()
+    (tmp_path / "ceph-h1/keyring").write_text("of-mon")
+    monkeypatch.setattr(ceph_ask, "MON_KEYRINGS", tmp_path)
+
+
+REQUEST = {"connect_seconds": 1, "seconds": 2}
+
+
+@pytest.mark.usefixtures("monitor")
+def test_the_keyring_of_the_host_is_taken_first() -> None:
+    rados = Rados()
+    ceph_ask.sign_in(rados, Library(), REQUEST | {"keyring": "of-host"})
+    assert rados.connected == [("client.admin", "of-host")]
+
+
+@pytest.mark.usefixtures("monitor")
+def test_a_monitor_reads_the_key_of_the_administrator_where_the_host_has_none_or_an_old_one() -> None:
+    rados = Rados(old=errno.EACCES)
+    for request in (REQUEST, REQUEST | {"keyring": "old"}):
+        rados.connected.clear()
+        ceph_ask.sign_in(rados, Library(), request)
+        assert rados.connected[-2:] == [("mon.", "of-mon"), ("client.admin", "out")]
+
+
+@pytest.mark.usefixtures("monitor")
+def test_without_quorum_no_second_way_is_tried() -> None:
+    rados = Rados(old=errno.ETIMEDOUT)
+    with pytest.raises(ceph_ask.Unreachable, match="errno 110"):
+        ceph_ask.sign_in(rados, Library(), REQUEST | {"keyring": "old"})
+    assert rados.connected == [("client.admin", "old")]
+
+
+def test_no_keyring_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceph_ask, "MON_KEYRINGS", tmp_path / "nothing")
     with pytest.raises(ceph_ask.Unreachable, match="neither the host nor the container"):
-        ceph_ask.admin_keyring(Rados, Library(), request)
+        ceph_ask.sign_in(Rados(), Library(), REQUEST)

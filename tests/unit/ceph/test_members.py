@@ -41,8 +41,14 @@ def built(**changes: Any) -> dict[str, Any]:
         "founded": True,
         "orchestrated": True,
         "monitors": ["a", "b", "c"],
+        "placed": ["a", "b", "c"],
         "quorum": ["a", "b", "c"],
         "managers": 2,
+        "osds": 3,
+        "osds_up": 3,
+        "osds_in": 3,
+        "unclean": {},
+        "warnings": {},
         "config": [
             {"section": "global", "name": "ms_cluster_mode", "value": "secure", "mask": ""},
             {"section": "mgr", "name": "mgr/prometheus/server_port", "value": "9283", "mask": ""},
@@ -79,7 +85,7 @@ def test_a_cluster_as_declared_needs_nothing() -> None:
 
 def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -> None:
     new = built(
-        monitors=["a"], hosts={}, services=[], config=[], modules=[], muted=[], ssh_user="root", ssh_key="",
+        monitors=["a"], placed=[], hosts={}, services=[], config=[], modules=[], muted=[], ssh_user="root", ssh_key="",
         ciphers={"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"},
     )  # fmt: skip
     assert steps(new) == [
@@ -113,7 +119,8 @@ def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -
         ),
         ({"services": [service("mon", ["a", "b", "c"]), *built()["services"][1:]]}, ["orch apply"]),
         ({"services": built()["services"][:2]}, ["orch apply"]),
-        ({"monitors": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
+        ({"monitors": ["a", "c"], "placed": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
+        ({"monitors": ["a", "c"]}, []),
         ({"ciphers": {"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"}},
          ["mon set auth_allowed_ciphers aes,aes256k"]),
         ({"ciphers": {"allowed": ["aes", "aes256k"], "preferred": "aes", "service": "aes256k"}},
@@ -157,6 +164,9 @@ def test_what_is_there_and_not_declared_is_said_and_stays() -> None:
         ),
         ({"versions": ["20.2.3", "20.2.4"]}, "daemons run 20.2.3 instead of 20.2.4"),
         ({"hosts": {}}, "a is not part of the cluster"),
+        ({"osds_up": 2}, "1 of 3 OSDs are down or out"),
+        ({"unclean": {"active+undersized": 4}}, "not active+clean (4 active+undersized)"),
+        ({"warnings": {"POOL_FULL": "a pool is full"}}, "POOL_FULL: a pool is full"),
     ],
 )
 def test_what_is_unmet(change: dict[str, Any], says: str) -> None:

@@ -458,14 +458,14 @@ CASES = [
     ),
     case(
         "storage release with a hole",
-        lambda i: i.add(CEPH, "ceph_version: 20.2.3"),
+        lambda i: i.set("ceph_version", "20.2.3", CEPH),
         CEPH,
         'ceph_version is "20.2.3"',
         "CVE-2025-30156",
     ),
     case(
         "storage image that moves",
-        lambda i: i.add(CEPH, "ceph_image: quay.io/ceph/ceph:v20"),
+        lambda i: i.set("ceph_image", "quay.io/ceph/ceph:v20", CEPH),
         CEPH,
         'ceph_image is "quay.io/ceph/ceph:v20", which may be another image tomorrow',
     ),

@@ -62,6 +62,26 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: st
     return found
 
 
+def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: list[str]) -> list[str]:
+    """What the hosts of the storage cluster saw unmet, and warnings that somebody muted; `expected` may be muted."""
+    found: list[str] = []
+    for name in members:
+        seen = hostvars[name].get("__verify_storage_seen") or {}
+        view = seen.get("view") or {}
+        if seen.get("unreachable"):
+            found.append(f"{name} cannot be reached by SSH")
+        elif not view and "unmet" not in seen:
+            found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
+        else:
+            found += [f"seen from {name}, {sentence}" for sentence in seen.get("unmet") or []]
+        found += [
+            f"the storage warning {code} is muted, which nobody declared"
+            for code in view.get("muted") or []
+            if code not in expected
+        ]
+    return list(dict.fromkeys(found))
+
+
 def release_findings(name: str, release: Mapping[str, Any], version: str) -> list[str]:
     """What a restart of the host would start, when that is not what is wanted."""
     lines = release.get("stdout_lines") or []
@@ -101,5 +121,6 @@ class FilterModule:
             "verify_closed_hosts": closed_hosts,
             "verify_server_findings": server_findings,
             "verify_node_findings": node_findings,
+            "verify_storage_findings": storage_findings,
             "verify_simulation": simulation,
         }

@@ -24,6 +24,10 @@ class Unreachable(Exception):
     """No monitor let us in; the text says why."""
 
 
+class Denied(Unreachable):
+    """The monitors answer, and the key is no longer good."""
+
+
 def in_memory(text: str) -> int:
     """A descriptor of a file that holds text and never touches a disk: Ceph takes keys from files only."""
     descriptor = os.memfd_create("keyring")
@@ -42,7 +46,8 @@ def connect(rados: Any, name: str, keyring: str, seconds: int, command_seconds: 
     try:
         cluster.connect(timeout=seconds)
     except rados.Error as error:
-        raise Unreachable(str(error)) from error
+        denied = getattr(error, "errno", None) == errno.EACCES
+        raise (Denied if denied else Unreachable)(str(error)) from error
     return cluster
 
 
@@ -72,13 +77,11 @@ def ask(library: Any, cluster: Any, signatures: dict[Any, Any], command: dict[st
     return {"code": abs(code), "output": output.decode(errors="replace"), "message": message}
 
 
-def admin_keyring(rados: Any, library: Any, request: dict[str, Any]) -> str:
-    """The administrator's keyring: the host's, else the one that a monitor of this container may read."""
-    if request.get("keyring"):
-        return str(request["keyring"])
+def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str:
+    """The administrator's keyring as a monitor of this container may read it."""
     own = sorted(MON_KEYRINGS.glob("*/keyring"))
     if not own:
-        raise Unreachable("neither the host nor the container holds a keyring")
+        raise Unreachable("neither the host nor the container holds a keyring that is good")
     cluster = connect(rados, "mon.", str(own[0]), request["connect_seconds"], request["seconds"])
     try:
         answer = ask(library, cluster, {}, {"args": ["auth", "get", "client.admin"]})
@@ -87,6 +90,19 @@ def admin_keyring(rados: Any, library: Any, request: dict[str, Any]) -> str:
     if answer["code"]:
         raise Unreachable(answer["message"])
     return str(answer["output"])
+
+
+def sign_in(rados: Any, library: Any, request: dict[str, Any]) -> tuple[Any, int]:
+    """A connection as the administrator, and his keyring. The host's copy may be older than the last rotation."""
+    seconds = (request["connect_seconds"], request["seconds"])
+    if request.get("keyring"):
+        keyring = in_memory(request["keyring"])
+        try:
+            return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", *seconds), keyring
+        except Denied:
+            os.close(keyring)
+    keyring = in_memory(keyring_of_monitor(rados, library, request))
+    return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", *seconds), keyring
 
 
 def run_tool(keyring: int, request: dict[str, Any]) -> dict[str, Any]:
@@ -107,12 +123,10 @@ def answer(request: dict[str, Any], answers: list[dict[str, Any]]) -> None:
     """Fill in one answer after the other; what is there when time runs out stays."""
     # Both exist in the container only.
     ceph_argparse, rados = import_module("ceph_argparse"), import_module("rados")
-    keyring = in_memory(admin_keyring(rados, ceph_argparse, request))
+    cluster, keyring = sign_in(rados, ceph_argparse, request)
     if request.get("tool"):
         answers.append(run_tool(keyring, request))
         return
-    path = f"/proc/self/fd/{keyring}"
-    cluster = connect(rados, "client.admin", path, request["connect_seconds"], request["seconds"])
     signatures: dict[Any, Any] = {}
     for command in request["commands"]:
         answers.append(ask(ceph_argparse, cluster, signatures, command))

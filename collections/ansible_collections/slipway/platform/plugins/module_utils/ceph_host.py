@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import platform
@@ -17,6 +18,7 @@ from typing import Any
 
 DATA = Path("/var/lib/ceph")
 SOCKETS = Path("/var/run/ceph")
+LOCKS = Path("/run/cephadm")
 UNITS = Path("/etc/systemd/system")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DAEMON = re.compile(r"(mon|mgr|osd|mds|rgw|crash|ceph-exporter|nfs|rbd-mirror|prometheus|grafana)\..+")
@@ -86,7 +88,7 @@ def monitor(fsid: str, name: str) -> dict[str, Any]:
     said = ask_socket(SOCKETS / fsid / f"ceph-mon.{name}.asok", "mon_status") if folder.is_dir() else {}
     return {
         "there": folder.is_dir(),
-        "deployed": (folder / "unit.run").is_file() and (folder / "store.db/CURRENT").is_file(),
+        "deployed": (UNITS / f"ceph-{fsid}@.service").is_file() and (folder / "store.db/CURRENT").is_file(),
         "state": str(said.get("state", "")),
         "quorum": monitors_of(said, said.get("quorum", [])),
         "monitors": monitors_of(said),
@@ -118,6 +120,21 @@ def _exactly(door: socket.socket, length: int) -> bytes:
     while len(found) < length and (part := door.recv(length - len(found))):
         found += part
     return found
+
+
+def wait_until_idle(fsid: str, seconds: float) -> None:
+    """Wait while cephadm is at work on this host: what a killed run began goes on without it."""
+    path = LOCKS / f"{fsid}.lock"
+    deadline = time.monotonic() + seconds
+    while path.is_file():
+        with path.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return
+        time.sleep(0.5)
 
 
 def wait_for_quorum(fsid: str, name: str, seconds: float) -> bool:

@@ -51,12 +51,18 @@ def access_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     return steps
 
 
+BIRTH_OPTIONS = ("mgr_initial_modules",)
+"""Only a new cluster reads these, from its first file; the monitors refuse to keep them."""
+
+
 def option_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     """Options, ciphers, modules, muted warnings."""
     steps = []
     there = {(entry["section"], entry["name"], entry.get("mask", "")): entry["value"] for entry in view["config"]}
     for section, options in wanted.config.items():
         for name, value in options.items():
+            if name in BIRTH_OPTIONS:
+                continue
             text = as_text(value)
             held = there.get((section, name, ""))
             if held is None or not same_value(held, text):
@@ -116,7 +122,8 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     if services:
         names = ", ".join(service["service_type"] for service in services)
         steps.append(_apply(f"declare where {names} run", services))
-    missing = [name for name in wanted.monitors if name not in view["monitors"]]
+    # One that was placed and has not joined yet is waited for by the proof.
+    missing = [name for name in wanted.monitors if name not in view["monitors"] and name not in view["placed"]]
     if missing:
         placement = " ".join(f"{name}:{wanted.hosts[name]}" for name in missing)
         steps.append(Step(f"add a monitor on {', '.join(missing)}", ("orch", "daemon", "add", "mon", placement)))
@@ -206,6 +213,12 @@ def unmet(view: Mapping[str, Any], wanted: Wanted, version: str) -> list[str]:
             found.append(f"{name} is not part of the cluster")
         elif host["status"]:
             found.append(f"the managers see {name} as {host['status'].lower()}")
+    if away := view["osds"] - min(view["osds_up"], view["osds_in"]):
+        found.append(f"{away} of {view['osds']} OSDs are down or out")
+    if view["unclean"]:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(view["unclean"].items()))
+        found.append(f"placement groups are not active+clean ({states})")
+    found += [f"{code}: {text}" for code, text in view["warnings"].items()]
     if other := sorted({seen for seen in view["versions"] if seen != version}):
         found.append(f"daemons run {', '.join(other)} instead of {version}")
     return found

@@ -29,6 +29,7 @@ MANAGER_QUESTIONS: dict[str, list[str]] = {
     "key": ["cephadm", "get-pub-key"],
     "hosts": ["orch", "host", "ls"],
     "services": ["orch", "ls"],
+    "daemons": ["orch", "ps"],
 }
 """Only an active manager answers these."""
 
@@ -68,6 +69,9 @@ def view_of(answers: Mapping[str, str]) -> Json:
         # The module cephadm answers; until it has a key to reach hosts with, it calls itself not available.
         "orchestrated": bool(answers.get("user")) and parsed(answers["orchestrator"]).get("backend") == "cephadm",
         "osds": int(status.get("osdmap", {}).get("num_osds", 0)),
+        "osds_up": int(status.get("osdmap", {}).get("num_up_osds", 0)),
+        "osds_in": int(status.get("osdmap", {}).get("num_in_osds", 0)),
+        "unclean": unclean(status.get("pgmap", {}).get("pgs_by_state", [])),
         "config": [
             {
                 "section": entry["section"],
@@ -98,11 +102,25 @@ def view_of(answers: Mapping[str, str]) -> Json:
             for host in parsed(answers.get("hosts", ""), [])
         },
         "services": parsed(answers.get("services", ""), []),
+        "placed": sorted(
+            str(daemon["hostname"])
+            for daemon in parsed(answers.get("daemons", ""), [])
+            if daemon.get("daemon_type") == "mon"
+        ),
     }
 
 
 def _modules(listing: Mapping[str, Any]) -> list[str]:
     return sorted({*listing.get("enabled_modules", []), *listing.get("always_on_modules", [])})
+
+
+def unclean(states: list[Mapping[str, Any]]) -> dict[str, int]:
+    """Placement groups that are not whole, by what they are; scrubbing does not count against them."""
+    return {
+        str(entry["state_name"]): int(entry["count"])
+        for entry in states
+        if not {"active", "clean"} <= set(str(entry["state_name"]).split("+"))
+    }
 
 
 def ciphers(monmap: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ short_description: Read a host's programs, its daemons of Ceph and what its moni
 description:
   - Reads packages, the program C(cephadm), images, the folders of clusters below C(/var/lib/ceph) and the monitor's own
     door on this host, and changes nothing.
+  - Waits up to O(idle_seconds) while cephadm is at work on this host: what a killed run began goes on without it.
   - With O(wait_seconds) it waits until this host's monitor is in the quorum. Not in check mode.
 author: [Slipway]
 attributes:
@@ -44,6 +45,10 @@ options:
     description: Account through which the managers reach this host.
     type: str
     required: true
+  idle_seconds:
+    description: Seconds that cephadm gets to end what it does.
+    type: int
+    default: 300
   wait_seconds:
     description: Seconds in which the monitor of this host has to be in the quorum; 0 does not wait.
     type: int
@@ -70,7 +75,11 @@ state:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_host import read_host, wait_for_quorum
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_host import (
+    read_host,
+    wait_for_quorum,
+    wait_until_idle,
+)
 
 
 def main() -> None:
@@ -84,11 +93,13 @@ def main() -> None:
             "program": {"type": "path", "required": True},
             "checksum": text,
             "account": text,
+            "idle_seconds": {"type": "int", "default": 300},
             "wait_seconds": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
     given = module.params
+    wait_until_idle(given["fsid"], given.pop("idle_seconds"))
     seconds = given.pop("wait_seconds")
     if seconds and not module.check_mode:
         wait_for_quorum(given["fsid"], given["name"], seconds)
