@@ -81,6 +81,7 @@ health:
 """
 
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
@@ -126,6 +127,7 @@ def main() -> None:
         if module.check_mode or waited + POLL_SECONDS > given["timeout_seconds"]:
             break
         time.sleep(POLL_SECONDS)
+    extra: dict[str, Any] = {"health": view} if view else {}
     module.fail_json(
         msg=(
             f"The Ceph cluster {given['fsid']} is not well after {waited:.0f} s: {'; '.join(left)}. "
@@ -134,7 +136,7 @@ def main() -> None:
         ),
         waited_seconds=waited,
         unmet=left,
-        **({"health": view} if view else {}),
+        **extra,
     )
 
 

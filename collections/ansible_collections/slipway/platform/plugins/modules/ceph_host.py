@@ -95,7 +95,7 @@ class Leave:
             self.cluster.run(command)
 
     def noted(self) -> bool:
-        return self.cluster.ask([["config-key", "exists", self.note]], strict=False)[0]["code"] == 0
+        return bool(self.cluster.ask([["config-key", "exists", self.note]], strict=False)[0]["code"] == 0)
 
     def lost(self) -> None:
         if self.noted():

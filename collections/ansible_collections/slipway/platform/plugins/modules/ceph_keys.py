@@ -170,7 +170,7 @@ class Rotation:
         self.until(self.unwell, f"After {daemon} learned its new key the cluster is not well")
 
     def forget_second_admin(self) -> bool:
-        there = self.cluster.ask([["auth", "get", SECOND_ADMIN]], strict=False)[0]["code"] == 0
+        there = bool(self.cluster.ask([["auth", "get", SECOND_ADMIN]], strict=False)[0]["code"] == 0)
         if there and not self.module.check_mode:
             self.cluster.run(["auth", "rm", SECOND_ADMIN])
         return there
