@@ -1,6 +1,6 @@
 """Every layer of the tests, cheap ones first; stops at the first that fails. Called by `make test`.
 
-The lab it builds has its own name and addresses, so that it can run beside a person's lab, and is removed at the end.
+Its labs have their own names and addresses, so that they can run beside a person's lab, and are removed at the end.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{REPOSITORY / '.venv/bin'}:{os.environ['PATH']}",
-    "SLIPWAY_LAB": "test",
-    "SLIPWAY_LAB_SLOT": "1",
     # Hosts of this lab have the names of the other's.
     "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(REPOSITORY / ".ansible/facts-test"),
     "ANSIBLE_FORCE_COLOR": "0",
     "PY_COLORS": "0",
     "NO_COLOR": "1",
 }
+LABS = ("test", "test2")
+"""Each track has a lab of its own, in the slots from 1 on."""
 ENDING_SECONDS = 120
 """What a layer that is told to end has for putting away what it made."""
 
@@ -58,12 +58,19 @@ STAGES: tuple[tuple[tuple[Layer, ...], ...], ...] = (
 )
 
 
+def environment(number: int) -> dict[str, str]:
+    return {**ENVIRONMENT, "SLIPWAY_LAB": LABS[number], "SLIPWAY_LAB_SLOT": str(1 + number)}
+
+
 class Track(threading.Thread):
     """Runs layers one after the other; its output goes through, or into `output` to be shown at the end."""
 
-    def __init__(self, layers: Sequence[Layer], failure: threading.Event, output: IO[bytes] | None) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], lab: dict[str, str], failure: threading.Event, output: IO[bytes] | None
+    ) -> None:
         super().__init__()
         self.layers = layers
+        self.lab = lab
         self.failure = failure
         self.output = output
         self.times: list[str] = []
@@ -91,7 +98,7 @@ class Track(threading.Thread):
             layer.command,
             shell=True,
             cwd=REPOSITORY,
-            env=ENVIRONMENT,
+            env=self.lab,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=subprocess.STDOUT if self.output else None,
@@ -117,10 +124,13 @@ class Track(threading.Thread):
 
 
 def down() -> None:
-    """Remove the lab; an earlier run may have been ended by force and left one behind."""
-    done = subprocess.run(["lab", "down"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        sys.exit(f"lab down failed:\n{done.stdout}")
+    """Remove the labs; an earlier run may have been ended by force and left some behind."""
+    for number in range(len(LABS)):
+        done = subprocess.run(
+            ["lab", "down"], env=environment(number), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if done.returncode:
+            sys.exit(f"lab down failed:\n{done.stdout}")
 
 
 def run(stage: Sequence[Sequence[Layer]], failure: threading.Event) -> list[Track]:
@@ -128,7 +138,10 @@ def run(stage: Sequence[Sequence[Layer]], failure: threading.Event) -> list[Trac
     with contextlib.ExitStack() as stack:
         # One line of output at a time: only the first track's goes through.
         files = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in stage[1:])]
-        tracks = [Track(layers, failure, output) for layers, output in zip(stage, files, strict=True)]
+        tracks = [
+            Track(layers, environment(number), failure, output)
+            for number, (layers, output) in enumerate(zip(stage, files, strict=True))
+        ]
         for track in tracks:
             track.start()
         try:
