@@ -122,6 +122,10 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     if services:
         names = ", ".join(service["service_type"] for service in services)
         steps.append(_apply(f"declare where {names} run", services))
+    # Where a monitor runs, a person can work; the orchestrator writes it anew when the key changes.
+    if "client.admin" not in view["keyrings"]:
+        keep = ("orch", "client-keyring", "set", "client.admin", f"label:{ADMIN_LABEL}")
+        steps.append(Step("keep the administrator's key on the hosts with a monitor", keep))
     # One that was placed and has not joined yet is waited for by the proof.
     missing = [name for name in wanted.monitors if name not in view["monitors"] and name not in view["placed"]]
     if missing:
