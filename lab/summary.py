@@ -199,7 +199,9 @@ def _ways_in(description: Fields, seen: Fields, settings: Settings, platform: Pl
         grid.add_row("", f"kubectl --kubeconfig {kubeconfig} get nodes")
     if platform and (where := store(seen)):
         grid.add_row("object storage", _store_text(platform, where))
-        grid.add_row("", f"its keys are object_storage_* in {description['secrets_path']}, its CA {platform.ca_path}")
+        grid.add_row(
+            "", f"its keys are object_storage_* in {settings.state_dir / 'secrets.yml'}, its CA {platform.ca_path}"
+        )
     prefix = "" if settings == Settings() else f"SLIPWAY_LAB={settings.name} SLIPWAY_LAB_SLOT={settings.slot} "
     if names:
         grid.add_row("log in", f"{prefix}lab ssh {names[0]}")
