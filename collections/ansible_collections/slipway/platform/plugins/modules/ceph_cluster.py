@@ -40,6 +40,11 @@ options:
     type: list
     elements: str
     default: []
+  present:
+    description: Hosts that were seen to have a monitor, so that one which is about to join is not added again.
+    type: list
+    elements: str
+    default: []
   managers:
     description: Hosts with a manager.
     type: list
@@ -129,6 +134,7 @@ def main() -> None:
             "fsid": {"type": "str", "required": True},
             "hosts": {"type": "dict", "default": {}},
             "monitors": names,
+            "present": names,
             "managers": names,
             "ssh_user": {"type": "str"},
             "config": {"type": "dict", "default": {}},
@@ -145,6 +151,7 @@ def main() -> None:
     wanted = Wanted(
         hosts=given["hosts"],
         monitors=given["monitors"],
+        present=given["present"],
         managers=given["managers"],
         ssh_user=given["ssh_user"] or "",
         config=given["config"],
