@@ -119,8 +119,8 @@ def faults(view: Json, wanted: Wanted) -> list[str]:
     found = []
     if wanted.encrypted and wanted.method != "lvm":
         found.append(
-            f"ceph_osd_encryption_enabled is set and ceph_osd_method is {wanted.method}: cephadm encrypts logical volumes "
-            "only. Set ceph_osd_method to lvm, or encryption off."
+            f"ceph_osd_encryption_enabled is set and ceph_osd_method is {wanted.method}: cephadm encrypts logical "
+            "volumes only. Set ceph_osd_method to lvm, or encryption off."
         )
     for name, spec in sorted(view["specs"].items()):
         paths = spec.get("spec", {}).get("data_devices", {}).get("paths")
