@@ -7,13 +7,19 @@ the ones that its services have.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import socket
 import ssl
+import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,12 +29,14 @@ import yaml
 from botocore.exceptions import SSLError
 from hcloud import Client
 
+from lab.machines import namespaces
 from lab.settings import Settings
 from tests.platform.conftest import REPOSITORY, play
 from tests.platform.object_storage import PARTS_BYTES, Endpoint, Keys, empty, refused
 
 STORE, LOOKER = "lab-store-1", "lab-rke2-server-1"
 GATEWAY_PORT = 7480
+GATEWAYS = ("10.90.1.51", "10.90.1.52")
 GIGABYTE = 1024**3
 LOCK_SECONDS = 15
 
@@ -67,8 +75,6 @@ def public_address(cloud: Client, name: str) -> str:
 
 def on(cloud: Client, description: dict[str, Any], name: str, *command: str, input: str = "") -> str:
     """What a command prints on a host, as root."""
-    import subprocess
-
     done = subprocess.run(
         [
             "ssh", "-i", description["ssh_private_key_path"], "-oStrictHostKeyChecking=no",
@@ -104,13 +110,7 @@ def store(cloud: Client, ca_path: Path, owner: Keys, namespace: str) -> Endpoint
 @pytest.fixture(scope="module")
 def gateway(cloud: Client, description: dict[str, Any], ca_path: Path, namespace: str) -> Iterator[Endpoint]:
     """The platform's own gateways, with a user that lives as long as these tests."""
-    admin = ["podman", "exec", "--interactive"]
-    monitor = next(
-        line for line in on(cloud, description, "lab-ceph-1", "podman", "ps", "--format", "{{.Names}}").split()
-        if "-mon-" in line
-    )  # fmt: skip
-    keyring = "--keyring=/var/lib/ceph/mon/ceph-lab-ceph-1/keyring"
-    admin += [monitor, "radosgw-admin", "--name=mon.", keyring]
+    admin = ["python3", "/usr/local/sbin/cephadm", "shell", "--", "radosgw-admin"]
     name = f"conformance-{uuid.uuid4().hex[:8]}"
     made = on(
         cloud, description, "lab-ceph-1",
@@ -119,7 +119,7 @@ def gateway(cloud: Client, description: dict[str, Any], ca_path: Path, namespace
     keys = json.loads(made)["keys"][0]
     yield Endpoint(
         name=f"rgw.{truths()['platform_domain']}",
-        address="10.90.1.51",
+        address=GATEWAYS[0],
         port=GATEWAY_PORT,
         ca_path=ca_path,
         namespace=namespace,
@@ -164,6 +164,11 @@ def test_hosts_know_the_store_by_its_name(
 ) -> None:
     found = on(cloud, description, name, "getent", "ahostsv4", store.name)
     assert {line.split()[0] for line in found.splitlines()} == {store.address}
+
+
+def test_hosts_know_both_gateways_by_one_name(cloud: Client, description: dict[str, Any]) -> None:
+    found = on(cloud, description, LOOKER, "getent", "ahostsv4", f"rgw.{truths()['platform_domain']}")
+    assert {line.split()[0] for line in found.splitlines()} == set(GATEWAYS)
 
 
 def test_another_authority_vouches_for_nothing(endpoint: Endpoint, description: dict[str, Any]) -> None:
@@ -328,6 +333,63 @@ def test_another_client_copies_there_and_back(endpoint: Endpoint, bucket: str, t
     there["RCLONE_CONFIG_THERE_SECRET_ACCESS_KEY"] = keys.secret_key[::-1]
     done = endpoint.run(["rclone", "--low-level-retries=1", "lsd", "there:"], tmp_path, **there)
     assert done.returncode != 0 and "SignatureDoesNotMatch" in done.stderr
+
+
+# the platform's own gateways
+
+
+def test_a_certificate_is_renewed_and_nobody_notices(gateway: Endpoint) -> None:
+    """Somebody who goes to the other gateway when one does not answer is answered all the time."""
+    ends = [replace(gateway, address=address) for address in GATEWAYS]
+    failures: list[str] = []
+    answers: list[float] = []
+    stop = threading.Event()
+
+    def serial(end: Endpoint) -> str:
+        context = ssl.create_default_context(cafile=str(end.ca_path))
+        with (
+            socket.create_connection((end.address, end.port), timeout=5) as raw,
+            context.wrap_socket(raw, server_hostname=end.name) as channel,
+        ):
+            channel.sendall(f"GET / HTTP/1.1\r\nHost: {end.name}\r\nConnection: close\r\n\r\n".encode())
+            assert channel.recv(4096).startswith(b"HTTP/1.1 200 ")
+            shown = channel.getpeercert()
+        assert shown is not None
+        return str(shown["serialNumber"])
+
+    def ask() -> None:
+        while not stop.is_set():
+            told = []
+            for end in ends:
+                try:
+                    serial(end)
+                    answers.append(time.monotonic())
+                    break
+                except (OSError, AssertionError) as error:
+                    told.append(f"{end.address}: {error!r}")
+            else:
+                failures.append("; ".join(told))
+            time.sleep(0.2)
+
+    def look() -> list[str]:
+        return namespaces.inside(gateway.namespace, lambda: [serial(end) for end in ends])
+
+    before = look()
+    thread = threading.Thread(target=lambda: namespaces.inside(gateway.namespace, ask))
+    thread.start()
+    try:
+        run = play("-e", "ceph_object_gateway_certificate_renew_days=366", playbook="playbooks/ceph.yml")
+    finally:
+        stop.set()
+        thread.join()
+    assert run.code == 0, run.output[-6000:]
+    after = look()
+    assert len(set(before)) == len(set(after)) == 1, "all gateways have the same certificate"
+    assert set(before) != set(after)
+    assert len(answers) > 20
+    assert failures == []
+    longest = max(late - early for early, late in itertools.pairwise(answers))
+    print(f"renewed while asked {len(answers)} times; the longest time without an answer was {longest:.1f} s")
 
 
 # the bucket of the backups
