@@ -378,7 +378,7 @@ def test_a_certificate_is_renewed_and_nobody_notices(gateway: Endpoint) -> None:
     thread = threading.Thread(target=lambda: namespaces.inside(gateway.namespace, ask))
     thread.start()
     try:
-        run = play("-e", "ceph_object_gateway_certificate_renew_days=366", playbook="playbooks/ceph.yml")
+        run = play("-e", '{"ceph_object_gateway_certificate_renew_days": 366}', playbook="playbooks/ceph.yml")
     finally:
         stop.set()
         thread.join()
