@@ -89,26 +89,18 @@ def _raw(settings: Settings) -> float:
 
 
 def _rados() -> float:
-    """What Ceph's own program measures, in a monitor's container."""
-    script = (
-        "set -e; mon=$(podman ps --format '{{.Names}}' | grep -m1 -- -mon-); "
-        'podman exec "$mon" rados --name=mon. --keyring=$(podman exec "$mon" sh -c "ls /var/lib/ceph/mon/*/keyring") '
-        f"--pool={RADOS_POOL} bench {RADOS_SECONDS} write -b {BLOCK_BYTES} -t {WRITERS}"
+    """What Ceph's own program measures."""
+    command = (
+        "sudo python3 /usr/local/sbin/cephadm shell -- "
+        f"rados --pool={RADOS_POOL} bench {RADOS_SECONDS} write -b {BLOCK_BYTES} -t {WRITERS}"
     )
     done = subprocess.run(
-        [PROGRAMS / "lab", "ssh", RADOS_HOST, "--", f"sudo sh -c '{_quoted(script)}'"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [PROGRAMS / "lab", "ssh", RADOS_HOST, "--", command], capture_output=True, text=True, check=False
     )
     found = re.search(r"^Bandwidth \(MB/sec\):\s+([\d.]+)", done.stdout, re.M)
     if found is None:
         raise SystemExit(f"bench: rados bench failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return float(found[1]) * 1.048576  # its MB are MiB
-
-
-def _quoted(script: str) -> str:
-    return script.replace("'", "'\\''")
 
 
 def _s3(settings: Settings, inventory: Path) -> tuple[float, float]:
