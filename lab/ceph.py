@@ -1,7 +1,8 @@
 """Ceph for the lab: a container image composed from Debian's packages, and cephadm, as a release would bring them.
 
-Debian's sid has the Ceph that production runs; its packages are signed, and no registry is asked. What is found there
-is composed once and kept in the cache; a lab stays with the release it was started with until it is removed:
+Debian's sid has the Ceph that production runs; its packages are signed, and no registry is asked. On days when they
+cannot be installed together, as happens in sid, those of Debian's next release are taken. What is found is composed
+once and kept in the cache; a lab stays with the release it was started with until it is removed:
 
     layer 1   Debian's packages as they are
     layer 2   the adjustments below
@@ -30,7 +31,8 @@ from lab.secrets import make_private_dir
 from lab.settings import Settings
 
 IMAGE = "ceph/ceph"
-SUITE = "sid"
+SUITES = ("sid", "forky")
+"""In the order of trying."""
 FLOOR = (20, 2, 4)
 """The first release of its series that is safe against CVE-2025-30156."""
 BUILD_MEGABYTES = 2500
@@ -96,6 +98,7 @@ class Release:
     digest: str
     upgrade_digest: str
     cephadm_checksum: str
+    suite: str = SUITES[0]
 
     @property
     def cephadm_path(self) -> str:
@@ -104,12 +107,12 @@ class Release:
 
     @property
     def note(self) -> str:
-        return f"Ceph is {self.package_version} of Debian {SUITE}, in an image composed here."
+        return f"Ceph is {self.package_version} of Debian {self.suite}, in an image composed here."
 
 
 def recipe_hash() -> str:
-    recipe = (SUITE, PACKAGES, PATHS_EXCLUDED, images.PATHS_KEPT, FORK, ENVIRONMENT, UPGRADE_MARK)
-    return hashlib.sha256(repr((recipe, _sources())).encode()).hexdigest()[:12]
+    recipe = (SUITES[0], PACKAGES, PATHS_EXCLUDED, images.PATHS_KEPT, FORK, ENVIRONMENT, UPGRADE_MARK)
+    return hashlib.sha256(repr((recipe, _sources(SUITES[0]))).encode()).hexdigest()[:12]
 
 
 def folder(settings: Settings) -> Path:
@@ -204,11 +207,11 @@ def describe(settings: Settings, release: Release, mirror_url: str) -> dict[str,
 # Composition
 
 
-def _sources() -> str:
+def _sources(suite: str) -> str:
     mirror = images.machine_mirror()
     if mirror.archive is None:
         return ""
-    return f"Types: deb\nURIs: {mirror.archive}\nSuites: {SUITE}\nComponents: main\nSigned-By: {mirror.keyring}\n"
+    return f"Types: deb\nURIs: {mirror.archive}\nSuites: {suite}\nComponents: main\nSigned-By: {mirror.keyring}\n"
 
 
 def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
@@ -222,46 +225,72 @@ def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
     work = target.with_suffix(".building")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
-    packages = work / "packages.tar"
-    _install(work, packages, progress)
+    taken = _first(work, progress)
     progress("writing the image")
-    found = _read(packages)
-    package_version = _package_version(found["var/lib/dpkg/status"].decode(), "ceph-common")
-    version = upstream_version(package_version)
     # The interpreter of the hosts may be an older one than that of the suite the package is made for.
-    (work / "cephadm.packaged").write_bytes(found["usr/sbin/cephadm"])
+    (work / "cephadm.packaged").write_bytes(taken.cephadm)
     zipapp.create_archive(work / "cephadm.packaged", work / "cephadm", interpreter="/usr/bin/env python3")
     storage = registry.storage(settings)
     storage.root.mkdir(parents=True, exist_ok=True)
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    base = oci.Layer(storage.take(packages), f"packages of Debian {SUITE}: {', '.join(PACKAGES)}")
-    adjusted = oci.Layer(storage.add(oci.layer(adjustments(found))), "adjustments for the lab")
+    base = oci.Layer(storage.take(taken.archive), f"packages of Debian {taken.suite}: {', '.join(PACKAGES)}")
+    adjusted = oci.Layer(storage.add(oci.layer(taken.adjusted)), "adjustments for the lab")
     mark = oci.Layer(storage.add(oci.layer(dict([UPGRADE_MARK]))), "mark of the second build")
     settings_of_image = {
         "Env": [f"{key}={value}" for key, value in ENVIRONMENT.items()],
         "Cmd": ["/bin/bash"],
         # cephadm finds images on a host by the first.
-        "Labels": {"ceph": "True", "org.opencontainers.image.version": package_version},
+        "Labels": {"ceph": "True", "org.opencontainers.image.version": taken.package_version},
     }
-    tag = f"v{version}"
+    tag = f"v{taken.version}"
     release = Release(
-        version=version,
-        package_version=package_version,
+        version=taken.version,
+        package_version=taken.package_version,
         digest=storage.publish(IMAGE, tag, (base, adjusted), settings_of_image, created),
         upgrade_digest=storage.publish(IMAGE, f"{tag}-upgrade", (base, adjusted, mark), settings_of_image, created),
         cephadm_checksum=_checksum(work / "cephadm"),
+        suite=taken.suite,
     )
     target.mkdir(exist_ok=True)
     (work / "cephadm").replace(target / "cephadm")
     (target / "release.json").write_text(json.dumps(asdict(release), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(work)
-    progress(f"Ceph {package_version} is composed")
+    progress(f"Ceph {taken.package_version} is composed")
     return release
 
 
-def _install(work: Path, target: Path, progress: Callable[[str], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The packages of one suite, and what is made of them."""
+
+    suite: str
+    archive: Path
+    package_version: str
+    version: str
+    cephadm: bytes
+    adjusted: dict[str, str]
+
+
+def _first(work: Path, progress: Callable[[str], None]) -> _Taken:
+    """The packages of the first suite that will do."""
+    reasons = []
+    for suite in SUITES:
+        archive = work / f"{suite}.tar"
+        try:
+            _install(suite, work, archive, progress)
+            found = _read(archive)
+            package_version = _package_version(found["var/lib/dpkg/status"].decode(), "ceph-common")
+            version = upstream_version(package_version)
+            return _Taken(suite, archive, package_version, version, found["usr/sbin/cephadm"], adjustments(found))
+        except MachineError as error:
+            archive.unlink(missing_ok=True)
+            reasons.append(f"{suite}: {error}")
+    raise MachineError(f"no Ceph image can be composed of Debian's packages ({'; '.join(reasons)})")
+
+
+def _install(suite: str, work: Path, target: Path, progress: Callable[[str], None]) -> None:
     sources = work / "debian.sources"
-    sources.write_text(_sources(), encoding="utf-8")
+    sources.write_text(_sources(suite), encoding="utf-8")
     argv = [
         "mmdebstrap",
         "--mode=root",
@@ -272,11 +301,11 @@ def _install(work: Path, target: Path, progress: Callable[[str], None]) -> None:
         *(f"--dpkgopt=path-exclude={path}" for path in PATHS_EXCLUDED),
         *(f"--dpkgopt=path-include={path}" for path in images.PATHS_KEPT),
         *(f"--aptopt={key} {images.quote(value)}" for key, value in images.machine_apt_options().items()),
-        SUITE,
+        suite,
         str(target),
         *([str(sources)] if sources.stat().st_size else []),
     ]
-    images.run_with_progress(argv, "Ceph", work, lambda text, share: progress(f"{text} ({share:.0%})"))
+    images.run_with_progress(argv, f"Ceph of {suite}", work, lambda text, share: progress(f"{text} ({share:.0%})"))
 
 
 def _read(archive: Path) -> dict[str, bytes]:
@@ -290,8 +319,8 @@ def _read(archive: Path) -> dict[str, bytes]:
                 found[name] = file.read()
     if missing := sorted(wanted - set(found)):
         raise MachineError(
-            f"the Ceph packages of Debian {SUITE} have no {', '.join(missing)} any more; they were last composed with "
-            "20.2.4: lab/ceph.py has to follow"
+            f"the packages have no {', '.join(missing)} any more; they were last composed with 20.2.4: lab/ceph.py has "
+            "to follow"
         )
     return found
 
@@ -325,8 +354,8 @@ def upstream_version(package_version: str) -> str:
     if numbers < FLOOR:
         floor = ".".join(str(number) for number in FLOOR)
         raise MachineError(
-            f"the Debian mirror of this machine has Ceph {package_version} in {SUITE} and {floor} is the least that is "
-            "safe (CVE-2025-30156): let apt on this machine use a mirror that is up to date"
+            f"this machine's Debian mirror has Ceph {package_version} and {floor} is the least that is safe "
+            "(CVE-2025-30156): let apt on this machine use a mirror that is up to date"
         )
     return ".".join(str(number) for number in numbers)
 

@@ -293,7 +293,8 @@ def status(
         return
     from lab import summary
 
-    out.print(summary.status(daemon.read_description(settings), seen))
+    platform = _platform(settings) if summary.store(seen) else None
+    out.print(summary.status(daemon.read_description(settings), seen, platform))
 
 
 def _print_summary(settings: Settings, seconds: float, since: float, *, site: bool) -> None:
@@ -322,7 +323,16 @@ def _platform(settings: Settings) -> summary.Platform:
     kept = yaml.safe_load(Path(daemon.read_description(settings)["secrets_path"]).read_text(encoding="utf-8"))
     authority = settings.state_dir / "platform-ca.pem"
     write_private(authority, kept["platform_ca_certificate"].strip() + "\n")
-    return summary.Platform(name=f"{PUBLIC_NAME}.{truths['platform_domain']}", ca_path=authority)
+
+    def rendered(name: str) -> str:
+        return re.sub(r"{{ (\w+) }}", lambda match: str(truths[match[1]]), str(truths[name]))
+
+    return summary.Platform(
+        name=f"{PUBLIC_NAME}.{truths['platform_domain']}",
+        ca_path=authority,
+        store_endpoint=rendered("platform_object_storage_endpoint"),
+        bucket=rendered("platform_object_storage_bucket"),
+    )
 
 
 def _server_names(incomplete: str) -> list[str]:

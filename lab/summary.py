@@ -39,17 +39,25 @@ class Platform:
     """A public name that it serves."""
     ca_path: Path
     """The certificate of the CA that vouches for it."""
+    store_endpoint: str = ""
+    """Address of the object storage that keeps its backups."""
+    bucket: str = ""
+
+
+STORE_GROUP = "object_storage"
 
 
 # lab status
 
 
-def status(description: Fields, seen: Fields) -> RenderableType:
+def status(description: Fields, seen: Fields, platform: Platform | None = None) -> RenderableType:
     """The whole of `lab status`."""
     parts: list[RenderableType] = [_heading(description, seen)]
     parts.append(servers(seen["servers"]) if seen["servers"] else _dim("No servers."))
     if seen.get("networks"):
         parts.append(_networks(seen["networks"]))
+    if platform and (where := store(seen)):
+        parts.append(Text.assemble(("object storage  ", "dim"), _store_text(platform, where)))
     if any(seen["counts"].values()):
         parts.append(_dim(" · ".join(_counted(count, kind) for kind, count in seen["counts"].items() if count)))
     if seen.get("faults"):
@@ -83,6 +91,18 @@ def address(server: Fields) -> str | None:
     if public.get("ipv6"):
         return str(IPv6Network(public["ipv6"], strict=False)[1])
     return None
+
+
+def store(seen: Fields) -> str | None:
+    """Address of the object storage, where it stands."""
+    for row in seen["servers"]:
+        if row["labels"].get("slipway_group") == STORE_GROUP:
+            return address(row)
+    return None
+
+
+def _store_text(platform: Platform, where: str) -> str:
+    return f"{platform.store_endpoint}, at {where}, bucket {platform.bucket}"
 
 
 def _networks(rows: Sequence[Fields]) -> Table:
@@ -177,6 +197,11 @@ def _ways_in(description: Fields, seen: Fields, settings: Settings, platform: Pl
         grid.add_row("Kubernetes", f"https://{balancer}:6443")
         grid.add_row("kubeconfig", str(kubeconfig))
         grid.add_row("", f"kubectl --kubeconfig {kubeconfig} get nodes")
+    if platform and (where := store(seen)):
+        grid.add_row("object storage", _store_text(platform, where))
+        grid.add_row(
+            "", f"its keys are object_storage_* in {settings.state_dir / 'secrets.yml'}, its CA {platform.ca_path}"
+        )
     prefix = "" if settings == Settings() else f"SLIPWAY_LAB={settings.name} SLIPWAY_LAB_SLOT={settings.slot} "
     if names:
         grid.add_row("log in", f"{prefix}lab ssh {names[0]}")

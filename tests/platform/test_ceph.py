@@ -27,7 +27,7 @@ import pytest
 import yaml
 from hcloud import Client
 
-from tests.platform.conftest import REPOSITORY, play
+from tests.platform.conftest import ARTIFACTS, REPOSITORY, play
 
 HOSTS = ["lab-ceph-1", "lab-ceph-2", "lab-ceph-3"]
 POOL = "ledger"
@@ -57,15 +57,19 @@ class Host:
             raise AssertionError(f"{self.name}: {command}: {done.stderr.strip()[-2000:]}")
         return done.stdout
 
-    def ceph(self, *arguments: str, input: str | None = None, timeout: float = 60) -> str:
-        """`ceph` in the monitor's container of this host, with the administrator's key passed as a descriptor."""
-        words = ["ceph", "--connect-timeout", "10", "--name", "client.admin", "--keyring", "/dev/fd/3", *arguments]
+    def tool(self, *words: str, input: str | None = None, check: bool = True, timeout: float = 60) -> str:
+        """A program in the monitor's container of this host, with the administrator's key passed as a descriptor."""
         return self.run(
-            f"podman exec --interactive --preserve-fds 1 $(podman ps --quiet --filter name=-mon- | head -n 1) "
-            f"{shlex.join(words)} 3</etc/ceph/ceph.client.admin.keyring",
+            "podman exec --interactive --preserve-fds 1 $(podman ps --quiet --filter name=-mon- | head -n 1) "
+            f"{shlex.join([*words, '--name', 'client.admin', '--keyring', '/dev/fd/3'])} "
+            "3</etc/ceph/ceph.client.admin.keyring",
             input=input,
+            check=check,
             timeout=timeout,
         )
+
+    def ceph(self, *arguments: str) -> str:
+        return self.tool("ceph", "--connect-timeout", "10", *arguments)
 
     def ask(self, *arguments: str) -> Any:
         return json.loads(self.ceph(*arguments, "--format", "json"))
@@ -82,6 +86,19 @@ def hosts(cloud: Client, description: dict[str, Any]) -> dict[str, Host]:
         assert server is not None
         found[name] = Host(name, [*options, f"{common['platform_admin_user']}@{server.public_net.ipv4.ip}"])
     return found
+
+
+@pytest.fixture(scope="module")
+def figures() -> Iterator[Callable[[str, object], None]]:
+    """Keeps what was measured, in a file beside the reports of the runs."""
+    kept: dict[str, object] = {}
+
+    def keep(name: str, value: object) -> None:
+        kept[f"{os.environ['PYTEST_CURRENT_TEST'].split('::')[-1].split(' ')[0]}: {name}"] = value
+
+    yield keep
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    (ARTIFACTS / "ceph.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 @dataclass
@@ -187,12 +204,10 @@ def store(hosts: dict[str, Host], description: dict[str, Any]) -> dict[str, dict
     addresses = {entry["hostname"]: entry["addr"] for entry in host.ask("orch", "host", "ls")}
     options = {entry["name"]: entry["value"] for entry in host.ask("config", "dump")}
     access, secret = secrets.token_hex(10), secrets.token_hex(20)
-    user = ["radosgw-admin", "user", "create", "--uid", "ledger", "--display-name", "ledger"]
-    host.run(
-        "podman exec --preserve-fds 1 $(podman ps --quiet --filter name=-mon- | head -n 1) "
-        f"{shlex.join([*user, '--access-key', access, '--secret-key', secret, '--keyring', '/dev/fd/3'])} "
-        "3</etc/ceph/ceph.client.admin.keyring"
-    )
+    admin, user = ["radosgw-admin", "user"], ["--uid", "ledger"]
+    host.tool(*admin, "rm", *user, "--purge-data", check=False)
+    keys = ["--access-key", access, "--secret-key", secret]
+    host.tool(*admin, "create", *user, "--display-name", "ledger", *keys)
     ports = {daemon["hostname"]: daemon["ports"][0] for daemon in gateways}
     return {
         "rados": {"kind": "rados", "client": "client.ledger", "pool": POOL},
@@ -251,13 +266,13 @@ def writes_again(running: dict[str, Load], since: float) -> bool:
     return all(load.last() > since for load in running.values())
 
 
-@pytest.mark.parametrize("manager", [False, True], ids=["of a monitor and an OSD", "of the active manager"])
+@pytest.mark.parametrize("manager", [False, True], ids=["monitor", "manager"])
 def test_a_host_without_power_costs_seconds_and_no_data(
     cloud: Client,
     hosts: dict[str, Host],
     store: dict[str, dict[str, Any]],
     description: dict[str, Any],
-    record_property: Callable[[str, object], None],
+    figures: Callable[[str, object], None],
     manager: bool,
 ) -> None:
     leader = active_manager(hosts[HOSTS[0]])
@@ -276,10 +291,10 @@ def test_a_host_without_power_costs_seconds_and_no_data(
             power(cloud, [victim], on=True)
         back = time.time()
         until(lambda: healthy(writer), 300)
-        record_property("seconds until HEALTH_OK", round(time.time() - back))
+        figures("seconds until HEALTH_OK", round(time.time() - back))
     silence = {kind: round(load.silence(cut), 1) for kind, load in running.items()}
-    record_property("longest silence in seconds", silence)
-    record_property("acknowledged", {kind: len(load.lines) for kind, load in running.items()})
+    figures("longest silence in seconds", silence)
+    figures("acknowledged", {kind: len(load.lines) for kind, load in running.items()})
     assert max(silence.values()) <= LONGEST_SILENCE_SECONDS, silence
     assert {kind: load.failed for kind, load in running.items()} == {"rados": [], "s3": []}
 
@@ -289,7 +304,7 @@ def test_without_two_hosts_writes_wait_and_nothing_is_lost(
     hosts: dict[str, Host],
     store: dict[str, dict[str, Any]],
     description: dict[str, Any],
-    record_property: Callable[[str, object], None],
+    figures: Callable[[str, object], None],
 ) -> None:
     writer = hosts[HOSTS[0]]
     with loads(writer, store, description, "two") as running:
@@ -304,7 +319,7 @@ def test_without_two_hosts_writes_wait_and_nothing_is_lost(
         back = time.time()
         until(lambda: writes_again(running, back), 240)
         until(lambda: healthy(writer), 300)
-        record_property("seconds until HEALTH_OK", round(time.time() - back))
+        figures("seconds until HEALTH_OK", round(time.time() - back))
     assert {kind: load.failed for kind, load in running.items()} == {"rados": [], "s3": []}
 
 
@@ -345,7 +360,7 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
     hosts: dict[str, Host],
     store: dict[str, dict[str, Any]],
     description: dict[str, Any],
-    record_property: Callable[[str, object], None],
+    figures: Callable[[str, object], None],
 ) -> None:
     """From one digest to another under load; the run is killed in the middle, the next one takes it up."""
     writer, image = hosts[HOSTS[0]], description["ceph"]["upgrade_image"]
@@ -377,7 +392,7 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
             run.wait()
         second = play("-e", inputs, playbook=playbook)
         assert second.code == 0, second.output[-6000:]
-        record_property("seconds", round(time.time() - began))
+        figures("seconds", round(time.time() - began))
         assert healthy(writer)
     assert re.search(r"daemons run the image", second.output)
     assert upgraded() == len(writer.ask("orch", "ps"))

@@ -62,7 +62,7 @@ def compositions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often packages were installed; and a registry program that is there already."""
     done: list[str] = []
 
-    def install(work: Path, target: Path, progress: Callable[[str], None]) -> None:
+    def install(suite: str, work: Path, target: Path, progress: Callable[[str], None]) -> None:
         done.append(target.name)
         packages(work, target)
 
@@ -100,6 +100,23 @@ def test_a_lab_stays_with_its_release_and_the_next_gets_the_newer(
     assert storage.holds(ceph.IMAGE, second.upgrade_digest)
     assert not storage.holds(ceph.IMAGE, first.upgrade_digest)
     assert len(compositions) == 3
+
+
+def test_a_suite_whose_packages_do_not_fit_is_passed_over(
+    settings: Settings, compositions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(suite: str, work: Path, target: Path, progress: Callable[[str], None]) -> None:
+        if suite in broken:
+            raise MachineError("unmet dependencies")
+        packages(work, target, "20.2.5-1")
+
+    monkeypatch.setattr(ceph, "_install", install)
+    broken = set(ceph.SUITES)
+    with pytest.raises(MachineError, match=r"sid: unmet dependencies; forky: unmet dependencies"):
+        ceph.prepare(settings, silent)
+    assert ceph.read_release(settings) is None
+    broken = {"sid"}
+    assert "20.2.5-1 of Debian forky" in ceph.prepare(settings, silent).note
 
 
 def test_an_image_that_lost_a_layer_is_composed_again(settings: Settings, compositions: list[str]) -> None:

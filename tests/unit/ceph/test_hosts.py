@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from typing import Any
 
 import pytest
@@ -60,6 +62,34 @@ def one(**changes: Any) -> dict[str, Any]:
 )
 def test_giving_up_an_osd(seen: dict[str, Any], action: str, reason: str) -> None:
     assert ceph_hosts.retirement(seen, 2) == (action, reason)
+
+
+class Recorded:
+    """What 20.2.4 answers about an OSD that is needed: as JSON, safe-to-destroy is good in any case."""
+
+    def ask(self, commands: list[list[str]], strict: bool, json_wanted: bool = False) -> list[dict[str, Any]]:
+        found = []
+        for command in commands:
+            if command[1] == "find":
+                place = {"osd": 2, "osd_fsid": "u", "host": "h3", "crush_location": {"host": "h3", "root": "default"}}
+                found.append({"code": 0, "output": json.dumps(place), "message": ""})
+            elif command[1] == "safe-to-destroy" and not json_wanted:
+                sentence = "OSD(s) 2 have 227 pgs currently mapped to them. "
+                found.append({"code": errno.EBUSY, "output": "", "message": sentence})
+            else:
+                found.append({"code": 0, "output": "", "message": ""})
+        return found
+
+    def parsed(self, args: list[str], output: str) -> Any:
+        return json.loads(output)
+
+
+def test_reading_an_osd_that_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceph_hosts.ceph_health, "read", lambda cluster, stoppable: health())
+    seen = ceph_hosts.read_osd(Recorded(), 2)  # type: ignore[arg-type]
+    assert (seen["host"], seen["uuid"]) == ("h3", "u")
+    assert (seen["safe_to_destroy"], seen["ok_to_stop"]) == (False, True)
+    assert seen["sentence"] == "OSD(s) 2 have 227 pgs currently mapped to them."
 
 
 def test_an_osd_that_is_not_there() -> None:

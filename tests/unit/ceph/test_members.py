@@ -41,6 +41,7 @@ def built(**changes: Any) -> dict[str, Any]:
         "founded": True,
         "orchestrated": True,
         "monitors": ["a", "b", "c"],
+        "keyrings": ["client.admin"],
         "placed": ["a", "b", "c"],
         "quorum": ["a", "b", "c"],
         "managers": 2,
@@ -120,7 +121,8 @@ def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -
         ({"services": [service("mon", ["a", "b", "c"]), *built()["services"][1:]]}, ["orch apply"]),
         ({"services": built()["services"][:2]}, ["orch apply"]),
         ({"monitors": ["a", "c"], "placed": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
-        ({"monitors": ["a", "c"]}, []),
+        ({"keyrings": []}, ["orch client-keyring set client.admin label:_admin"]),
+        ({"monitors": ["a", "c"]}, ["orch daemon redeploy mon.b"]),
         ({"ciphers": {"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"}},
          ["mon set auth_allowed_ciphers aes,aes256k"]),
         ({"ciphers": {"allowed": ["aes", "aes256k"], "preferred": "aes", "service": "aes256k"}},
@@ -130,6 +132,10 @@ def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -
 )  # fmt: skip
 def test_only_what_differs_is_done(change: dict[str, Any], expected: list[str]) -> None:
     assert steps(built(**change)) == expected
+
+
+def test_a_monitor_that_is_about_to_join_is_not_added_again() -> None:
+    assert steps(built(monitors=["a", "c"]), replace(WANTED, present=["b"])) == []
 
 
 def test_a_type_of_key_that_somebody_may_still_use_is_not_taken_away() -> None:

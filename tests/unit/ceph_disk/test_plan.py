@@ -157,8 +157,8 @@ def test_an_osd_of_ours_is_never_blanked(known: dict[str, str] | None) -> None:
 def test_an_osd_of_ours_that_the_cluster_does_not_know_is_refused_unless_named() -> None:
     stray = verdict(osd(), known_osds={})
     assert stray["verdict"] == "refused"
-    assert "which the cluster does not know" in stray["faults"][0]
-    assert "do not found a new one" in stray["faults"][0]
+    assert "and there is no cluster: found no new one" in stray["faults"][0]
+    assert "which the cluster does not know any more" in verdict(osd(), known_osds={"other": "1"})["faults"][0]
     assert verdict(osd(), known_osds={}, wipe_confirm=["103"])["verdict"] == "wipe"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -77,3 +78,24 @@ def test_what_cannot_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(read, "_read", broken)
     assert read.read_disk("/dev/disk/by-id/x", 10)["error"] == "wipefs is not installed"
+
+
+def device(root: Path, name: str, number: str, holders: tuple[str, ...] = (), parent: str = "") -> Path:
+    """A block device as sysfs shows it."""
+    node = root / "devices" / parent / name
+    (node / "holders").mkdir(parents=True)
+    (node / "dev").write_text(f"{number}\n")
+    for holder in holders:
+        (node / "holders" / holder).symlink_to(root / "devices" / holder)
+    if parent:
+        (node / "partition").write_text("1\n")
+    return node
+
+
+def test_what_stands_on_a_disk_is_found_through_partitions_and_mappings(tmp_path: Path) -> None:
+    disk = device(tmp_path, "sda", "8:0")
+    device(tmp_path, "sda1", "8:1", ("md0",), parent="sda")
+    device(tmp_path, "md0", "9:0", ("dm-3",))
+    device(tmp_path, "dm-3", "253:3")
+    device(tmp_path, "sdb", "8:16")
+    assert read.below(disk) == {"8:0", "8:1", "9:0", "253:3"}

@@ -147,6 +147,12 @@ def test_a_service_that_takes_every_disk_stops_the_run() -> None:
     assert plan.faults(view(specs=({**greedy, "unmanaged": True},)), wanted(disk(1))) == []
 
 
+def test_only_logical_volumes_are_encrypted() -> None:
+    found = plan.faults(view(), wanted(disk(1), encrypted=True))
+    assert "cephadm encrypts logical volumes only" in found[0]
+    assert plan.faults(view(), wanted(disk(1), method="lvm", encrypted=True)) == []
+
+
 def test_a_copy_of_a_disk_that_runs_elsewhere_stops_the_run() -> None:
     found = plan.faults(view(osd(0, "up", host="two")), wanted(disk(1, "osd", 0)))
     assert "which runs on two: one of the two disks is a copy" in found[0]

@@ -483,6 +483,34 @@ CASES = [
         "is in group ceph, but has no volume for it",
     ),
     case(
+        "storage hosts of different sizes",
+        lambda i: i.edit(
+            "hosts.yml",
+            r"prod-ceph-2: .*",
+            "prod-ceph-2: { provision_private_ip: 10.40.1.52, provision_volumes: [{ name: ceph, size_gb: 100 }] }",
+        ),
+        STORAGE,
+        "prod-ceph-1 brings 200 GB to Ceph and prod-ceph-2 brings 100",
+    ),
+    case(
+        "pool with two copies",
+        lambda i: i.set("ceph_pools", "[{ name: kubernetes, application: rbd, size: 2 }]", CEPH),
+        CEPH,
+        'pool "kubernetes" has 2 copies',
+    ),
+    case(
+        "pool that goes on with one copy",
+        lambda i: i.set("ceph_pools", "[{ name: kubernetes, application: rbd, min_size: 1 }]", CEPH),
+        CEPH,
+        'pool "kubernetes" has min_size 1',
+    ),
+    case(
+        "confirmation for a pool that is none",
+        lambda i: i.add(CEPH, "ceph_pool_confirm: [kubernets]"),
+        CEPH,
+        'ceph_pool_confirm names "kubernets"',
+    ),
+    case(
         "too little memory for an OSD",
         lambda i: i.add(CEPH, "ceph_osd_memory_target_mb: 512"),
         CEPH,

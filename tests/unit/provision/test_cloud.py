@@ -172,13 +172,7 @@ def test_volumes_of_a_server_by_their_own_name() -> None:
     volumes = [
         {"id": 5, "name": "dev-a-ceph", "size": 20, "server": 7, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_5"},
         {"id": 6, "name": "dev-b-ceph", "size": 20, "server": 8, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_6"},
-        {
-            "id": 4,
-            "name": "dev-a-data",
-            "size": 10,
-            "server": None,
-            "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_4",
-        },
+        {"id": 4, "name": "dev-a-x", "size": 10, "server": None, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_4"},
     ]
     assert volumes_of({"id": 7, "name": "dev-a"}, volumes) == {
         "ceph": {"id": 5, "size_gb": 20, "path": "/dev/disk/by-id/scsi-0HC_Volume_5"}

@@ -32,12 +32,9 @@ def test_each_host_once_with_its_first_group() -> None:
 
 
 def test_a_shared_host_has_all_its_groups_the_main_one_first() -> None:
-    hostvars = {
-        name: WANTED | {"provision_volumes": [{"name": "ceph", "size_gb": 10}]} for name in ("lb", "a", "b", "c")
-    }
-    found = {
-        machine["name"]: machine for machine in machines(hostvars, GROUPS, ["load_balancer", "rke2_server", "ceph"])
-    }
+    wanted = WANTED | {"provision_volumes": [{"name": "ceph", "size_gb": 10}]}
+    gathered = machines(dict.fromkeys(("lb", "a", "b", "c"), wanted), GROUPS, ["load_balancer", "rke2_server", "ceph"])
+    found = {machine["name"]: machine for machine in gathered}
     assert (found["a"]["group"], found["a"]["groups"]) == ("rke2_server", ["rke2_server", "ceph"])
     assert (found["b"]["groups"], found["c"]["groups"]) == (["rke2_server"], ["ceph"])
     assert found["a"]["volumes"] == [{"name": "ceph", "size_gb": 10}]

@@ -67,6 +67,7 @@ def judge(
             "verdict": "refused",
             "osd_id": None,
             "osd_uuid": None,
+            "unfinished": bool(disk.get("label")) and disk["label"]["meta"].get("ready") != "ready",
             "faults": faults,
         }
         verdicts.append(verdict)
@@ -217,10 +218,10 @@ def _contents(disk: dict[str, Any], owner: dict[str, Any] | None, fsid: str, kno
         if owner["fsid"] != fsid:
             return f"holds {owner['what']} of another cluster, {owner['fsid']}; ours is {fsid}"
         if known_osds is not None and owner["uuid"] not in known_osds:
-            return (
-                f"holds {owner['what']} ({owner['uuid']}) of this cluster, which the cluster does not know (any more). "
-                "If there is no cluster now, do not found a new one: the data of the old one is still there"
-            )
+            held = f"holds {owner['what']} ({owner['uuid']}) of this cluster"
+            if known_osds:
+                return f"{held}, which the cluster does not know any more"
+            return f"{held}, and there is no cluster: found no new one as long as the data of the old one is wanted"
         return f"holds {owner['what']} of this cluster, damaged: its first label is gone or not finished"
     if disk["label_error"]:
         return f"holds a BlueStore label that cannot be read ({disk['label_error']})"

@@ -16,9 +16,8 @@ def read_osd(cluster: Cluster, osd: int) -> dict[str, Any]:
     view = ceph_health.read(cluster, [])
     found = cluster.ask([["osd", "find", str(osd)]], json_wanted=True, strict=False)[0]
     place = cluster.parsed(["osd", "find"], found["output"]) if found["code"] == 0 else {}
-    answers = cluster.ask(
-        [["osd", "safe-to-destroy", str(osd)], ["osd", "ok-to-stop", str(osd)]], json_wanted=True, strict=False
-    )
+    # Asked for JSON, safe-to-destroy answers 0 whatever it finds (seen in 20.2.4).
+    answers = cluster.ask([["osd", "safe-to-destroy", str(osd)], ["osd", "ok-to-stop", str(osd)]], strict=False)
     return {
         "health": view,
         "host": place.get("host") or place.get("crush_location", {}).get("host", ""),

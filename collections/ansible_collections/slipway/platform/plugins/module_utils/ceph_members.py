@@ -39,6 +39,8 @@ class Wanted:
     modules: Sequence[str] = ()
     ciphers: Sequence[str] = ("aes", "aes256k")
     muted: Sequence[str] = ()
+    present: Sequence[str] = ()
+    """Hosts that were seen to have a monitor, part of the cluster or not."""
 
 
 def access_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
@@ -122,8 +124,16 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     if services:
         names = ", ".join(service["service_type"] for service in services)
         steps.append(_apply(f"declare where {names} run", services))
-    # One that was placed and has not joined yet is waited for by the proof.
-    missing = [name for name in wanted.monitors if name not in view["monitors"] and name not in view["placed"]]
+    # Where a monitor runs, a person can work; the orchestrator writes it anew when the key changes.
+    if "client.admin" not in view["keyrings"]:
+        keep = ("orch", "client-keyring", "set", "client.admin", f"label:{ADMIN_LABEL}")
+        steps.append(Step("keep the administrator's key on the hosts with a monitor", keep))
+    # One that is on its host and has not joined yet is waited for by the proof.
+    missing = [name for name in wanted.monitors if name not in {*view["monitors"], *wanted.present}]
+    # Of a host that was made anew the orchestrator still believes that its monitor is there, and would not add another.
+    for name in [name for name in missing if name in view["placed"]]:
+        missing.remove(name)
+        steps.append(Step(f"make the monitor on {name} anew", ("orch", "daemon", "redeploy", f"mon.{name}")))
     if missing:
         placement = " ".join(f"{name}:{wanted.hosts[name]}" for name in missing)
         steps.append(Step(f"add a monitor on {', '.join(missing)}", ("orch", "daemon", "add", "mon", placement)))

@@ -117,6 +117,11 @@ def same_spec(have: Json | None, want: Json) -> bool:
 def faults(view: Json, wanted: Wanted) -> list[str]:
     """What forbids to make OSDs, as sentences."""
     found = []
+    if wanted.encrypted and wanted.method != "lvm":
+        found.append(
+            f"ceph_osd_encryption_enabled is set and ceph_osd_method is {wanted.method}: cephadm encrypts logical "
+            "volumes only. Set ceph_osd_method to lvm, or encryption off."
+        )
     for name, spec in sorted(view["specs"].items()):
         paths = spec.get("spec", {}).get("data_devices", {}).get("paths")
         if name not in wanted.hosts and not spec.get("unmanaged") and not paths:

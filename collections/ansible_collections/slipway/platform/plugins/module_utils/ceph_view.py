@@ -28,6 +28,7 @@ MANAGER_QUESTIONS: dict[str, list[str]] = {
     "user": ["cephadm", "get-user"],
     "key": ["cephadm", "get-pub-key"],
     "hosts": ["orch", "host", "ls"],
+    "keyrings": ["orch", "client-keyring", "ls"],
     "services": ["orch", "ls"],
     "daemons": ["orch", "ps"],
 }
@@ -101,6 +102,7 @@ def view_of(answers: Mapping[str, str]) -> Json:
             }
             for host in parsed(answers.get("hosts", ""), [])
         },
+        "keyrings": [str(keyring["entity"]) for keyring in parsed(answers.get("keyrings", ""), [])],
         "services": parsed(answers.get("services", ""), []),
         "placed": sorted(
             str(daemon["hostname"])

@@ -40,6 +40,14 @@ options:
     type: list
     elements: str
     default: []
+  seen:
+    description: The view of a moment ago. Where it needs nothing, the cluster is not asked again.
+    type: dict
+  present:
+    description: Hosts that were seen to have a monitor, so that one which is about to join is not added again.
+    type: list
+    elements: str
+    default: []
   managers:
     description: Hosts with a manager.
     type: list
@@ -129,6 +137,8 @@ def main() -> None:
             "fsid": {"type": "str", "required": True},
             "hosts": {"type": "dict", "default": {}},
             "monitors": names,
+            "seen": {"type": "dict"},
+            "present": names,
             "managers": names,
             "ssh_user": {"type": "str"},
             "config": {"type": "dict", "default": {}},
@@ -145,6 +155,7 @@ def main() -> None:
     wanted = Wanted(
         hosts=given["hosts"],
         monitors=given["monitors"],
+        present=given["present"],
         managers=given["managers"],
         ssh_user=given["ssh_user"] or "",
         config=given["config"],
@@ -203,12 +214,17 @@ def until(
         time.sleep(POLL_SECONDS)
 
 
+def all_member_steps(view: dict[str, Any], wanted: Wanted) -> list[Step]:
+    return option_steps(view, wanted) + member_steps(view, wanted)
+
+
 def change(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
-    view = answering(module, cluster)
-    if module.params["scope"] == "access":
-        steps = access_steps(view, wanted)
-    else:
-        steps = option_steps(view, wanted) + member_steps(view, wanted)
+    plan = access_steps if module.params["scope"] == "access" else all_member_steps
+    view = module.params["seen"]
+    steps = plan(view, wanted) if view and view["orchestrated"] else None
+    if steps is None or steps:
+        view = answering(module, cluster)
+        steps = plan(view, wanted)
     if steps and not module.check_mode:
         for step in steps:
             apply(module, cluster, step)

@@ -61,15 +61,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 disks:
-  description: For each device its path, volume, device, verdict (blank, osd, wipe, refused), osd_id, osd_uuid, faults.
+  description: For each device its path, volume, device, verdict (blank, osd, wipe, refused), osd_id, osd_uuid, faults,
+    and whether an OSD on it is unfinished.
   returned: always
   type: list
   elements: dict
 """
 
+import time
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_plan import judge
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_read import DiskError, blank, read_disk
+
+UNFINISHED_SECONDS = 30
+"""How long an OSD may be in the making: a run that was killed may have left one to the managers."""
 
 
 def main() -> None:
@@ -102,6 +108,10 @@ def main() -> None:
         )
 
     disks = judged()
+    deadline = time.monotonic() + UNFINISHED_SECONDS
+    while any(disk["unfinished"] for disk in disks) and time.monotonic() < deadline:
+        time.sleep(1)
+        disks = judged()
     if not given["wipe"]:
         module.exit_json(changed=False, disks=disks)
     refused = [fault for disk in disks for fault in disk["faults"]]  # type: ignore[attr-defined]

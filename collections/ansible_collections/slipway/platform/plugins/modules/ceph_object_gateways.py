@@ -282,7 +282,7 @@ def main() -> None:
             raise GatewayError("; ".join(made.faults))
         if made.changes and not module.check_mode:
             apply(cluster, wanted, given["hosts"], found, made, given["timeout_seconds"])
-        elif not module.check_mode:
+        elif unmet(wanted, found) and not module.check_mode:
             wait(cluster, wanted, given["hosts"], given["timeout_seconds"])
     except (CephError, GatewayError) as error:
         module.fail_json(msg=f"The object gateways rgw.{given['name']}: {error}.")

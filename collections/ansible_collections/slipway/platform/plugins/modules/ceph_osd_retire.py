@@ -66,15 +66,23 @@ from ansible_collections.slipway.platform.plugins.module_utils import ceph_healt
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
 
 POLL_SECONDS = 2.0
+STATISTICS_SECONDS = 7
+"""What the managers say of placement groups may be as old as this."""
 DOWN_SECONDS = 60
 
 
 def decide(module: AnsibleModule, cluster: Cluster, osd: int) -> tuple[dict[str, Any], str, str]:
     """Look until it is clear what is to be done; fail when it must not be done."""
     deadline = time.monotonic() + module.params["timeout_seconds"]
+    sure = module.check_mode or module.params["state"] == "found"
     while True:
         view = ceph_hosts.read_osd(cluster, osd)
         action, reason = ceph_hosts.retirement(view, osd)
+        if action == "destroy" and not sure:
+            # An OSD that has just gone down is still counted as it was: look at the next numbers too.
+            sure = True
+            time.sleep(STATISTICS_SECONDS)
+            continue
         if action in ("none", "destroy") or (action == "wait" and module.params["state"] == "found"):
             return view, action, reason
         if action == "refuse" or module.check_mode or time.monotonic() > deadline:

@@ -122,8 +122,8 @@ def make(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> None:
     if not module.check_mode:
         for step in steps:
             cluster.run(list(step.command), input=step.input)
-        # A first look when all is well costs nothing more.
-        view = wait(module, cluster, wanted)
+        if steps or plan.unmet(view, wanted):
+            view = wait(module, cluster, wanted)
     after = plan.settling(view, wanted)
     if not module.check_mode:
         for step in after:

@@ -43,11 +43,7 @@ options:
     options:
       name: {description: Name of the server., type: str, required: true}
       group: {description: Group it belongs to; label and firewall., type: str, required: true}
-      groups:
-        description: All its groups when it is shared; the firewall of each.
-        type: list
-        elements: str
-        default: []
+      groups: {description: All its groups when it is shared., type: list, elements: str, default: []}
       private_ip: {description: Its address in the subnet., type: str, required: true}
       server_types: {description: Types to try in this order., type: list, elements: str, required: true}
       image: {description: Name of its system image., type: str, required: true}

@@ -104,16 +104,30 @@ def release(environment: Environment) -> Iterator[Fault]:
 
 
 def disks(environment: Environment) -> Iterator[Fault]:
-    for host in environment.members(GROUP):
+    members = environment.members(GROUP)
+    brought: dict[int, str] = {}
+    for host in members:
         setting = host.settings.get("provision_volumes")
         volumes = setting.value if setting is not None and isinstance(setting.value, list) else []
-        names = [volume.get("name") for volume in volumes if isinstance(volume, dict)]
-        if not any(isinstance(name, str) and VOLUME.fullmatch(name) for name in names):
+        sizes = [
+            volume.get("size_gb")
+            for volume in volumes
+            if isinstance(volume, dict) and VOLUME.fullmatch(str(volume.get("name")))
+        ]
+        brought.setdefault(sum(size for size in sizes if isinstance(size, int)), host.name)
+        if not sizes:
             yield Fault(
                 _place(setting, Place(f"{environment.path}/group_vars/{GROUP}/provision.yml")),
                 f"host {host.name} is in group {GROUP}, but has no volume for it; add one named ceph to "
                 "provision_volumes.",
             )
+    if len(members) == COPIES and len(brought) > 1 and 0 not in brought:
+        (small, one), *_, (large, other) = sorted(brought.items())
+        yield Fault(
+            Place(f"{environment.path}/group_vars/{GROUP}/provision.yml"),
+            f"{other} brings {large} GB to Ceph and {one} brings {small}; each of {COPIES} hosts holds a copy of "
+            "everything, so the smallest counts: give all the same.",
+        )
 
 
 def pools(environment: Environment) -> Iterator[Fault]:
@@ -121,6 +135,14 @@ def pools(environment: Environment) -> Iterator[Fault]:
     members = len(environment.members(GROUP))
     declared = environment.tuned(GROUP, "ceph_pools")
     place = environment.tuned_place(GROUP, "ceph_pools")
+    names = {pool.get("name") for pool in declared if isinstance(pool, dict)} if isinstance(declared, list) else set()
+    confirmed = environment.tuned(GROUP, "ceph_pool_confirm")
+    for name in confirmed if isinstance(confirmed, list) else []:
+        if name not in names:
+            yield Fault(
+                environment.tuned_place(GROUP, "ceph_pool_confirm"),
+                f"ceph_pool_confirm names {show(name)}, which is no pool of ceph_pools; correct the name or remove it.",
+            )
     for pool in declared if isinstance(declared, list) else []:
         if not isinstance(pool, dict):
             continue
