@@ -152,10 +152,14 @@ class Rotation:
 
     def fail(self, daemon: str) -> None:
         self.cluster.run(["mgr", "fail", daemon.removeprefix("mgr.")])
-        self.until(
-            lambda: [] if ceph_keys.read(self.cluster)["active"] not in ("mgr.", daemon) else ["no other is active"],
-            f"{daemon} does not hand over",
-        )
+
+        def unready() -> list[str]:
+            view = ceph_keys.read(self.cluster)
+            if view["active"] in ("mgr.", daemon):
+                return ["no other is active"]
+            return [] if view["standbys"] else ["it does not stand by yet"]
+
+        self.until(unready, f"{daemon} does not hand over")
 
     def redeploy(self, daemon: str) -> None:
         entity = ceph_keys.entity_of(daemon)
