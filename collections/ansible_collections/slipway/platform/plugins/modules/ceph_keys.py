@@ -6,8 +6,8 @@ DOCUMENTATION = r"""
 module: ceph_keys
 short_description: Rotate the keys of a Ceph cluster
 description:
-  - Each call does one step; call it in a loop until O(ignore:done). Managers first, then metadata servers, gateways, and
-    what reports crashes; then the administrator; then the clients that were named.
+  - Each call does one step; call it in a loop until O(ignore:done). Managers first, then metadata servers, gateways,
+    and what reports crashes; then the administrator; then the clients that were named.
   - Daemons of services that the orchestrator does not manage, as monitors and OSDs are here, keep their keys; an
     upgrade rotates those.
   - Before a daemon is touched the cluster has to be whole, and after it the daemon has to be back.
