@@ -178,7 +178,8 @@ def healthy(host: Host) -> bool:
     status = host.ask("status")
     states = {entry["state_name"] for entry in status["pgmap"].get("pgs_by_state", [])}
     complete = len(status["quorum_names"]) == len(HOSTS) and status["osdmap"]["num_up_osds"] == len(HOSTS)
-    assert status["health"]["status"] == "HEALTH_OK", status["health"]
+    checks = {code: check["summary"]["message"] for code, check in status["health"]["checks"].items()}
+    assert status["health"]["status"] == "HEALTH_OK", checks
     return complete and states <= {"active+clean", "active+clean+scrubbing", "active+clean+scrubbing+deep"}
 
 
@@ -205,7 +206,7 @@ def store(hosts: dict[str, Host], description: dict[str, Any]) -> dict[str, dict
     options = {entry["name"]: entry["value"] for entry in host.ask("config", "dump")}
     access, secret = secrets.token_hex(10), secrets.token_hex(20)
     admin, user = ["radosgw-admin", "user"], ["--uid", "ledger"]
-    host.tool(*admin, "rm", *user, "--purge-data", check=False)
+    host.tool(*admin, "rm", *user, "--purge-data", check=False, timeout=600)
     keys = ["--access-key", access, "--secret-key", secret]
     host.tool(*admin, "create", *user, "--display-name", "ledger", *keys)
     ports = {daemon["hostname"]: daemon["ports"][0] for daemon in gateways}

@@ -22,6 +22,7 @@ def view(**changes: Any) -> dict[str, Any]:
         "active": "mgr.h1.a",
         "standbys": 1,
         "daemons": dict.fromkeys(DAEMONS, LATER),
+        "left": [],
     } | changes
 
 
@@ -119,3 +120,30 @@ def test_refusals() -> None:
         "client.crash.h1 belongs to a daemon or to the administrator and is rotated in any case",
         "No manager stands by",
     ]
+
+
+class Recorded:
+    def batch(self, commands: list[list[str]]) -> list[Any]:
+        key = base64.b64encode(struct.pack("<HIIH", 1, 100, 0, 16) + bytes(16)).decode()
+        daemons = [
+            {"daemon_type": kind, "daemon_id": name, "service_name": service, "started": "2026-11-21T08:43:09.433569Z"}
+            for kind, name, service in [("mgr", "h1.a", "mgr"), ("mon", "h1", "mon"), ("osd", "0", "osd.h1")]
+        ]
+        answers: dict[str, Any] = {
+            "auth ls": {"auth_dump": [{"entity": "mon.", "key": key}]},
+            "mgr dump": {"active_name": "h1.a", "standbys": [{}]},
+            "orch ps --refresh": daemons,
+            "orch ls": [
+                {"service_name": "mgr"},
+                {"service_name": "mon", "unmanaged": True},
+                {"service_name": "osd.h1", "unmanaged": True},
+            ],
+        }
+        return [answers[" ".join(command)] for command in commands]
+
+
+def test_daemons_that_the_orchestrator_leaves_alone_keep_their_keys() -> None:
+    seen = ceph_keys.read(Recorded())  # type: ignore[arg-type]
+    assert list(seen["daemons"]) == ["mgr.h1.a"]
+    assert seen["left"] == ["mon.h1", "osd.0"]
+    assert seen["keys"] == {"mon.": Key("aes", 100.0)}

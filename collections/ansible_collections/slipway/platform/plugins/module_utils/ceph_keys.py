@@ -59,7 +59,9 @@ def parse_time(text: str) -> float:
 
 def read(cluster: Cluster) -> dict[str, Any]:
     keys, managers = cluster.batch([["auth", "ls"], ["mgr", "dump"]])
-    daemons = cluster.json(["orch", "ps", "--refresh"])
+    daemons, services = cluster.batch([["orch", "ps", "--refresh"], ["orch", "ls"]])
+    # What is scheduled for a daemon of an unmanaged service is never done (seen in 20.2.4), so it cannot learn a key.
+    unmanaged = {service["service_name"] for service in services if service.get("unmanaged")}
     return {
         "keys": {entry["entity"]: parse_key(entry["key"]) for entry in keys["auth_dump"]},
         "active": f"mgr.{managers.get('active_name', '')}",
@@ -67,8 +69,13 @@ def read(cluster: Cluster) -> dict[str, Any]:
         "daemons": {
             f"{daemon['daemon_type']}.{daemon['daemon_id']}": parse_time(daemon["started"])
             for daemon in daemons
-            if daemon.get("started") and daemon["daemon_type"] in ORDER
+            if daemon.get("started") and daemon["daemon_type"] in ORDER and daemon.get("service_name") not in unmanaged
         },
+        "left": sorted(
+            f"{daemon['daemon_type']}.{daemon['daemon_id']}"
+            for daemon in daemons
+            if daemon["daemon_type"] in ORDER and daemon.get("service_name") in unmanaged
+        ),
     }
 
 
@@ -101,7 +108,7 @@ def faults(view: dict[str, Any], clients: list[str]) -> list[str]:
     found += [
         f"{name} belongs to a daemon or to the administrator and is rotated in any case; name clients only."
         for name in clients
-        if name == "client.admin" or name in {entity_of(daemon) for daemon in view["daemons"]}
+        if name == "client.admin" or name in {entity_of(daemon) for daemon in [*view["daemons"], *view["left"]]}
     ]
     if view["standbys"] < 1:
         found.append("No manager stands by, so the active one could get no new key. Bring the second one back first.")

@@ -6,8 +6,10 @@ DOCUMENTATION = r"""
 module: ceph_keys
 short_description: Rotate the keys of a Ceph cluster
 description:
-  - Each call does one step; call it in a loop until O(ignore:done). Managers first, then monitors, OSDs one at a time,
-    metadata servers, gateways, and what reports crashes; then the administrator; then the clients that were named.
+  - Each call does one step; call it in a loop until O(ignore:done). Managers first, then metadata servers, gateways,
+    and what reports crashes; then the administrator; then the clients that were named.
+  - Daemons of services that the orchestrator does not manage, as monitors and OSDs are here, keep their keys; an
+    upgrade rotates those.
   - Before a daemon is touched the cluster has to be whole, and after it the daemon has to be back.
   - How old a key is stands in the key, so a run that was killed is taken up by the next one.
 author: [Slipway]
@@ -71,6 +73,11 @@ done:
   description: Whether no key is due any more.
   returned: always
   type: bool
+left:
+  description: Daemons whose keys are left as they are.
+  returned: always
+  type: list
+  elements: str
 sentence:
   description: What was done.
   returned: always
@@ -128,11 +135,13 @@ class Rotation:
             view, since=self.given["since"], key_type=self.given["key_type"], clients=self.given["clients"]
         )
         if step is None:
-            self.module.exit_json(changed=self.forget_second_admin(), done=True, sentence="every key is new")
+            self.module.exit_json(
+                changed=self.forget_second_admin(), done=True, sentence="every key is new", left=view["left"]
+            )
         if not self.module.check_mode:
             self.until(self.unwell, f"Before {step.sentence} the cluster is not well")
             getattr(self, step.action)(step.name)
-        self.module.exit_json(changed=True, done=self.module.check_mode, sentence=step.sentence)
+        self.module.exit_json(changed=True, done=self.module.check_mode, sentence=step.sentence, left=view["left"])
 
     def rotate(self, entity: str) -> None:
         if entity == "client.admin":
@@ -152,10 +161,14 @@ class Rotation:
 
     def fail(self, daemon: str) -> None:
         self.cluster.run(["mgr", "fail", daemon.removeprefix("mgr.")])
-        self.until(
-            lambda: [] if ceph_keys.read(self.cluster)["active"] not in ("mgr.", daemon) else ["no other is active"],
-            f"{daemon} does not hand over",
-        )
+
+        def unready() -> list[str]:
+            view = ceph_keys.read(self.cluster)
+            if view["active"] in ("mgr.", daemon):
+                return ["no other is active"]
+            return [] if view["standbys"] else ["it does not stand by yet"]
+
+        self.until(unready, f"{daemon} does not hand over")
 
     def redeploy(self, daemon: str) -> None:
         entity = ceph_keys.entity_of(daemon)
