@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from tests.platform.conftest import INVENTORY, REPOSITORY, play
 
@@ -32,9 +33,24 @@ def run_and_kill(seconds: float) -> bool:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
         return False
-    os.killpg(process.pid, signal.SIGKILL)
+    for pid in family(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
     return True
+
+
+def family(ancestor: int) -> list[int]:
+    """A process and all that descend from it: Ansible's workers lead sessions of their own and would outlive it."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(stat.parent.name))
+    found = [ancestor]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
 
 
 def test_a_build_killed_at_random_points_converges(description: dict[str, object]) -> None:

@@ -58,5 +58,6 @@ def test_the_api_is_ready_and_refuses_strangers(host: Host) -> None:
 def test_a_snapshot_was_taken_before_the_upgrade_on_one_server(host: Host) -> None:
     first = host.check_output("hostname") == SERVERS[0]
     with host.sudo():
-        files = host.check_output("find /var/lib/rancher/rke2/server/db/snapshots -name 'before-change-*' -size +0")
+        # The folder is made by the first snapshot of a server: here, for most, never.
+        files = host.check_output("find /var/lib/rancher/rke2/server/db -name 'before-change-*' -size +0")
     assert bool(files) is first, "it is taken where the first server that answers is"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from lab.machines import images, resolver
+from lab.machines import images, namespaces, resolver
 from lab.machines.base import AttachmentSpec, HostSpec, NetworkSpec, Route
+from lab.machines.commands import CommandError
 from lab.machines.containers import (
     Boot,
     Facts,
@@ -222,3 +224,19 @@ def test_a_lab_that_died_does_not_hold_the_settings(tmp_path: Path) -> None:
     last = Sysctls("last", root, folder)
     last.acquire()
     assert last.release(alive=lambda lab: lab != "dead") == ["put net.ipv4.ip_forward back to 0"]
+
+
+@pytest.mark.parametrize(("after", "raises"), [(set(), False), ({"gone-up"}, True)])
+def test_a_link_may_leave_while_it_is_taken_away(
+    after: set[str], raises: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its other end's namespace ended between the look and the command; what stays is told."""
+    looks = iter([{"gone-up"}, after])
+
+    def refuse(namespace: str | None, lines: list[str], family: str = "") -> None:
+        raise CommandError(["ip", *lines], "Cannot find device", 1)
+
+    monkeypatch.setattr(namespaces, "links", lambda namespace: next(looks))
+    monkeypatch.setattr(namespaces, "batch", refuse)
+    with pytest.raises(CommandError) if raises else nullcontext():
+        namespaces.clear_link(None, "gone-up")
