@@ -15,7 +15,7 @@ lint: setup ## Read the code: ruff, mypy, yamllint, ansible-lint
 	@ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint
 
 test: setup ## Run every layer of the tests, in a lab of their own
-	@tests/run
+	@python tests/run.py
 
 role: setup ## Test one role on machines of the test lab: make role R=base
 	@SLIPWAY_LAB=test SLIPWAY_LAB_SLOT=1 sh -c 'lab up --only-cloud && tests/molecule $(R)'

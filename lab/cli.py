@@ -143,7 +143,7 @@ def up(
 
 
 def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> None:
-    from lab import mirror, preflight
+    from lab import ceph, mirror, preflight, registry
     from lab.machines import images
 
     pid = daemon.find(settings)
@@ -157,26 +157,32 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
         images.ensure(settings, HOST_IMAGE, lambda text, share: progress(f"{text} ({share:.0%})"))
     with _step("RKE2 release") as progress:
         release = mirror.prepare(settings, artifacts, progress)
-    if pid is not None and not _current(settings, release):
+    with _step("Ceph image and cephadm") as progress:
+        storage = ceph.prepare(settings, progress)
+    if pid is not None and not _current(settings, release, storage):
         with _step("Replacing the daemon, which runs older code or another release"):
             daemon.stop(settings)
         pid = None
     if pid is None:
         with _step("Local cloud") as progress:
             daemon.start(settings, progress=progress)
+    with _step("Image registry"):
+        registry.wait(settings, settings.state_dir / "pki" / "ca.pem", ceph.IMAGE, storage.digest)
 
 
-def _current(settings: Settings, release: Any) -> bool:
-    """Whether the running daemon runs this code and tells of this release."""
+def _current(settings: Settings, release: Any, storage: Any) -> bool:
+    """Whether the running daemon runs this code and tells of these releases of RKE2 and Ceph."""
     try:
         description = daemon.read_description(settings)
     except (OSError, ValueError):
         return False
     told = description["rke2"]
-    return (description.get("code"), told["source"], told["note"]) == (
+    image = description.get("ceph", {}).get("image", "")
+    return (description.get("code"), told["source"], told["note"], image.partition("@")[2]) == (
         daemon.code_fingerprint(),
         str(release.source),
         release.note,
+        storage.digest,
     )
 
 
@@ -287,7 +293,8 @@ def status(
         return
     from lab import summary
 
-    out.print(summary.status(daemon.read_description(settings), seen))
+    platform = _platform(settings) if summary.store(seen) else None
+    out.print(summary.status(daemon.read_description(settings), seen, platform))
 
 
 def _print_summary(settings: Settings, seconds: float, since: float, *, site: bool) -> None:
@@ -316,7 +323,16 @@ def _platform(settings: Settings) -> summary.Platform:
     kept = yaml.safe_load(Path(daemon.read_description(settings)["secrets_path"]).read_text(encoding="utf-8"))
     authority = settings.state_dir / "platform-ca.pem"
     write_private(authority, kept["platform_ca_certificate"].strip() + "\n")
-    return summary.Platform(name=f"{PUBLIC_NAME}.{truths['platform_domain']}", ca_path=authority)
+
+    def rendered(name: str) -> str:
+        return re.sub(r"{{ (\w+) }}", lambda match: str(truths[match[1]]), str(truths[name]))
+
+    return summary.Platform(
+        name=f"{PUBLIC_NAME}.{truths['platform_domain']}",
+        ca_path=authority,
+        store_endpoint=rendered("platform_object_storage_endpoint"),
+        bucket=rendered("platform_object_storage_bucket"),
+    )
 
 
 def _server_names(incomplete: str) -> list[str]:
@@ -502,6 +518,19 @@ def loss(
 ) -> None:
     """Packets of a host are lost."""
     _add_fault("loss", server=name, link=link, percent=percent)
+
+
+@fault_app.command("full-disk")
+def full_disk(
+    name: Name,
+    free: Annotated[int, typer.Option(help="MB that are left.", min=0)] = 0,
+    over: Annotated[bool, typer.Option("--over", help="Give the room back.")] = False,
+) -> None:
+    """A host's root disk is full."""
+    if over:
+        _add_fault("disk_room", server=name)
+    else:
+        _add_fault("disk_full", server=name, free_mb=free)
 
 
 @fault_app.command("list")

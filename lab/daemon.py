@@ -1,4 +1,4 @@
-"""The lab's daemon: one process that serves the local cloud and the release mirror, and watches the hosts.
+"""The lab's daemon: it serves the local cloud and the release mirror, runs the image registry and watches the hosts.
 
 `python -m lab.daemon` runs it; `start`, `find` and `stop` are for the command line. That a daemon runs is proved by the
 lock it holds on its pid file, which the kernel drops with the process: a stale file or a reused pid fools nobody.
@@ -205,8 +205,10 @@ def only_one(settings: Settings) -> Iterator[None]:
         yield
 
 
-def write_description(settings: Settings, release: Any, authority: Path) -> None:
+def write_description(settings: Settings, release: Any, storage: Any, authority: Path) -> None:
     """`lab.json`: all that inventories, clients and people need to know about this lab."""
+    from lab import ceph
+
     key = secrets.ssh_key(settings)
     mirror_url = f"https://{settings.machine_address}:{settings.mirror_port}"
     description = {
@@ -228,6 +230,7 @@ def write_description(settings: Settings, release: Any, authority: Path) -> None
             "release_url": f"{mirror_url}/rke2/releases/download",
             "note": release.note,
         },
+        **({"ceph": ceph.describe(settings, storage, mirror_url)} if storage else {}),
     }
     secrets.write_private(settings.description, json.dumps(description, indent=2) + "\n")
 
@@ -263,6 +266,10 @@ class _Ties:
     def on_exit(self, server_id: int, reason: ExitReason) -> None:
         self.cloud.on_exit(server_id, reason)
 
+    def address_of(self, name: str) -> str | None:
+        address: str | None = self.cloud.address_of(name)
+        return address
+
 
 def _machines(settings: Settings, kind: str, ties: _Ties) -> Machines:
     if kind == "stub":
@@ -271,22 +278,23 @@ def _machines(settings: Settings, kind: str, ties: _Ties) -> Machines:
         return StubMachines(ties.on_exit)
     from lab.machines.podman import PodmanMachines
 
-    return PodmanMachines(settings, ties.metadata, ties.on_exit)
+    return PodmanMachines(settings, ties.metadata, ties.on_exit, ties.address_of)
 
 
 async def _serve(settings: Settings, kind: str) -> None:
-    """The cloud's API and the release mirror, until a signal ends both."""
+    """The cloud's API, the release mirror and the image registry, until a signal ends them."""
     import uvicorn
 
-    from lab import mirror, pki
+    from lab import ceph, mirror, pki, registry
     from lab.cloud.app import create_app
     from lab.cloud.store import Store
 
     release = mirror.read_release(settings)
+    storage = ceph.read_release(settings)
     folder = settings.state_dir / "pki"
     authority = pki.ensure_authority(folder, settings.name)
     mirror_address = "127.0.0.1" if kind == "stub" else str(settings.machine_address)
-    certificate = pki.ensure_certificate(folder, authority, "mirror", (mirror_address,))
+    outside = pki.ensure_certificate(folder, authority, "mirror", (mirror_address,))
 
     ties = _Ties()
     machines = _machines(settings, kind, ties)
@@ -306,8 +314,8 @@ async def _serve(settings: Settings, kind: str) -> None:
             mirror.create_app(settings),
             lifespan="off",
             log_config=None,
-            ssl_certfile=certificate.certificate_path,
-            ssl_keyfile=certificate.key_path,
+            ssl_certfile=outside.certificate_path,
+            ssl_keyfile=outside.key_path,
         )
     )
     servers = (
@@ -315,18 +323,23 @@ async def _serve(settings: Settings, kind: str) -> None:
         (files, _listen(mirror_address, settings.mirror_port)),
     )
 
+    ended = asyncio.Event()
+
     def end() -> None:
+        ended.set()
         for server, _ in servers:
             server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
-    write_description(settings, release, authority.certificate_path)
+    write_description(settings, release, storage, authority.certificate_path)
     log.info("API on 127.0.0.1:%d, mirror on %s:%d", settings.api_port, mirror_address, settings.mirror_port)
     try:
         async with asyncio.TaskGroup() as group:
             for server, listener in servers:
                 group.create_task(_run(server, listener, end))
+            if storage:
+                group.create_task(registry.serve(settings, mirror_address, outside, ended))
     finally:
         machines.close()
         log.info("stopped; hosts go on running")

@@ -1,4 +1,4 @@
-"""The lab's release mirror: where the hosts get RKE2 from, in the layout of the official downloads.
+"""The lab's release mirror: where the hosts get RKE2 and cephadm from, in the layouts of the official downloads.
 
 `prepare` decides once, before the daemon starts, where the release comes from: artifacts that the user gives, else the
 official release when it can be reached, else the simulation. What it decided is kept in `release.json` and told
@@ -94,9 +94,12 @@ def create_app(settings: Settings) -> Starlette:
     from starlette.routing import Mount
     from starlette.staticfiles import StaticFiles
 
+    from lab import ceph
+
     # Folders of versions may be links into the user's folder or the cache.
     files = StaticFiles(directory=release_dir(settings), follow_symlink=True)
-    return Starlette(routes=[Mount(RELEASES_PATH, files)])
+    cephadm = StaticFiles(directory=make_private_dir(ceph.mirror_dir(settings)))
+    return Starlette(routes=[Mount(RELEASES_PATH, files), Mount(ceph.PUBLIC_PATH, cephadm)])
 
 
 # Sources

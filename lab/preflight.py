@@ -25,12 +25,13 @@ if __package__ in (None, ""):
 from lab.settings import Settings
 
 SUPPORTED_DEBIAN = ("12", "13")
-MEMORY_SITE_GB = 6.0
-"""Five hosts of the site with their services, the daemon, Ansible's forks, and room for the page cache."""
+MEMORY_SITE_GB = 10.0
+"""The hosts of the site with their services, Ceph's daemons among them, the daemon, Ansible's forks, and room for the
+page cache."""
 MEMORY_CLOUD_GB = 1.5
-DISK_SITE_GB = 12.0
-"""Host images and their build, root disks, volumes (sparse), the packages of set-up."""
-DISK_CLOUD_GB = 6.0
+DISK_SITE_GB = 20.0
+"""Host and container images and their build, root disks, volumes (sparse), the packages of set-up."""
+DISK_CLOUD_GB = 8.0
 
 CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWPID = 0x00020000, 0x40000000, 0x20000000
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21, "CAP_MKNOD": 27}
@@ -174,7 +175,11 @@ def _free_disk_gb(*folders: Path) -> dict[str, float]:
 
 
 def _ports_taken(settings: Settings) -> dict[str, int]:
-    wanted = {"the cloud's API": ("127.0.0.1", settings.api_port), "the release mirror": ("", settings.mirror_port)}
+    wanted = {
+        "the cloud's API": ("127.0.0.1", settings.api_port),
+        "the release mirror": ("", settings.mirror_port),
+        "the image registry": ("", settings.registry_port),
+    }
     taken = {}
     for purpose, (address, port) in wanted.items():
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -83,6 +83,11 @@ class Settings:
         return 8401 + 10 * self.slot
 
     @property
+    def registry_port(self) -> int:
+        """The image registry (HTTPS), on the uplink address."""
+        return 8402 + 10 * self.slot
+
+    @property
     def public_range(self) -> IPv4Network:
         """Public IPv4 addresses of hosts and floating addresses."""
         return IPv4Network((int(IPv4Address("198.18.0.0")) + self.slot * 2**13, 19))
@@ -99,7 +104,7 @@ class Settings:
 
     @property
     def machine_address(self) -> IPv4Address:
-        """This machine as the hosts see it: source of SSH and API calls, address of the release mirror."""
+        """This machine as the hosts see it: source of SSH and API calls, address of mirror and registry."""
         return self.uplink_network[1]
 
     @property

@@ -24,7 +24,7 @@ ask_machine() {
   [ "$(sed -n 's/^ID=//p' /etc/os-release)" = debian ] || fail "This machine is not a Debian 12 or 13: use such a machine, virtual or real."
   local available
   available=$(awk '/^MemAvailable:/ {print int($2 / 1000000)}' /proc/meminfo)
-  [ -f /var/lib/slipway/lab/lab.json ] || [ "$available" -ge 6 ] || fail "Only $available GB of memory are available and 6 GB are needed: end other programs or use a larger machine."
+  [ -f /var/lib/slipway/lab/lab.json ] || [ "$available" -ge 10 ] || fail "Only $available GB of memory are available and 10 GB are needed: end other programs or use a larger machine."
   if [ -x /usr/bin/python3 ]; then
     /usr/bin/python3 -B lab/preflight.py || exit 1
   fi

@@ -39,24 +39,32 @@ class Platform:
     """A public name that it serves."""
     ca_path: Path
     """The certificate of the CA that vouches for it."""
+    store_endpoint: str = ""
+    """Address of the object storage that keeps its backups."""
+    bucket: str = ""
+
+
+STORE_GROUP = "object_storage"
 
 
 # lab status
 
 
-def status(description: Fields, seen: Fields) -> RenderableType:
+def status(description: Fields, seen: Fields, platform: Platform | None = None) -> RenderableType:
     """The whole of `lab status`."""
     parts: list[RenderableType] = [_heading(description, seen)]
     parts.append(servers(seen["servers"]) if seen["servers"] else _dim("No servers."))
     if seen.get("networks"):
         parts.append(_networks(seen["networks"]))
+    if platform and (where := store(seen)):
+        parts.append(Text.assemble(("object storage  ", "dim"), _store_text(platform, where)))
     if any(seen["counts"].values()):
         parts.append(_dim(" · ".join(_counted(count, kind) for kind, count in seen["counts"].items() if count)))
     if seen.get("faults"):
         parts.append(faults(seen["faults"]))
     if seen.get("problems"):
         parts.append(Text("\n".join(f"! {problem}" for problem in seen["problems"][-5:]), style="red"))
-    parts.append(_simulation_note(description))
+    parts.append(_origins(description))
     return Group(*_spaced(parts))
 
 
@@ -83,6 +91,18 @@ def address(server: Fields) -> str | None:
     if public.get("ipv6"):
         return str(IPv6Network(public["ipv6"], strict=False)[1])
     return None
+
+
+def store(seen: Fields) -> str | None:
+    """Address of the object storage, where it stands."""
+    for row in seen["servers"]:
+        if row["labels"].get("slipway_group") == STORE_GROUP:
+            return address(row)
+    return None
+
+
+def _store_text(platform: Platform, where: str) -> str:
+    return f"{platform.store_endpoint}, at {where}, bucket {platform.bucket}"
 
 
 def _networks(rows: Sequence[Fields]) -> Table:
@@ -116,6 +136,7 @@ def _heading(description: Fields, seen: Fields) -> Text:
         ("  API ", "dim"),
         str(description["api_endpoint"]),
         (f"  daemon {seen['memory_mb']:.0f} MB", "dim"),
+        (f"  registry {description['ceph']['registry']}" if "ceph" in description else "", "dim"),
         ("  reconciling …" if seen.get("reconciling") else "", "yellow"),
     )
 
@@ -155,7 +176,7 @@ def page(
     parts.append(_ways_in(description, seen, settings, platform))
     if report:
         parts.append(_times(report))
-    parts.append(_simulation_note(description))
+    parts.append(_origins(description))
     return Padding(Group(*_spaced(parts)), (1, 0, 0, 0))
 
 
@@ -176,11 +197,18 @@ def _ways_in(description: Fields, seen: Fields, settings: Settings, platform: Pl
         grid.add_row("Kubernetes", f"https://{balancer}:6443")
         grid.add_row("kubeconfig", str(kubeconfig))
         grid.add_row("", f"kubectl --kubeconfig {kubeconfig} get nodes")
+    if platform and (where := store(seen)):
+        grid.add_row("object storage", _store_text(platform, where))
+        grid.add_row(
+            "", f"its keys are object_storage_* in {settings.state_dir / 'secrets.yml'}, its CA {platform.ca_path}"
+        )
     prefix = "" if settings == Settings() else f"SLIPWAY_LAB={settings.name} SLIPWAY_LAB_SLOT={settings.slot} "
     if names:
         grid.add_row("log in", f"{prefix}lab ssh {names[0]}")
     grid.add_row("cloud API", str(description["api_endpoint"]))
     grid.add_row("its clients", f'eval "$({prefix}lab env)"; hcloud server list')
+    if ceph := description.get("ceph"):
+        grid.add_row("images", f"https://{ceph['registry']}/ (Ceph {ceph['version']})")
     grid.add_row("look, stop", f"{prefix}lab status · {prefix}lab logs -f · {prefix}lab down")
     return grid
 
@@ -198,10 +226,13 @@ def _times(report: Fields) -> Table:
     return table
 
 
-def _simulation_note(description: Fields) -> Text:
+def _origins(description: Fields) -> RenderableType:
+    """Where what the hosts run comes from, and what of it is simulated."""
     rke2 = description["rke2"]
-    style = "yellow" if rke2["source"] == "simulation" else "dim"
-    return Text(str(rke2["note"]), style=style)
+    notes = [Text(str(rke2["note"]), style="yellow" if rke2["source"] == "simulation" else "dim")]
+    if ceph := description.get("ceph"):
+        notes.append(_dim(str(ceph["note"])))
+    return Group(*notes)
 
 
 def _table(*columns: str) -> Table:

@@ -26,7 +26,8 @@ import httpx
 import typer
 from rich.console import Console
 
-from lab import daemon, mirror, preflight
+from lab import daemon, mirror, preflight, summary
+from lab.bench import storage
 from lab.bench.goals import Figure, table
 from lab.settings import SLOTS, Settings
 
@@ -57,6 +58,7 @@ def main(
             _lab("reset")
         if site:
             figures += list(_told(site_runs()))
+            figures += list(_told(storage.ratios(settings, REPOSITORY / "inventories" / "lab")))
     out.rule(style="dim")
     out.print(table(figures))
     kept = REPOSITORY / "artifacts" / "bench" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
@@ -216,7 +218,9 @@ def listing(slot: int) -> Iterator[Figure]:
 
 
 def site_runs() -> Iterator[Figure]:
+    began = time.time()
     yield Figure("lab up, images and release cached", _seconds(_lab, "up"), "s", 360)
+    yield from storage.phases(summary.newest_report(REPOSITORY / "artifacts" / "lab", began))
     site = [str(PROGRAMS / "ansible-playbook"), "site.yml", "-i", "inventories/lab"]
     environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
     for name, more in (("site.yml a second time", []), ("site.yml --check", ["--check", "--diff"])):

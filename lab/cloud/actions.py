@@ -124,7 +124,7 @@ class Engine:
         except Exception:
             # Its end could not be written: it stays in the store and is done again at the next start.
             log.exception("the end of job %s (%s) is lost", job.id, job.work)
-            self._problem(f"{job.work} {dict(job.args)}: its end could not be kept; restart the daemon")
+            self._problem(f"{_told(job)}: its end could not be kept; restart the daemon")
 
     def _do(self, job: Job) -> None:
         error: str | None = None
@@ -144,13 +144,14 @@ class Engine:
             if current is not None:
                 actions.finish(tx, job, ActionError("action_failed", error) if error else None)
                 (doing.failed if error else doing.done)(tx, job)
-            gone = [id for id in list(self._pending) if tx.get(Job, id) is None]
+            forgotten = {id for id in list(self._pending) if tx.get(Job, id) is None}
         if error and job.action is None:
-            self._problem(f"{job.work} {dict(job.args)}: {error}")
+            self._problem(f"{_told(job)}: {error}")
         with self._lock:
             self._running.discard(job.id)
             over = []
-            for id in gone:
+            # What was forgotten while it runs stands in the way of others until it is through.
+            for id in forgotten - self._running:
                 self._pending.pop(id, None)
                 over.append((id, self._over.pop(id, None)))
         for id, future in over:
@@ -168,3 +169,8 @@ class Engine:
     def _problem(self, sentence: str) -> None:
         log.error("%s", sentence)
         self.problems = [*self.problems[-49:], sentence]
+
+
+def _told(job: Job) -> str:
+    """A job as a log may show it."""
+    return f"{job.work} { {name: value for name, value in job.args.items() if name != 'password'} }"

@@ -20,13 +20,13 @@ from lab.cloud.faults import ApiFault, Entry
 from lab.cloud.web import Call, Handler, Reply
 from lab.cloud.web import route as any_route
 from lab.cloud.wire.base import Body
-from lab.machines.base import Fault
+from lab.machines.base import Fault, Machines
 
 
 class HostFault(Body):
-    """What `POST /_lab/faults` takes for a host's links and power."""
+    """What `POST /_lab/faults` takes for a host's links, power and disk."""
 
-    kind: Literal["power_cut", "network_cut", "network_heal", "delay", "loss"]
+    kind: Literal["power_cut", "network_cut", "network_heal", "delay", "loss", "disk_full", "disk_room"]
     server: str
     link: str = "public"
     """`public`, the name of a private network, or `all`."""
@@ -36,13 +36,15 @@ class HostFault(Body):
     """loss"""
     seconds: float | None = Field(default=None, gt=0, le=3600)
     """power_cut: power returns after this long; without, it stays off until powered on."""
+    free_mb: int = Field(default=0, ge=0)
+    """disk_full: what is left of the root disk."""
 
 
 class Kind(Body):
     kind: str
 
 
-HOST_KINDS = frozenset({"power_cut", "network_cut", "network_heal", "delay", "loss"})
+HOST_KINDS = frozenset({"power_cut", "network_cut", "network_heal", "delay", "loss", "disk_full", "disk_room"})
 
 
 def routes() -> list[Route]:
@@ -123,6 +125,8 @@ def clear_faults(call: Call) -> Reply:
     def heal() -> dict[str, Any]:
         for fault in machines.faults():
             machines.set_fault(Fault(fault.server_id, fault.network_id))
+        for server_id in machines.filled_disks():
+            machines.fill_disk(server_id, None)
         return {"faults": []}
 
     return Reply(None, then=heal)
@@ -167,8 +171,10 @@ def _host_fault(call: Call, fault: HostFault) -> Reply:
             timer.daemon = True
             timer.start()
         return Reply(None, 204)
-    links = _links(call.view, server, fault.link)
     machines = call.cloud.machines
+    if fault.kind in ("disk_full", "disk_room"):
+        return Reply(None, 201, then=lambda: _fill(machines, server, fault))
+    links = _links(call.view, server, fault.link)
 
     def change() -> dict[str, Any]:
         for network_id in links:
@@ -178,6 +184,11 @@ def _host_fault(call: Call, fault: HostFault) -> Reply:
         return {"server": server.name, "kind": fault.kind}
 
     return Reply(None, 201, then=change)
+
+
+def _fill(machines: Machines, server: Server, fault: HostFault) -> dict[str, Any]:
+    machines.fill_disk(server.id, fault.free_mb if fault.kind == "disk_full" else None)
+    return {"server": server.name, "kind": fault.kind}
 
 
 def _changed(old: Fault, fault: HostFault) -> Fault:
@@ -215,17 +226,24 @@ def _server(call: Call, name: str) -> Server:
 def _faults(call: Call) -> list[dict[str, Any]]:
     servers = {server.id: server.name for server in call.tx.all(Server)}
     networks = {network.id: network.name for network in call.tx.all(Network)}
-    return [_shape(entry) for entry in call.cloud.faults.entries()] + [
-        {
-            "kind": "link",
-            "server": servers.get(fault.server_id, str(fault.server_id)),
-            "link": "public" if fault.network_id is None else networks.get(fault.network_id, str(fault.network_id)),
-            "cut": fault.cut,
-            "delay_ms": fault.delay_ms,
-            "loss_percent": fault.loss_percent,
-        }
-        for fault in call.cloud.machines.faults()
-    ]
+    return (
+        [_shape(entry) for entry in call.cloud.faults.entries()]
+        + [
+            {
+                "kind": "link",
+                "server": servers.get(fault.server_id, str(fault.server_id)),
+                "link": "public" if fault.network_id is None else networks.get(fault.network_id, str(fault.network_id)),
+                "cut": fault.cut,
+                "delay_ms": fault.delay_ms,
+                "loss_percent": fault.loss_percent,
+            }
+            for fault in call.cloud.machines.faults()
+        ]
+        + [
+            {"kind": "disk_full", "server": servers.get(server_id, str(server_id)), "free_mb": str(free_mb)}
+            for server_id, free_mb in call.cloud.machines.filled_disks().items()
+        ]
+    )
 
 
 def _shape(entry: Entry) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lab.cloud import admin, metadata, web
 from lab.cloud.actions import Engine
 from lab.cloud.domain import actions
 from lab.cloud.domain.common import Site
-from lab.cloud.domain.objects import Server
+from lab.cloud.domain.objects import PrimaryIp, Server
 from lab.cloud.domain.view import View
 from lab.cloud.faults import Faults
 from lab.cloud.routes import actions as action_routes
@@ -66,6 +66,11 @@ class Cloud:
         with self.store.transaction() as tx:
             server = tx.get(Server, server_id)
             return metadata.answer(View(tx), server, path) if server else None
+
+    def address_of(self, name: str) -> str | None:
+        """The IPv4 address whose reverse entry is this name: what the lab's resolver answers."""
+        with self.store.transaction() as tx:
+            return next((ip.ip for ip in tx.all(PrimaryIp) if ip.dns_ptr.get(ip.ip, "").lower() == name), None)
 
     def on_exit(self, server_id: int, reason: ExitReason) -> None:
         """A host stopped without being told to."""

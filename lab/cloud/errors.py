@@ -69,10 +69,6 @@ class MethodNotAllowed(ApiError):
 class UniquenessError(ApiError):
     status, code = 409, "uniqueness_error"
 
-    @classmethod
-    def name(cls, message: str = "name is already used") -> UniquenessError:
-        return cls(message, {"fields": [{"name": "name"}]})
-
 
 class Conflict(ApiError):
     status, code = 409, "conflict"

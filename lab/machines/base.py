@@ -235,6 +235,12 @@ class Machines(Protocol):
 
     def faults(self) -> list[Fault]: ...
 
+    def fill_disk(self, server_id: int, free_mb: int | None) -> None:
+        """Leave no more than so much of the root disk free; None gives the room back."""
+
+    def filled_disks(self) -> dict[int, int]:
+        """Server id → MB left free, for the hosts whose disks were filled."""
+
     def console_log(self, server_id: int) -> str:
         """What the host printed on its console since it was made (tail, at most 64 KiB)."""
 

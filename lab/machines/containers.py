@@ -50,6 +50,8 @@ while read -r major minor node serial; do
         "$serial" "$serial" >"/run/udev/data/b$major:$minor"
     : >"/run/udev/tags/systemd/b$major:$minor"
 done <MACHINE/devices
+mkdir -p /etc/containers/containers.conf.d
+cp MACHINE/containers.conf /etc/containers/containers.conf.d/10-machine.conf
 exec /sbin/init
 """.replace("MACHINE", BOOT_FOLDER)
 
@@ -79,6 +81,16 @@ class Facts:
 def _limit(which: int, wanted: int) -> int:
     hard = resource.getrlimit(which)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+
+
+def engine_configuration(facts: Facts) -> str:
+    """containers.conf(5) of a host: containers inside it cannot be given more than the host was given itself."""
+    limits = json.dumps([f"nofile={facts.open_files}:{facts.open_files}", f"nproc={facts.processes}:{facts.processes}"])
+    text = f"[containers]\ndefault_ulimits = {limits}\n"
+    if facts.cgroup_version == 1:
+        # Otherwise each call warns of the machine's cgroups, on the stream that programs read errors from.
+        text += '[engine]\nenv = ["PODMAN_IGNORE_CGROUPSV1_WARNING=1"]\n'
+    return text
 
 
 def init_arguments(cgroup_version: int) -> list[str]:
@@ -181,6 +193,7 @@ def start(boot: Boot, facts: Facts, devices: Sequence[Device]) -> int:
     init = boot.boot_folder / "init"
     init.write_text(FIRST_PROGRAM)
     init.chmod(0o755)
+    (boot.boot_folder / "containers.conf").write_text(engine_configuration(facts))
     (boot.boot_folder / "devices").write_text("".join(device.line + "\n" for device in devices))
     boot.pid_file.unlink(missing_ok=True)
     argv = run_arguments(boot, facts)

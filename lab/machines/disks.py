@@ -7,6 +7,8 @@ containers inside a host need a file system that an overlay can stand on.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,11 @@ class RootDisk:
     def journal(self) -> Path:
         """/var/log/journal, where podman would put one in memory (cgroup v2)."""
         return self.mount / "journal"
+
+    @property
+    def ballast(self) -> Path:
+        """What fills the disk on purpose: beside the host's own files, where it cannot see or remove it."""
+        return self.mount / "ballast"
 
     @property
     def lower(self) -> Path:
@@ -108,6 +115,27 @@ class RootDisk:
             if error.returncode != E2FSCK_CORRECTED:
                 raise
         run(["resize2fs", str(self.image)])
+
+    def fill(self, free_mb: int | None) -> None:
+        """Take all room but so much, as root counts it; None gives it back. Costs the machine's own disk nothing."""
+        self.ballast.unlink(missing_ok=True)
+        if free_mb is None:
+            return
+        with self.ballast.open("wb") as file:
+            taken = 0
+            # A single large piece is refused when only its last block is missing: ever smaller ones.
+            for piece in (2**30, 2**24, 2**20):
+                with contextlib.suppress(OSError):
+                    while self.free_mb() - free_mb >= piece // 2**20:
+                        os.posix_fallocate(file.fileno(), taken, piece)
+                        taken += piece
+
+    def free_mb(self) -> int:
+        """What root can still write: the file system keeps a little from everybody, for itself."""
+        status, device = os.statvfs(self.mount), self.mount.stat().st_dev
+        name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+        kept = int(Path("/sys/fs/ext4", name, "reserved_clusters").read_text())
+        return max(0, status.f_bfree - kept) * status.f_frsize // 2**20
 
     def _mount_disk(self) -> None:
         self.mount.mkdir(exist_ok=True)

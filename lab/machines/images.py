@@ -356,7 +356,7 @@ def _build(image: str, target: Path, progress: Progress) -> None:
         *([str(work / "debian.sources")] if sources else []),
     ]
     progress(f"building {image}", 0.0)
-    _run_with_progress(argv, image, work, progress)
+    run_with_progress(argv, image, work, progress)
     root.chmod(0o755)
     work_root = target.with_suffix(".ready")
     shutil.rmtree(work_root, ignore_errors=True)
@@ -366,7 +366,7 @@ def _build(image: str, target: Path, progress: Progress) -> None:
     progress(f"{image} is built", 1.0)
 
 
-def _run_with_progress(argv: list[str], image: str, work: Path, progress: Progress) -> None:
+def run_with_progress(argv: list[str], image: str, work: Path, progress: Progress) -> None:
     log: list[str] = []
     environment = {**os.environ, "TMPDIR": str(work), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     try:

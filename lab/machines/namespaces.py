@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lab.machines.commands import CommandError, run, succeeds
+from lab.machines.commands import CommandError, run
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +99,20 @@ def links(name: str | None) -> set[str]:
     return {link["ifname"] for link in query(name, "link", "show") if "ifname" in link}
 
 
-def clear_link(namespace: str, link: str) -> None:
-    """Take away a link whose other end is gone or going (a namespace ends some time after its last name)."""
-    if link in links(namespace) and not succeeds(["ip", "-n", namespace, "link", "delete", link]):
-        log.debug("%s left %s by itself", link, namespace)
+def clear_link(namespace: str | None, link: str) -> None:
+    """Take a link away (None: from the machine's own namespace) unless it is gone.
+
+    A namespace ends some time after its last name, and takes its ends of links with it: between a look and a command
+    a link may leave by itself.
+    """
+    if link not in links(namespace):
+        return
+    try:
+        batch(namespace, [f"link delete {link}"])
+    except CommandError:
+        if link in links(namespace):
+            raise
+        log.debug("%s left %s by itself", link, namespace or "the machine")
 
 
 def inside[T](name: str, action: Callable[[], T]) -> T:

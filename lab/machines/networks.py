@@ -222,8 +222,8 @@ class Networks:
 
     def _unplug(self, member: AttachmentSpec) -> None:
         name, link = self.namespace(member.network_id), port(member.server_id)
-        if namespaces.path(name).exists() and link in namespaces.links(name):
-            namespaces.batch(name, [f"link delete {link}"])
+        if namespaces.path(name).exists():
+            namespaces.clear_link(name, link)
 
     def load(
         self, specs: Iterable[NetworkSpec], members: Iterable[AttachmentSpec], plugged: set[int], alone: set[int]
@@ -245,7 +245,7 @@ class Networks:
                 known = {port(server_id) for server_id in self._members[spec.network_id]}
                 strange = {name for name in namespaces.links(self.namespace(spec.network_id)) if name.startswith("v")}
                 for name in sorted(strange - known):
-                    namespaces.batch(self.namespace(spec.network_id), [f"link delete {name}"])
+                    namespaces.clear_link(self.namespace(spec.network_id), name)
                     done.append(f"removed {name} from network {spec.name}")
                 if changes := self._route(spec.network_id):
                     done.append(f"corrected {len(changes)} routes of network {spec.name}")

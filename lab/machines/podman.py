@@ -70,7 +70,13 @@ class _Host:
 class PodmanMachines:
     """Implements `lab.machines.base.Machines`."""
 
-    def __init__(self, settings: Settings, metadata: MetadataHandler, on_exit: OnExit) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metadata: MetadataHandler,
+        on_exit: OnExit,
+        address_of: resolver.AddressOf = lambda name: None,
+    ) -> None:
         self._settings = settings
         self._on_exit = on_exit
         self._facts = Facts.detect()
@@ -78,12 +84,14 @@ class PodmanMachines:
         self._volumes = Volumes(self._folder / "volumes")
         self._router = Router(settings)
         self._networks = Networks(settings)
-        self._resolvers = resolver.machine_servers()
-        self._firewalls = Firewalls(settings, self._resolvers or [str(settings.machine_address)])
+        self._address_of = address_of
+        # Ours first; the machine's own go on answering while the daemon is away.
+        self._resolvers = [str(settings.machine_address), *resolver.machine_servers()]
+        self._firewalls = Firewalls(settings, self._resolvers)
         self._faults = Faults(settings)
         self._metadata = Metadata(metadata)
         self._sysctls = Sysctls(settings.name)
-        self._relay: resolver.Relay | None = None
+        self._resolver: resolver.Resolver | None = None
         self._lock = threading.RLock()
         self._hosts: dict[int, _Host] = {}
         self._attached: dict[int, int] = {}
@@ -100,9 +108,9 @@ class PodmanMachines:
             self._folder.mkdir(parents=True, exist_ok=True)
             done = [*self._sysctls.acquire(), *self._router.ensure()]
             self._metadata.listen(self._router.namespace, self._router.owner)
-            if not self._resolvers and self._relay is None:
-                found = resolver.servers(resolver.RESOLV_CONF.read_text())
-                self._relay = resolver.Relay(str(self._settings.machine_address), (found or ["127.0.0.1"])[0])
+            if self._resolver is None:
+                address = str(self._settings.machine_address)
+                self._resolver = resolver.Resolver(address, resolver.upstream_servers(), self._address_of)
             self._watcher = Watcher(self._ended)
             for record in containers.records(self._settings.name).values():
                 if record.running:
@@ -154,8 +162,7 @@ class PodmanMachines:
         disk.finish(image)
 
     def _identify(self, root: Path, name: str) -> None:
-        nameservers = self._resolvers or [str(self._settings.machine_address)]
-        write_identity(root, name, uuid.uuid4().hex, nameservers)
+        write_identity(root, name, uuid.uuid4().hex, self._resolvers)
 
     def delete_host(self, server_id: int) -> None:
         with self._locked(server_id):
@@ -517,6 +524,16 @@ class PodmanMachines:
     def faults(self) -> list[Fault]:
         return self._faults.all()
 
+    def fill_disk(self, server_id: int, free_mb: int | None) -> None:
+        with self._locked(server_id):
+            disk = self._disk(server_id)
+            disk.open()
+            disk.fill(free_mb)
+
+    def filled_disks(self) -> dict[int, int]:
+        disks = {server_id: self._disk(server_id) for server_id in sorted(self._server_folders())}
+        return {server_id: disk.free_mb() for server_id, disk in disks.items() if disk.ballast.exists()}
+
     @property
     def _faults_file(self) -> Path:
         return self._folder / "faults.json"
@@ -545,9 +562,9 @@ class PodmanMachines:
         with self._lock:
             self._metadata.close()
             self._faults.close()
-            if self._relay:
-                self._relay.close()
-                self._relay = None
+            if self._resolver:
+                self._resolver.close()
+                self._resolver = None
             if self._watcher:
                 self._watcher.close()
                 self._watcher = None

@@ -1,14 +1,21 @@
-"""Name resolution for hosts: the machine's own servers, or a relay where those listen on its loopback only."""
+"""Name resolution for hosts: the public names of the lab's own servers, and the machine's servers for the rest.
+
+A server bears the name that its reverse entry says (`hetzner.hcloud.rdns`), as a service outside of the platform has
+its public name. Everything else is passed on.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
 import socketserver
+import struct
 import threading
-from ipaddress import ip_address
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
-from typing import Any
+
+from lab.machines.base import MachineError
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +24,12 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 UPSTREAM_CONF = Path("/run/systemd/resolve/resolv.conf")
 _TIMEOUT_SECONDS = 5
 _MESSAGE_BYTES = 65535
+_HEADER = struct.Struct(">HHHHHH")
+_ADDRESS_TYPE, _INTERNET = 1, 1
+_TTL_SECONDS = 10
+
+AddressOf = Callable[[str], str | None]
+"""The IPv4 address behind a lower-case name without a dot at its end, or None when it is not one of ours."""
 
 
 def servers(text: str) -> list[str]:
@@ -42,16 +55,65 @@ def machine_servers() -> list[str]:
     return []
 
 
-class Relay:
-    """Passes questions of hosts on to the machine's loopback resolver."""
+def upstream_servers() -> list[str]:
+    """Whom this machine asks: its servers, or what listens on its loopback."""
+    return machine_servers() or servers(RESOLV_CONF.read_text()) or ["127.0.0.1"]
 
-    def __init__(self, address: str, upstream: str) -> None:
-        _Datagram.upstream = upstream
-        _Stream.upstream = upstream
-        self._servers: list[socketserver.BaseServer] = [
-            _Udp((address, 53), _Datagram),
-            _Tcp((address, 53), _Stream),
-        ]
+
+def question(message: bytes) -> tuple[str, int, int] | None:
+    """(name, type, end of the question) of an ordinary query; None for everything else."""
+    if len(message) < _HEADER.size:
+        return None
+    _, flags, questions, *_ = _HEADER.unpack_from(message)
+    if flags & 0xF800 or questions != 1:  # an answer, or no standard query
+        return None
+    labels, place = [], _HEADER.size
+    while place < len(message) and (length := message[place]):
+        if length > 63:
+            return None
+        labels.append(message[place + 1 : place + 1 + length])
+        place += 1 + length
+    if place + 5 > len(message):
+        return None
+    kind, network = struct.unpack_from(">HH", message, place + 1)
+    if network != _INTERNET:
+        return None
+    return b".".join(labels).decode("ascii", errors="replace").lower(), kind, place + 5
+
+
+def answer(message: bytes, address_of: AddressOf) -> bytes | None:
+    """Our answer to a query for one of our names; None when it is to be passed on."""
+    asked = question(message)
+    if asked is None or (address := address_of(asked[0])) is None:
+        return None
+    _, kind, end = asked
+    number, flags = struct.unpack_from(">HH", message)
+    # A name of ours has an IPv4 address and nothing else: any other question has an empty answer.
+    records = b""
+    if kind == _ADDRESS_TYPE:
+        packed = IPv4Address(address).packed
+        records = struct.pack(">HHHIH", 0xC00C, _ADDRESS_TYPE, _INTERNET, _TTL_SECONDS, len(packed)) + packed
+    # An answer, with authority; recursion as it was asked for.
+    header = _HEADER.pack(number, 0x8480 | flags & 0x0100, 1, bool(records), 0, 0)
+    return header + message[_HEADER.size : end] + records
+
+
+class Resolver:
+    """Answers hosts at one address of this machine."""
+
+    def __init__(self, address: str, upstream: Sequence[str], address_of: AddressOf = lambda name: None) -> None:
+        self.upstream = tuple(upstream)
+        self.address_of = address_of
+        try:
+            self._servers: list[socketserver.BaseServer] = [
+                _Udp((address, 53), _handler(_Datagram, self)),
+                _Tcp((address, 53), _handler(_Stream, self)),
+            ]
+        except OSError as error:
+            raise MachineError(
+                f"Port 53 of {address} cannot be had ({error.strerror}): another program answers names on every "
+                "address of this machine; let it listen on its own addresses only."
+            ) from error
         for server in self._servers:
             threading.Thread(target=server.serve_forever, name="resolver", daemon=True).start()
 
@@ -59,6 +121,21 @@ class Relay:
         for server in self._servers:
             server.shutdown()
             server.server_close()
+
+    def ask(self, message: bytes, send: Callable[[bytes, str], bytes]) -> bytes | None:
+        """The answer to a query: ours, else that of the first server which gives one."""
+        if (own := answer(message, self.address_of)) is not None:
+            return own
+        for server in self.upstream:
+            try:
+                return send(message, server)
+            except OSError as error:
+                log.warning("resolver %s does not answer: %s", server, error)
+        return None
+
+
+def _handler(kind: type[_Handler], resolver: Resolver) -> type[_Handler]:
+    return type(kind.__name__, (kind,), {"resolver": resolver})
 
 
 class _Udp(socketserver.ThreadingUDPServer):
@@ -71,40 +148,61 @@ class _Tcp(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
 
-class _Datagram(socketserver.BaseRequestHandler):
-    upstream = "127.0.0.1"
+class _Handler(socketserver.BaseRequestHandler):
+    resolver: Resolver
 
+
+class _Datagram(_Handler):
     def handle(self) -> None:
-        question, listener = self.request
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ask:
-            ask.settimeout(_TIMEOUT_SECONDS)
-            try:
-                ask.sendto(question, (self.upstream, 53))
-                listener.sendto(ask.recv(_MESSAGE_BYTES), self.client_address)
-            except OSError as error:
-                log.warning("resolver %s does not answer: %s", self.upstream, error)
+        message, listener = self.request
+        if (reply := self.resolver.ask(message, _by_datagram)) is not None:
+            listener.sendto(reply, self.client_address)
 
 
-class _Stream(socketserver.BaseRequestHandler):
-    upstream = "127.0.0.1"
+class _Stream(_Handler):
+    """Messages that are too long for a datagram, each behind its length."""
 
     def handle(self) -> None:
         client: socket.socket = self.request
+        client.settimeout(_TIMEOUT_SECONDS)
         try:
-            with socket.create_connection((self.upstream, 53), _TIMEOUT_SECONDS) as ask:
-                back = threading.Thread(target=_copy, args=(ask, client), daemon=True)
-                back.start()
-                _copy(client, ask)
-                back.join(_TIMEOUT_SECONDS)
+            while message := _framed(client):
+                reply = self.resolver.ask(message, _by_stream)
+                if reply is None:
+                    return
+                client.sendall(struct.pack(">H", len(reply)) + reply)
         except OSError as error:
-            log.warning("resolver %s does not answer: %s", self.upstream, error)
+            log.debug("a question over TCP ended: %s", error)
 
 
-def _copy(source: socket.socket, target: socket.socket) -> Any:
-    source.settimeout(_TIMEOUT_SECONDS)
-    try:
-        while data := source.recv(_MESSAGE_BYTES):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError as error:
-        log.debug("a question over TCP ended: %s", error)
+def _by_datagram(message: bytes, server: str) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ask:
+        ask.settimeout(_TIMEOUT_SECONDS)
+        ask.connect((server, 53))
+        ask.send(message)
+        return ask.recv(_MESSAGE_BYTES)
+
+
+def _by_stream(message: bytes, server: str) -> bytes:
+    with socket.create_connection((server, 53), _TIMEOUT_SECONDS) as ask:
+        ask.sendall(struct.pack(">H", len(message)) + message)
+        reply = _framed(ask)
+    if not reply:
+        raise ConnectionError("the connection was closed without an answer")
+    return reply
+
+
+def _framed(stream: socket.socket) -> bytes:
+    """One message from a stream, empty when the other side is done."""
+    length = _exactly(stream, 2)
+    return _exactly(stream, struct.unpack(">H", length)[0]) if length else b""
+
+
+def _exactly(stream: socket.socket, count: int) -> bytes:
+    parts = b""
+    while len(parts) < count:
+        part = stream.recv(count - len(parts))
+        if not part:
+            return b""
+        parts += part
+    return parts

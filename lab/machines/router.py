@@ -209,8 +209,7 @@ class Router:
     def _make_uplink(self) -> None:
         settings = self._settings
         up = settings.uplink_interface
-        if up in namespaces.links(None):
-            namespaces.batch(None, [f"link delete {up}"])
+        namespaces.clear_link(None, up)
         namespaces.batch(
             None,
             [
@@ -299,9 +298,9 @@ class Router:
                 return
             port = f"p{server_id}"
             if port in namespaces.links(self.namespace):
-                namespaces.batch(self.namespace, [f"link set {port} down"])
+                succeeds(["ip", "-n", self.namespace, "link", "set", port, "down"])
                 self._route()
-                namespaces.batch(self.namespace, [f"link delete {port}"])
+                namespaces.clear_link(self.namespace, port)
             else:
                 self._route()
 
@@ -336,8 +335,7 @@ class Router:
     def destroy(self) -> None:
         with self._lock:
             self._known.clear()
-            if self._settings.uplink_interface in namespaces.links(None):
-                namespaces.batch(None, [f"link delete {self._settings.uplink_interface}"])
+            namespaces.clear_link(None, self._settings.uplink_interface)
             run(["nft", "-f", "-"], stdin=f"table inet {self.table}\ndelete table inet {self.table}\n")
             for rule in self._docker_rules():
                 while succeeds(["sh", "-c", 'iptables --wait -D "$@" 2>/dev/null', "sh", *rule]):

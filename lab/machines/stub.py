@@ -45,6 +45,7 @@ class StubMachines:
         self.broken: list[str] = []
         """Where a caller broke the contract, one sentence each."""
         self._faults: dict[tuple[int, int | None], Fault] = {}
+        self._filled: dict[int, int] = {}
         self._lock = Lock()
         self._busy: set[int] = set()
 
@@ -244,6 +245,14 @@ class StubMachines:
 
     def faults(self) -> list[Fault]:
         return list(self._faults.values())
+
+    def fill_disk(self, server_id: int, free_mb: int | None) -> None:
+        self._filled.pop(server_id, None)
+        if free_mb is not None:
+            self._filled[server_id] = free_mb
+
+    def filled_disks(self) -> dict[int, int]:
+        return dict(self._filled)
 
     def console_log(self, server_id: int) -> str:
         return f"{self._known(self.hosts, 'host', server_id).name} login: \n"

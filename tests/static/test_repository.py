@@ -77,7 +77,7 @@ def test_no_literal_secret_in_inventories() -> None:
     faults = []
     for path in inventory_files():
         for name, value in (load(path) or {}).items():
-            secret = re.search(r"(passwords?|passphrase|token|secret|private_key)$", name)
+            secret = re.search(r"(passwords?|passphrase|token|secret|secret_key|private_key)$", name)
             if secret and isinstance(value, str) and value and "{{" not in value and not value.startswith("!vault"):
                 faults.append(f"{path.relative_to(REPOSITORY)}: {name}")
     assert faults == []

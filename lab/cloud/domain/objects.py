@@ -70,7 +70,7 @@ class Network(Named):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Kept exactly as it was sent: clients compare rules field by field."""
+    """Kept as it was sent, but for the form of IPv6: clients compare rules field by field."""
 
     direction: str
     protocol: str

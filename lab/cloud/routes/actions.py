@@ -53,15 +53,12 @@ def routes() -> list[Route]:
 
 
 def by_ids(call: Call) -> Reply:
-    ids = call.query.getlist("id")
-    if not ids:
+    if not call.query.getlist("id"):
         raise DeprecatedEndpoint(
             "https://docs.hetzner.cloud/changelog"
             "#2025-01-30-listing-arbitrary-actions-in-the-actions-list-endpoint-is-removed"
         )
-    if not all(id.isdecimal() for id in ids):
-        raise InvalidInput.field("id", "is not a number")
-    wanted = sorted({int(id) for id in ids})
+    wanted = sorted(_ids(call))
     reply = _listing(call, [action for id in wanted if (action := call.tx.get(Action, id))])
     reply.patience = web.POLL_SECONDS
     return reply
@@ -79,13 +76,21 @@ def _single(action: Action) -> Reply:
     return Reply({"action": wire.shape(action)}, patience=web.POLL_SECONDS)
 
 
+def _ids(call: Call) -> set[int]:
+    ids = call.query.getlist("id")
+    if not all(id.isdecimal() for id in ids):
+        raise InvalidInput.field("id", "is not a number")
+    return {int(id) for id in ids}
+
+
 def _listing(call: Call, rows: list[Action]) -> Reply:
+    if wanted := _ids(call):
+        rows = [action for action in rows if action.id in wanted]
     return call.listing(
         "actions",
         rows,
         wire.shape,
         sort=SORT,
-        equal={"id": lambda row: row.id} if len(call.query.getlist("id")) == 1 else {},
         one_of={"status": (lambda row: row.status, STATUSES)},
         labels_of=None,
     )

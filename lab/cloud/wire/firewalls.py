@@ -14,10 +14,13 @@ from lab.cloud.wire.base import Body, LabelMap, Name
 
 def _cidr(text: str) -> str:
     try:
-        ip_network(text)
+        if "/" not in text:
+            raise ValueError("no mask")
+        block = ip_network(text)
     except ValueError:
         raise ValueError(f"{text!r} is not the start of a CIDR block such as 10.0.0.0/8 or ::/0") from None
-    return text
+    # Hetzner turns IPv6 into its canonical form.
+    return str(block)
 
 
 def _port(text: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lab.cloud.domain.objects import PrimaryIp
 from lab.cloud.domain.view import View, location_of
-from lab.cloud.wire.base import Body, LabelMap, Name, Ref
+from lab.cloud.wire.base import NO_DATACENTER, Body, LabelMap, Name, Ref
 from lab.cloud.wire.base import Update as BaseUpdate
 
 
@@ -20,9 +20,7 @@ class Create(Body):
     assignee_id: int | None = None
     auto_delete: bool = False
 
-    REFUSED: ClassVar[Mapping[str, str]] = {
-        "datacenter": "datacenter was removed from the API on 2026-07-01; give a location instead"
-    }
+    REFUSED: ClassVar[Mapping[str, str]] = NO_DATACENTER
 
 
 class Update(BaseUpdate):

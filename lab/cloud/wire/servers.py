@@ -9,7 +9,7 @@ from lab.cloud.catalogue import TERABYTE, server_type_shape
 from lab.cloud.domain.objects import PlacementGroup, PrimaryIp, Server
 from lab.cloud.domain.view import View, image_of, location_of, type_of
 from lab.cloud.wire import placement_groups
-from lab.cloud.wire.base import Body, LabelMap, Ref
+from lab.cloud.wire.base import NO_DATACENTER, Body, LabelMap, Ref
 from lab.cloud.wire.primary_ips import ptrs
 
 HostName = Annotated[
@@ -58,9 +58,7 @@ class Create(Body):
     automount: bool = False
     public_net: PublicNet = PublicNet()
 
-    REFUSED: ClassVar[Mapping[str, str]] = {
-        "datacenter": "datacenter was removed from the API on 2026-07-01; give a location instead"
-    }
+    REFUSED: ClassVar[Mapping[str, str]] = NO_DATACENTER
 
 
 class Update(Body):

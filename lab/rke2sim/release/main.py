@@ -20,10 +20,13 @@ def chosen_data_dir(arguments: list[str]) -> Path:
             return Path(arguments[place + 1])
     main = Path("/etc/rancher/rke2/config.yaml")
     for config in (main, *sorted(Path(f"{main}.d").glob("*.y*ml"))):
-        if config.exists():
-            for line in config.read_text().splitlines():
-                if line.startswith("data-dir:"):
-                    return Path(line.partition(":")[2].split(" #")[0].strip().strip("\"'"))
+        try:
+            lines = config.read_text().splitlines()
+        except (FileNotFoundError, PermissionError):  # what may be asked without being root needs no data directory
+            continue
+        for line in lines:
+            if line.startswith("data-dir:"):
+                return Path(line.partition(":")[2].split(" #")[0].strip().strip("\"'"))
     return Path(os.environ.get("RKE2_DATA_DIR", "/var/lib/rancher/rke2"))
 
 

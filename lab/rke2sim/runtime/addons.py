@@ -125,6 +125,8 @@ class Addons:
                 await self._apply(path)
             except (ApiError, yaml.YAMLError, patch.PatchError, *MALFORMED) as fault:
                 log.error(f"Failed to process config: failed to process {path}: {fault}")
+                if isinstance(fault, ApiError) and (fault.code == 409 or fault.code >= 500):
+                    continue  # another server was at it, or the store was away: the next look tries again
             self._seen[path] = mark
         for path in set(self._seen) - paths:
             del self._seen[path]

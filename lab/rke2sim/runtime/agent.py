@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from . import log
+from .api_client import ApiClient
 from .checks import host_checks
 from .config import Config
-from .http import background
-from .kubelet import ApiClient, Kubelet
+from .kubelet import Kubelet
 from .layout import Layout, Release, default_address
 from .log import Fatal
 from .notify import notify
@@ -79,17 +79,8 @@ async def run(config: Config, release: Release) -> None:
     remember(hosts)
     kubelet = Kubelet(config, layout, release, name, node_addresses(config), api, cluster=identity["cluster"])
     kubelet.server_addresses_changed = remember
-    while True:
-        try:
-            await kubelet.register()
-            break
-        except (OSError, ValueError) as fault:
-            log.error(f"Waiting for the API to register this node: {fault}")
-            await asyncio.sleep(RETRY_SECONDS)
     tasks: set[asyncio.Task[Any]] = set()
-    background(tasks, "heartbeat", kubelet.heartbeat(), essential=True)
-    if "traefik" in identity["cluster"]["ingress"]:
-        background(tasks, "ingress", kubelet.serve_ingress(), essential=True)
+    await kubelet.start(tasks)
     log.info("rke2 agent is up and running")
     notify("READY=1")
     stop = asyncio.Event()

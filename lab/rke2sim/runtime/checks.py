@@ -45,7 +45,22 @@ def host_checks(config: Config) -> None:
     for name in ("audit-policy-file", "pod-security-admission-config-file"):
         if (path := config.text(name)) and not Path(path).is_file():
             raise Fatal(f"{name} {path}: no such file or directory")
+    check_audit_policy(config)
     check_registries(Path(config.text("private-registry") or "/etc/rancher/rke2/registries.yaml"))
+
+
+def check_audit_policy(config: Config) -> None:
+    """The API server of the CIS profile always reads one, and with an empty one it does not start."""
+    default = "/etc/rancher/rke2/audit-policy.yaml" if config.text("profile") == "cis" else ""
+    path = Path(config.text("audit-policy-file") or default)
+    if config.role != "server" or not path.is_file():
+        return
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as fault:
+        raise Fatal(f"loading audit policy file: failed to read {path}: {fault}") from fault
+    if not isinstance(content, dict) or not content.get("rules"):
+        raise Fatal(f"loading audit policy file: loaded illegal policy with 0 rules from file {path}")
 
 
 def check_registries(path: Path) -> None:

@@ -75,7 +75,7 @@ FLAGS: dict[str, Flag] = {
         *_flags(
             "str",
             "agent-token agent-token-file cluster-reset-restore-path cluster-domain write-kubeconfig"
-            " write-kubeconfig-mode write-kubeconfig-group write-kubeconfig-name secrets-encryption-provider"
+            " write-kubeconfig-mode write-kubeconfig-group secrets-encryption-provider"
             " egress-selector-mode service-node-port-range etcd-snapshot-schedule-cron etcd-snapshot-dir"
             " etcd-snapshot-name etcd-s3-endpoint etcd-s3-endpoint-ca etcd-s3-access-key etcd-s3-secret-key"
             " etcd-s3-session-token etcd-s3-bucket etcd-s3-bucket-lookup-type etcd-s3-region etcd-s3-folder"

@@ -9,12 +9,15 @@ import signal
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
-from . import http, log
+from . import http, log, traefik
+
+PORTS = {"web": 80, "websecure": 443}
 
 
 def trusted(address: str, ranges: list[str]) -> bool:
-    return any(ipaddress.ip_address(address) in ipaddress.ip_network(item, strict=False) for item in ranges)
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(item) for item in ranges)
 
 
 async def take_proxy_line(connection: socket.socket) -> str | None:
@@ -44,55 +47,57 @@ class Ingress:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.node = ""
-        self.ranges: dict[str, list[str]] = {}
+        self.entries: dict[str, Any] = {}
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tasks: set[asyncio.Task[None]] = set()
         self.load()
 
     def load(self) -> None:
-        settings = json.loads((self.folder / "config.json").read_text())
-        self.node = settings["node"]
-        self.ranges = settings["proxy"]
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
-        context.set_alpn_protocols(["http/1.1"])
-        self.context = context
-        log.info(f"ingress of {self.node}: certificate and settings loaded, PROXY protocol from {self.ranges}")
+        settings = json.loads((self.folder / "settings.json").read_text())
+        context = http.server_context(self.folder / "tls.crt", self.folder / "tls.key")
+        context.minimum_version = ssl.TLSVersion[settings["minimum"]]
+        self.node, self.entries, self.context = settings["node"], settings["entries"], context
+        log.info(f"ingress of {self.node}: certificate loaded, TLS from {settings['minimum']} on, {self.entries}")
 
-    async def answer(self, request: http.Request) -> http.Response:
+    async def answer(self, entry: str, request: http.Request) -> http.Response:
         if request.path == "/ping":
             return http.text_response("OK")
+        settings = self.entries[entry]
+        if settings["redirection"]:
+            return redirect(settings["redirection"], request)
+        headers = request.headers
+        if not trusted(request.remote, settings["forwarded"]):
+            headers = {name: value for name, value in headers.items() if not name.startswith("x-forwarded-")}
         return http.json_response(
             {
                 "node": self.node,
                 "method": request.method,
                 "path": request.target,
-                "headers": request.headers,
+                "headers": headers,
                 "remote": request.remote,
                 "simulation": True,
             }
         )
 
-    async def serve(self, port: int, entry: str, *, tls: bool) -> None:
-        listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
+    async def serve(self, listener: socket.socket, entry: str) -> None:
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         while True:
             connection, peer = await loop.sock_accept(listener)
             connection.setblocking(False)
-            http.background(self.tasks, f"connection on {port}", self._one(connection, str(peer[0]), entry, tls=tls))
+            http.background(self.tasks, f"connection on {entry}", self._one(connection, str(peer[0]), entry))
 
-    async def _one(self, connection: socket.socket, peer: str, entry: str, *, tls: bool) -> None:
+    async def _one(self, connection: socket.socket, peer: str, entry: str) -> None:
         loop = asyncio.get_running_loop()
         remote = peer.removeprefix("::ffff:")
-        server = http.Server(self.answer)
+        server = http.Server(lambda request: self.answer(entry, request))
         try:
-            if trusted(remote, self.ranges.get(entry, [])):
+            if trusted(remote, self.entries[entry]["proxy"]):
                 remote = await take_proxy_line(connection) or remote
             reader = asyncio.StreamReader(limit=http.MAX_HEAD)
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self.context if tls else None
+                lambda: protocol, connection, ssl=self.context if entry == "websecure" else None
             )
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             await server.guarded(reader, writer, remote)
@@ -100,8 +105,21 @@ class Ingress:
             connection.close()
 
 
+def redirect(redirection: traefik.Settings, request: http.Request) -> http.Response:
+    kept = request.method == "GET"  # other methods are to stay what they are
+    status = (301 if kept else 308) if redirection["permanent"] else (302 if kept else 307)
+    where = traefik.location(redirection, request.headers.get("host", ""), request.target)
+    response = http.text_response(http.REASONS[status], status)
+    response.headers["Location"] = where
+    return response
+
+
 async def main(folder: Path) -> None:
     ingress = Ingress(folder)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, ingress.load)
-    await asyncio.gather(ingress.serve(80, "web", tls=False), ingress.serve(443, "websecure", tls=True))
+    listeners = {
+        entry: socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
+        for entry, port in PORTS.items()
+    }
+    await asyncio.gather(*(ingress.serve(listener, entry) for entry, listener in listeners.items()))

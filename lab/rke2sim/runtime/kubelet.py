@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
-import json
 import os
 import platform
-import signal
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-import yaml
 
 from . import log
+from .api_client import ApiClient, expected
 from .config import Config
-from .http import Answer, Client, client_context
+from .http import background
+from .ingress_keeper import IngressKeeper
 from .layout import Layout, Release
-from .pki import new_key, openssl, write
-from .processes import Component
 from .resources import Obj
 from .store import now
 
 HEARTBEAT_SECONDS = 10
-INGRESS_SECONDS = 5
+RETRY_SECONDS = 1
 LEASE_SECONDS = 40
 NODE_FINALIZER = "wrangler.cattle.io/node"
 """Holds a deleted Node until the servers have forgotten its password and its etcd member."""
@@ -37,52 +29,6 @@ SERVER_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedu
 
 def micro_time() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-class ApiClient:
-    """The Kubernetes API by one of several servers: the last one that answered, then the others."""
-
-    def __init__(self, ca: Path, certificate: Path, key: Path, hosts: list[str]) -> None:
-        self.context = client_context(ca, certificate, key)
-        self.clients: list[Client] = []
-        self.set_hosts(hosts)
-
-    def set_hosts(self, hosts: list[str]) -> None:
-        known = {client.host: client for client in self.clients}
-        order = [host for host in known if host in hosts] + [host for host in hosts if host not in known]
-        self.clients = [known.get(host) or Client(host, 6443, self.context) for host in order]
-
-    @property
-    def hosts(self) -> list[str]:
-        return [client.host for client in self.clients]
-
-    async def call(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> Answer:
-        """The first answer that is no server failure."""
-        data = b"" if body is None else json.dumps(body).encode()
-        last: Exception | None = None
-        for client in list(self.clients):
-            try:
-                answer = await client.request(method, path, data, timeout=8, headers={"Content-Type": kind})
-            except (OSError, TimeoutError) as fault:
-                last = fault
-                continue
-            if answer.status < 500:
-                if client is not self.clients[0]:
-                    self.clients.remove(client)
-                    self.clients.insert(0, client)
-                return answer
-            last = ConnectionError(f"{client.host} answered {answer.status}: {answer.body[:200].decode()}")
-        raise ConnectionError(f"no server answered {method} {path}: {last}")
-
-    async def merge(self, path: str, change: Obj) -> Answer:
-        return await self.call("PATCH", path, change, kind="application/strategic-merge-patch+json")
-
-
-def expected(answer: Answer, *codes: int) -> Obj:
-    if answer.status not in (codes or (200, 201)):
-        raise ConnectionError(f"the API answered {answer.status}: {answer.body[:300].decode(errors='replace')}")
-    body: Obj = answer.json()
-    return body
 
 
 class Kubelet:
@@ -108,12 +54,20 @@ class Kubelet:
         self.is_server = config.role == "server"
         self.voter: Callable[[], bool] | None = None
         self.server_addresses_changed: Callable[[list[str]], None] | None = None
-        self.ingress = Component(
-            "ingress",
-            [sys.executable, "-IS", str(layout.bin.resolve() / "traefik-simulation"), str(layout.ingress)],
-            layout.run,
-            layout.logs,
-        )
+        self.ingress = IngressKeeper(layout, name, api)
+
+    async def start(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Register, however long the API takes to answer, and serve from then on."""
+        while True:
+            try:
+                await self.register()
+                break
+            except (OSError, ValueError) as fault:
+                log.error(f"Waiting for the API to register this node: {fault}")
+                await asyncio.sleep(RETRY_SECONDS)
+        background(tasks, "heartbeat", self.heartbeat(), essential=True)
+        if "traefik" in self.cluster["ingress"]:
+            background(tasks, "ingress", self.ingress.run(), essential=True)
 
     # The Node object
 
@@ -331,78 +285,6 @@ class Kubelet:
                 return
             await self.api.call("DELETE", f"{base}/{name}")
         expected(await self.api.call("POST", base, pod), 201, 409)
-
-    # Ingress
-
-    async def serve_ingress(self) -> None:
-        """Run the ingress process and keep its certificate and settings as the API has them."""
-        self.layout.ingress.mkdir(parents=True, exist_ok=True)
-        if not (self.layout.ingress / "tls.key").exists():
-            self._self_signed()
-        if not (self.layout.ingress / "config.json").exists():
-            self._write_settings({})
-        await self.ingress.ensure()
-        keeper = asyncio.create_task(self.ingress.keep())
-        try:
-            while True:
-                with contextlib.suppress(OSError, ValueError, KeyError):
-                    if await self._update_ingress():
-                        self.ingress.signal(signal.SIGHUP)
-                await asyncio.sleep(INGRESS_SECONDS)
-        finally:
-            keeper.cancel()
-
-    def _self_signed(self) -> None:
-        key = self.layout.ingress / "tls.key"
-        write(key, new_key())
-        pem = openssl(
-            "req", "-x509", "-new", "-key", str(key), "-days", "365", "-subj", "/CN=TRAEFIK DEFAULT CERT",
-            "-addext", "subjectAltName=DNS:traefik.default",
-        )  # fmt: skip
-        write(self.layout.ingress / "tls.crt", pem)
-
-    def _write_settings(self, values: Obj) -> bool:
-        ports = values.get("ports") or {}
-        proxy = {
-            entry: list(((ports.get(entry) or {}).get("proxyProtocol") or {}).get("trustedIPs") or [])
-            for entry in ("web", "websecure")
-        }
-        text = json.dumps({"node": self.name, "proxy": proxy})
-        path = self.layout.ingress / "config.json"
-        if path.exists() and path.read_text() == text:
-            return False
-        write(path, text)
-        return True
-
-    async def _update_ingress(self) -> bool:
-        base = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs/rke2-traefik"
-        answer = await self.api.call("GET", base)
-        if answer.status not in (200, 404):
-            return False
-        content = answer.json()["spec"].get("valuesContent", "") if answer.status == 200 else ""
-        try:
-            values = yaml.safe_load(content) or {}
-        except yaml.YAMLError as fault:
-            log.error(f"HelmChartConfig rke2-traefik holds values that are no YAML: {fault}")
-            return False
-        changed = self._write_settings(values)
-        store = ((values.get("tlsStore") or {}).get("default") or {}).get("defaultCertificate") or {}
-        if name := store.get("secretName"):
-            secret = await self.api.call("GET", f"/api/v1/namespaces/kube-system/secrets/{quote(name)}")
-            if secret.status == 200:
-                changed = self._take_certificate(secret.json().get("data") or {}) or changed
-        return changed
-
-    def _take_certificate(self, data: dict[str, str]) -> bool:
-        pair = [base64.b64decode(data.get(name, "")) for name in ("tls.crt", "tls.key")]
-        if not all(pair):
-            return False
-        paths = [self.layout.ingress / name for name in ("tls.crt", "tls.key")]
-        if [path.read_bytes() for path in paths] == pair:
-            return False
-        for path, content in zip(paths, pair, strict=True):
-            write(path, content)
-        return True
 
 
 def running_status(container: str, image: str, address: str) -> Obj:

@@ -20,13 +20,14 @@ from . import log, member, tokens
 from .addons import Addons, packaged
 from .agent import node_addresses, node_name, register, save_identity
 from .api import Api
+from .api_client import ApiClient
 from .audit import Audit
 from .checks import host_checks
 from .config import Config, critical_values
 from .controllers import Controllers
 from .etcd import EtcdError
 from .http import Server, background, server_context
-from .kubelet import ApiClient, Kubelet
+from .kubelet import Kubelet
 from .layout import KUBECONFIG, Layout, Release
 from .log import Fatal
 from .notify import notify
@@ -80,7 +81,7 @@ def write_kubeconfig(config: Config, layout: Layout) -> None:
     def data(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
-    name = config.text("write-kubeconfig-name") or "default"
+    name = "default"
     document = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -301,16 +302,7 @@ class Node:
             cluster=self.cluster,
         )  # fmt: skip
         kubelet.voter = lambda: etcd.is_voter
-        while True:
-            try:
-                await kubelet.register()
-                break
-            except (OSError, ValueError) as fault:
-                log.error(f"Waiting for the API to register this node: {fault}")
-                await asyncio.sleep(1)
-        background(self.tasks, "heartbeat", kubelet.heartbeat(), essential=True)
-        if "traefik" in self.cluster["ingress"]:
-            background(self.tasks, "ingress", kubelet.serve_ingress(), essential=True)
+        await kubelet.start(self.tasks)
 
 
 async def first_objects(api: Api, catalogue: Catalogue) -> None:

@@ -20,8 +20,8 @@ import yaml
 from . import config as settings
 from . import log, tokens
 from .agent import node_name
+from .api_client import ApiClient
 from .config import Config
-from .kubelet import ApiClient
 from .layout import Layout
 from .log import Fatal
 from .pki import write

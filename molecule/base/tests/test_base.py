@@ -12,9 +12,13 @@ def test_the_firewall_comes_back_after_a_boot_and_leaves_other_tables_alone(host
     assert not host.service("nftables").is_enabled
     host.check_output("nft add table inet bystander")
     try:
-        host.check_output("systemctl restart slipway-firewall")
+        host.check_output("systemctl stop slipway-firewall")
+        tables = host.check_output("nft list tables")
+        assert "table inet bystander" in tables and "table inet slipway" not in tables
+        host.check_output("systemctl start slipway-firewall")
         assert "table inet bystander" in host.check_output("nft list tables")
     finally:
+        host.check_output("systemctl start slipway-firewall")
         host.check_output("nft delete table inet bystander")
     assert "policy drop" in host.check_output("nft list chain inet slipway input")
     assert "forward" not in host.check_output("nft list table inet slipway")

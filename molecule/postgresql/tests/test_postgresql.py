@@ -18,7 +18,7 @@ from testinfra.host import Host
 testinfra_hosts = ["ansible://postgresql"]
 
 NAME = "postgresql.test.slipway.test"
-ADDRESS = "10.95.1.61"
+ADDRESS = "10.95.1.71"
 SERVICE = "postgresql@17-main"
 DATA = "/var/lib/postgresql"
 DIRECT, POOLED = 5432, 6432

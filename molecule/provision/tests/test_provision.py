@@ -63,6 +63,20 @@ def test_server_is_as_wanted(machine: str, cloud: Client) -> None:
     assert {entry.firewall.name for entry in server.public_net.firewalls} == wanted
 
 
+def test_the_store_is_outside_of_the_environment_and_has_its_public_name(cloud: Client) -> None:
+    server = cloud.servers.get_by_name("trial-store-1")
+    assert server is not None
+    assert server.labels["slipway_environment"] == "trial-store"
+    assert [leg.network.name for leg in server.private_net] == ["trial-store"]
+    assert server.public_net.ipv4.dns_ptr == "s3.trial.slipway.test"
+    ports = {
+        (rule.protocol, rule.port, "0.0.0.0/0" in rule.source_ips)
+        for entry in server.public_net.firewalls
+        for rule in cloud.firewalls.get_by_id(entry.firewall.id).rules
+    }
+    assert ports == {("tcp", "22", False), ("icmp", None, False), ("tcp", "443", True)}
+
+
 def test_only_the_load_balancer_faces_the_world(cloud: Client) -> None:
     world = {
         (firewall.name, rule.port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from testinfra.host import Host
 
 testinfra_hosts = ["ansible://rke2_agent"]
 
+BALANCER, AGENT = "10.95.1.10", "10.95.1.41"
+NAME = "shop.apps.test.slipway.test"
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -41,6 +44,24 @@ def test_a_whole_platform_has_no_findings() -> None:
     done = verify()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 nodes are Ready" in done.stdout
+    assert "the storage cluster is well on 3 hosts" in done.stdout
+
+
+def ask(host: Host, scheme: str, port: int, show: str = "") -> str:
+    """What a client gets through the load balancer, which passes bytes through in this scenario."""
+    where = f"--resolve {NAME}:{port}:{BALANCER} {scheme}://{NAME}/x"
+    return str(host.check_output(f"curl --silent --show-error --max-time 5 {show} {where}"))
+
+
+def test_the_ingress_learns_the_client_from_the_balancer(host: Host) -> None:
+    told = json.loads(ask(host, "https", 443))
+    assert told["remote"] == AGENT
+    assert "x-forwarded-for" not in told["headers"]
+
+
+def test_the_ingress_redirects_plain_http(host: Host) -> None:
+    shown = ask(host, "http", 80, "--output /dev/null --write-out '%{http_code} %{redirect_url}'")
+    assert shown == f"301 https://{NAME}/x"
 
 
 def test_all_faults_are_named_at_once(stopped: None) -> None:

@@ -63,7 +63,8 @@ def slot() -> Iterator[int]:
             except BlockingIOError:
                 continue
             # A lab without a daemon holds its addresses, not its ports
-            if all(is_free(port) for port in (wanted.api_port, wanted.mirror_port)) and not addresses_taken(wanted):
+            ports = (wanted.api_port, wanted.mirror_port, wanted.registry_port)
+            if all(is_free(port) for port in ports) and not addresses_taken(wanted):
                 yield number
                 return
     pytest.skip("every slot of this machine is in use by a lab")
@@ -83,7 +84,7 @@ def settle(monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) -> Settings
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A lab of its own for one process: its folders, and ports that are free whatever labs this machine has."""
-    ports = {"api_port": free_port(), "mirror_port": free_port()}
+    ports = {"api_port": free_port(), "mirror_port": free_port(), "registry_port": free_port()}
     for name, port in ports.items():
         monkeypatch.setattr(Settings, name, property(lambda self, port=port: port))
     return settle(monkeypatch, tmp_path, slot=6)
@@ -108,6 +109,7 @@ def describe(settings: Settings, **changes: Any) -> dict[str, Any]:
             "release_url": "https://198.19.255.1:8401/rke2",
             "note": "RKE2 is a simulation.",
         },
+        "ceph": {"registry": "198.19.255.1:8402", "version": "20.2.4", "note": "Ceph is composed here."},
     } | changes
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     settings.description.write_text(json.dumps(description))

@@ -39,6 +39,9 @@ FAULTS: list[tuple[list[str], dict[str, Any]]] = [
     (["cut", HOST, "--link", "lab"], {"kind": "network_cut", "server": HOST, "link": "lab"}),
     (["heal", HOST], {"kind": "network_heal", "server": HOST, "link": "all"}),
     (["delay", HOST, "40"], {"kind": "delay", "server": HOST, "link": "public", "milliseconds": 40}),
+    (["full-disk", HOST], {"kind": "disk_full", "server": HOST, "free_mb": 0}),
+    (["full-disk", HOST, "--free", "50"], {"kind": "disk_full", "server": HOST, "free_mb": 50}),
+    (["full-disk", HOST, "--over"], {"kind": "disk_room", "server": HOST}),
     (["loss", HOST, "30", "--link", "lab"], {"kind": "loss", "server": HOST, "link": "lab", "percent": 30}),
 ]
 

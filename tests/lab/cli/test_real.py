@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hcloud import Client
 from hcloud.images import Image
 from hcloud.server_types import ServerType
 
-from lab import daemon
+from lab import ceph, daemon, registry
 from lab.settings import CACHE_ROOT, Settings
 
 pytestmark = pytest.mark.real
@@ -65,6 +69,22 @@ def traces() -> set[str]:
     return {line for line in lines if NAME in line}
 
 
+def fetched(url: str, authority: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30, context=ssl.create_default_context(cafile=authority)) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def serves_ceph(settings: Settings, description: dict[str, Any]) -> bool:
+    """Whether the registry has the image and the mirror has the cephadm that lab.json promises."""
+    told, authority = description["ceph"], description["ca_certificate_path"]
+    images = [told[name].partition("@")[2] for name in ("image", "upgrade_image")]
+    found = hashlib.sha256(fetched(told["cephadm_url"], authority)).hexdigest()
+    return told["cephadm_checksum"] == f"sha256:{found}" and all(
+        registry.answers(settings, Path(authority), ceph.IMAGE, digest) for digest in images
+    )
+
+
 @pytest.fixture
 def real(slotted: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A lab with the images that this machine has already."""
@@ -79,6 +99,7 @@ def test_hosts_let_us_in_survive_the_daemon_and_leave_nothing(real: Settings) ->
     assert "The local cloud runs" in lab("up", "--only-cloud")
 
     description = daemon.read_description(real)
+    assert serves_ceph(real, description)
     cloud = Client(token=description["token"], api_endpoint=description["api_endpoint"], poll_interval=0.2)
     key = cloud.ssh_keys.create("key", description["ssh_public_key"])
     answer = cloud.servers.create("kept", ServerType("cx23"), Image(name="debian-13"), ssh_keys=[key])
@@ -93,6 +114,7 @@ def test_hosts_let_us_in_survive_the_daemon_and_leave_nothing(real: Settings) ->
     os.kill(pid, signal.SIGKILL)
     assert "✓ Local cloud" in lab("up", "--only-cloud")
     assert lab("ssh", "kept", "--", STARTED) == boot
+    assert serves_ceph(real, description)
     assert cloud.servers.get_by_name("kept").status == "running"
     assert "Replacing" not in lab("up", "--only-cloud")
 
@@ -103,4 +125,5 @@ def test_hosts_let_us_in_survive_the_daemon_and_leave_nothing(real: Settings) ->
     assert session.wait(10) != 0
     assert traces() == set()
     assert not real.state_dir.exists()
+    assert str(real.state_dir) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert "There was no lab" in lab("down")

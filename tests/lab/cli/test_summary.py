@@ -16,7 +16,12 @@ from lab.settings import Settings
 
 from .conftest import SERVERS, describe
 
-PLATFORM = summary.Platform("apps.test", Path("/ca.pem"))
+PLATFORM = summary.Platform("apps.test", Path("/ca.pem"), "https://s3.test", "lab-backup")
+STORE = SERVERS[0] | {
+    "name": "lab-store-1",
+    "public": {"ipv4": "198.18.0.61"},
+    "labels": {"slipway_environment": "lab-store", "slipway_group": "object_storage"},
+}
 REPORT = {
     "phases": [
         {"name": "Provision the machines", "seconds": 21.4, "changed": 12},
@@ -53,6 +58,23 @@ def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) 
         f"SLIPWAY_LAB=unit SLIPWAY_LAB_SLOT={settings.slot} lab ssh",
     ):  # fmt: skip
         assert words in text.replace("\n", " ") or words in text, words
+
+
+def test_it_says_where_images_come_from(settings: Settings) -> None:
+    text = page(settings)
+    assert "https://198.19.255.1:8402/ (Ceph 20.2.4)" in text
+    assert "Ceph is composed here." in text
+
+
+def test_it_says_where_the_backups_are(settings: Settings) -> None:
+    line = "https://s3.test, at 198.18.0.61, bucket lab-backup"
+    seen = {"servers": [*SERVERS, STORE], "counts": {}, "memory_mb": 1.0}
+    assert line in rendered(summary.status(describe(settings), seen, PLATFORM))
+    assert line in rendered(
+        summary.page(describe(settings), seen, None, settings=settings, seconds=1.0, platform=PLATFORM)
+    )
+    assert "object storage" not in page(settings)
+    assert "object storage" not in rendered(summary.status(describe(settings), seen | {"servers": SERVERS}, PLATFORM))
 
 
 def test_the_lab_of_one_person_needs_no_variables(settings: Settings) -> None:

@@ -270,6 +270,19 @@ def test_which_jobs_are_free(jobs: list[tuple[str, str]], expected: list[int]) -
     assert [job.id for job in free(rows)] == expected
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_actions_of_a_resource_by_their_ids(lab: Lab, count: int) -> None:
+    server = lab.server()["id"]
+    for verb in ("poweroff", "poweron"):
+        lab.api.post(f"/servers/{server}/actions/{verb}")
+        lab.quiet()
+    path = f"/servers/{server}/actions"
+    ids = [action["id"] for action in lab.api.get(path)["actions"]]
+    assert len(ids) > 3
+    assert [action["id"] for action in lab.api.get(path, id=ids[:count])["actions"]] == ids[:count]
+    assert lab.api.code("GET", path, id="x") == "invalid_input"
+
+
 def test_patience_is_an_option(serve: Serve) -> None:
     lab = serve(settle_seconds=0.0, seconds=0.1)
     made = lab.api.post("/servers", BODY)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 
+from lab.machines.base import HostSpec
+from lab.machines.stub import StubMachines
 from tests.lab.cloud.conftest import Lab, Serve
 from tests.lab.cloud.support import TOKEN
 
@@ -140,3 +144,37 @@ def test_a_storm(busy: Lab) -> None:
         assert server["status"] in ("running", "off") and not server["locked"]
     commands = {action["status"] for action in busy.api.get("/servers/actions", per_page=50)["actions"]}
     assert "running" not in commands
+
+
+class Held(StubMachines):
+    """The second host takes until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.let_go = Event(), Event()
+        self.made = {"quick": Event(), "slow": Event()}
+
+    def create_host(self, spec: HostSpec) -> None:
+        if spec.name == "slow":
+            self.begun.set()
+            assert self.let_go.wait(30)
+        elif spec.name == "quick":
+            assert self.begun.wait(30)
+            time.sleep(0.2)
+        super().create_host(spec)
+        self.made[spec.name].set()
+
+
+def test_a_reset_waits_for_all_that_runs(serve: Serve) -> None:
+    machines = Held()
+    lab = serve(machines=machines, settle_seconds=0.0)
+    for name in ("quick", "slow"):
+        lab.api.post("/servers", BODY | {"name": name})
+    assert machines.begun.wait(30)
+    lab.api.http.post(f"{lab.url}/_lab/reset").raise_for_status()
+    assert machines.made["quick"].wait(30)
+    time.sleep(0.2)
+    machines.let_go.set()
+    assert machines.made["slow"].wait(30)
+    lab.check_line()
+    assert lab.machines.hosts == {}

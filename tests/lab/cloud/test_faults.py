@@ -164,6 +164,18 @@ def test_faults_of_links(lab: Lab) -> None:
     assert lab.machines.faults() == []
 
 
+def test_a_disk_that_is_full(lab: Lab) -> None:
+    server = lab.server("web-1")["id"]
+    inject(lab, kind="disk_full", server="web-1", free_mb=20)
+    assert lab.machines.filled_disks() == {server: 20}
+    assert admin(lab, "GET", "/faults")[1]["faults"] == [{"kind": "disk_full", "server": "web-1", "free_mb": "20"}]
+    inject(lab, kind="disk_room", server="web-1")
+    assert lab.machines.filled_disks() == {}
+    inject(lab, kind="disk_full", server="web-1")
+    admin(lab, "DELETE", "/faults")
+    assert lab.machines.filled_disks() == {}
+
+
 def test_a_power_cut_and_its_end(lab: Lab) -> None:
     server = lab.server("web-1")["id"]
     inject(lab, kind="power_cut", server="web-1")

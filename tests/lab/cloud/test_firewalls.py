@@ -61,7 +61,9 @@ def test_rules_come_back_as_sent_with_every_key(lab: Lab) -> None:
         ({"direction": "out", "destination_ips": ["::/0"]}, True),
         ({"direction": "up"}, False),
         ({"source_ips": []}, False),
-        ({"source_ips": ["10.0.0.1"]}, True),
+        ({"source_ips": ["10.0.0.1/32"]}, True),
+        ({"source_ips": ["10.0.0.1"]}, False),
+        ({"source_ips": ["2001:db8::1"]}, False),
         ({"source_ips": ["10.0.0.1/8"]}, False),
         ({"source_ips": ["world"]}, False),
         ({"source_ips": ["10.0.0.0/24"] * 101}, False),
@@ -161,6 +163,12 @@ def test_targets_that_mean_nothing(api: Api, target: dict[str, Any]) -> None:
         api.code("POST", f"/firewalls/{create(api)}/actions/apply_to_resources", {"apply_to": [target]})
         == "invalid_input"
     )
+
+
+def test_ipv6_is_written_in_its_canonical_form(api: Api) -> None:
+    id = create(api)
+    api.post(f"/firewalls/{id}/actions/set_rules", {"rules": [SSH | {"source_ips": ["2001:0DB8:0::/32"]}]})
+    assert api.get(f"/firewalls/{id}")["firewall"]["rules"][0]["source_ips"] == ["2001:db8::/32"]
 
 
 def test_the_same_server_twice(lab: Lab) -> None:

@@ -126,7 +126,9 @@ def test_reverse_names(lab: Lab) -> None:
         return public["ipv4"]["dns_ptr"], public["ipv6"]["dns_ptr"]
 
     mine, its = f"/servers/{server['id']}", f"/primary_ips/{v6['id']}"
-    assert names(mine, v4["ip"], "web.example.com")[0] == "web.example.com"
+    assert names(mine, v4["ip"], "Web.example.com")[0] == "Web.example.com"
+    # Hosts of the lab find the server under that name.
+    assert (lab.cloud.address_of("web.example.com"), lab.cloud.address_of("db.example.com")) == (v4["ip"], None)
     assert names(f"/primary_ips/{v4['id']}", v4["ip"], None)[0] == default
     assert names(its, host, "v6.example.com")[1] == [{"ip": host, "dns_ptr": "v6.example.com"}]
     assert names(mine, host, None)[1] == []

@@ -77,3 +77,17 @@ def test_delay(healed: Lab) -> None:
 def test_impossible_figures(lab: Lab) -> None:
     with pytest.raises(MachineError, match="0 to 100"):
         lab.machines.set_fault(Fault(2, None, loss_percent=101))
+
+
+@pytest.mark.real
+def test_a_full_disk_and_the_room_again(healed: Lab) -> None:
+    lab = healed
+    write = "dd if=/dev/zero of={} bs=1M count=30 conv=fsync"
+    # The root file system and /var/lib lie on one disk.
+    for path in ("/var/tmp/filling", "/var/lib/filling"):
+        lab.machines.fill_disk(2, 10)
+        assert lab.machines.filled_disks() == {2: 10}
+        assert "No space left" in lab.run(2, write.format(path)).stderr
+        lab.machines.fill_disk(2, None)
+        assert lab.machines.filled_disks() == {}
+        assert lab.works(2, f"{write.format(path)} && rm {path}")

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from lab.machines import images, resolver
+from lab.machines import images, namespaces, resolver
 from lab.machines.base import AttachmentSpec, HostSpec, NetworkSpec, Route
-from lab.machines.containers import Boot, Facts, init_arguments, read_console, run_arguments
+from lab.machines.commands import CommandError
+from lab.machines.containers import (
+    Boot,
+    Facts,
+    engine_configuration,
+    init_arguments,
+    read_console,
+    run_arguments,
+)
 from lab.machines.images import Mirror, find_mirror, recipe_hash, sources_list
 from lab.machines.networks import host_lines, parse_routes, routes
 from lab.machines.router import PublicLink, host_routes, route_changes
-from lab.machines.sysctl import NEEDED, Sysctls
+from lab.machines.sysctl import NEEDED, WRITTEN_BY_HOSTS, Sysctls
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SPEC = HostSpec(12, "web", "debian-13", 4, 7.5, 80, "198.18.0.5", "2001:db8:0:c::/64")
 
 
@@ -39,6 +51,14 @@ def test_a_start_asks_for_no_more_than_the_machine_has() -> None:
         assert wanted in arguments
     assert arguments[-3:] == ["--rootfs", "/s/12/root", "/run/machine/init"]
     assert "--runtime" not in run_arguments(boot, Facts(2, None, 2, 1024, 1024))
+
+
+def test_containers_in_a_host_get_no_more_than_the_host() -> None:
+    text = engine_configuration(Facts(1, "runc", cores=2, open_files=20000, processes=32768))
+    found = tomllib.loads(text)
+    assert found["containers"]["default_ulimits"] == ["nofile=20000:20000", "nproc=32768:32768"]
+    assert found["engine"]["env"] == ["PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
+    assert "engine" not in tomllib.loads(engine_configuration(Facts(2, None, 2, 1024, 1024)))
 
 
 def test_public_link() -> None:
@@ -182,6 +202,20 @@ def test_kernel_settings_return_with_the_last_lab(tmp_path: Path) -> None:
     assert two.release(alive=lambda lab: True) == []
 
 
+def test_all_that_hosts_write_into_the_kernel_is_put_back() -> None:
+    """Whatever a role, RKE2 or cephadm sets beside the network's own settings, of which each host has a set."""
+    files = [*(REPOSITORY / "roles").glob("*/vars/main.yml"), *REPOSITORY.glob("roles/*/templates/etc/sysctl.d/*")]
+    text = "\n".join(path.read_text() for path in files)
+    text += (REPOSITORY / "lab/rke2sim/release/rke2-cis-sysctl.conf").read_text()
+    written = set(re.findall(r"^\s*((?:fs|kernel|vm)(?:\.[a-z_-]+)+)\s*[:=]", text, re.M))
+    assert {"kernel.panic", "vm.overcommit_memory", "fs.protected_fifos"} <= written
+    # Nobody can take these back, so the role base leaves them alone where kernels are shared.
+    final = {"kernel.kexec_load_disabled", "kernel.unprivileged_bpf_disabled"}
+    by_cephadm = {"fs.aio-max-nr", "kernel.pid_max"}
+    known = {key.replace("/", ".") for key in (*NEEDED, *WRITTEN_BY_HOSTS)}
+    assert (written - final) | by_cephadm <= known
+
+
 def test_a_lab_that_died_does_not_hold_the_settings(tmp_path: Path) -> None:
     root, folder = tmp_path / "sys", tmp_path / "run"
     (root / "net/ipv4").mkdir(parents=True)
@@ -190,3 +224,19 @@ def test_a_lab_that_died_does_not_hold_the_settings(tmp_path: Path) -> None:
     last = Sysctls("last", root, folder)
     last.acquire()
     assert last.release(alive=lambda lab: lab != "dead") == ["put net.ipv4.ip_forward back to 0"]
+
+
+@pytest.mark.parametrize(("after", "raises"), [(set(), False), ({"gone-up"}, True)])
+def test_a_link_may_leave_while_it_is_taken_away(
+    after: set[str], raises: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its other end's namespace ended between the look and the command; what stays is told."""
+    looks = iter([{"gone-up"}, after])
+
+    def refuse(namespace: str | None, lines: list[str], family: str = "") -> None:
+        raise CommandError(["ip", *lines], "Cannot find device", 1)
+
+    monkeypatch.setattr(namespaces, "links", lambda namespace: next(looks))
+    monkeypatch.setattr(namespaces, "batch", refuse)
+    with pytest.raises(CommandError) if raises else nullcontext():
+        namespaces.clear_link(None, "gone-up")

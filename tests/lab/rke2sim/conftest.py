@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import subprocess
 import threading
@@ -60,11 +59,8 @@ class Cluster:
         return future.result(30)
 
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        program = shutil.which("kubectl")
-        if program is None:
-            pytest.skip("kubectl is not installed on this machine")
         return subprocess.run(
-            [program, f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.folder / 'cache'}", *arguments],
+            ["kubectl", f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.folder / 'cache'}", *arguments],
             input=stdin, capture_output=True, text=True, check=check, timeout=60,
         )  # fmt: skip
 

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.platform.plugins.filter.host_files import account_folder, account_keys, trusted_files
 
+
+def public_key(kind: str, *fields: bytes) -> str:
+    blob = b"".join(struct.pack(">I", len(field)) + field for field in (kind.encode(), *fields))
+    return f"{kind} {base64.b64encode(blob).decode()}"
+
+
+ONE, TWO = (public_key("ssh-ed25519", letter * 32) for letter in (b"1", b"2"))
 CA = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
 
 
 def test_an_account_knows_its_keys_and_no_others() -> None:
-    account = {"name": "anna", "public_keys": ["ssh-ed25519 AAAA anna ", "ssh-ed25519 BBBB"]}
+    account = {"name": "anna", "public_keys": [f"{ONE} anna ", TWO]}
     assert account_keys(account) == {
         "path": "/home/anna/.ssh/authorized_keys",
-        "content": "ssh-ed25519 AAAA anna\nssh-ed25519 BBBB\n",
+        "content": f"{ONE} anna\n{TWO}\n",
         "mode": "0600",
         "owner": "anna",
         "group": "anna",
     }
+    restricted = f'from="198.51.100.0/24" {ONE} anna'
+    assert account_keys(account | {"public_keys": [restricted]})["content"] == f"{restricted}\n"
     assert account_folder(account)["path"] == "/home/anna/.ssh"
     assert account_folder({"name": "root"})["path"] == "/root/.ssh"
 
 
-@pytest.mark.parametrize("key", ["", "AAAA", "ssh-ed25519 AAAA\nssh-ed25519 BBBB", "-----BEGIN PRIVATE KEY----- x"])
-def test_what_is_no_public_key_is_refused(key: str) -> None:
-    with pytest.raises(AnsibleFilterError, match="a key of the account 'anna' is no public key"):
-        account_keys({"name": "anna", "public_keys": [key]})
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("", "is a placeholder"),
+        ("AAAA", "is a placeholder"),
+        ("ssh-ed25519 AAAA", "is damaged"),
+        (f"{ONE}\n{TWO}", "has more than one line"),
+        ("-----BEGIN PRIVATE KEY----- x", "is a private key"),
+        (public_key("ssh-rsa", b"\x01\x00\x01", b"\x00" + b"\xff" * 256), "is an RSA key of fewer than 3072 bits"),
+    ],
+)
+def test_what_sshd_would_not_take_is_refused(key: str, says: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=f"key 2 of the account 'anna' {says}"):
+        account_keys({"name": "anna", "public_keys": [ONE, key]})
 
 
 def test_certificates_are_named_by_content() -> None:

@@ -32,6 +32,7 @@ from tests.lab.cloud.conftest import TOKEN, Lab, serving
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLATFORM = "group_vars/all/platform.yml"
 VAULT = "group_vars/all/vault.yml"
+CEPH = "group_vars/ceph/ceph.yml"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,12 @@ class Inventory:
     def remove(self, name: str, file: str = PLATFORM) -> None:
         self.edit(file, rf"^{name}:.*\n(?:[ ]+.*\n)*", "")
 
+    def beside(self, environment: str, file: str, text: str) -> None:
+        """A file of another environment beside this one."""
+        path = self.folder.parent / environment / file
+        path.parent.mkdir(parents=True)
+        path.write_text(text + "\n")
+
     def environment(self) -> Environment:
         loader = DataLoader()
         hosts = InventoryManager(loader=loader, sources=[str(self.folder / "hosts.yml")])
@@ -150,6 +157,7 @@ def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> In
     inventory.set("platform_admin_public_keys", f'["{material.public_key} admin"]')
     inventory.set("platform_hcloud_endpoint", cloud.endpoint)
     inventory.set("platform_hcloud_token", f'"{TOKEN}"')
+    inventory.set("ceph_cephadm_checksum", f"sha256:{'0' * 64}", CEPH)
 
     def block(text: str) -> str:
         return "|\n" + "".join(f"  {line}\n" for line in text.splitlines())

@@ -12,16 +12,17 @@ import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Fault
 
 from tests.lab.cloud.conftest import Lab
-from tests.unit.check.conftest import PLATFORM, REPOSITORY, VAULT, Inventory
+from tests.unit.check.conftest import CEPH, PLATFORM, REPOSITORY, VAULT, Inventory
 
 SERVERS = "group_vars/rke2_server/provision.yml"
 RKE2 = "group_vars/all/rke2.yml"
+STORAGE = "group_vars/ceph/provision.yml"
 BALANCER = "group_vars/load_balancer/load_balancer.yml"
 DATABASE = "group_vars/postgresql/postgresql.yml"
 DATABASE_MACHINES = "group_vars/postgresql/provision.yml"
 TWO_DATABASES = """\
-        prod-postgresql-1: { provision_private_ip: 10.40.1.61 }
-        prod-postgresql-2: { provision_private_ip: 10.40.1.62 }"""
+        prod-postgresql-1: { provision_private_ip: 10.40.1.71 }
+        prod-postgresql-2: { provision_private_ip: 10.40.1.72 }"""
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,12 @@ CASES = [
         PLATFORM,
         "platform_admin_cidrs holds 0.0.0.0/0, which lets the world",
         "check_world_admins_allowed",
+    ),
+    case(
+        "administrator's address without its mask",
+        lambda i: i.set("platform_admin_cidrs", "[198.51.100.7]"),
+        PLATFORM,
+        'platform_admin_cidrs holds "198.51.100.7"; write ranges of addresses, one machine as 198.51.100.7/32',
     ),
     case(
         "administrators nowhere",
@@ -458,6 +465,12 @@ CASES = [
         asks=True,
     ),
     case(
+        "token sent unencrypted",
+        lambda i: i.set("platform_hcloud_endpoint", "http://api.hetzner.cloud/v1"),
+        PLATFORM,
+        "sends the token unencrypted",
+    ),
+    case(
         "cloud that is not there",
         lambda i: i.set("platform_hcloud_endpoint", "http://127.0.0.1:9/v1"),
         PLATFORM,
@@ -503,11 +516,96 @@ CASES = [
         "platform_locations holds ash, which lies in us-east",
         asks=True,
     ),
+    # storage
+    case(
+        "two hosts for storage",
+        lambda i: i.edit("hosts.yml", r"^ +prod-ceph-3.*\n", ""),
+        "hosts.yml",
+        "group ceph has 2 hosts; make it 3 or more",
+    ),
+    case(
+        "cluster's number that is none",
+        lambda i: i.set("ceph_fsid", "prod", CEPH),
+        CEPH,
+        'ceph_fsid is "prod"; write a UUID',
+    ),
+    case(
+        "cluster's number of another environment",
+        lambda i: i.beside("stage", CEPH, "ceph_fsid: fe94d781-67a9-44c0-bef8-f96df8775826 # copied"),
+        CEPH,
+        "which the environment stage has too",
+    ),
+    case(
+        "storage release with a hole",
+        lambda i: i.set("ceph_version", "20.2.3", CEPH),
+        CEPH,
+        'ceph_version is "20.2.3"',
+        "CVE-2025-30156",
+    ),
+    case(
+        "storage image that moves",
+        lambda i: i.set("ceph_image", "quay.io/ceph/ceph:v20", CEPH),
+        CEPH,
+        'ceph_image is "quay.io/ceph/ceph:v20", which may be another image tomorrow',
+    ),
+    case(
+        "program without a checksum",
+        lambda i: i.set("ceph_cephadm_checksum", "sha256:REPLACE-ME", CEPH),
+        CEPH,
+        "ceph_cephadm_checksum is",
+        "a placeholder or no checksum",
+    ),
+    case(
+        "storage host without a disk",
+        lambda i: i.set("provision_volumes", "[{ name: data, size_gb: 20 }]", STORAGE),
+        STORAGE,
+        "is in group ceph, but has no volume for it",
+    ),
+    case(
+        "storage hosts of different sizes",
+        lambda i: i.edit(
+            "hosts.yml",
+            r"prod-ceph-2: .*",
+            "prod-ceph-2: { provision_private_ip: 10.40.1.52, provision_volumes: [{ name: ceph, size_gb: 100 }] }",
+        ),
+        STORAGE,
+        "prod-ceph-1 brings 200 GB to Ceph and prod-ceph-2 brings 100",
+    ),
+    case(
+        "pool with two copies",
+        lambda i: i.set("ceph_pools", "[{ name: kubernetes, application: rbd, size: 2 }]", CEPH),
+        CEPH,
+        'pool "kubernetes" has 2 copies',
+    ),
+    case(
+        "pool that goes on with one copy",
+        lambda i: i.set("ceph_pools", "[{ name: kubernetes, application: rbd, min_size: 1 }]", CEPH),
+        CEPH,
+        'pool "kubernetes" has min_size 1',
+    ),
+    case(
+        "confirmation for a pool that is none",
+        lambda i: i.add(CEPH, "ceph_pool_confirm: [kubernets]"),
+        CEPH,
+        'ceph_pool_confirm names "kubernets"',
+    ),
+    case(
+        "too little memory for an OSD",
+        lambda i: i.add(CEPH, "ceph_osd_memory_target_mb: 512"),
+        CEPH,
+        "ceph_osd_memory_target_mb is 512, and Ceph refuses less than 896",
+    ),
+    case(
+        "shared hosts about which two groups speak",
+        lambda i: i.edit("hosts.yml", r"^    ceph:\n(?: {6,}.*\n)+", "    ceph: {hosts: {prod-rke2-server-1: {}}}\n"),
+        STORAGE,
+        "provision_server_types, provision_volumes is set for each of ceph, rke2_server",
+    ),
     case(
         "more servers than allowed",
         lambda i: i.add("group_vars/all/check.yml", "check_servers_limit: 5"),
         "group_vars/all/check.yml",
-        "needs 8 more, but its limit is 5",
+        "needs 11 more, but its limit is 5",
         asks=True,
     ),
 ]
@@ -605,6 +703,7 @@ def test_a_sound_inventory_passes_and_check_mode_plans(sound: Inventory, cloud: 
 @pytest.mark.parametrize("environment", ["dev", "stage", "prod"])
 def test_what_is_delivered_lacks_only_keys_and_secrets(environment: str, copy: Callable[[str], Inventory]) -> None:
     sentences = [fault.sentence for fault in copy(environment).faults()]
-    assert len(sentences) == 2
+    assert len(sentences) == 3
     assert "is a placeholder" in sentences[0]
     assert "create_secrets.yml" in sentences[1]
+    assert "ceph_cephadm_checksum" in sentences[2]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
+from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.environment import capacity
 from ansible_collections.slipway.platform.plugins.module_utils.environment.machines import DOMAIN, LABEL
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import (
     Environment,
@@ -19,9 +24,11 @@ from ansible_collections.slipway.platform.plugins.module_utils.environment.model
     show,
     suggestion,
 )
-from ansible_collections.slipway.platform.plugins.module_utils.environment.network import reserved
-from ansible_collections.slipway.platform.plugins.module_utils.environment.secrets import key_fault
+from ansible_collections.slipway.platform.plugins.module_utils.environment.network import local, reserved
+from ansible_collections.slipway.platform.plugins.module_utils.environment.secrets import KEY_TYPES, key_fault, weak
 from ansible_collections.slipway.platform.plugins.module_utils.environment.specs import required_secrets, value_faults
+
+from tests.unit.check.conftest import REPOSITORY
 
 
 def key(kind: str, *fields: bytes) -> str:
@@ -54,6 +61,35 @@ def test_public_keys(text: str, fault: str | None) -> None:
     assert found == fault if fault is None else fault in (found or "")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [*(f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521)), "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ssh-rsa"],
+)
+def test_sshd_accepts_every_kind_of_key_that_check_accepts(kind: str) -> None:
+    assert KEY_TYPES.fullmatch(kind)
+    template = REPOSITORY / "roles/base/templates/etc/ssh/sshd_config.d/01-slipway.conf.j2"
+    accepted = re.search(r"^PubkeyAcceptedAlgorithms (.*)$", template.read_text(), re.M)
+    assert accepted is not None
+    assert kind.replace("ssh-rsa", "rsa-sha2-512") in accepted[1].split(",")
+
+
+@pytest.mark.parametrize("chance", ["Xxx", "xXX", "aTodOb"])
+def test_chance_makes_no_placeholder(chance: str) -> None:
+    token = "q7Rw2mZp0Lk9Tb4Vn8Ys" + chance + "J5hGd3Fc6Ae1UiOo"
+    setting = Setting("rke2_token", token, HERE)
+    assert list(weak(replace(environment(), settings={"rke2_token": setting}))) == []
+    assert (
+        "placeholder"
+        in next(weak(replace(environment(), settings={"rke2_token": replace(setting, value="todo: a token")}))).sentence
+    )
+
+
+def test_a_key_may_hold_three_x() -> None:
+    text = key("ssh-ed25519", b"\0\0" + bytes.fromhex("c71c71").ljust(30, b"\0"))
+    assert key_fault(text) is None
+    assert "xxx" in text
+
+
 NETWORK, SUBNET = IPv4Network("10.40.0.0/16"), IPv4Network("10.40.0.0/24")
 
 
@@ -72,6 +108,22 @@ NETWORK, SUBNET = IPv4Network("10.40.0.0/16"), IPv4Network("10.40.0.0/24")
 def test_reserved_addresses(address: str, reason: str | None) -> None:
     found = reserved(IPv4Address(address), NETWORK, SUBNET)
     assert found == reason if reason is None else reason in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("host", "near"),
+    [
+        ("127.0.0.1", True),
+        ("198.19.255.1", True),
+        ("10.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("api.hetzner.cloud", False),
+        ("9.9.9.9", False),
+    ],
+)
+def test_where_a_token_may_go_unencrypted(host: str, near: bool) -> None:
+    assert local(host) == near
 
 
 @pytest.mark.parametrize(
@@ -166,6 +218,51 @@ def test_only_secrets_of_roles_that_run_somewhere_are_required() -> None:
     wired = Role("base", {"base_token": token}, frozenset({"base_token"}), frozenset({"rke2_server"}))
     server = Host("prod-1", ("rke2_server",), HERE)
     assert list(required_secrets(environment(rke2, other, wired, hosts=(server,)))) == ["rke2_token"]
+
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+GONE = {"announced": "2026-01-01T00:00:00+00:00", "unavailable_after": "2026-06-01T00:00:00+00:00"}
+
+
+def offered(name: str, deprecation: dict[str, str] | None = None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "architecture": "x86",
+        "locations": [{"name": "fsn1", "available": deprecation is None, "deprecation": deprecation}],
+    }
+
+
+def wanting(host: str, *types: str, image: str = "debian-12") -> Host:
+    values = {"provision_server_types": list(types), "provision_image": image}
+    return Host(host, ("rke2_server",), HERE, {name: Setting(name, value, HERE) for name, value in values.items()})
+
+
+@pytest.mark.parametrize(
+    ("hosts", "faults"),
+    [
+        (("prod-1",), []),
+        (("prod-2",), ["cx22, which is not sold in fsn1", "debian-12, which the cloud does not offer"]),
+        (("prod-1", "prod-2"), ["cx22, which is not sold in fsn1", "debian-12, which the cloud does not offer"]),
+    ],
+)
+def test_what_hetzner_withdrew_is_right_for_servers_that_have_it(hosts: tuple[str, ...], faults: list[str]) -> None:
+    """Else a platform could not be changed any more on the day its type of server is no longer sold."""
+    locations = {"platform_locations": Setting("platform_locations", ["fsn1"], HERE)}
+    wanted = replace(environment(hosts=tuple(wanting(host, "cx22") for host in hosts)), settings=locations)
+    there = {"name": "prod-1", "server_type": {"name": "cx22"}, "image": {"name": "debian-12"}}
+    cloud = {
+        "locations": [{"name": "fsn1", "network_zone": "eu-central"}],
+        "server_types": [offered("cx22", GONE), offered("cx23")],
+        "images": [{"name": "debian-13", "architecture": "x86"}],
+        "servers": [there],
+        "volumes": [],
+    }
+    found = sorted(fault.sentence for fault in capacity.faults(wanted, cloud, NOW))
+    assert len(found) == len(faults), found
+    assert all(part in " ".join(found) for part in faults)
+    if "prod-1" in hosts:
+        both = replace(wanted, hosts=tuple(wanting(host, "cx22", "cx23") for host in hosts))
+        assert list(capacity.server_types(both, cloud, NOW)) == []
 
 
 def test_report_is_sorted_and_says_each_fault_once() -> None:

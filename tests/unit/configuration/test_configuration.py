@@ -263,6 +263,53 @@ def test_what_is_on_disk_but_not_live_is_made_live() -> None:
     assert not configuration.plan(unit, host, RUNNING).changed
 
 
+def test_what_cannot_be_made_live_is_told_and_nothing_is_stopped() -> None:
+    unit = Unit("ssh", files=(File("/ssh", "s"),), live_command=("sshd", "-T"), live_contains="wanted", service="ssh")
+    host = FakeHost(files={"/ssh": state("s")}, answers={"sshd -T": Result(0, "another file came first")})
+    with pytest.raises(ConfigurationError, match="nothing was stopped"):
+        converge(replace(unit, probe_seconds=0), host)
+    assert "systemctl reload ssh" in host.commands
+    assert not any("stop" in command for command in host.commands)
+    assert host.files == {"/ssh": state("s")}
+    assert host.records == {}
+
+
+def test_a_service_that_ran_before_our_first_file_runs_after_its_rollback() -> None:
+    host = FakeHost(faults=["no answer"] * 9)
+    with pytest.raises(ConfigurationError):
+        converge(replace(WEB, commands=(("apply", "web.conf"),)), host)
+    assert host.files == {}
+    assert host.commands.count("apply web.conf") == 1, "its file is gone"
+    assert host.commands[-1] == "systemctl reload-or-restart web"
+    assert "systemctl stop web" not in host.commands
+
+
+def test_a_service_that_an_interrupted_run_started_is_silenced_with_it() -> None:
+    host = FakeHost(die_at="systemctl is-active --quiet web")
+    with pytest.raises(Killed):
+        converge(WEB, host, ServiceState(known=True))
+    host.die_at = ""
+    host.faults = ["no answer"] * 9
+    with pytest.raises(ConfigurationError):
+        converge(WEB, host, RUNNING)
+    assert host.files == {}
+    assert "systemctl stop web" in host.commands
+
+
+def test_a_port_that_serves_what_was_before_is_reason_enough_to_reload() -> None:
+    host = FakeHost(files={"/etc/web/web.conf": state("new"), "/etc/web/key.pem": state("key", 0o600)})
+    planned = configuration.plan(WEB, host, RUNNING)
+    assert not configuration.reconsider(planned, host, no_wait).changed
+    host.faults = ["presents another certificate"] * 5
+    planned = configuration.reconsider(planned, host, no_wait)
+    assert planned.reasons() == ["make live what is on disk"]
+    configuration.apply(planned, host, no_wait)
+    assert "systemctl reload web" in host.commands
+    host.faults = ["no answer"] * 5
+    with pytest.raises(ConfigurationError, match="nothing was to be changed, but no answer"):
+        configuration.reconsider(configuration.plan(replace(WEB, on_change="none"), host, RUNNING), host, no_wait)
+
+
 def test_strays_of_an_exclusive_folder_go_and_come_back_with_a_rollback() -> None:
     unit = Unit(
         "trust",

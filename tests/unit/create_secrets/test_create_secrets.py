@@ -29,7 +29,7 @@ ROLES = {"app", "app_migration", "app_report"}
 UNCHANGED = "changed=0 "
 
 
-def create(path: Path, *arguments: str, password: Path | None = None) -> subprocess.CompletedProcess[str]:
+def create(path: Path, *arguments: str | Path, password: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_VAULT")}
     if password is not None:
         environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(password)
@@ -119,6 +119,18 @@ def test_a_new_role_gets_a_password_and_the_others_keep_theirs(made: Path, tmp_p
     after = yaml.safe_load(path.read_text())["postgresql_role_passwords"]
     assert set(after) == ROLES | {"of_before"}
     assert before["postgresql_role_passwords"].items() <= after.items()
+
+
+def test_a_store_of_our_own_gets_its_keys(tmp_path: Path) -> None:
+    path, hosts = tmp_path / "vault.yml", tmp_path / "hosts.yml"
+    hosts.write_text("object_storage: {hosts: {prod-store-1: {}}}\n")
+    assert create(path, *PLAIN, "-i", hosts).returncode == 0
+    secrets = yaml.safe_load(path.read_text())
+    names = {name for name in secrets if name.startswith("object_storage_")}
+    assert names == {f"object_storage_{word}_key" for word in ("access", "secret", "owner_access", "owner_secret")}
+    assert all(len(secrets[name]) == (20 if "access" in name else 64) for name in names)
+    assert len({secrets[name] for name in names}) == 4
+    assert secrets["object_storage_access_key"].isupper()
 
 
 def test_a_certificate_without_its_key_is_refused(made: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, variables
+from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, variables, volumes_of
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 
 Answer = tuple[int, Any]
@@ -31,7 +31,13 @@ def serving(answer: Callable[[str, dict[str, list[str]]], Answer]) -> Iterator[s
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    with listening(Handler) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -110,12 +116,36 @@ def test_errors_are_one_sentence(answer: Answer, says: str, code: str) -> None:
         ("http://127.0.0.1:9/v1", "t", "cannot be reached"),
         ("ftp://127.0.0.1/v1", "t", "is no http(s) address"),
         ("http://127.0.0.1:9/v1", "", "platform_hcloud_token is empty"),
+        ("http://127.0.0.1:9/v1", "hunter2\n", "holds a space, a line's end"),
+        ("http://127.0.0.1:9/v1", "hunter2 ", "holds a space, a line's end"),
     ],
 )
 def test_what_cannot_be_asked(endpoint: str, token: str, says: str) -> None:
     with pytest.raises(CloudError) as caught:
         Cloud(endpoint, token).get("servers")
     assert says in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        tries = 0
+
+        def do_GET(self) -> None:
+            Handler.tries += 1
+            content = b'{"servers": []}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content) + (Handler.tries == 1)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    slept: list[float] = []
+    with listening(Handler) as endpoint:
+        assert Cloud(endpoint, "t", sleep=slept.append).list("servers") == []
+    assert slept == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -135,4 +165,15 @@ def test_address_of_a_server(public: dict[str, Any], where: str | None) -> None:
         "public_net": public,
     }
     assert address(server) == where
-    assert variables(server).get("ansible_host") == where
+    assert variables(server, []).get("ansible_host") == where
+
+
+def test_volumes_of_a_server_by_their_own_name() -> None:
+    volumes = [
+        {"id": 5, "name": "dev-a-ceph", "size": 20, "server": 7, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_5"},
+        {"id": 6, "name": "dev-b-ceph", "size": 20, "server": 8, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_6"},
+        {"id": 4, "name": "dev-a-x", "size": 10, "server": None, "linux_device": "/dev/disk/by-id/scsi-0HC_Volume_4"},
+    ]
+    assert volumes_of({"id": 7, "name": "dev-a"}, volumes) == {
+        "ceph": {"id": 5, "size_gb": 20, "path": "/dev/disk/by-id/scsi-0HC_Volume_5"}
+    }

@@ -24,10 +24,20 @@ def test_each_host_once_with_its_first_group() -> None:
     assert found[0] == {
         "name": "lb",
         "group": "load_balancer",
+        "groups": ["load_balancer"],
         "private_ip": "10.0.0.2",
         "server_types": ["cx23"],
         "image": "debian-13",
     }
+
+
+def test_a_shared_host_has_all_its_groups_the_main_one_first() -> None:
+    wanted = WANTED | {"provision_volumes": [{"name": "ceph", "size_gb": 10}]}
+    gathered = machines(dict.fromkeys(("lb", "a", "b", "c"), wanted), GROUPS, ["load_balancer", "rke2_server", "ceph"])
+    found = {machine["name"]: machine for machine in gathered}
+    assert (found["a"]["group"], found["a"]["groups"]) == ("rke2_server", ["rke2_server", "ceph"])
+    assert (found["b"]["groups"], found["c"]["groups"]) == (["rke2_server"], ["ceph"])
+    assert found["a"]["volumes"] == [{"name": "ceph", "size_gb": 10}]
 
 
 @pytest.mark.parametrize("missing", WANTED)

@@ -223,6 +223,38 @@ def test_a_protected_server_is_not_replaced() -> None:
     assert "protected against deletion" in plan.refused[0]
 
 
+def test_nothing_is_destroyed_when_something_beside_it_is_protected() -> None:
+    project = built() | {"volumes": [volume(protection={"delete": True})]}
+    plan = make_plan(with_volume(10), project, allow_replace=["dev-node-1-data"])
+    assert [sentence.split(" may ")[0] for sentence in plan.refused] == ["Volume dev-node-1-data"]
+    project["networks"][0]["protection"] = {"delete": True}
+    wanted = replace(DESIRED, network_cidr="10.0.0.0/8")
+    plan = make_plan(wanted, project, allow_replace=["dev", "dev-lb-1", "dev-node-1"])
+    assert plan.refused[0].startswith("Network dev may be replaced, but is protected")
+
+
+def test_a_server_becomes_the_first_type_in_stock() -> None:
+    project = built() | {"server_types": [server_type("cx23", fsn1=False), server_type("cpx22", fsn1=True)]}
+    project["servers"][0]["server_type"] = {"name": "cx53"}
+    assert make_plan(DESIRED, project, allow_restart=["dev-lb-1"]).servers["dev-lb-1"].resize_to == "cpx22"
+
+
+@pytest.mark.parametrize("option", ["allow_restart", "allow_replace"])
+def test_servers_of_one_group_do_not_go_at_the_same_time(option: str) -> None:
+    second = replace(NODE, name="dev-node-2", private_ip="10.20.1.22")
+    wanted = replace(DESIRED, machines=(LB, NODE, second))
+    project = built()
+    project["servers"].append(server(8, second, [3]))
+    for there in project["servers"]:
+        there["server_type"] = {"name": "cx53"}
+    plan = make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-1", "dev-node-2"]})
+    assert [sentence.split(";")[0] for sentence in plan.refused] == [
+        "dev-node-1, dev-node-2 would stop or be replaced at the same time, all of rke2_server"
+    ]
+    project["servers"][1]["server_type"] = {"name": "cx33"}
+    assert make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-2"]}).refused == []
+
+
 @pytest.mark.parametrize(
     ("changes", "does"),
     [
@@ -237,6 +269,16 @@ def test_what_a_killed_run_left_is_finished(changes: Json, does: list[str]) -> N
     project["servers"][1] |= changes
     plan = make_plan(DESIRED, project)
     assert (plan.changes, plan.refused) == (does, [])
+
+
+def test_a_firewall_of_ours_that_is_not_wanted_any_more_goes_and_one_of_others_stays() -> None:
+    project = built()
+    project["firewalls"].append({"id": 10, "name": "by-hand", "rules": [], "labels": {}})
+    project["servers"][1]["public_net"]["firewalls"] = [{"id": 3}, {"id": 10}]
+    assert make_plan(DESIRED, project).changes == []
+    project["servers"][1]["public_net"]["firewalls"].append({"id": 4})
+    plan = make_plan(DESIRED, project)
+    assert plan.changes == ["put server dev-node-1 behind firewall by-hand, dev"]
 
 
 def test_labels_of_others_are_kept() -> None:
@@ -281,12 +323,19 @@ def test_servers_that_nobody_wants_are_told_and_left_alone() -> None:
 def test_a_network_is_replaced_only_with_all_that_is_in_it(wanted: Desired, says: str) -> None:
     assert says in only(make_plan(wanted, built()))
     half = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1"])
-    assert "dev-lb-1, dev-node-1 would lose" in half.refused[0]
-    project = built()
-    for there in project["servers"]:
-        there["image"] = {"name": "debian-12"}
-    whole = make_plan(wanted, project, allow_replace=["dev", "dev-lb-1", "dev-node-1"])
+    assert "but dev-node-1 would lose" in half.refused[0]
+    whole = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1", "dev-node-1"])
     assert (whole.refused, whole.delete_networks, whole.create_network) == ([], ["dev"], True)
+    assert whole.delete_servers == ["dev-lb-1", "dev-node-1"]
+    assert all(server.create and server.attach for server in whole.servers.values())
+
+
+def test_a_network_is_not_taken_from_a_load_balancer() -> None:
+    project = built()
+    project["networks"][0]["load_balancers"] = [77]
+    names = ["dev", "dev-lb-1", "dev-node-1"]
+    plan = make_plan(replace(DESIRED, network_cidr="10.0.0.0/8"), project, allow_replace=names)
+    assert any("load balancer 77 (by id) would lose" in sentence for sentence in plan.refused)
 
 
 def test_a_network_without_its_subnet_gets_it() -> None:
@@ -301,12 +350,31 @@ def test_an_address_that_somebody_holds_is_refused() -> None:
     assert "10.20.1.21: stranger holds it" in only(make_plan(DESIRED, project))
 
 
+def test_a_shared_machine_lies_behind_the_firewall_of_each_of_its_groups() -> None:
+    shared = replace(NODE, groups=("rke2_server", "ceph"))
+    opening = Opening("s3", "tcp", ("0.0.0.0/0",), "443", group="ceph")
+    wanted = replace(DESIRED, machines=(LB, shared), openings=(*DESIRED.openings, opening))
+    plan = make_plan(wanted, empty())
+    assert plan.servers["dev-node-1"].firewalls == ["dev", "dev-ceph"]
+    assert plan.servers["dev-node-1"].labels["slipway_group"] == "rke2_server"
+    assert plan.servers["dev-lb-1"].firewalls == ["dev", "dev-load_balancer"]
+
+
 def test_rules_of_a_firewall_are_brought_in_line() -> None:
     project = built()
     project["firewalls"][0]["rules"][0]["source_ips"] = ["0.0.0.0/0"]
     plan = make_plan(DESIRED, project)
     assert plan.changes == ["set firewall dev"]
     assert plan.firewalls[0]["rules"][0]["source_ips"] == ["198.51.100.0/24"]
+
+
+def test_another_spelling_of_a_range_is_no_change() -> None:
+    desired = replace(DESIRED, openings=(Opening("ssh", "tcp", ("2001:DB8:0::/32",), "22"), DESIRED.openings[1]))
+    project = built()
+    project["firewalls"][0]["rules"][0]["source_ips"] = ["2001:db8::/32"]
+    assert make_plan(desired, project).changes == []
+    wrong = replace(DESIRED, openings=(Opening("ssh", "tcp", ("198.51.100.7/24",), "22"), DESIRED.openings[1]))
+    assert make_plan(wrong, project).changes == ["set firewall dev"]
 
 
 @pytest.mark.parametrize(
@@ -344,6 +412,24 @@ def test_a_volume_outlives_its_server() -> None:
     plan = make_plan(with_volume(), project, allow_replace=["dev-node-1"])
     assert (plan.delete_servers, plan.delete_volumes, plan.refused) == (["dev-node-1"], [], [])
     assert [entry["name"] for entry in plan.servers["dev-node-1"].volumes] == ["dev-node-1-data"]
+
+
+def test_a_volume_moves_with_its_server_only_when_it_is_named_too() -> None:
+    project = built() | {"volumes": [volume()]}
+    wanted = replace(with_volume(), locations=("nbg1",))
+    project["servers"][0]["location"] = {"name": "nbg1"}
+    plan = make_plan(wanted, project, allow_replace=["dev-node-1"])
+    assert plan.refused[0].startswith("Volume dev-node-1-data lies in fsn1, where its server cannot be made (nbg1)")
+    plan = make_plan(wanted, project, allow_replace=["dev-node-1", "dev-node-1-data"])
+    assert (plan.refused, plan.delete_servers, plan.delete_volumes) == ([], ["dev-node-1"], ["dev-node-1-data"])
+    assert [candidate["location"] for candidate in plan.servers["dev-node-1"].candidates] == ["nbg1"]
+
+
+def test_a_server_cannot_stand_where_two_volumes_lie() -> None:
+    machine = replace(NODE, volumes=(Volume("data", 20), Volume("more", 20)))
+    volumes = [volume(server=None), volume(id=10, name="dev-node-1-more", server=None, location={"name": "nbg1"})]
+    plan = make_plan(replace(DESIRED, machines=(machine,)), empty() | {"volumes": volumes})
+    assert "is sold in fsn1 and nbg1, where its volumes lie" in only(plan)
 
 
 def test_a_name_that_is_nothing_is_refused() -> None:

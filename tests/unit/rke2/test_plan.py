@@ -40,10 +40,10 @@ def state(name: str, **changes: Any) -> dict[str, Any]:
         "installed_version": NEW,
         "service": {"found": True, "state": "active", "enabled": True, "started_at": 1.0, "restarts": 0},
         "has_data": True,
+        "token_digest": "t" if server else "",
         "constants": {"cni": "canal", "service-cidr": "10.43.0.0/16"},
         "different": [],
-        "drifted": [],
-        "stale": [],
+        "unread": [],
         "sysctls": [],
         "missing_users": [],
         "api": api({other: node() for other in SERVERS + AGENTS}) if server else None,
@@ -177,10 +177,9 @@ def test_the_version_on_disk_decides_nothing() -> None:
     assert actions(make(states))["s1"] == "none"
 
 
-@pytest.mark.parametrize("field", ["drifted", "stale"])
-def test_a_changed_file_restarts(field: str) -> None:
+def test_a_changed_file_restarts() -> None:
     states = whole()
-    states["s3"][field] = ["/etc/rancher/rke2/config.yaml"]
+    states["s3"]["unread"] = ["/etc/rancher/rke2/config.yaml"]
     plan = make(states)
     assert actions(plan)["s3"] == "restart"
     assert plan["hosts"]["s3"]["reasons"] == ["started before a change of /etc/rancher/rke2/config.yaml"]
@@ -211,7 +210,7 @@ def test_two_clusters_are_never_mended_by_a_run() -> None:
         ({"service": {"state": "inactive"}}, "start"),
         ({"service": {"state": "failed"}}, "start"),
         ({"service": {"state": "activating"}}, "wait"),
-        ({"service": {"state": "activating"}, "stale": ["x"]}, "restart"),
+        ({"service": {"state": "activating"}, "unread": ["x"]}, "restart"),
         ({"service": {"state": "failed"}, "installed_version": OLD}, "restart"),
         ({"api": {"error": "refused"}}, "wait"),
         ({"has_data": False, "service": {"state": "inactive"}}, "none"),
@@ -280,9 +279,16 @@ def test_an_old_process_that_still_answers_opens_no_gate(
 
 def test_what_a_cluster_was_founded_with_stays() -> None:
     wanted = {"cni": ["canal"], "service-cidr": "10.44.0.0/16"}
-    assert rke2_plan.constant_faults(state("s1"), wanted | {"service-cidr": "10.43.0.0/16"}) == []
-    assert rke2_plan.constant_faults(bare("s1"), wanted) == []
-    assert rke2_plan.constant_faults(state("s1"), wanted) == [
+    assert rke2_plan.constant_faults(state("s1"), wanted | {"service-cidr": "10.43.0.0/16"}, "t") == []
+    assert rke2_plan.constant_faults(bare("s1"), wanted, "u") == []
+    assert rke2_plan.constant_faults(state("s1"), wanted, "t") == [
         "s1 was founded with service-cidr 10.43.0.0/16, and rke2_service_cidr is 10.44.0.0/16: "
         "it never changes in the life of a cluster. Set it back to 10.43.0.0/16."
     ]
+
+
+def test_a_token_that_the_cluster_does_not_know_is_refused_before_a_server_is_started_with_it() -> None:
+    wanted = {"cni": ["canal"], "service-cidr": "10.43.0.0/16"}
+    [fault] = rke2_plan.constant_faults(state("s1"), wanted, "u")
+    assert fault.startswith("s1 runs with another rke2_token than the one given, and would not start with this one")
+    assert rke2_plan.constant_faults(state("s1", token_digest=""), wanted, "u") == []

@@ -24,9 +24,9 @@ NAME = "apps.example.com"
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        if self.path == "/moved":
+        if self.path.startswith("/moved"):
             self.send_response(308)
-            self.send_header("Location", f"https://{self.headers['Host']}/")
+            self.send_header("Location", f"https://{self.headers['Host']}{self.path.removeprefix('/moved')}/")
             self.end_headers()
             return
         body = b'{"node": "s1"}'
@@ -130,6 +130,13 @@ def test_a_missing_redirect_is_found(places: dict[str, Any]) -> None:
     assert "answers 200 to nowhere" in run(places, "redirect", "plain")[0]
 
 
+def test_a_redirect_that_leads_elsewhere_is_found(places: dict[str, Any]) -> None:
+    assert run(places, "redirect", "plain", path="/moved:443") == []
+    # The port of an entry point inside its pod, which no client can reach.
+    assert f"answers 308 to https://{NAME}:8443/" in run(places, "redirect", "plain", path="/moved:8443")[0]
+    assert f"answers 308 to https://{NAME}.test/" in run(places, "redirect", "plain", path="/moved.test")[0]
+
+
 def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any]) -> None:
     assert "is open from outside" in run(places, "closed", "plain")[0]
     with socket.socket() as unused:
@@ -159,15 +166,19 @@ def test_only_public_addresses_are_tried() -> None:
     ]
 
 
+VERSION = "v1.36.3+rke2r1"
+RELEASE = {"__verify_release": {"stdout_lines": [f"rke2 version {VERSION} (abc)", "go version go1.26"]}}
+
+
 def test_findings_name_where_they_were_seen() -> None:
     hostvars = {
-        "s1": {"__verify_seen": {"unmet": []}},
-        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True}},
+        "s1": {"__verify_seen": {"unmet": []}} | RELEASE,
+        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True}} | RELEASE,
         "s3": {"__verify_seen": {"unreachable": True}},
         "s4": {"__verify_seen": {"failed": True, "msg": "boom"}},
         "s5": {},
     }
-    assert verify.server_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"]) == [
+    assert verify.server_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"], VERSION) == [
         "seen from s2, node a1 is not Ready",
         "s3 cannot be reached by SSH",
         "s4 could not be looked at (boom)",
@@ -175,10 +186,26 @@ def test_findings_name_where_they_were_seen() -> None:
     ]
 
 
+def test_a_server_that_would_not_come_back_as_it_is_is_a_finding() -> None:
+    missing = {"__verify_release": {"failed": True, "msg": "No such file: rke2"}}
+    older = {"__verify_release": {"stdout_lines": ["rke2 version v1.36.2+rke2r1 (abc)"]}}
+    hostvars = {"s1": {"__verify_seen": {"unmet": []}} | missing, "s2": {"__verify_seen": {"unmet": []}} | older}
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
+        "s1 carries no release of RKE2 that says its version (No such file: rke2)",
+        f"s2 would start another release after a reboot than {VERSION}: rke2 version v1.36.2+rke2r1 (abc)",
+    ]
+
+
 def test_nodes_are_judged_by_their_objects() -> None:
     status = {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.36.2+rke2r1"}}
-    found = verify.node_findings([{"metadata": {"name": "s1"}, "status": status}], ["s1", "s2"], "v1.36.3+rke2r1")
+    read = {"resources": [{"metadata": {"name": "s1"}, "status": status}]}
+    found = verify.node_findings(read, ["s1", "s2"], "v1.36.3+rke2r1")
     assert found == ["node s1 runs v1.36.2+rke2r1, not v1.36.3+rke2r1", "node s2 is not registered"]
+
+
+def test_nodes_that_could_not_be_read_are_one_finding() -> None:
+    found = verify.node_findings({"failed": True, "msg": "Unauthorized"}, ["s1", "s2"], "v1.36.3+rke2r1")
+    assert found == ["the nodes could not be read through the load balancer (Unauthorized)"]
 
 
 def test_a_simulation_is_never_kept_quiet() -> None:

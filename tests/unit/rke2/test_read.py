@@ -12,10 +12,12 @@ import pytest
 from ansible_collections.slipway.platform.plugins.module_utils import rke2_read, rke2_snapshots
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import CORDON_ANNOTATION
 
+INVOCATION = "0123456789abcdef0123456789abcdef"
 SHOW = """LoadState=loaded
 ActiveState=active
 SubState=running
 UnitFileState=enabled
+InvocationID=0123456789abcdef0123456789abcdef
 ExecMainStartTimestamp=Sat 2026-11-21 05:26:12.279818 UTC
 NRestarts=2
 """
@@ -27,6 +29,7 @@ def test_a_running_service() -> None:
         "state": "active",
         "sub_state": "running",
         "enabled": True,
+        "invocation": INVOCATION,
         "started_at": 1795238772.279818,
         "restarts": 2,
     }
@@ -42,27 +45,72 @@ def wanted(path: Path, content: str, mode: str = "0600", restart: bool = True) -
     return {"path": str(path), "sha256": digest, "mode": mode, "restart": restart}
 
 
-def test_files_that_differ_and_files_newer_than_the_process(tmp_path: Path) -> None:
-    same, other, mode, manifest, absent = (tmp_path / name for name in ("same", "other", "mode", "manifest", "absent"))
-    for path in (same, other, mode, manifest):
+def test_without_a_note_files_that_differ_or_are_newer_than_the_process_are_unread(tmp_path: Path) -> None:
+    newer, other, mode, manifest, absent = (
+        tmp_path / name for name in ("newer", "other", "mode", "manifest", "absent")
+    )
+    for path in (newer, other, mode, manifest):
         path.write_text("x")
         path.chmod(0o600)
         os.utime(path, (100, 100))
     mode.chmod(0o644)
-    os.utime(same, (300, 300))
-    different, drifted, stale = rke2_read.read_files(
-        [
-            wanted(same, "x"),
-            wanted(other, "y"),
-            wanted(mode, "x"),
-            wanted(manifest, "y", restart=False),
-            wanted(absent, "x"),
-        ],
-        started_at=200.0,
-    )
+    os.utime(newer, (300, 300))
+    files = [
+        wanted(newer, "x"),
+        wanted(other, "y"),
+        wanted(mode, "x"),
+        wanted(manifest, "y", restart=False),
+        wanted(absent, "x"),
+    ]
+    different, unread = rke2_read.read_files(files, 200.0, {})
     assert different == [str(path) for path in (other, mode, manifest, absent)]
-    assert drifted == [str(other), str(absent)]
-    assert stale == [str(same)]
+    assert unread == [str(newer), str(other), str(absent)]
+    _, unread = rke2_read.read_files(files, 0.0, {})
+    assert unread == [str(other), str(absent)], "nothing is newer than a process that does not run"
+
+
+@pytest.mark.parametrize(
+    ("noted", "on_disk", "owed"),
+    [
+        ("x", "x", False),
+        # Changed and changed back: the file is newer than the process, which nevertheless runs with it.
+        ("x", "y", False),
+        # Changed by hand to what is wanted, or by a run that died before the restart.
+        ("y", "x", True),
+        ("y", "y", True),
+        # Written with an old time, as a restored backup is.
+        ("y", None, True),
+    ],
+)
+def test_a_restart_is_owed_by_what_the_process_was_started_with(
+    tmp_path: Path, noted: str, on_disk: str | None, owed: bool
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(on_disk or "x")
+    path.chmod(0o600)
+    os.utime(path, (300, 300) if on_disk else (1, 1))
+    started = {str(path): hashlib.sha256(noted.encode()).hexdigest()}
+    _, unread = rke2_read.read_files([wanted(path, "x")], 200.0, started)
+    assert unread == ([str(path)] if owed else [])
+
+
+def test_the_note_counts_for_the_start_that_made_it() -> None:
+    digest = hashlib.sha256(b"x").hexdigest()
+    note = f"{INVOCATION}\n{digest}  /etc/rancher/rke2/config.yaml\n{digest[:20]}"
+    assert rke2_read.parse_started(note, INVOCATION) == {"/etc/rancher/rke2/config.yaml": digest}
+    assert rke2_read.parse_started(note, "f" * 32) == {}
+    # A unit without a number, and one that keeps it from its commands.
+    assert rke2_read.parse_started("\n" + note, "") == {}
+    assert rke2_read.parse_started("\n" + note, INVOCATION) == {}
+    assert rke2_read.parse_started("", INVOCATION) == {}
+
+
+def test_a_token_is_the_same_in_both_its_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rke2_read, "DATA", tmp_path)
+    assert rke2_read.read_token() == ""
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server/token").write_text("K1012ab::server:secret\n")
+    assert rke2_read.read_token() == rke2_read.token_digest("secret") == hashlib.sha256(b"secret").hexdigest()
 
 
 def test_a_half_unpacked_release_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def write(path: Path, document: dict[str, Any]) -> None:
     half.replace(path)
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """Counts seconds and changes as the run goes by."""
 
     CALLBACK_VERSION = 2.0
@@ -168,7 +168,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_start(self, playbook: Any) -> None:
         names = [self.report.playbook, Path(playbook._file_name).stem]
         self.report.playbook = ", ".join(name for name in names if name)
-        root = Path(constants.CONFIG_FILE).parent if constants.CONFIG_FILE else Path.cwd()
+        config = getattr(constants, "CONFIG_FILE", None)  # set at run time
+        root = Path(config).parent if config else Path.cwd()
         stamp = self.report.started.strftime("%Y-%m-%dT%H%M%S.%fZ")
         self._path = root / str(self.get_option("folder")) / self.report.environment / stamp / "run.json"
         self._save()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.slipway.platform.plugins.module_utils.environment.secrets import KEY_TYPES, key_fault
 
 
 def _home(account: Mapping[str, Any]) -> str:
@@ -24,11 +25,14 @@ def account_keys(account: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the file of an account's public keys, which holds these keys and no others."""
     name = account["name"]
     keys = [key.strip() for key in account["public_keys"]]
-    for key in keys:
-        if len(key.split()) < 2 or "\n" in key or "PRIVATE KEY" in key:
-            raise AnsibleFilterError(
-                f"a key of the account {name!r} is no public key; give one line such as 'ssh-ed25519 AAAA… name'"
-            )
+    for number, key in enumerate(keys, 1):
+        # A key that sshd would not take leaves its owner outside, which is told too late by sshd.
+        kind = KEY_TYPES.search(key)  # options such as from="…" may come before it
+        reason = key_fault(key[kind.start() :] if kind else key)
+        if "\n" in key:
+            reason = "has more than one line; make each an entry of its own"
+        if reason is not None:
+            raise AnsibleFilterError(f"key {number} of the account {name!r} {reason}")
     return {
         "path": f"{_home(account)}/.ssh/authorized_keys",
         "content": "".join(f"{key}\n" for key in keys),

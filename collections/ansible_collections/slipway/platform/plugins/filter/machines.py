@@ -13,7 +13,10 @@ INPUTS = ("server_types", "image", "placement_group", "volumes", "private_ip")
 def machines(
     hostvars: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]], order: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Each host of the groups in `order`, with its `provision_*` values and the first of these groups it is in."""
+    """Each host of the groups in `order`, with its `provision_*` values and those of these groups it is in.
+
+    Its main group is the first of them; what the others open on the public side is open on it as well.
+    """
     found: dict[str, dict[str, Any]] = {}
     for group in order:
         for host in groups.get(group, ()):
@@ -24,7 +27,8 @@ def machines(
             for name in ("private_ip", "server_types", "image"):
                 if name not in machine:
                     raise AnsibleFilterError(f"host {host} has no provision_{name}")
-            found[host] = {"name": host, "group": group, **machine}
+            memberships = [name for name in order if host in groups.get(name, ())]
+            found[host] = {"name": host, "group": group, "groups": memberships, **machine}
     return list(found.values())
 
 

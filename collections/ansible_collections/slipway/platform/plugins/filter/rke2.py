@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.module_utils import rke2_documents, rke2_plan
+from ansible_collections.slipway.platform.plugins.module_utils import rke2_documents, rke2_plan, rke2_read
 
 
 def plan(states: Mapping[str, Any], version: str, servers: list[str], agents: list[str]) -> dict[str, Any]:
@@ -57,9 +57,9 @@ def recover(state: Mapping[str, Any]) -> str:
     return rke2_plan.recover_action(dict(state))
 
 
-def constant_faults(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def constant_faults(state: Mapping[str, Any], wanted: Mapping[str, Any], token: str) -> list[str]:
     """Settings that would change under a running cluster though they never may."""
-    return rke2_plan.constant_faults(dict(state), dict(wanted))
+    return rke2_plan.constant_faults(dict(state), dict(wanted), rke2_read.token_digest(str(token)))
 
 
 def minor(version: str) -> str:

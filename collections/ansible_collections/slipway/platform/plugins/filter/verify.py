@@ -46,17 +46,19 @@ def closed_hosts(hostvars: Mapping[str, Any], hosts: list[str], ports: list[int]
     return found
 
 
-def server_findings(hostvars: Mapping[str, Any], servers: list[str]) -> list[str]:
-    """What the servers saw unmet; one that could not be asked is a finding."""
+def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: str) -> list[str]:
+    """What the servers saw unmet, and what they would start next; one that could not be asked is a finding."""
     found: list[str] = []
     for name in servers:
         seen = hostvars[name].get("__verify_seen") or {}
         if seen.get("unreachable"):
             found.append(f"{name} cannot be reached by SSH")
-        elif "unmet" not in seen:
+            continue
+        if "unmet" not in seen:
             found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
         else:
             found += [f"seen from {name}, {sentence}" for sentence in seen["unmet"]]
+            found += release_findings(name, hostvars[name].get("__verify_release") or {}, version)
     return found
 
 
@@ -81,9 +83,42 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
     return found
 
 
-def node_findings(resources: list[dict[str, Any]], nodes: list[str], version: str) -> list[str]:
-    """What is unmet in Node objects, as kubernetes.core.k8s_info returns them."""
-    view = {"error": None, "ready": True, "nodes": {item["metadata"]["name"]: node_view(item) for item in resources}}
+def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: list[str]) -> list[str]:
+    """What the hosts of the storage cluster saw unmet, and warnings that somebody muted; `expected` may be muted."""
+    found: list[str] = []
+    for name in members:
+        seen = hostvars[name].get("__verify_storage_seen") or {}
+        view = seen.get("view") or {}
+        if seen.get("unreachable"):
+            found.append(f"{name} cannot be reached by SSH")
+        elif not view and "unmet" not in seen:
+            found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
+        else:
+            found += [f"seen from {name}, {sentence}" for sentence in seen.get("unmet") or []]
+        found += [
+            f"the storage warning {code} is muted, which nobody declared"
+            for code in view.get("muted") or []
+            if code not in expected
+        ]
+    return list(dict.fromkeys(found))
+
+
+def release_findings(name: str, release: Mapping[str, Any], version: str) -> list[str]:
+    """What a restart of the host would start, when that is not what is wanted."""
+    lines = release.get("stdout_lines") or []
+    if release.get("failed") or not lines:
+        return [f"{name} carries no release of RKE2 that says its version ({release.get('msg', 'no answer')})"]
+    if version not in lines[0].split():
+        return [f"{name} would start another release after a reboot than {version}: {lines[0]}"]
+    return []
+
+
+def node_findings(read: Mapping[str, Any], nodes: list[str], version: str) -> list[str]:
+    """What is unmet in Node objects as kubernetes.core.k8s_info read them; that it could not is a finding too."""
+    if "resources" not in read:
+        return [f"the nodes could not be read through the load balancer ({read.get('msg', 'no answer')})"]
+    seen = {item["metadata"]["name"]: node_view(item) for item in read["resources"]}
+    view = {"error": None, "ready": True, "nodes": seen}
     return unmet({"api": view}, nodes=list(nodes), version=version)
 
 
@@ -108,5 +143,6 @@ class FilterModule:
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
             "verify_node_findings": node_findings,
+            "verify_storage_findings": storage_findings,
             "verify_simulation": simulation,
         }

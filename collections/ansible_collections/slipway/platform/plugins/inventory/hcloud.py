@@ -6,8 +6,8 @@ DOCUMENTATION = r"""
 name: hcloud
 short_description: Addresses of an environment's servers in Hetzner Cloud
 description:
-  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host) and the
-    devices of their volumes, by the volume's name without the server's, as C(hcloud_volumes).
+  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host), and their
+    volumes as C(hcloud_volumes), by the name behind the server's, each with C(id), C(size_gb) and C(path).
   - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
     that no play touches it.
   - Without a token it adds nothing. When the API refuses or cannot be reached it says so in one sentence and adds
@@ -23,6 +23,13 @@ options:
     description: Name of the environment.
     type: str
     required: true
+  beside:
+    description:
+      - Further owner labels whose servers may be named in C(hosts.yml), of machines that do not come and go with the
+        environment.
+    type: list
+    elements: str
+    default: []
   api_token:
     description: Token of the project; templates are rendered.
     type: str
@@ -42,7 +49,6 @@ plugin: slipway.platform.hcloud
 environment: prod
 """
 
-from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -66,17 +72,26 @@ def address(server: dict[str, Any]) -> str | None:
     return None
 
 
-def variables(server: dict[str, Any], volumes: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+def volumes_of(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The server's volumes, each by its name without the server's."""
+    return {
+        volume["name"].removeprefix(f"{server['name']}-"): {
+            "id": volume["id"],
+            "size_gb": volume["size"],
+            "path": volume["linux_device"],
+        }
+        for volume in sorted(volumes, key=lambda volume: volume["name"])
+        if volume["server"] == server["id"]
+    }
+
+
+def variables(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str, Any]:
     found = {
         "hcloud_id": server["id"],
         "hcloud_status": server["status"],
         "hcloud_server_type": server["server_type"]["name"],
         "hcloud_location": server["location"]["name"],
-        "hcloud_volumes": {
-            volume["name"].removeprefix(f"{server['name']}-"): volume["linux_device"]
-            for volume in volumes
-            if volume["server"] == server["id"]
-        },
+        "hcloud_volumes": volumes_of(server, volumes),
     }
     return found | ({"ansible_host": where} if (where := address(server)) else {})
 
@@ -90,7 +105,7 @@ class InventoryModule(BaseInventoryPlugin):
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
-        self.inventory.add_group(GROUP)
+        inventory.add_group(GROUP)
         try:
             token, endpoint = (
                 str(self.templar.template(self.get_option(option)) or "") for option in ("api_token", "api_endpoint")
@@ -98,10 +113,10 @@ class InventoryModule(BaseInventoryPlugin):
             if not token:
                 self.display.v(f"{path}: no token, so no addresses")
                 return
-            selector = f"{ENVIRONMENT_LABEL}={self.get_option('environment')}"
-            cloud = Cloud(endpoint, token)
-            servers = cloud.list("servers", [("label_selector", selector)])
-            volumes = cloud.list("volumes", [("label_selector", selector)])
+            owners = [self.get_option("environment"), *self.get_option("beside")]
+            cloud, owner = Cloud(endpoint, token), f"{ENVIRONMENT_LABEL} in ({','.join(owners)})"
+            servers = cloud.list("servers", [("label_selector", owner)])
+            volumes = cloud.list("volumes", [("label_selector", owner)])
         except (CloudError, AnsibleError) as error:
             self.display.warning(f"No addresses of servers are known: {error}")
             return
@@ -110,6 +125,6 @@ class InventoryModule(BaseInventoryPlugin):
             if wanted and server["name"] not in wanted:
                 self.display.v(f"{server['name']} is not in hosts.yml")
                 continue
-            self.inventory.add_host(server["name"], group=GROUP)
+            inventory.add_host(server["name"], group=GROUP)
             for name, value in variables(server, volumes).items():
-                self.inventory.set_variable(server["name"], name, value)
+                inventory.set_variable(server["name"], name, value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -34,6 +35,14 @@ class CloudError(Exception):
         self.code = code
 
 
+PROJECT_OPTIONS: dict[str, dict[str, Any]] = {
+    "api_token": {"type": "str", "required": True, "no_log": True},
+    "api_endpoint": {"type": "str", "required": True},
+    "environment": {"type": "str", "required": True},
+}
+"""What a module has to be given to find an environment's project; documented in doc_fragments/cloud.py."""
+
+
 class Cloud:
     """One project of one Hetzner Cloud API."""
 
@@ -56,6 +65,13 @@ class Cloud:
             raise CloudError(
                 "platform_hcloud_token is empty; put a token with read and write permission into the environment "
                 "variable HCLOUD_TOKEN (console.hetzner.cloud, project, Security, API tokens).",
+                "unauthorized",
+            )
+        if not self._token.isascii() or not self._token.isprintable() or " " in self._token:
+            # It would end up in a header, and there in an error that shows it.
+            raise CloudError(
+                "platform_hcloud_token holds a space, a line's end or another character that no token has; set the "
+                "environment variable HCLOUD_TOKEN to the token alone.",
                 "unauthorized",
             )
         address = f"{self.endpoint}/{path}"
@@ -100,6 +116,8 @@ class Cloud:
                 "check platform_hcloud_endpoint and the network of this machine.",
                 "unreachable",
             ) from None
+        except HTTPException as error:
+            raise _Passing(f"The Hetzner Cloud API at {self.endpoint} broke off ({type(error).__name__}).") from None
         except ValueError:
             raise CloudError(f"{self.endpoint} does not speak the Hetzner Cloud API (no JSON answer).") from None
         if not isinstance(answer, dict):

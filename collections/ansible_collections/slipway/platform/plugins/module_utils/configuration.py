@@ -10,7 +10,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
@@ -316,7 +316,7 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
     unit = plan.unit
     former = _former(plan, host)
     if plan.activate:
-        host.write_record(unit.name, _dump(former, plan.service.active))
+        host.write_record(unit.name, _dump(former, _was_active(plan, host)))
     for folder in plan.folders:
         host.make_folder(folder)
     for change in plan.changes:
@@ -333,8 +333,13 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
     if not plan.activate:
         raise ConfigurationError(f"{unit.name}: {fault}{_journal(unit, host)}")
     journal = _journal(unit, host)
-    again = _roll_back(plan, host, former)
-    ending = f" Taking it back failed too: {again}." if again else " The former configuration is in force again."
+    if former:
+        again = _roll_back(plan, host, former)
+        ending = f" Taking it back failed too: {again}." if again else " The former configuration is in force again."
+    else:
+        # No file was swapped, so there is none to go back to; a service that runs is worth more than none.
+        host.remove_record(unit.name)
+        ending = " Its files are as they should be and stay; nothing was stopped."
     raise ConfigurationError(f"{unit.name}: {fault}.{ending}{journal}")
 
 
@@ -350,6 +355,18 @@ def prove(unit: Unit, host: Host, sleep: Callable[[float], None] = time.sleep, o
             return fault
         sleep(0.25)
         waited += 0.25
+
+
+def reconsider(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -> Plan:
+    """A unit in order whose ports are not is made live once more: a certificate may have been renewed beside it."""
+    if plan.changed:
+        return plan
+    fault = prove(plan.unit, host, sleep, only_ports=True)
+    if fault is None:
+        return plan
+    if not plan.unit.service or plan.unit.on_change == "none":
+        raise ConfigurationError(f"{plan.unit.name}: nothing was to be changed, but {fault}")
+    return replace(plan, not_live=True)
 
 
 def _service_fault(unit: Unit, host: Host) -> str | None:
@@ -407,8 +424,18 @@ def _former(plan: Plan, host: Host) -> dict[str, FileState | None]:
     return former
 
 
+def _was_active(plan: Plan, host: Host) -> bool:
+    """Whether the service ran before this change; before the interrupted one, where a record tells."""
+    record = host.read_record(plan.unit.name)
+    try:
+        return bool(json.loads(record)["active"]) if record is not None else plan.service.active
+    except (ValueError, KeyError, TypeError):
+        return plan.service.active
+
+
 def _roll_back(plan: Plan, host: Host, former: Mapping[str, FileState | None]) -> str | None:
     unit = plan.unit
+    was_active = _was_active(plan, host)
     for path, state in former.items():
         if state is None:
             host.remove(path)
@@ -417,13 +444,13 @@ def _roll_back(plan: Plan, host: Host, former: Mapping[str, FileState | None]) -
     commands: list[Sequence[str]] = []
     if any(path.startswith(SYSTEMD_FOLDERS) for path in former):
         commands.append(["systemctl", "daemon-reload"])
-    if all(state is None for state in former.values()):
-        # A first installation: there is nothing to go back to but silence.
-        commands.extend([["systemctl", "stop", unit.service]] if unit.service else [])
-    elif unit.service and not plan.service.active:
+    if unit.service and not was_active:
         commands.append(["systemctl", "stop", unit.service])
     else:
-        commands.extend(unit.commands if unit.commands_on_rollback else ())
+        # The commands of a first installation had nothing to do before it.
+        first = all(state is None for state in former.values())
+        commands.extend(unit.commands if unit.commands_on_rollback and not first else ())
+        # What ran before our files came, such as the SSH server, runs on without them.
         if unit.service and unit.on_change != "none":
             commands.append(
                 ["systemctl", "reload-or-restart" if unit.on_change == "reload" else "restart", unit.service]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Any
 
 Json = dict[str, Any]
@@ -45,6 +46,8 @@ class Machine:
     image: str
     volumes: tuple[Volume, ...] = ()
     placement_group: str = ""
+    groups: tuple[str, ...] = ()
+    """All groups it is in, when it is shared by several; `group` is the main one."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Desired:
                     image=machine["image"],
                     volumes=tuple(Volume(volume["name"], volume["size_gb"]) for volume in machine["volumes"] or ()),
                     placement_group=machine["placement_group"] or "",
+                    groups=tuple(machine["groups"] or ()),
                 )
                 for machine in parameters["machines"]
             ),
@@ -231,6 +235,7 @@ class _Planner:
         for machine in self.desired.machines:
             self.plan.servers[machine.name] = self.plan_server(machine)
         self.plan_network_replacement()
+        self.plan_one_of_a_group()
         self.plan_addresses_taken()
         self.plan_unclaimed()
         return self.plan
@@ -249,6 +254,14 @@ class _Planner:
             )
             return None
         return thing
+
+    def refuse_protected(self, word: str, thing: Json) -> None:
+        """Before anything is gone, not when it is this one's turn."""
+        if (thing.get("protection") or {}).get("delete"):
+            self.refuse(
+                f"{word} {thing['name']} may be replaced, but is protected against deletion; "
+                "take the protection off in the cloud console first."
+            )
 
     def plan_names_allowed(self) -> None:
         known = {machine.name for machine in self.desired.machines}
@@ -284,6 +297,7 @@ class _Planner:
         if not differences:
             plan.create_subnet = subnet is None
         elif self.environment in self.allow_replace:
+            self.refuse_protected("Network", network)
             plan.delete_networks.append(self.environment)
             plan.create_network = plan.create_subnet = True
         else:
@@ -296,7 +310,14 @@ class _Planner:
         """A network goes only together with every server in it."""
         if not self.plan.delete_networks:
             return
-        network_id = self.by_name["networks"][self.environment]["id"]
+        network = self.by_name["networks"][self.environment]
+        network_id = network["id"]
+        if balancers := network.get("load_balancers"):
+            ids = ", ".join(map(str, balancers))
+            self.refuse(
+                f"Network {self.environment} may be replaced, but load balancer {ids} (by id) would lose its address "
+                "in it; detach it or delete it first."
+            )
         staying = sorted(
             server["name"]
             for server in self.current["servers"]
@@ -308,6 +329,22 @@ class _Planner:
                 f"Network {self.environment} may be replaced, but {', '.join(staying)} would lose the private address "
                 f"in it; name every one of them in {ALLOW_REPLACE} too."
             )
+
+    def plan_one_of_a_group(self) -> None:
+        """Servers are changed side by side: what a group serves, and a quorum's data, would go with all of them."""
+        if self.plan.delete_networks:  # then all go, each by its name
+            return
+        for group in sorted({machine.group for machine in self.desired.machines}):
+            going = [
+                server.name
+                for server in self.plan.servers.values()
+                if server.group == group and (server.stop or server.name in self.plan.delete_servers)
+            ]
+            if len(going) > 1:
+                self.refuse(
+                    f"{', '.join(going)} would stop or be replaced at the same time, all of {group}; name one of them "
+                    f"at a time in {ALLOW_RESTART} or {ALLOW_REPLACE}, and the next when it serves again."
+                )
 
     def plan_addresses_taken(self) -> None:
         """An address that somebody else holds would fail halfway, after the server was made."""
@@ -374,8 +411,9 @@ class _Planner:
     def firewall_name(self, group: str) -> str:
         return f"{self.environment}-{group}" if group else self.environment
 
-    def firewall_names(self, group: str) -> list[str]:
-        return [self.firewall_name(name) for name in ["", *self.opening_groups()] if name in ("", group)]
+    def firewall_names(self, machine: Machine) -> list[str]:
+        of_machine = {"", machine.group, *machine.groups}
+        return [self.firewall_name(name) for name in ["", *self.opening_groups()] if name in of_machine]
 
     def placement_group_name(self, machine: Machine) -> str:
         return f"{self.environment}-{machine.placement_group}" if machine.placement_group else ""
@@ -387,7 +425,7 @@ class _Planner:
             name=machine.name,
             group=machine.group,
             labels=labels(self.environment, machine.group),
-            firewalls=self.firewall_names(machine.group),
+            firewalls=self.firewall_names(machine),
             placement_group=self.placement_group_name(machine),
             image=machine.image,
             private_ip=machine.private_ip,
@@ -398,25 +436,24 @@ class _Planner:
         if server is not None and self.must_replace(machine, server):
             self.plan.delete_servers.append(machine.name)
             server = None
+        wanted.volumes = self.plan_volumes(machine, server)
         if server is None:
             wanted.create = wanted.attach = wanted.start = True
             wanted.candidates = self.candidates(machine)
         else:
             self.plan_existing_server(machine, server, wanted)
-        wanted.volumes = self.plan_volumes(machine, server)
         return wanted
 
     def must_replace(self, machine: Machine, server: Json) -> bool:
         """Whether the server goes and comes back; refuses what was not allowed."""
         lasting, restartable = self.differences(machine, server)
+        # Named with the network that it stands in, a server goes with it; plan_network_replacement refuses the others.
+        if self.plan.delete_networks and self.private_leg(server) and machine.name in self.allow_replace:
+            lasting.append("stands in the network that is replaced")
         if not lasting and (not restartable or machine.name in self.allow_restart):
             return False
         if machine.name in self.allow_replace:
-            if server["protection"]["delete"]:
-                self.refuse(
-                    f"Server {machine.name} may be replaced, but is protected against deletion; "
-                    "take the protection off in the cloud console first."
-                )
+            self.refuse_protected("Server", server)
             return True
         remedy = (
             f'restore the old value, or allow its replacement with -e \'{{"{ALLOW_REPLACE}": ["{machine.name}"]}}\''
@@ -458,16 +495,18 @@ class _Planner:
         if not wanted.labels.items() <= server["labels"].items():
             wanted.relabel = True
         wanted.labels = server["labels"] | wanted.labels
-        firewalls = {firewall["id"]: firewall["name"] for firewall in self.current["firewalls"]}
-        applied = [firewalls.get(entry["id"], "") for entry in server["public_net"]["firewalls"]]
-        if not set(wanted.firewalls) <= set(applied):
-            wanted.refirewall = True
-            wanted.firewalls = list(dict.fromkeys([name for name in applied if name] + wanted.firewalls))
+        # Firewalls of others stay; one of ours that is not wanted any more would leave its doors open.
+        applied = {entry["id"] for entry in server["public_net"]["firewalls"]}
+        before = [firewall for firewall in self.current["firewalls"] if firewall["id"] in applied]
+        foreign = [firewall["name"] for firewall in before if not owned(firewall, self.environment)]
+        wanted.firewalls = list(dict.fromkeys(foreign + wanted.firewalls))
+        wanted.refirewall = {firewall["name"] for firewall in before} != set(wanted.firewalls)
         if machine.name in self.allow_restart:
             if server["server_type"]["name"] not in machine.server_types:
                 location = server["location"]["name"]
-                sold = (name for name in machine.server_types if self.offers(name, location) is not None)
-                wanted.resize_to = next(sold, machine.server_types[0])
+                sold = [name for name in machine.server_types if self.offers(name, location) is not None]
+                free = [name for name in sold if self.offers(name, location)]
+                wanted.resize_to = [*free, *sold, *machine.server_types][0]
             group = (server.get("placement_group") or {}).get("name", "")
             wanted.regroup = bool(wanted.placement_group) and group != wanted.placement_group
             wanted.stop = bool(wanted.resize_to or wanted.regroup)
@@ -484,17 +523,22 @@ class _Planner:
 
     def candidates(self, machine: Machine) -> list[Json]:
         """Types and locations to try, as the inventory orders them; those said to be sold out come last."""
-        volumes = [self.by_name["volumes"].get(f"{machine.name}-{volume.name}") for volume in machine.volumes]
+        names = {f"{machine.name}-{volume.name}" for volume in machine.volumes} - set(self.plan.delete_volumes)
+        volumes = [self.by_name["volumes"].get(name) for name in sorted(names)]
         bound = {volume["location"]["name"] for volume in volumes if volume}
         offers = {
             (name, place): stock
             for name in machine.server_types
             for place in self.desired.locations
-            if not (bound and place not in bound) and (stock := self.offers(name, place)) is not None
+            if bound <= {place} and (stock := self.offers(name, place)) is not None
         }
         ordered = sorted(offers, key=lambda offer: not offers[offer])
         if not ordered:
-            places = " or ".join(sorted(bound) or self.desired.locations)
+            places = (
+                " and ".join(sorted(bound)) + ", where its volumes lie"
+                if bound
+                else " or ".join(self.desired.locations)
+            )
             self.refuse(
                 f"Server {machine.name} cannot be made: none of {', '.join(machine.server_types)} is sold in {places}; "
                 "add a type or a location that fits to provision_server_types or platform_locations."
@@ -522,8 +566,13 @@ class _Planner:
         differences = []
         if there["size"] > volume.size_gb:
             differences.append(f"has {there['size']} GB and cannot shrink to {volume.size_gb}")
-        if server is not None and there["location"]["name"] != server["location"]["name"]:
-            differences.append(f"lies in {there['location']['name']}, its server in {server['location']['name']}")
+        place = there["location"]["name"]
+        if server is not None and place != server["location"]["name"]:
+            differences.append(f"lies in {place}, its server in {server['location']['name']}")
+        if server is None and place not in self.desired.locations:
+            differences.append(
+                f"lies in {place}, where its server cannot be made ({', '.join(self.desired.locations)})"
+            )
         holder = next((other["name"] for other in self.current["servers"] if other["id"] == there["server"]), None)
         if (
             holder is not None
@@ -534,6 +583,7 @@ class _Planner:
         if not differences:
             return False
         if name in self.allow_replace:
+            self.refuse_protected("Volume", there)
             return True
         self.refuse(
             f"Volume {name} {' and '.join(differences)}; restore the old value, or have it and what is on it destroyed "
@@ -579,12 +629,20 @@ def _rule(opening: Opening) -> Json:
     }
 
 
+def _range(text: str) -> str:
+    """The API writes ranges its own way, 2001:db8::/32 for 2001:DB8:0::/32; what is none is for the API to refuse."""
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        return text
+
+
 def _comparable(rule: Mapping[str, Any]) -> tuple[Any, ...]:
     return (
         rule["direction"],
         rule["protocol"],
         rule.get("port"),
-        tuple(rule.get("source_ips") or ()),
-        tuple(rule.get("destination_ips") or ()),
+        tuple(map(_range, rule.get("source_ips") or ())),
+        tuple(map(_range, rule.get("destination_ips") or ())),
         rule.get("description"),
     )

@@ -216,8 +216,8 @@ def catalogue_roles(
     found: list[dict[str, Any]] = []
     for database in databases:
         name = str(database["name"])
-        for role in (owner_of(database), group_of(name, "rw"), group_of(name, "ro")):
-            found.append({"name": role, "flags": _flags(login=False), "limit": -1, "configuration": {}})
+        for group in (owner_of(database), group_of(name, "rw"), group_of(name, "ro")):
+            found.append({"name": group, "flags": _flags(login=False), "limit": -1, "configuration": {}})
     for role in roles:
         name = str(role["name"])
         if name not in passwords:

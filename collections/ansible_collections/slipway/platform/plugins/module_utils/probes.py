@@ -9,6 +9,7 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import (
     ReadError,
@@ -73,7 +74,9 @@ def _redirect(probe: Probe, timeout: float) -> Outcome:
         return [f"{where} does not answer ({error})"], {}
     finally:
         connection.close()
-    if response.status not in (301, 308) or not location.startswith(f"https://{probe['server_name']}"):
+    target = urlsplit(location)
+    leads = (target.scheme, target.netloc.removesuffix(":443")) == ("https", probe["server_name"])
+    if response.status not in (301, 308) or not leads:
         return [f"{where} answers {response.status} to {location or 'nowhere'}, not a redirect to HTTPS"], {}
     return [], {"status": response.status, "location": location}
 

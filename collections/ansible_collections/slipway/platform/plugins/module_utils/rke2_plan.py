@@ -89,11 +89,17 @@ def unmet(
     return found
 
 
-def constant_faults(state: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def constant_faults(state: dict[str, Any], wanted: dict[str, Any], token_digest: str) -> list[str]:
     """Settings that would change under a cluster that was founded with others."""
     if not state["has_data"]:
         return []
     faults = []
+    if state["token_digest"] not in ("", token_digest):
+        faults.append(
+            f"{state['node_name']} runs with another rke2_token than the one given, and would not start with this one: "
+            "the token encrypts what the cluster keeps. Put the former one back into group_vars/all/vault.yml, or have "
+            "the cluster take the new one first (rke2 token rotate)."
+        )
     for key, have in sorted(state["constants"].items()):
         want = wanted.get(key)
         want = str(want[0] if isinstance(want, list) else want)
@@ -121,7 +127,7 @@ def recover_action(state: dict[str, Any]) -> str:
         return "none"
     service = state["service"]["state"]
     if service != "active":
-        if state["drifted"] or state["stale"] or state["installed_version"] != state["desired_version"]:
+        if state["unread"] or state["installed_version"] != state["desired_version"]:
             return "restart"
         return "wait" if service == "activating" else "start"
     if unmet(state, nodes=[state["node_name"]], members=[state["node_name"]]):
@@ -156,9 +162,8 @@ def _reasons(name: str, state: dict[str, Any], node: dict[str, Any] | None, vers
     found = []
     if node is not None and node["version"] != version:
         found.append(f"runs {node['version']}, {version} is wanted")
-    changed = sorted(set(state["drifted"]) | set(state["stale"]))
-    if changed:
-        found.append("started before a change of " + ", ".join(changed))
+    if state["unread"]:
+        found.append("started before a change of " + ", ".join(sorted(state["unread"])))
     return found
 
 

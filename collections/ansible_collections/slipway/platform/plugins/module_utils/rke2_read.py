@@ -28,6 +28,7 @@ ETC = Path("/etc/rancher")
 DATA = Path("/var/lib/rancher/rke2")
 BINARY = Path("/usr/local/bin/rke2")
 INSTALLED = Path("/usr/local/share/rke2/installed-version")
+STARTED_WITH = Path("/run/slipway-rke2/started-with")
 INGRESS_SECRET = DATA / "server/manifests/platform-ingress-certificate.yaml"
 
 # RKE2's etcd speaks HTTP and JSON on a listener of its own, 2382 on loopback, and gRPC alone on 2379;
@@ -57,13 +58,14 @@ def parse_service(show: str) -> dict[str, Any]:
         "state": values.get("ActiveState", "inactive"),
         "sub_state": values.get("SubState", "dead"),
         "enabled": values.get("UnitFileState") == "enabled",
+        "invocation": values.get("InvocationID", ""),
         "started_at": started_at,
         "restarts": int(values.get("NRestarts") or 0),
     }
 
 
 def read_service(unit: str) -> dict[str, Any]:
-    properties = "LoadState,ActiveState,SubState,UnitFileState,ExecMainStartTimestamp,NRestarts"
+    properties = "LoadState,ActiveState,SubState,UnitFileState,InvocationID,ExecMainStartTimestamp,NRestarts"
     show = subprocess.run(
         ["systemctl", "show", unit, "--timestamp=us+utc", f"--property={properties}"],
         capture_output=True,
@@ -97,25 +99,50 @@ def read_installed() -> str | None:
         return None
 
 
-def read_files(wanted: list[dict[str, Any]], started_at: float) -> tuple[list[str], list[str], list[str]]:
-    """Of the files wanted: those that differ, those of them that need a restart, those newer than the process."""
-    different, drifted, stale = [], [], []
+def parse_started(note: str, invocation: str) -> dict[str, str]:
+    """Digest by path of what a unit was started with; nothing when the note is of another start, or there is none."""
+    number, *lines = note.splitlines() or [""]
+    if not invocation or number != invocation:
+        return {}
+    return {path: digest for digest, path in (line.split(maxsplit=1) for line in lines if len(line) > 66)}
+
+
+def read_started(service: dict[str, Any]) -> dict[str, str]:
+    try:
+        return parse_started(STARTED_WITH.read_text(), service["invocation"])
+    except FileNotFoundError:
+        return {}
+
+
+def read_files(
+    wanted: list[dict[str, Any]], started_at: float, started_with: dict[str, str]
+) -> tuple[list[str], list[str]]:
+    """Of the files wanted: those that differ, and those that the running process read with another content.
+
+    The second is known from what the unit noted at its start. Where it noted nothing, a file that differs or is newer
+    than the process (started_at, 0 when none runs) counts as read with another content.
+    """
+    different, unread = [], []
     for file in wanted:
         path = Path(file["path"])
         try:
             status = path.stat()
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             same = content == file["sha256"] and oct(status.st_mode & 0o7777) == oct(int(file["mode"], 8))
+            newer = 0 < started_at < status.st_mtime
         except FileNotFoundError:
-            same, content, status = False, "", None
+            same, content, newer = False, "", False
         if not same:
             different.append(file["path"])
-        if file["restart"]:
-            if content != file["sha256"]:
-                drifted.append(file["path"])
-            if status is not None and started_at and status.st_mtime > started_at:
-                stale.append(file["path"])
-    return different, drifted, stale
+        if not file["restart"]:
+            continue
+        if noted := started_with.get(file["path"]):
+            owed = noted != file["sha256"]
+        else:
+            owed = newer or content != file["sha256"]
+        if owed:
+            unread.append(file["path"])
+    return different, unread
 
 
 def read_sysctls(wanted: dict[str, str]) -> list[str]:
@@ -158,6 +185,19 @@ def read_constants() -> dict[str, str]:
         return parse_constants((ETC / "rke2/config.yaml").read_text())
     except FileNotFoundError:
         return {}
+
+
+def token_digest(token: str) -> str:
+    """The password's digest, of a token in either form: <password>, or K10<authority's digest>::<user>:<password>."""
+    return hashlib.sha256(token.strip().rpartition(":")[2].encode()).hexdigest()
+
+
+def read_token() -> str:
+    """Digest of the token under which this server keeps the cluster's secrets; empty before its first start."""
+    try:
+        return token_digest((DATA / "server/token").read_text())
+    except FileNotFoundError:
+        return ""
 
 
 def read_certificate() -> dict[str, str] | None:
@@ -357,8 +397,9 @@ def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
     node_type, node_name = parameters["type"], parameters["node_name"]
     unit = f"rke2-{node_type}.service"
     service = read_service(unit)
-    different, drifted, stale = read_files(parameters["files"], service["started_at"])
     running = service["state"] in ("active", "activating", "reloading")
+    started_at, started_with = (service["started_at"], read_started(service)) if running else (0.0, {})
+    different, unread = read_files(parameters["files"], started_at, started_with)
     return {
         "type": node_type,
         "node_name": node_name,
@@ -367,9 +408,9 @@ def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
         "service": service,
         "has_data": has_data(node_type),
         "constants": read_constants(),
+        "token_digest": read_token() if node_type == "server" else "",
         "different": different,
-        "drifted": drifted,
-        "stale": stale if running else [],
+        "unread": unread,
         "sysctls": read_sysctls(parameters["sysctls"]),
         "missing_users": [user for user in parameters["users"] if not read_user(user)],
         "api": read_api() if running and node_type == "server" else None,

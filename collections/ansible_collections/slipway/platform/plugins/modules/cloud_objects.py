@@ -6,20 +6,9 @@ module: cloud_objects
 short_description: List everything in a Hetzner Cloud project that belongs to an environment
 description:
   - Lists servers, volumes, networks, firewalls, placement groups and SSH keys that carry the environment's owner label.
+  - Says which of them somebody else uses, who would lose them without a word from the API.
 author: [Slipway]
-options:
-  api_token:
-    description: Token of the project; reading is enough.
-    type: str
-    required: true
-  api_endpoint:
-    description: Address of the API, ending in C(/v1).
-    type: str
-    required: true
-  environment:
-    description: Name of the environment.
-    type: str
-    required: true
+extends_documentation_fragment: [slipway.platform.cloud]
 attributes:
   check_mode: {support: full, description: Only reads.}
   diff_mode: {support: none, description: Only reads.}
@@ -44,6 +33,11 @@ sentences:
   returned: always
   type: list
   elements: str
+in_use:
+  description: One sentence for each network or volume that a server or load balancer of somebody else holds.
+  returned: always
+  type: list
+  elements: str
 protected:
   description: Names of objects that are protected against deletion.
   returned: always
@@ -54,7 +48,7 @@ protected:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
+from ansible_collections.slipway.platform.plugins.module_utils.cloud import PROJECT_OPTIONS, Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIRONMENT_LABEL, KINDS
 
 
@@ -79,26 +73,40 @@ def sentence(kind: str, thing: dict[str, Any]) -> str:
     return f"{word} {thing['name']}"
 
 
+def in_use(found: dict[str, list[dict[str, Any]]], servers: list[dict[str, Any]]) -> list[str]:
+    """Hetzner detaches whoever is in a network that is deleted, and the volume's module whoever holds the volume."""
+    mine = {server["id"] for server in found["servers"]}
+    names = {server["id"]: f"server {server['name']}" for server in servers}
+    holders = [
+        (f"network {network['name']}", [names.get(id, f"server {id}") for id in network["servers"] if id not in mine])
+        for network in found["networks"]
+    ]
+    holders += [
+        (f"network {network['name']}", [f"load balancer {id}" for id in network.get("load_balancers") or ()])
+        for network in found["networks"]
+    ]
+    holders += [
+        (f"volume {volume['name']}", [names.get(volume["server"], f"server {volume['server']}")])
+        for volume in found["volumes"]
+        if volume["server"] is not None and volume["server"] not in mine
+    ]
+    return [f"{what} is used by {', '.join(who)}" for what, who in holders if who]
+
+
 def main() -> None:
-    text = {"type": "str", "required": True}
-    module = AnsibleModule(
-        argument_spec={
-            "api_token": {"type": "str", "required": True, "no_log": True},
-            "api_endpoint": text,
-            "environment": text,
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=PROJECT_OPTIONS, supports_check_mode=True)
     cloud = Cloud(module.params["api_endpoint"], module.params["api_token"])
     selector = f"{ENVIRONMENT_LABEL}={module.params['environment']}"
     try:
         found = {kind: cloud.list(kind, [("label_selector", selector)]) for kind in KINDS}
+        servers = cloud.list("servers") if found["networks"] or found["volumes"] else []
     except CloudError as error:
         module.fail_json(msg=str(error))
     objects = {kind: [summary(thing) for thing in things] for kind, things in found.items()}
     module.exit_json(
         changed=False,
         objects=objects,
+        in_use=in_use(found, servers),
         sentences=[sentence(kind, thing) for kind, things in found.items() for thing in things],
         protected=[thing["name"] for things in objects.values() for thing in things if thing["protected"]],
     )

@@ -11,19 +11,8 @@ description:
     not given, or when a name is taken by an object of somebody else. All refusals are listed at once.
   - In check mode it reports C(changed) when something would be changed, so that a check run needs no further task.
 author: [Slipway]
+extends_documentation_fragment: [slipway.platform.cloud]
 options:
-  api_token:
-    description: Token of the project; reading is enough.
-    type: str
-    required: true
-  api_endpoint:
-    description: Address of the API, ending in C(/v1).
-    type: str
-    required: true
-  environment:
-    description: Name of the environment; owner label and name of its network.
-    type: str
-    required: true
   network_cidr:
     description: Range of the private network.
     type: str
@@ -54,6 +43,7 @@ options:
     options:
       name: {description: Name of the server., type: str, required: true}
       group: {description: Group it belongs to; label and firewall., type: str, required: true}
+      groups: {description: All its groups when it is shared., type: list, elements: str, default: []}
       private_ip: {description: Its address in the subnet., type: str, required: true}
       server_types: {description: Types to try in this order., type: list, elements: str, required: true}
       image: {description: Name of its system image., type: str, required: true}
@@ -139,7 +129,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
+from ansible_collections.slipway.platform.plugins.module_utils.cloud import PROJECT_OPTIONS, Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.plan import KINDS, TRANSIENT, Desired, make_plan
 
 SETTLE_POLL_SECONDS = 0.5
@@ -175,6 +165,7 @@ def argument_spec() -> dict[str, Any]:
     machine = {
         "name": text,
         "group": text,
+        "groups": {"type": "list", "elements": "str", "default": []},
         "private_ip": text,
         "server_types": texts,
         "image": text,
@@ -189,9 +180,7 @@ def argument_spec() -> dict[str, Any]:
         "sources": texts,
     }
     return {
-        "api_token": {"type": "str", "required": True, "no_log": True},
-        "api_endpoint": text,
-        "environment": text,
+        **PROJECT_OPTIONS,
         "network_cidr": text,
         "subnet_cidr": text,
         "network_zone": text,

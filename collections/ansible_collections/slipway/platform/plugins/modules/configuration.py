@@ -149,7 +149,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.configuration imp
     apply,
     diff,
     plan,
-    prove,
+    reconsider,
     services,
     staged_path,
     test,
@@ -385,14 +385,10 @@ def main() -> None:
         # All are tested before the first is changed.
         for planned in plans:
             test(planned, host, missing_program_ok=module.check_mode)
+        plans = [reconsider(planned, host) for planned in plans]
         for planned in plans:
-            if planned.changed:
-                if not module.check_mode:
-                    apply(planned, host)
-            else:
-                fault = prove(planned.unit, host, only_ports=True)
-                if fault is not None:
-                    raise ConfigurationError(f"{planned.unit.name}: nothing was to be changed, but {fault}")
+            if planned.changed and not module.check_mode:
+                apply(planned, host)
     except ConfigurationError as error:
         module.fail_json(msg=str(error), diff=shown)
     finally:

@@ -21,6 +21,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.environment.model
 )
 
 DYNAMIC_GROUP = "hcloud"
+UNIQUE = ("ceph_fsid",)
+"""Variables that no two environments may have in common."""
 VAULT_HEADER = "$ANSIBLE_VAULT"
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -68,7 +70,18 @@ def read_environment(
         platform_options=shared,
         known_groups=frozenset(group for play in plays for group in play.groups),
         unreadable=tuple(files.unreadable),
+        siblings={name: read_siblings(folder, name) for name in UNIQUE},
     )
+
+
+def read_siblings(folder: Path, name: str) -> dict[str, str]:
+    """A plain value as the other inventories beside this one set it, by their folders."""
+    found = {}
+    for path in sorted(folder.parent.glob("*/group_vars/**/*.yml")):
+        other = path.relative_to(folder.parent).parts[0]
+        if other != folder.name and (match := re.search(rf"^{name}: *[\"']?([^\s\"'#{{]+)", path.read_text(), re.M)):
+            found[other] = match[1]
+    return found
 
 
 # Values

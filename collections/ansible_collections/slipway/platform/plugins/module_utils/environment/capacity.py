@@ -49,7 +49,11 @@ def locations(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iter
 
 def images(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterator[Fault]:
     known = {image["name"] for image in cloud["images"] if image.get("architecture", ARCHITECTURE) == ARCHITECTURE}
+    there = {server["name"]: (server.get("image") or {}).get("name") for server in cloud["servers"]}
     for setting in _settings(environment, "provision_image"):
+        # An image that has been withdrawn is right for servers that were made from it.
+        if all(there.get(host.name) == setting.value for host in _with(environment, setting)):
+            continue
         if isinstance(setting.value, str) and setting.value not in known:
             yield Fault(
                 setting.place, f"provision_image is {setting.value}, which the cloud does not offer for {ARCHITECTURE}."
@@ -58,18 +62,20 @@ def images(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterato
 
 def server_types(environment: Environment, cloud: Mapping[str, list[Json]], now: datetime) -> Iterator[Fault]:
     known = {server_type["name"]: server_type for server_type in cloud["server_types"]}
-    there = {server["name"] for server in cloud["servers"]}
+    there = {server["name"]: server["server_type"]["name"] for server in cloud["servers"]}
     wanted_at = environment.texts("platform_locations")
     for setting in _settings(environment, "provision_server_types"):
         if not isinstance(setting.value, list):
             continue
+        # A type no longer sold is right for the servers that are of it: to leave it out would mean to change them.
+        worn = {there.get(host.name) for host in _with(environment, setting)}
         names = [name for name in setting.value if isinstance(name, str)]
         for name in names:
-            if name not in known:
+            if name not in known and name not in worn:
                 hint = suggestion(name, known)
                 close = hint if hint.endswith("?") else "look at `hcloud server-type list`."
                 yield Fault(setting.place, f"provision_server_types holds {name}, which Hetzner does not have; {close}")
-            elif known[name]["architecture"] != ARCHITECTURE:
+            elif name in known and known[name]["architecture"] != ARCHITECTURE:
                 yield Fault(
                     setting.place,
                     f"provision_server_types holds {name}, which is {known[name]['architecture']}; the platform is "
@@ -77,22 +83,23 @@ def server_types(environment: Environment, cloud: Mapping[str, list[Json]], now:
                 )
         usable = [name for name in names if name in known and known[name]["architecture"] == ARCHITECTURE]
         sold = {name: [at for at in wanted_at if _sold(known[name], at, now)] for name in usable}
+        coming = [host.name for host in _with(environment, setting) if host.name not in there]
         for name in usable:
-            if not sold[name] and wanted_at:
+            needed = name not in worn or (coming and not any(sold.values()))
+            if not sold[name] and wanted_at and needed:
                 yield Fault(
                     setting.place,
                     f"provision_server_types holds {name}, which is not sold in {listed(wanted_at)} "
                     f"(sold in {listed(_sold_at(known[name], now))}); choose another type or add such a location.",
                 )
-        hosts = [host.name for host in _with(environment, setting) if host.name not in there]
         if (
-            hosts
+            coming
             and any(sold.values())
             and not any(_available(known[name], at) for name in usable for at in sold[name])
         ):
             yield Fault(
                 setting.place,
-                f"{listed(hosts)} cannot be made now: {listed(name for name in usable if sold[name])} is sold out in "
+                f"{listed(coming)} cannot be made now: {listed(name for name in usable if sold[name])} is sold out in "
                 f"{listed(wanted_at)}; add another type or location, or run again later.",
             )
 

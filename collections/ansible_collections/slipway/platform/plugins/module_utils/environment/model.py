@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SECRET_NAME = re.compile(r"(token|passwords?|passphrase|secret|private_key)$")
+SECRET_NAME = re.compile(r"(token|passwords?|passphrase|secret|secret_key|private_key)$")
 LONGEST_VALUE = 80
 
 
@@ -89,6 +89,8 @@ class Environment:
     known_groups: frozenset[str]
     """Groups that some play works on."""
     unreadable: tuple[Fault, ...] = ()
+    siblings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What other environments say where no two may say the same: values by name and folder, as they are written."""
 
     @property
     def words(self) -> set[str]:

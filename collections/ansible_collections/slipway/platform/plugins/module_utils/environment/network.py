@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from .model import Environment, Fault, show
 
@@ -150,6 +151,8 @@ def admin_ranges(environment: Environment) -> Iterator[Fault]:
         yield environment.fault(name, f"{name} is empty; name the ranges from which SSH and the API may be reached.")
     for value in ranges:
         try:
+            if "/" not in value:
+                raise ValueError("Hetzner's firewalls take no address without its mask")
             found = ip_network(value)
         except ValueError:
             yield environment.fault(
@@ -171,3 +174,15 @@ def endpoint(environment: Environment) -> Iterator[Fault]:
         yield environment.fault(
             name, f"{name} is {show(value)}; write the address up to /v1, https://api.hetzner.cloud/v1 for Hetzner."
         )
+    elif value.startswith("http://") and not local(urlsplit(value).hostname or ""):
+        yield environment.fault(
+            name, f"{name} is {show(value)}, which sends the token unencrypted through the internet; write https://."
+        )
+
+
+def local(host: str) -> bool:
+    """Whether an address is one of this machine or its surroundings; a name may be anybody's."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return host == "localhost"

@@ -14,8 +14,9 @@ from .specs import SECRETS_FILE, required_secrets
 SHORTEST_SECRET = 32
 FEWEST_DIFFERENT = 10
 """A random token of 32 characters has many more different ones; a word that repeats has not."""
-PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|example|todo|your[-_ ]|secret|password|xxx|<.*>", re.I)
-KEY_PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|your[-_ ]|xxx|[<>]|\.\.\.|…", re.I)
+# Nothing that a random text holds by chance: three x, of either case, are in every five-hundredth token.
+PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|example|\btodo\b|your[-_ ]|secret|password|x{6}|<.*>", re.I)
+KEY_PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|your[-_ ]|x{6}|[<>]|\.\.\.|…", re.I)
 KEY_TYPES = re.compile(
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com"
 )

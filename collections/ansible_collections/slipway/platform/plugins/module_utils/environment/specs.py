@@ -49,7 +49,10 @@ def owner(environment: Environment, name: str) -> Role | None:
 def unresolved(environment: Environment) -> Iterator[Fault]:
     """Only where it begins: what mentions a broken or missing value is no fault itself."""
     broken = [setting for setting in every_setting(environment) if setting.error]
-    culprits = {setting.name for setting in broken} | set(required_secrets(environment)) - set(environment.settings)
+    needed = {name for name, option in environment.platform_options.items() if option.get("required")}
+    culprits = {setting.name for setting in broken} | (needed | {*required_secrets(environment)}) - {
+        *environment.settings
+    }
     words = {(definition.name, definition.place): definition.words for definition in environment.definitions}
     for setting in broken:
         if not words.get((setting.name, setting.place), frozenset()) & (culprits - {setting.name}):

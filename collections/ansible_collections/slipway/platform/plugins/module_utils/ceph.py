@@ -1,0 +1,165 @@
+"""Talk to a running Ceph cluster from one of its hosts, through a container that runs there anyway."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.slipway.platform.plugins.module_utils import ceph_ask
+
+ETC = Path("/etc/ceph")
+DATA = Path("/var/lib/ceph")
+# Any daemon's container holds the programs and the addresses of the monitors; a monitor's can also read every key.
+KINDS = ("mon", "mgr", "crash", "osd", "mds", "rgw")
+
+
+class CephError(Exception):
+    """A command that Ceph refused: its errno and its own sentence."""
+
+    def __init__(self, code: int, message: str, command: list[str] | None = None) -> None:
+        self.code, self.message, self.command = code, message, command or []
+        name = errno.errorcode.get(code, str(code))
+        super().__init__(f"{' '.join(self.command)}: {message} ({name})" if self.command else f"{message} ({name})")
+
+
+class NotBootstrapped(CephError):
+    """This host is part of no cluster with this fsid, so nothing can be asked here."""
+
+
+class NoQuorum(CephError):
+    """No monitor let us in: too few of them run, or none of them can be reached."""
+
+
+def containers_of(listing: str, fsid: str) -> dict[str, str]:
+    """Kind of daemon → name of its running container, of the names that `podman ps` prints."""
+    found: dict[str, str] = {}
+    for name in sorted(listing.split()):
+        parts = re.match(rf"ceph-{re.escape(fsid)}-([a-z]+)[.-]", name)
+        if parts is not None:
+            found.setdefault(parts.group(1), name)
+    return found
+
+
+class Cluster:
+    """The cluster `fsid` as one of its hosts reaches it.
+
+    `run_command` is AnsibleModule.run_command or its like: (arguments, data=…) → (code, output, errors).
+    """
+
+    def __init__(
+        self,
+        run_command: Callable[..., tuple[int, str, str]],
+        fsid: str,
+        *,
+        timeout_seconds: int = 60,
+        connect_seconds: int = 10,
+        cephadm: str = "cephadm",
+    ) -> None:
+        self.fsid = fsid
+        self._run_command = run_command
+        self._seconds = timeout_seconds
+        self._connect_seconds = connect_seconds
+        self._cephadm = cephadm
+        self._way: list[str] | None = None
+
+    def run(self, args: list[str], input: str | None = None) -> str:
+        """What `ceph <args>` prints; `input` is what -i would read."""
+        return str(self.ask([args], inputs=[input])[0]["output"])
+
+    def json(self, args: list[str], input: str | None = None) -> Any:
+        """The answer of `ceph <args> --format json`, parsed."""
+        return self.parsed(args, self.ask([args], inputs=[input], json_wanted=True)[0]["output"])
+
+    def batch(self, commands: list[list[str]]) -> list[Any]:
+        """The parsed answers of several commands, for the price of one process; the first refusal is raised."""
+        answers = self.ask(commands, json_wanted=True)
+        return [self.parsed(args, answer["output"]) for args, answer in zip(commands, answers, strict=True)]
+
+    def ask(
+        self,
+        commands: list[list[str]],
+        *,
+        inputs: list[str | None] | None = None,
+        json_wanted: bool = False,
+        strict: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Answers as {code, output, message}, one a command; unless `strict`, a refusal is an answer as well."""
+        data = inputs or [None] * len(commands)
+        request = {
+            "commands": [
+                {"args": args, "input": text, "json": json_wanted} for args, text in zip(commands, data, strict=True)
+            ],
+            "stop": strict,
+        }
+        answers = self._send(request)
+        if len(answers) < len(commands) and not strict:
+            answers += [answers[-1]] * (len(commands) - len(answers))
+        for args, answer in zip(commands, answers, strict=False):  # the one that was refused is the last
+            if strict and answer["code"]:
+                raise CephError(answer["code"], answer["message"], ["ceph", *args])
+        return answers
+
+    @staticmethod
+    def parsed(args: list[str], output: str) -> Any:
+        """The JSON that a command answered."""
+        if args[:1] == ["orch"] and output.startswith("No "):
+            return []  # the orchestrator has a sentence for an empty list, also where JSON was asked for
+        try:
+            return json.loads(output)
+        except ValueError as error:
+            raise CephError(errno.EPROTO, f"the answer is no JSON: {output[:200]!r}", ["ceph", *args]) from error
+
+    def tool(self, command: list[str], input: str | None = None) -> str:
+        """What another program of the image prints, run as client.admin: ["radosgw-admin", "user", "list"]."""
+        answer = self._send({"tool": command, "input": input})[0]
+        if answer["code"]:
+            raise CephError(answer["code"], answer["message"], command)
+        return str(answer["output"])
+
+    def _send(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        request |= {
+            "keyring": self._keyring(),
+            "connect_seconds": self._connect_seconds,
+            "seconds": self._seconds,
+        }
+        way = self._way = self._way or self._find_way(request["keyring"])
+        limit = ["timeout", str(self._connect_seconds + self._seconds + 10)]
+        loader = ceph_ask.__loader__
+        source = loader.get_source(ceph_ask.__name__)  # type: ignore[union-attr]
+        code, output, errors = self._run_command([*limit, *way, "python3", "-c", source], data=json.dumps(request))
+        if code != 0:
+            self._way = None  # the container may have been replaced since
+            sentence = (errors.strip().splitlines() or ["it said nothing"])[-1]
+            raise CephError(errno.ETIMEDOUT if code == 124 else errno.EIO, f"{' '.join(way[:4])} failed: {sentence}")
+        result = json.loads(output)
+        if "unreachable" in result:
+            raise NoQuorum(errno.ETIMEDOUT, f"the monitors of {self.fsid} do not answer: {result['unreachable']}")
+        return list(result["answers"])
+
+    def _find_way(self, keyring: str) -> list[str]:
+        code, output, _ = self._run_command(["podman", "ps", "--format", "{{.Names}}"])
+        if code == 0:
+            containers = containers_of(output, self.fsid)
+            for kind in KINDS if keyring else KINDS[:1]:
+                if kind in containers:
+                    return ["podman", "exec", "--interactive", containers[kind]]
+        if keyring and self._configured():
+            return [self._cephadm, "shell", "--fsid", self.fsid, "--"]
+        raise NotBootstrapped(errno.ENOENT, f"no daemon of the cluster {self.fsid} runs on this host")
+
+    def _keyring(self) -> str:
+        for path in (ETC / "ceph.client.admin.keyring", DATA / self.fsid / "config/ceph.client.admin.keyring"):
+            if path.is_file() and (path.parent != ETC or self._configured()):
+                return path.read_text()
+        return ""
+
+    def _configured(self) -> bool:
+        """Whether the configuration on this host is that of our cluster."""
+        for path in (ETC / "ceph.conf", DATA / self.fsid / "config/ceph.conf"):
+            if path.is_file() and self.fsid in path.read_text():
+                return True
+        return False

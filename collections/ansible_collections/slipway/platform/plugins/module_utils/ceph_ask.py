@@ -1,0 +1,163 @@
+"""Answer a list of questions over one connection to the cluster: what `ceph` does, several times for one start.
+
+`Cluster` sends this file into a container of the Ceph image and reads its answer. So it runs on that image's Python
+(3.9 or newer), takes its request from stdin, where secrets are seen by nobody, and imports nothing of the platform.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+CONFIG = "/etc/ceph/ceph.conf"
+MON_KEYRINGS = Path("/var/lib/ceph/mon")
+
+
+class Unreachable(Exception):
+    """No monitor let us in; the text says why."""
+
+
+class Denied(Unreachable):
+    """The monitors answer, and the key is no longer good."""
+
+
+def in_memory(text: str) -> int:
+    """A descriptor of a file that holds text and never touches a disk: Ceph takes keys from files only."""
+    descriptor = os.memfd_create("keyring")
+    os.write(descriptor, text.encode())
+    return descriptor
+
+
+def connect(rados: Any, name: str, keyring: str, seconds: int, command_seconds: int) -> Any:
+    settings = {
+        "keyring": keyring,
+        "client_mount_timeout": str(seconds),
+        "rados_mon_op_timeout": str(command_seconds),
+        "log_to_stderr": "false",
+    }
+    cluster = rados.Rados(name=name, conffile=CONFIG, conf=settings)
+    try:
+        cluster.connect(timeout=seconds)
+    except rados.Error as error:
+        denied = getattr(error, "errno", None) == errno.EACCES
+        raise (Denied if denied else Unreachable)(str(error)) from error
+    return cluster
+
+
+def ask(library: Any, cluster: Any, signatures: dict[Any, Any], command: dict[str, Any]) -> dict[str, Any]:
+    """One command as `ceph` would run it: code (an errno, 0 is good), output and Ceph's own sentence."""
+    arguments = list(command["args"])
+    try:
+        target = library.find_cmd_target(arguments)
+        if arguments[0] == "tell":
+            arguments = arguments[2:]
+        if target not in signatures:
+            code, output, message = library.json_command(cluster, target=target, prefix="get_command_descriptions")
+            if code:
+                return {"code": abs(code), "output": "", "message": message or f"{target[0]} lists no commands"}
+            signatures[target] = library.parse_json_funcsigs(output.decode(), "cli")
+        valid = library.validate_command(signatures[target], arguments)
+        if not valid:
+            return {"code": errno.EINVAL, "output": "", "message": f"no valid command: {' '.join(arguments)}"}
+        if command.get("json"):
+            valid["format"] = "json"
+        data = (command.get("input") or "").encode()
+        code, output, message = library.json_command(cluster, target=target, argdict=valid, inbuf=data)
+    except library.ArgumentError as error:
+        return {"code": errno.EINVAL, "output": "", "message": str(error)}
+    except RuntimeError as error:
+        return {"code": errno.ETIMEDOUT, "output": "", "message": str(error)}
+    return {"code": abs(code), "output": output.decode(errors="replace"), "message": message}
+
+
+def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str:
+    """The administrator's keyring as a monitor of this container may read it."""
+    own = sorted(MON_KEYRINGS.glob("*/keyring"))
+    if not own:
+        raise Unreachable("neither the host nor the container holds a keyring that is good")
+    cluster = connect(rados, "mon.", str(own[0]), request["connect_seconds"], request["seconds"])
+    try:
+        answer = ask(library, cluster, {}, {"args": ["auth", "get", "client.admin"]})
+    finally:
+        cluster.shutdown()
+    if answer["code"]:
+        raise Unreachable(answer["message"])
+    return str(answer["output"])
+
+
+def sign_in(rados: Any, library: Any, request: dict[str, Any]) -> tuple[Any, int]:
+    """A connection as the administrator, and his keyring. The host's copy may be older than the last rotation."""
+    seconds = (request["connect_seconds"], request["seconds"])
+    if request.get("keyring"):
+        keyring = in_memory(request["keyring"])
+        try:
+            return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", *seconds), keyring
+        except Denied:
+            os.close(keyring)
+    keyring = in_memory(keyring_of_monitor(rados, library, request))
+    return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", *seconds), keyring
+
+
+def run_tool(keyring: int, request: dict[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [*request["tool"], "--name=client.admin", f"--keyring=/proc/self/fd/{keyring}"],
+        input=request.get("input") or "",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=request["seconds"],
+        pass_fds=[keyring],
+        check=False,
+    )
+    return {"code": done.returncode, "output": done.stdout, "message": done.stderr.strip()}
+
+
+def answer(request: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+    """Fill in one answer after the other; what is there when time runs out stays."""
+    # Both exist in the container only.
+    ceph_argparse, rados = import_module("ceph_argparse"), import_module("rados")
+    cluster, keyring = sign_in(rados, ceph_argparse, request)
+    if request.get("tool"):
+        answers.append(run_tool(keyring, request))
+        return
+    signatures: dict[Any, Any] = {}
+    for command in request["commands"]:
+        answers.append(ask(ceph_argparse, cluster, signatures, command))
+        if answers[-1]["code"] and request.get("stop", True):
+            break
+    cluster.shutdown()
+
+
+def expire(number: int, frame: Any) -> None:
+    raise TimeoutError("no answer in time")
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.read())
+    # Nobody outside can end what runs in a container, so it ends itself.
+    signal.signal(signal.SIGALRM, expire)
+    signal.alarm(request["connect_seconds"] + request["seconds"])
+    # ceph_argparse prints its help for a wrong command; only the answer may stand on stdout.
+    output, sys.stdout = sys.stdout, sys.stderr
+    answers: list[dict[str, Any]] = []
+    result: dict[str, Any] = {"answers": answers}
+    try:
+        answer(request, answers)
+    except Unreachable as error:
+        result = {"unreachable": str(error)}
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        answers.append({"code": errno.ETIMEDOUT, "output": "", "message": str(error)})
+    output.write(json.dumps(result))
+    output.flush()
+    os._exit(0)  # a command that never came back holds a thread that would keep this process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""What has to be done so that Ceph's object gateways serve as declared: pure decisions from what the cluster says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+PEM = re.compile(r"-----BEGIN (?P<kind>[A-Z ]+)-----(?P<body>[^-]+)-----END (?P=kind)-----\n?")
+# Everything before TLS 1.3; a gateway takes what it is not told to refuse.
+TLS_ARGUMENTS = ("ssl_options=no_sslv2:no_sslv3:no_tlsv1:no_tlsv1_1:no_tlsv1_2",)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The gateways as declared. They are one service of the orchestrator."""
+
+    name: str
+    hosts: tuple[str, ...]
+    port: int
+    server_name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def service(self) -> str:
+        return f"rgw.{self.name}"
+
+    @property
+    def section(self) -> str:
+        """Where the options of these gateways lie."""
+        return f"client.rgw.{self.name}"
+
+    @property
+    def certificate_key(self) -> str:
+        """Where the orchestrator lets its gateways look for their certificate; it is not part of the service's text."""
+        return f"rgw/cert/{self.service}"
+
+    @property
+    def frontend(self) -> tuple[str, ...]:
+        return (f"ssl_port={self.port}", f"ssl_certificate=config://{self.certificate_key}", *TLS_ARGUMENTS)
+
+    @property
+    def all_options(self) -> dict[str, str]:
+        return {
+            "rgw_dns_name": self.server_name,
+            "rgw_enable_apis": "s3",
+            # CVE-2026-54330: requests whose host is not signed are refused.
+            "rgw_sigv4_insecure": "false",
+            **self.options,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Of what a gateway reads at its start only."""
+        text = json.dumps([self.all_options, self.frontend], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def spec(self) -> Json:
+        return {
+            "service_type": "rgw",
+            "service_id": self.name,
+            "placement": {"hosts": sorted(self.hosts)},
+            "spec": {
+                "ssl": True,
+                "rgw_frontend_port": self.port,
+                "rgw_frontend_extra_args": list(TLS_ARGUMENTS),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One running gateway."""
+
+    name: str
+    host: str
+    started: str
+    running: bool
+    frontend: str = ""
+    """Its line of configuration."""
+    digest: str = ""
+    """Of what it was started with, as we noted it."""
+    certificate: str | None = None
+    """Digest of the certificate that it presents; None when it does not answer."""
+
+
+@dataclass(frozen=True)
+class Found:
+    spec: Json | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    certificate: str = ""
+    """What is stored: key and certificate, PEM."""
+    gateways: tuple[Gateway, ...] = ()
+    other_services: tuple[str, ...] = ()
+
+
+@dataclass
+class Plan:
+    certificate: str = ""
+    """To store."""
+    options: dict[str, str] = field(default_factory=dict)
+    spec: Json | None = None
+    restart: list[str] = field(default_factory=list)
+    """Gateways that run with something older, in the order in which they are taken."""
+    changes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def blocks(pem: str) -> list[tuple[str, str]]:
+    """(kind, whole text) of the parts of a PEM text."""
+    return [(match["kind"], match[0].strip() + "\n") for match in PEM.finditer(pem)]
+
+
+def certificate_of(pem: str) -> str:
+    """The first certificate of a PEM text, or an empty text."""
+    return next((text for kind, text in blocks(pem) if kind == "CERTIFICATE"), "")
+
+
+def fingerprint(pem: str) -> str:
+    """Digest of the first certificate, as it would be presented."""
+    text = certificate_of(pem)
+    if not text:
+        return ""
+    body = "".join(line for line in text.splitlines() if not line.startswith("-----"))
+    return hashlib.sha256(base64.b64decode(body)).hexdigest()
+
+
+def bundle(private_key: str, certificate: str) -> str:
+    """As a gateway reads it: one text with both."""
+    return "".join(text for _, text in [*blocks(private_key), *blocks(certificate)])
+
+
+def plan(wanted: Wanted, found: Found, issued: str = "") -> Plan:
+    """The way to what is declared. `issued` is a new bundle, or empty when the stored one is still good."""
+    made = Plan()
+    stored = issued or found.certificate
+    if not certificate_of(stored):
+        made.faults.append(f"the gateways {wanted.service} have no certificate, and none was given")
+        return made
+    if issued and issued != found.certificate:
+        made.certificate = issued
+        made.changes.append(f"give the gateways {wanted.service} a certificate")
+    for name, value in wanted.all_options.items():
+        if found.options.get(name) != value:
+            made.options[name] = value
+            made.changes.append(f"set {name} of {wanted.section} to {value}")
+    if found.spec is None or not _same(wanted.spec(), found.spec):
+        made.spec = wanted.spec()
+        hosts = ", ".join(sorted(wanted.hosts))
+        made.changes.append(f"{'place' if found.spec is None else 'change'} the gateways {wanted.service} on {hosts}")
+    made.restart = [gateway.name for gateway in found.gateways if owed(wanted, gateway, fingerprint(stored))]
+    if found.spec is not None:
+        made.changes += [f"restart {name}" for name in made.restart]
+    return made
+
+
+def owed(wanted: Wanted, gateway: Gateway, certificate: str) -> str:
+    """Why a gateway has to be started anew, or an empty text."""
+    if missing := set(wanted.frontend) - set(gateway.frontend.split()):
+        return f"it listens without {', '.join(sorted(missing))}"
+    if gateway.digest != wanted.digest:
+        return "it was started with other options"
+    if gateway.certificate is None:
+        return "it does not answer"
+    if gateway.certificate != certificate:
+        return "it presents another certificate"
+    return ""
+
+
+def _same(wanted: Any, found: Any) -> bool:
+    """Whether all that is wanted is found; the orchestrator adds its own defaults."""
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(_same(value, found.get(key)) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(found, list) and sorted(map(str, wanted)) == sorted(map(str, found))
+    return bool(wanted == found)
+
+
+def unmet(wanted: Wanted, found: Found) -> list[str]:
+    """What is missing until every gateway serves: one on each host, with the stored certificate."""
+    certificate = fingerprint(found.certificate)
+    told = []
+    for host in wanted.hosts:
+        here = [gateway for gateway in found.gateways if gateway.host == host]
+        if not here:
+            told.append(f"no gateway of {wanted.service} on {host}")
+        for gateway in here:
+            if not gateway.running:
+                told.append(f"{gateway.name} on {host} does not run")
+            elif gateway.certificate is None:
+                told.append(f"{gateway.name} on {host} does not answer over TLS 1.3 at port {wanted.port}")
+            elif gateway.certificate != certificate:
+                told.append(f"{gateway.name} on {host} presents another certificate than is stored")
+    return told
+
+
+def found_from(
+    wanted: Wanted,
+    *,
+    services: Sequence[Mapping[str, Any]],
+    daemons: Sequence[Mapping[str, Any]],
+    config: Sequence[Mapping[str, Any]],
+    certificate: str,
+    notes: Mapping[str, str],
+    presented: Mapping[str, str | None],
+) -> Found:
+    """From the answers of `orch ls --export`, `orch ps` and `config dump`, the stored certificate, our notes by daemon,
+    and the digest of what each host presents."""
+    ours = [service for service in services if service.get("service_name") == wanted.service]
+    lines = {entry["section"]: str(entry["value"]) for entry in config if entry["name"] == "rgw_frontends"}
+    gateways = []
+    for daemon in daemons:
+        if daemon.get("service_name") != wanted.service:
+            continue
+        name, host = str(daemon["daemon_name"]), str(daemon["hostname"])
+        gateways.append(
+            Gateway(
+                name=name,
+                host=host,
+                started=str(daemon.get("started", "")),
+                running=daemon.get("status") == 1,
+                frontend=lines.get(f"client.{name}", ""),
+                digest=notes.get(name, ""),
+                certificate=presented.get(host),
+            )
+        )
+    return Found(
+        spec=dict(ours[0]) if ours else None,
+        options={entry["name"]: str(entry["value"]) for entry in config if entry["section"] == wanted.section},
+        certificate=certificate,
+        gateways=tuple(sorted(gateways, key=lambda gateway: gateway.name)),
+        other_services=tuple(
+            str(service["service_name"]) for service in services if service.get("service_name") != wanted.service
+        ),
+    )

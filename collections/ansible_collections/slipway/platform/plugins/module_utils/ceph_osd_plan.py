@@ -1,0 +1,239 @@
+"""Decide which OSDs have to be made, and what keeps them from being up: pure functions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+TO_MAKE = ("blank", "wipe")
+OSD_NAME = re.compile(r"^osd\.(\d+)$")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and how a person would say it."""
+
+    sentence: str
+    command: tuple[str, ...]
+    input: str | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Verdicts of ceph_disk by host, and how OSDs are made."""
+
+    hosts: Mapping[str, Sequence[Mapping[str, Any]]]
+    method: str = "lvm"
+    encrypted: bool = False
+
+
+def view_of(osd_map: Json, metadata: list[Json], tree: Json, specs: list[Json], daemons: list[Json]) -> Json:
+    """What a cluster says of its OSDs, by number, and of the services that make them."""
+    facts = {int(one["id"]): one for one in metadata if "id" in one}
+    osds: dict[int, Json] = {}
+    for entry in osd_map.get("osds", []):
+        number = int(entry["osd"])
+        known = facts.get(number, {})
+        states = entry.get("state", [])
+        osds[number] = {
+            "uuid": entry.get("uuid", ""),
+            "up": bool(entry.get("up")),
+            "in": bool(entry.get("in")),
+            "destroyed": "destroyed" in states,
+            "host": known.get("hostname", ""),
+            "devices": _devices(known),
+        }
+    for node in tree.get("nodes", []):
+        if node.get("type") == "host":
+            for number in node.get("children", []):
+                if number in osds:
+                    osds[number]["host"] = osds[number]["host"] or node["name"]
+    return {
+        "osds": osds,
+        "specs": {str(spec.get("service_id", "")): spec for spec in specs if spec.get("service_type") == "osd"},
+        "daemons": {
+            int(match[1]): {"host": str(one.get("hostname", "")), "status": str(one.get("status_desc", ""))}
+            for one in daemons
+            if (match := OSD_NAME.match(str(one.get("daemon_name", ""))))
+        },
+    }
+
+
+def _devices(metadata: Json) -> list[str]:
+    """Nodes of the disks below an OSD, as the OSD found them: sdb of /dev/sdb or of the logical volume on it."""
+    names = str(metadata.get("devices", "")).split(",")
+    names.append(str(metadata.get("bluestore_bdev_dev_node", "")).removeprefix("/dev/"))
+    return sorted({name for name in names if name})
+
+
+def known_osds(view: Json) -> dict[str, str]:
+    """uuid → number of the OSDs that the cluster counts as its own; a destroyed one's disk is no longer."""
+    return {osd["uuid"]: str(number) for number, osd in view["osds"].items() if not osd["destroyed"]}
+
+
+def spec_of(host: str, disks: Sequence[Mapping[str, Any]], wanted: Wanted, *, unmanaged: bool) -> Json:
+    spec: Json = {
+        "service_type": "osd",
+        "service_id": host,
+        "placement": {"hosts": [host]},
+        "spec": {
+            "data_devices": {"paths": [disk["path"] for disk in disks]},
+            "encrypted": wanted.encrypted,
+            "filter_logic": "AND",
+            "method": wanted.method,
+            "objectstore": "bluestore",
+        },
+    }
+    return spec | {"unmanaged": True} if unmanaged else spec
+
+
+def _shape(spec: Json | None) -> Any:
+    """A spec as far as it is ours to say, whichever way it was written down."""
+    if spec is None:
+        return None
+    inner = spec.get("spec", {})
+    paths = inner.get("data_devices", {}).get("paths", [])
+    return (
+        [
+            host if isinstance(host, str) else host.get("hostname")
+            for host in spec.get("placement", {}).get("hosts", [])
+        ],
+        sorted(path if isinstance(path, str) else path.get("path", "") for path in paths),
+        bool(inner.get("encrypted", False)),
+        inner.get("method") or "lvm",
+        bool(spec.get("unmanaged", False)),
+    )
+
+
+def same_spec(have: Json | None, want: Json) -> bool:
+    return bool(_shape(have) == _shape(want))
+
+
+def faults(view: Json, wanted: Wanted) -> list[str]:
+    """What forbids to make OSDs, as sentences."""
+    found = []
+    if wanted.encrypted and wanted.method != "lvm":
+        found.append(
+            f"ceph_osd_encryption_enabled is set and ceph_osd_method is {wanted.method}: cephadm encrypts logical "
+            "volumes only. Set ceph_osd_method to lvm, or encryption off."
+        )
+    for name, spec in sorted(view["specs"].items()):
+        paths = spec.get("spec", {}).get("data_devices", {}).get("paths")
+        if name not in wanted.hosts and not spec.get("unmanaged") and not paths:
+            found.append(
+                f"The service osd.{name} makes an OSD of every disk that looks free, for ever, judged or not. "
+                f"Run `ceph orch set-unmanaged osd.{name}` first."
+            )
+    for host, disks in sorted(wanted.hosts.items()):
+        for disk in disks:
+            osd = view["osds"].get(disk["osd_id"]) if disk["verdict"] == "osd" else None
+            if osd and osd["up"] and osd["host"] and osd["host"] != host:
+                found.append(
+                    f"{disk['path']} of {host} holds osd.{disk['osd_id']}, which runs on {osd['host']}: one of the two "
+                    "disks is a copy. Detach it."
+                )
+    return found
+
+
+def creation(view: Json, wanted: Wanted) -> list[Step]:
+    """Commands that make the missing OSDs and bring back those that are down."""
+    purges, specs, making, revivals = [], [], [], []
+    for host, disks in wanted.hosts.items():
+        fresh = [_name(disk) for disk in disks if disk["verdict"] in TO_MAKE]
+        if fresh:
+            specs.append(spec_of(host, disks, wanted, unmanaged=False))
+            making.append(f"make an OSD of {', '.join(fresh)} on {host}")
+            purges += _purges(view, host) if wanted.method == "raw" else []
+        down = [disk["osd_id"] for disk in disks if disk["verdict"] == "osd" and not _runs(view, disk["osd_id"])]
+        lost = [f"osd.{number}" for number in down if number not in view["daemons"]]
+        if lost:
+            revivals.append(
+                Step(f"give {', '.join(lost)} of {host} a daemon again", ("cephadm", "osd", "activate", host))
+            )
+        revivals += [_start(view, host, number) for number in down if number in view["daemons"]]
+    return [*purges, *([_apply("; ".join(making), specs)] if specs else []), *revivals]
+
+
+def _purges(view: Json, host: str) -> list[Step]:
+    """Let go of destroyed OSDs: the lowest free number, which the next gets, is then the same.
+
+    cephadm hands a destroyed OSD's number on by an option that `ceph-volume raw` does not have, and makes nothing at
+    all (20.2.4, ceph/deployment/translate.py).
+    """
+    return [
+        Step(
+            f"forget osd.{number} of {host}, which was destroyed, so that its number is free",
+            ("osd", "purge", str(number), "--force", "--yes-i-really-mean-it"),
+        )
+        for number, osd in sorted(view["osds"].items())
+        if osd["destroyed"] and osd["host"] == host
+    ]
+
+
+def _start(view: Json, host: str, number: int) -> Step:
+    status = view["daemons"][number]["status"] or "down"
+    return Step(f"start osd.{number} of {host}, which is {status}", ("orch", "daemon", "restart", f"osd.{number}"))
+
+
+def _apply(sentence: str, specs: list[Json]) -> Step:
+    return Step(sentence, ("orch", "apply"), "---\n".join(json.dumps(spec) + "\n" for spec in specs))
+
+
+def settling(view: Json, wanted: Wanted) -> list[Step]:
+    """Commands after which cephadm never makes an OSD by itself: a spec that stays, and is not acted on."""
+    wrong = [
+        spec
+        for host, disks in wanted.hosts.items()
+        if disks and not same_spec(view["specs"].get(host), spec := spec_of(host, disks, wanted, unmanaged=True))
+    ]
+    hosts = ", ".join(spec["service_id"] for spec in wrong)
+    return [_apply(f"leave the disks of {hosts} alone from now on", wrong)] if wrong else []
+
+
+def unmet(view: Json, wanted: Wanted) -> list[str]:
+    """What still keeps a wanted OSD from being up and in."""
+    found = []
+    for host, disks in wanted.hosts.items():
+        for disk in disks:
+            name = f"{_name(disk)} of {host}"
+            number = disk["osd_id"] if disk["verdict"] == "osd" else _made_of(view, host, disk)
+            if number is None:
+                found.append(f"{name} is no OSD yet")
+                continue
+            osd = view["osds"].get(number)
+            if osd is None:
+                found.append(f"osd.{number} ({name}) is not known to the cluster")
+            elif not osd["up"]:
+                status = view["daemons"].get(number, {}).get("status") or "without a daemon"
+                found.append(f"osd.{number} ({name}) is down ({status})")
+            elif not osd["in"]:
+                found.append(
+                    f"osd.{number} ({name}) is out: somebody set it so, and `ceph osd in {number}` takes it back"
+                )
+    return found
+
+
+def _name(disk: Mapping[str, Any]) -> str:
+    return str(disk["path"]).rsplit("/", 1)[-1]
+
+
+def _runs(view: Json, number: int) -> bool:
+    return bool(view["osds"].get(number, {}).get("up"))
+
+
+def _made_of(view: Json, host: str, disk: Mapping[str, Any]) -> int | None:
+    """The OSD that was made of a disk since it was judged blank."""
+    node = str(disk["device"]).removeprefix("/dev/")
+    return next(
+        (
+            number
+            for number, osd in view["osds"].items()
+            if osd["host"] == host and node in osd["devices"] and osd["up"] and not osd["destroyed"]
+        ),
+        None,
+    )

@@ -1,0 +1,321 @@
+"""What has to be done to buckets so that they are as declared: pure decisions, and the documents that say so."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.slipway.platform.plugins.module_utils.s3 import NAMESPACE
+
+RULE = "slipway"
+"""Our one lifecycle rule; others are left alone."""
+STATEMENTS = ("SlipwayList", "SlipwayObjects", "SlipwayKeep")
+"""Our statements of a policy; others are left alone."""
+STRENGTH = {"": 0, "GOVERNANCE": 1, "COMPLIANCE": 2}
+
+LIST_ACTIONS = (
+    "s3:GetBucketLocation",
+    "s3:GetBucketObjectLockConfiguration",
+    "s3:GetBucketVersioning",
+    "s3:GetLifecycleConfiguration",
+    "s3:ListBucket",
+    "s3:ListBucketMultipartUploads",
+    "s3:ListBucketVersions",
+)
+OBJECT_ACTIONS = (
+    "s3:AbortMultipartUpload",
+    # Of an object, which leaves a marker and every version; deleting a version is another action.
+    "s3:DeleteObject",
+    "s3:GetObject",
+    "s3:GetObjectRetention",
+    "s3:GetObjectVersion",
+    "s3:ListMultipartUploadParts",
+    "s3:PutObject",
+)
+KEPT_ACTIONS = (
+    "s3:BypassGovernanceRetention",
+    "s3:DeleteObjectVersion",
+    "s3:PutObjectLegalHold",
+    "s3:PutObjectRetention",
+)
+
+
+class BucketError(Exception):
+    """A declaration that cannot be. One sentence."""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Default retention of a bucket with object lock; without a mode the lock is on and holds nothing by itself."""
+
+    mode: str = ""
+    days: int = 0
+
+    def weaker_than(self, other: Lock) -> bool:
+        return STRENGTH[self.mode] < STRENGTH[other.mode] or self.days < other.days
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket as declared."""
+
+    name: str
+    owner: str
+    versioning: bool = False
+    lock: Lock | None = None
+    expire_noncurrent_days: int = 0
+    abort_multipart_days: int = 0
+    writers: tuple[str, ...] = ()
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Bucket:
+        """From the validated options of a module."""
+        name, mode, days = options["name"], options["lock_mode"] or "", options["lock_days"]
+        if bool(mode) != bool(days):
+            raise BucketError(f"bucket {name}: lock_mode and lock_days go together; set both or neither")
+        versioning = bool(options["versioning"] or mode)
+        expire = options["expire_noncurrent_days"]
+        if expire and not versioning:
+            raise BucketError(f"bucket {name}: expire_noncurrent_days is for a bucket with versioning; turn it on")
+        if expire and expire <= days:
+            raise BucketError(
+                f"bucket {name}: expire_noncurrent_days is {expire}, but versions are locked for {days} days; "
+                "let it be more, or the store tries in vain"
+            )
+        return cls(
+            name=name,
+            owner=options["owner"],
+            versioning=versioning,
+            lock=Lock(mode, days) if mode else None,
+            expire_noncurrent_days=expire,
+            abort_multipart_days=options["abort_multipart_days"],
+            writers=tuple(sorted(options["writers"] or ())),
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A bucket as it is."""
+
+    owner: str
+    versioning: str = ""
+    """Enabled, Suspended, or empty when it was never on."""
+    lock: Lock | None = None
+    rules: tuple[Mapping[str, Any], ...] = ()
+    """Lifecycle rules, each as `rule_from` reads it."""
+    foreign_rules: tuple[str, ...] = ()
+    """XML of rules that are not ours."""
+    policy: Mapping[str, Any] | None = None
+
+
+@dataclass
+class Plan:
+    """What to do to one bucket; empty where nothing is to be done."""
+
+    create: bool = False
+    versioning: bool = False
+    lock: Lock | None = None
+    lifecycle: str = ""
+    """The whole document to put."""
+    policy: str = ""
+    changes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def plan(wanted: Bucket, found: Found | None, weaken_confirm: Sequence[str] = ()) -> Plan:
+    """The way from what is there to what is declared. Nothing that protects is taken off without being named."""
+    made = Plan()
+    name = wanted.name
+    if found is None:
+        made.create = True
+        made.changes.append(f"create bucket {name}{' with object lock' if wanted.lock else ''}")
+        # The store turns versioning on for a bucket with a lock.
+        found = Found(owner=wanted.owner, versioning="Enabled" if wanted.lock else "", lock=_fresh(wanted))
+    elif found.owner != wanted.owner:
+        made.faults.append(
+            f"bucket {name} belongs to {found.owner} and not to {wanted.owner}; name its owner, or choose another name"
+        )
+        return made
+    if wanted.versioning and found.versioning != "Enabled":
+        made.versioning = True
+        made.changes.append(f"turn versioning of bucket {name} on")
+    if wanted.lock is not None:
+        _plan_lock(made, wanted.lock, found, name, name in weaken_confirm)
+    _plan_lifecycle(made, wanted, found)
+    _plan_policy(made, wanted, found)
+    return made
+
+
+def _fresh(wanted: Bucket) -> Lock | None:
+    return Lock() if wanted.lock is not None else None
+
+
+def _plan_lock(made: Plan, wanted: Lock, found: Found, name: str, confirmed: bool) -> None:
+    if found.lock is None:
+        made.faults.append(
+            f"bucket {name} was made without object lock, which cannot be relied upon to be added later; "
+            "declare a new bucket with it, and let the old one run out"
+        )
+    elif found.lock != wanted:
+        if wanted.weaker_than(found.lock) and not confirmed:
+            made.faults.append(
+                f"bucket {name} locks versions for {found.lock.days} days ({found.lock.mode}), and {wanted.days} days "
+                f"({wanted.mode}) would protect less; restore the old values, or name the bucket in the confirmation"
+            )
+            return
+        made.lock = wanted
+        made.changes.append(f"lock new versions in bucket {name} for {wanted.days} days ({wanted.mode})")
+
+
+def _plan_lifecycle(made: Plan, wanted: Bucket, found: Found) -> None:
+    rule = lifecycle_rule(wanted)
+    ours = [entry for entry in found.rules if entry["id"] == RULE]
+    if rule is None or ours == [rule]:
+        return
+    made.lifecycle = lifecycle_document(rule, found.foreign_rules)
+    made.changes.append(f"set the lifecycle of bucket {wanted.name}: {_said(rule)}")
+
+
+def _said(rule: Mapping[str, Any]) -> str:
+    parts = []
+    if rule["noncurrent_days"]:
+        parts.append(f"old versions go after {rule['noncurrent_days']} days")
+    if rule["abort_days"]:
+        parts.append(f"unfinished uploads after {rule['abort_days']}")
+    return ", ".join(parts)
+
+
+def _plan_policy(made: Plan, wanted: Bucket, found: Found) -> None:
+    if not wanted.writers:
+        return
+    statements = writer_statements(wanted.name, wanted.writers)
+    present = list((found.policy or {}).get("Statement", []))
+    ours = [_normal(entry) for entry in present if entry.get("Sid") in STATEMENTS]
+    if sorted(ours, key=_text) == sorted((_normal(entry) for entry in statements), key=_text):
+        return
+    others = [entry for entry in present if entry.get("Sid") not in STATEMENTS]
+    made.policy = _text({"Version": "2012-10-17", "Statement": [*others, *statements]})
+    made.changes.append(f"let {', '.join(wanted.writers)} write to bucket {wanted.name}")
+
+
+def _text(document: Any) -> str:
+    return json.dumps(document, sort_keys=True)
+
+
+def _normal(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """A statement in one way of writing: stores may give back a list of one as a text, and in another order."""
+
+    def listed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: listed(inner) for key, inner in value.items()}
+        return sorted(value) if isinstance(value, list) else [value]
+
+    return {key: value if key in ("Sid", "Effect") else listed(value) for key, value in statement.items()}
+
+
+def principal(writer: str) -> str:
+    """A user of Ceph by its name; anything else is an ARN already."""
+    return writer if writer.startswith("arn:") else f"arn:aws:iam:::user/{writer}"
+
+
+def writer_statements(bucket: str, writers: Iterable[str]) -> list[dict[str, Any]]:
+    """Put, get, list and abort; what would undo a version or its lock is denied by name."""
+    who = {"AWS": [principal(writer) for writer in writers]}
+    place = f"arn:aws:s3:::{bucket}"
+    listing, objects, kept = STATEMENTS
+    return [
+        {"Sid": listing, "Effect": "Allow", "Principal": who, "Action": list(LIST_ACTIONS), "Resource": [place]},
+        {
+            "Sid": objects,
+            "Effect": "Allow",
+            "Principal": who,
+            "Action": list(OBJECT_ACTIONS),
+            "Resource": [f"{place}/*"],
+        },
+        {"Sid": kept, "Effect": "Deny", "Principal": who, "Action": list(KEPT_ACTIONS), "Resource": [f"{place}/*"]},
+    ]
+
+
+def lifecycle_rule(wanted: Bucket) -> dict[str, Any] | None:
+    """Our rule, or None when the bucket wants none."""
+    if not (wanted.expire_noncurrent_days or wanted.abort_multipart_days):
+        return None
+    return {
+        "id": RULE,
+        "enabled": True,
+        "noncurrent_days": wanted.expire_noncurrent_days,
+        "abort_days": wanted.abort_multipart_days,
+        "drop_markers": bool(wanted.expire_noncurrent_days),
+    }
+
+
+def lifecycle_document(rule: Mapping[str, Any], others: Iterable[str]) -> str:
+    root = ET.Element("LifecycleConfiguration", xmlns=NAMESPACE)
+    mine = ET.SubElement(root, "Rule")
+    ET.SubElement(mine, "ID").text = rule["id"]
+    ET.SubElement(mine, "Status").text = "Enabled"
+    ET.SubElement(ET.SubElement(mine, "Filter"), "Prefix").text = ""
+    if rule["drop_markers"]:
+        ET.SubElement(ET.SubElement(mine, "Expiration"), "ExpiredObjectDeleteMarker").text = "true"
+    if rule["noncurrent_days"]:
+        noncurrent = ET.SubElement(mine, "NoncurrentVersionExpiration")
+        ET.SubElement(noncurrent, "NoncurrentDays").text = str(rule["noncurrent_days"])
+    if rule["abort_days"]:
+        abort = ET.SubElement(mine, "AbortIncompleteMultipartUpload")
+        ET.SubElement(abort, "DaysAfterInitiation").text = str(rule["abort_days"])
+    for text in others:
+        root.append(ET.fromstring(text))
+    return ET.tostring(root, encoding="unicode")
+
+
+def rules_from(root: ET.Element) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """(our rules, XML of the others) of a lifecycle document without namespaces."""
+    ours, others = [], []
+    for element in root.findall("Rule"):
+        if element.findtext("ID") == RULE:
+            ours.append(rule_from(element))
+        else:
+            others.append(ET.tostring(element, encoding="unicode"))
+    return tuple(ours), tuple(others)
+
+
+def rule_from(element: ET.Element) -> dict[str, Any]:
+    return {
+        "id": element.findtext("ID"),
+        "enabled": element.findtext("Status") == "Enabled",
+        "noncurrent_days": int(element.findtext("NoncurrentVersionExpiration/NoncurrentDays") or 0),
+        "abort_days": int(element.findtext("AbortIncompleteMultipartUpload/DaysAfterInitiation") or 0),
+        "drop_markers": (element.findtext("Expiration/ExpiredObjectDeleteMarker") or "").lower() == "true",
+    }
+
+
+def lock_from(root: ET.Element) -> Lock:
+    retention = root.find("Rule/DefaultRetention")
+    if retention is None:
+        return Lock()
+    days = int(retention.findtext("Days") or 0) or 365 * int(retention.findtext("Years") or 0)
+    return Lock(retention.findtext("Mode") or "", days)
+
+
+def lock_document(lock: Lock) -> str:
+    root = ET.Element("ObjectLockConfiguration", xmlns=NAMESPACE)
+    ET.SubElement(root, "ObjectLockEnabled").text = "Enabled"
+    retention = ET.SubElement(ET.SubElement(root, "Rule"), "DefaultRetention")
+    ET.SubElement(retention, "Mode").text = lock.mode
+    ET.SubElement(retention, "Days").text = str(lock.days)
+    return ET.tostring(root, encoding="unicode")
+
+
+def versioning_document() -> str:
+    root = ET.Element("VersioningConfiguration", xmlns=NAMESPACE)
+    ET.SubElement(root, "Status").text = "Enabled"
+    return ET.tostring(root, encoding="unicode")
+
+
+def undeclared(present: Mapping[str, Iterable[str]], wanted: Iterable[Bucket]) -> list[str]:
+    """Buckets of the declared owners that nobody declared, as `owner/bucket`."""
+    names = {bucket.name for bucket in wanted}
+    return sorted(f"{owner}/{name}" for owner, held in present.items() for name in held if name not in names)

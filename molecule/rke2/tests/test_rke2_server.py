@@ -1,0 +1,63 @@
+"""A cluster of three servers and an agent after an upgrade, seen from each server."""
+
+from __future__ import annotations
+
+import json
+
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://rke2_server"]
+
+VERSION = "v1.36.3+rke2r1"
+SERVERS = [f"test-rke2-server-{number}" for number in (1, 2, 3)]
+NODES = [*SERVERS, "test-rke2-agent-1"]
+
+# What the administrator's kubeconfig on a server reads, without a client that hosts do not have.
+READ = """
+import base64, json, re, ssl, tempfile, urllib.request
+text = open("/etc/rancher/rke2/rke2.yaml").read()
+def value(key):
+    return base64.b64decode(re.search(key + r"-data: *\\"?([^\\s\\"]+)", text).group(1)).decode()
+context = ssl.create_default_context(cadata=value("certificate-authority"))
+context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+with tempfile.NamedTemporaryFile("w") as pair:
+    pair.write(value("client-certificate") + value("client-key"))
+    pair.flush()
+    context.load_cert_chain(pair.name)
+print(urllib.request.urlopen("https://127.0.0.1:6443{path}", context=context, timeout=5).read().decode())
+"""
+
+
+def journal(host: Host) -> str:
+    with host.sudo():
+        return str(host.check_output("journalctl -u rke2-server -n 40 --no-pager"))
+
+
+def read(host: Host, path: str) -> str:
+    with host.sudo():
+        return str(host.check_output("python3 -c %s", READ.replace("{path}", path)))
+
+
+def test_every_node_is_ready_at_the_new_version(host: Host) -> None:
+    nodes = json.loads(read(host, "/api/v1/nodes"))["items"]
+    seen = {node["metadata"]["name"]: node for node in nodes}
+    assert sorted(seen) == sorted(NODES)
+    for name, node in seen.items():
+        ready = {entry["type"]: entry["status"] for entry in node["status"]["conditions"]}["Ready"]
+        assert (name, ready) == (name, "True"), journal(host)
+        assert node["status"]["nodeInfo"]["kubeletVersion"] == VERSION
+        assert not node["spec"].get("unschedulable"), "the upgrade lifts its own cordons"
+
+
+def test_the_api_is_ready_and_refuses_strangers(host: Host) -> None:
+    assert read(host, "/readyz").strip() == "ok"
+    status = host.check_output("curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1:6443/api/v1/nodes")
+    assert status in ("401", "403")
+
+
+def test_a_snapshot_was_taken_before_the_upgrade_on_one_server(host: Host) -> None:
+    first = host.check_output("hostname") == SERVERS[0]
+    with host.sudo():
+        # The folder is made by the first snapshot of a server: here, for most, never.
+        files = host.check_output("find /var/lib/rancher/rke2/server/db -name 'before-change-*' -size +0")
+    assert bool(files) is first, "it is taken where the first server that answers is"

@@ -1,0 +1,105 @@
+"""The image registry for real: it serves what was written into its storage, read-only, and comes back when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from lab import oci, pki, registry
+from lab.machines.base import MachineError
+from lab.settings import CACHE_ROOT, Settings
+
+HOST = "127.0.0.1"
+IMAGE = "some/image"
+
+
+@pytest.fixture
+def served(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A lab on the loopback, with the program that this machine's cache may have already."""
+    monkeypatch.setattr(Settings, "machine_address", property(lambda self: HOST))
+    settings.state_dir.mkdir(parents=True)
+    cached = Settings(settings.name, settings.slot, settings.state_root, CACHE_ROOT)
+    program = registry.program(cached) if registry.program(cached).exists() else registry.ensure_program(settings)
+    monkeypatch.setattr(registry, "program", lambda settings: program)
+    return settings
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[ssl.SSLContext]:
+    authority = pki.ensure_authority(settings.state_dir / "pki", settings.name)
+    certificate = pki.ensure_certificate(settings.state_dir / "pki", authority, "mirror", (HOST,))
+    loop, ended = asyncio.new_event_loop(), asyncio.Event()
+    # The process dies with the thread that started it, so the loop has to live in one that stays.
+    thread = Thread(target=loop.run_until_complete, args=(registry.serve(settings, HOST, certificate, ended),))
+    thread.start()
+    try:
+        yield ssl.create_default_context(cafile=str(authority.certificate_path))
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(30)
+        assert not thread.is_alive()
+        loop.close()
+
+
+def publish(settings: Settings) -> str:
+    storage = registry.storage(settings)
+    layer = oci.Layer(storage.add(oci.layer({"etc/hello": "hello\n"})), "a file")
+    return storage.publish(IMAGE, "v1", (layer,), {"Cmd": ["/bin/true"]}, "2026-01-01T00:00:00Z")
+
+
+def fetch(settings: Settings, context: ssl.SSLContext, path: str, method: str = "GET") -> bytes:
+    request = urllib.request.Request(f"https://{registry.address(settings)}/v2/{path}", method=method)
+    request.add_header("Accept", oci.MANIFEST)
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def test_an_image_is_served_by_digest_and_by_tag(served: Settings) -> None:
+    digest = publish(served)
+    assert registry.storage(served).holds(IMAGE, digest)
+    with running(served) as trust:
+        registry.wait(served, served.state_dir / "pki/ca.pem", IMAGE, digest)
+        manifest = fetch(served, trust, f"{IMAGE}/manifests/{digest}")
+        assert manifest == fetch(served, trust, f"{IMAGE}/manifests/v1")
+        layer = json.loads(manifest)["layers"][0]["digest"]
+        assert b"hello" in fetch(served, trust, f"{IMAGE}/blobs/{layer}")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            fetch(served, trust, f"{IMAGE}/blobs/uploads/", "POST")
+        assert refused.value.code == 405
+
+
+def test_it_comes_back_when_it_dies(served: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    digest = publish(served)
+    authority = served.state_dir / "pki/ca.pem"
+    with running(served):
+        registry.wait(served, authority, IMAGE, digest)
+        config = str(served.state_dir / "registry.json").encode()
+        (pid,) = (path for path in Path("/proc").glob("[0-9]*/cmdline") if config in read(path))
+        os.kill(int(pid.parent.name), signal.SIGKILL)
+        registry.wait(served, authority, IMAGE, digest)
+    assert not registry.answers(served, authority, IMAGE, digest)
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_registry_that_does_not_answer_is_one_sentence(served: Settings) -> None:
+    authority = pki.ensure_authority(served.state_dir / "pki", served.name)
+    with pytest.raises(MachineError, match=r"does not serve some/image; its log is .*registry\.log"):
+        registry.wait(served, authority.certificate_path, IMAGE, "sha256:0", seconds=0.2)

@@ -1,0 +1,224 @@
+"""The simulated ingress: which of the chart's values it acts on, and that it does."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.rke2sim.runtime.ingress import Ingress
+from lab.rke2sim.runtime.ingress_keeper import IngressKeeper
+from lab.rke2sim.runtime.layout import Layout
+from lab.rke2sim.runtime.pki import issue, make_ca
+from lab.rke2sim.runtime.traefik import location, understand
+
+REDIRECT = [
+    "--entrypoints.web.http.redirections.entrypoint.to=:443",
+    "--entryPoints.web.http.redirections.entryPoint.scheme=https",
+    "--entrypoints.web.http.redirections.entrypoint.permanent=true",
+]
+
+
+# --- the values -------------------------------------------------------------------------------------------------------
+
+
+def test_without_values_traefik_speaks_tls_1_2_trusts_nobody_and_redirects_nothing() -> None:
+    settings, ignored = understand({})
+    assert (settings["minimum"], settings["secret"], ignored) == ("TLSv1_2", "", [])
+    assert settings["entries"] == {
+        entry: {"proxy": [], "forwarded": [], "redirection": None} for entry in ("web", "websecure")
+    }
+
+
+def test_values_that_are_simulated_become_settings() -> None:
+    port = {"proxyProtocol": {"trustedIPs": ["10.0.0.1"]}, "forwardedHeaders": {"trustedIPs": ["10.0.0.0/24"]}}
+    settings, ignored = understand(
+        {
+            "tlsOptions": {"default": {"minVersion": "VersionTLS13"}},
+            "tlsStore": {"default": {"defaultCertificate": {"secretName": "platform-ingress"}}},
+            "additionalArguments": REDIRECT,
+            "ports": {"web": port, "websecure": port},
+        }
+    )
+    assert (settings["minimum"], settings["secret"], ignored) == ("TLSv1_3", "platform-ingress", [])
+    assert settings["entries"]["websecure"] == {
+        "proxy": ["10.0.0.1/32"],
+        "forwarded": ["10.0.0.0/24"],
+        "redirection": None,
+    }
+    assert settings["entries"]["web"]["redirection"] == {"scheme": "https", "port": "443", "permanent": True}
+
+
+def test_values_that_are_not_simulated_are_named() -> None:
+    _, ignored = understand(
+        {
+            "logs": {"access": {"enabled": True}},
+            "ports": {"web": {"transport": {"respondingTimeouts": {"readTimeout": 60}}}},
+            "additionalArguments": ["--api.insecure=true"],
+        }
+    )
+    assert ignored == [
+        "logs.access.enabled",
+        "ports.web.transport.respondingTimeouts.readTimeout",
+        "--api.insecure=true",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ("text", "the values are a str, not a mapping"),
+        ({"ports": []}, "ports in ports.web.proxyProtocol.trustedIPs is a list, not a mapping"),
+        ({"ports": {"web": {"proxyProtocol": {"trustedIPs": "10.0.0.1"}}}}, "trustedIPs is a str, not a list"),
+        ({"ports": {"web": {"proxyProtocol": {"trustedIPs": ["lb"]}}}}, "'lb' does not appear to be an IPv4"),
+        ({"tlsOptions": {"default": {"minVersion": "1.3"}}}, "minVersion is '1.3', not one of VersionTLS10"),
+        ({"additionalArguments": REDIRECT[1:]}, "redirection of entry point web leads to ''"),
+        ({"additionalArguments": [REDIRECT[0].replace(":443", "https")]}, "leads to 'https'"),
+        ({"additionalArguments": [*REDIRECT, REDIRECT[1].replace("=https", "=ftp")]}, "has the scheme 'ftp'"),
+        ({"additionalArguments": [*REDIRECT, REDIRECT[2].replace("=true", "=yes")]}, "permanent: 'yes'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_a_sentence(values: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refused:
+        understand(values)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("to", "host", "expected"),
+    [
+        (":443", "a.test", "https://a.test/x?y=1"),
+        ("443", "a.test:80", "https://a.test/x?y=1"),
+        # The port of an entry point is the one inside the pod: a redirect by its name leads clients nowhere.
+        ("websecure", "a.test", "https://a.test:8443/x?y=1"),
+    ],
+)
+def test_a_redirect_leads_to_the_port_given(to: str, host: str, expected: str) -> None:
+    argument = f"--entrypoints.web.http.redirections.entrypoint.to={to}"
+    settings, _ = understand({"additionalArguments": [argument]})
+    assert location(settings["entries"]["web"]["redirection"], host, "/x?y=1") == expected
+
+
+def test_refused_values_leave_the_ingress_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keeper = IngressKeeper(Layout(tmp_path), "node-1", None)  # type: ignore[arg-type]
+    keeper.folder.mkdir(parents=True)
+    assert keeper.take_values("tlsOptions: {default: {minVersion: VersionTLS13}}")
+    before = (keeper.folder / "settings.json").read_text()
+    for _ in range(3):
+        assert not keeper.take_values("tlsOptions: {default: {minVersion: VersionTLS14}}")
+    assert (keeper.folder / "settings.json").read_text() == before
+    said = capsys.readouterr().err
+    assert said.count("is not applied, the ingress stays as it is") == 1
+    assert "VersionTLS14" in said
+    assert not keeper.take_values("tlsOptions: {default: {minVersion: VersionTLS13}}\nlogs: {level: INFO}")
+    assert "the simulation does nothing about logs.level" in capsys.readouterr().err
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+Start = Callable[[dict[str, Any]], dict[str, int]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Serve with these values on loopback; the ports by entry point."""
+    make_ca(tmp_path / "ca.crt", tmp_path / "ca.key", "ca")
+    pair = tmp_path / "ca.crt", tmp_path / "ca.key"
+    issue(pair, tmp_path / "tls.crt", tmp_path / "tls.key", "ingress", names=["a.test"], usage="serverAuth")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    listeners = {entry: socket.create_server(("127.0.0.1", 0)) for entry in ("web", "websecure")}
+    serving: list[asyncio.Task[None]] = []
+
+    async def end() -> None:
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        serving.clear()
+
+    async def serve(ingress: Ingress) -> None:
+        await end()
+        serving.extend(asyncio.create_task(ingress.serve(listener, entry)) for entry, listener in listeners.items())
+
+    def begin(values: dict[str, Any]) -> dict[str, int]:
+        settings, _ = understand(values)
+        (tmp_path / "settings.json").write_text(json.dumps({**settings, "node": "node-1"}))
+        asyncio.run_coroutine_threadsafe(serve(Ingress(tmp_path)), loop).result(10)
+        return {entry: int(listener.getsockname()[1]) for entry, listener in listeners.items()}
+
+    yield begin
+    asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    for listener in listeners.values():
+        listener.close()
+
+
+def ask(
+    port: int, *, proxy: str = "", context: ssl.SSLContext | None = None, headers: dict[str, str] | None = None
+) -> http.client.HTTPResponse:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+        raw.sendall(proxy.encode())
+        connection = context.wrap_socket(raw, server_hostname="a.test") if context else raw
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        connection.sendall(f"GET /x HTTP/1.1\r\nHost: a.test\r\n{lines}Connection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        answer.text = answer.read().decode()  # type: ignore[attr-defined]
+        return answer
+
+
+def told(answer: http.client.HTTPResponse) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(answer.text)  # type: ignore[attr-defined]
+    return content
+
+
+def trust(folder: Path, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.maximum_version = newest
+    return context
+
+
+def test_the_oldest_tls_is_the_one_of_the_values(start: Start, tmp_path: Path) -> None:
+    port = start({"tlsOptions": {"default": {"minVersion": "VersionTLS13"}}})["websecure"]
+    assert told(ask(port, context=trust(tmp_path)))["node"] == "node-1"
+    with pytest.raises(ssl.SSLError):
+        ask(port, context=trust(tmp_path, ssl.TLSVersion.TLSv1_2))
+
+
+def test_tls_1_2_is_served_unless_the_values_forbid_it(start: Start, tmp_path: Path) -> None:
+    port = start({})["websecure"]
+    assert ask(port, context=trust(tmp_path, ssl.TLSVersion.TLSv1_2)).status == 200
+
+
+def test_plain_http_is_redirected_and_https_is_not(start: Start, tmp_path: Path) -> None:
+    ports = start({"additionalArguments": REDIRECT})
+    answer = ask(ports["web"])
+    assert (answer.status, answer.getheader("Location")) == (301, "https://a.test/x")
+    assert ask(ports["websecure"], context=trust(tmp_path)).status == 200
+
+
+def test_the_client_is_the_one_of_the_proxy_line_of_a_trusted_proxy(start: Start) -> None:
+    port = start({"ports": {"web": {"proxyProtocol": {"trustedIPs": ["127.0.0.1"]}}}})["web"]
+    answer = ask(port, proxy="PROXY TCP4 198.51.100.7 127.0.0.1 40000 80\r\n")
+    assert told(answer)["remote"] == "198.51.100.7"
+
+
+def test_forwarded_headers_count_only_from_a_trusted_proxy(start: Start) -> None:
+    claims = {"X-Forwarded-For": "198.51.100.7", "X-Request-ID": "7"}
+    ports = start({"ports": {"web": {"forwardedHeaders": {"trustedIPs": ["127.0.0.0/8"]}}}})
+    assert told(ask(ports["web"], headers=claims))["headers"]["x-forwarded-for"] == "198.51.100.7"
+    stranger = start({})["web"]
+    headers = told(ask(stranger, headers=claims))["headers"]
+    assert "x-forwarded-for" not in headers
+    assert headers["x-request-id"] == "7"

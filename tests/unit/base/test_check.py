@@ -1,0 +1,64 @@
+"""What base refuses before it changes a host, because somebody would stand outside afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+OPENING = {"name": "SSH", "protocol": "tcp", "ports": ["22"], "world": False, "sources": ["198.51.100.0/24"]}
+SOUND: dict[str, Any] = {
+    "base_admin_public_keys": ["ssh-ed25519 AAAA admin"],
+    "base_users": [{"name": "anna", "public_keys": []}],
+    "base_removed_users": ["berta"],
+    "base_firewall_openings": [OPENING],
+}
+
+
+def checked(folder: Path, values: dict[str, Any], user: str = "slipway", address: str = "198.51.100.7") -> str:
+    """What the checks say; nothing when they find no fault."""
+    login = {"user": user, "address": address, "port": 22}
+    host = {"login": login, "clock": "{{ now().timestamp() | int }}", "container": "none", "interface": None}
+    task = {"ansible.builtin.include_role": {"name": "base", "tasks_from": "check"}, "vars": {"__base_host": host}}
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": SOUND | values, "tasks": [task]}
+    playbook = folder / "play.yml"
+    playbook.write_text(json.dumps([play]))
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", str(playbook)],
+        cwd=REPOSITORY,
+        env=os.environ
+        | {
+            "ANSIBLE_HOME": str(folder / "ansible"),
+            "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles"),
+            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"),
+            "SLIPWAY_ARTIFACTS": str(folder / "artifacts"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return "" if run.returncode == 0 else " ".join((run.stdout + run.stderr).split())
+
+
+def test_a_sound_host_passes(tmp_path: Path) -> None:
+    assert checked(tmp_path, {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "login", "says"),
+    [
+        ({"base_admin_public_keys": []}, {}, "nobody could log in to localhost any more"),
+        ({}, {"user": "carla"}, "logs in to localhost as carla, but SSH would only let slipway, anna in"),
+        ({"base_removed_users": ["anna", "root"]}, {}, "base_removed_users holds anna, root, which localhost needs"),
+        ({"base_removed_users": ["slipway"]}, {}, "base_removed_users holds slipway"),
+        ({}, {"address": "203.0.113.9"}, "from 203.0.113.9, which the firewall would not let in on port 22"),
+    ],
+)
+def test_nobody_is_cut_off(tmp_path: Path, values: dict[str, Any], login: dict[str, str], says: str) -> None:
+    assert says in checked(tmp_path, values, **login)

@@ -1,0 +1,96 @@
+"""The end of an environment: exactly what carries its label goes, and nobody else loses anything by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.modules.cloud_objects import in_use
+
+from tests.lab.cloud.conftest import TOKEN, Lab, serving
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+MINE = {"slipway_environment": "trial"}
+
+
+def found(**things: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    network = {"id": 1, "name": "trial", "servers": [], "load_balancers": []}
+    return {"servers": [{"id": 7}], "networks": [network], "volumes": []} | things
+
+
+@pytest.mark.parametrize(
+    ("things", "says"),
+    [
+        ({}, []),
+        ({"networks": [{"name": "trial", "servers": [7]}], "volumes": [{"name": "data", "server": 7}]}, []),
+        (
+            {"networks": [{"name": "trial", "servers": [7, 8, 9]}]},
+            ["network trial is used by server by-hand, server 9"],
+        ),
+        (
+            {"networks": [{"name": "trial", "servers": [], "load_balancers": [5]}]},
+            ["network trial is used by load balancer 5"],
+        ),
+        ({"volumes": [{"name": "data", "server": 8}]}, ["volume data is used by server by-hand"]),
+        ({"volumes": [{"name": "data", "server": None}]}, []),
+    ],
+)
+def test_who_else_uses_what_is_ours(things: dict[str, list[dict[str, Any]]], says: list[str]) -> None:
+    assert in_use(found(**things), [{"id": 7, "name": "ours"}, {"id": 8, "name": "by-hand"}]) == says
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Lab]:
+    with serving(tmp_path / "cloud") as lab:
+        yield lab
+        assert lab.oracle.violations == []
+
+
+def destroy(lab: Lab, folder: Path, *options: str) -> tuple[int, str]:
+    inventory = folder / "hosts.json"
+    values = {
+        "platform_environment": "trial",
+        "platform_hcloud_endpoint": lab.endpoint,
+        "platform_hcloud_token": TOKEN,
+        "platform_state_dir": str(folder),
+        "ansible_python_interpreter": sys.executable,
+    }
+    inventory.write_text(json.dumps({"all": {"hosts": {"localhost": None}, "vars": values}}))
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), *options]
+    run = subprocess.run(
+        [*command, "playbooks/operations/destroy.yml"],
+        cwd=REPOSITORY,
+        env=os.environ | {"ANSIBLE_HOME": str(folder / "ansible"), "SLIPWAY_ARTIFACTS": str(folder / "artifacts")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return run.returncode, run.stdout + run.stderr
+
+
+def test_nobody_else_loses_anything(cloud: Lab, tmp_path: Path) -> None:
+    network = cloud.network("trial")
+    cloud.api.put(f"/networks/{network['id']}", {"labels": MINE})
+    ours = cloud.server("trial-lb-1", labels=MINE, networks=[network["id"]])
+    stranger = cloud.server("by-hand", networks=[network["id"]])
+    volume = {"name": "trial-data", "size": 10, "server": ours["id"], "labels": MINE}
+    cloud.api.post("/volumes", volume)
+    cloud.quiet()
+
+    code, said = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
+    assert code != 0
+    assert "network trial is used by server by-hand" in " ".join(said.split())
+    assert {server["name"] for server in cloud.api.get("/servers")["servers"]} == {"trial-lb-1", "by-hand"}
+
+    cloud.api.post(f"/servers/{stranger['id']}/actions/detach_from_network", {"network": network["id"]})
+    cloud.quiet()
+    code, said = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
+    assert code == 0, said
+    assert [server["name"] for server in cloud.api.get("/servers")["servers"]] == ["by-hand"]
+    assert cloud.api.get("/networks")["networks"] == [] == cloud.api.get("/volumes")["volumes"]

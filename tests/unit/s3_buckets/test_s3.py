@@ -1,0 +1,67 @@
+"""The S3 client: its signature against botocore's, its refusals, and whom it trusts."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.s3 import (
+    Answer,
+    Key,
+    S3Error,
+    Store,
+    authorization,
+    refusal,
+)
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+KEY = Key("AKIA", "secret")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "body"),
+    [
+        ("GET", "/", {}, b""),
+        ("PUT", "/backup", {"versioning": ""}, b"<x/>"),
+        ("GET", "/backup/a%20b/c~d", {"list-type": "2", "prefix": "a b/ü"}, b""),
+    ],
+)
+def test_the_signature_is_botocores(method: str, path: str, query: dict[str, str], body: bytes) -> None:
+    digest = hashlib.sha256(body).hexdigest()
+    request = AWSRequest(method=method, url=f"https://s3.example.com{path}", params=query, data=body)
+    request.headers["X-Amz-Content-SHA256"] = digest
+    S3SigV4Auth(Credentials(KEY.access_key, KEY.secret_key), "s3", "eu").add_auth(request)
+    headers = {
+        "host": "s3.example.com",
+        "x-amz-date": request.headers["X-Amz-Date"],
+        "x-amz-content-sha256": digest,
+    }
+    assert authorization(KEY, method, path, query, headers, digest, region="eu") == request.headers["Authorization"]
+
+
+def test_a_refusal_is_a_sentence_with_the_stores_code() -> None:
+    body = (
+        b'<Error xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Code>AccessDenied</Code><Message>no</Message></Error>'
+    )
+    error = refusal("GET /x", Answer(403, {}, body))
+    assert (str(error), error.status, error.code) == ("GET /x was answered 403 AccessDenied no", 403, "AccessDenied")
+    assert str(refusal("HEAD /x", Answer(404, {}, b""))) == "HEAD /x was answered 404"
+
+
+@pytest.mark.parametrize("endpoint", ["http://s3.example.com", "s3.example.com", "https://s3.example.com/bucket"])
+def test_only_a_whole_https_address_will_do(endpoint: str) -> None:
+    with pytest.raises(S3Error, match="no address such as"):
+        Store(endpoint, KEY, region="default")
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert "secret" not in repr(Key("AKIA", "secret-value"))
+
+
+def test_nobody_there_is_status_zero() -> None:
+    store = Store("https://s3.example.com:1", KEY, region="default", addresses=["127.0.0.1"], timeout_seconds=1)
+    with pytest.raises(S3Error, match="does not answer") as caught:
+        store.request("GET", "/")
+    assert (caught.value.status, caught.value.code) == (0, "")
