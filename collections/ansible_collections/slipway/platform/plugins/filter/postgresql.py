@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.module_utils import postgresql
+from ansible_collections.slipway.platform.plugins.module_utils import postgresql, postgresql_replication
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,4 +43,12 @@ class FilterModule:
             "postgresql_lacking_extensions": _told(postgresql.lacking_extensions),
             "postgresql_lacking_grants": _told(postgresql.lacking_grants),
             "postgresql_undeclared": _told(postgresql.undeclared),
+            "postgresql_primary": _told(postgresql_replication.primary),
+            "postgresql_slot": _told(postgresql_replication.slot),
+            "postgresql_conninfo": _told(postgresql_replication.conninfo),
+            "postgresql_replication_settings": _told(postgresql_replication.settings),
+            "postgresql_lacking_slots": _told(postgresql_replication.lacking_slots),
+            "postgresql_follower_findings": _told(postgresql_replication.follower_findings),
+            "postgresql_promotion": _told(postgresql_replication.promotion),
+            "postgresql_behind": _told(postgresql_replication.behind),
         }

@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 ITERATIONS = 4096
 """PostgreSQL's own number (scram_iterations)."""
-RESERVED_ROLES = ("postgres", "pgbouncer", "prometheus", "replication", "public")
+RESERVED_ROLES = ("postgres", "pgbouncer", "prometheus", "replication", "standby", "public")
 RESERVED_DATABASES = ("postgres", "template0", "template1", "pgbouncer", "replication", "all")
 MAJORS = ("15", "16", "17", "18")
 ACCESS = ("owner", "rw", "ro")
@@ -172,10 +172,13 @@ def _cidr(value: str, role: str) -> str:
         ) from error
 
 
-def hba(roles: Sequence[Json], nodes: Sequence[str], pooler: str) -> list[list[str]]:
+def hba(
+    roles: Sequence[Json], nodes: Sequence[str], pooler: str, peers: Mapping[str, str] | None = None
+) -> list[list[str]]:
     """Rows of pg_hba.conf: type, database, role, address, method. What no row names is rejected by the last.
 
-    `pooler` is the address that PgBouncer comes from; it has looked at the client's own address before.
+    `pooler` is the address that PgBouncer comes from; it has looked at the client's own address before. `peers` are the
+    other hosts of the same database: they may follow, and ask who takes the writes.
     """
     rows = [
         ["local", "all", "postgres", "", "peer map=superuser"],
@@ -183,6 +186,11 @@ def hba(roles: Sequence[Json], nodes: Sequence[str], pooler: str) -> list[list[s
         ["local", "all", "prometheus", "", "peer"],
         ["local", "all", "all", "", "reject"],
     ]
+    for address in (peers or {}).values():
+        rows += [
+            ["hostssl", database, "standby", f"{address}/32", "scram-sha-256"]
+            for database in ("replication", "postgres")
+        ]
     for role in roles:
         if role.get("pooled", True):
             rows.append(_row(role, f"{pooler}/32"))
@@ -210,9 +218,12 @@ def hba_text(rows: Iterable[Sequence[str]]) -> str:
 
 
 def catalogue_roles(
-    databases: Sequence[Json], roles: Sequence[Json], passwords: Mapping[str, str]
+    databases: Sequence[Json], roles: Sequence[Json], passwords: Mapping[str, str], standby_password: str = ""
 ) -> list[dict[str, Any]]:
-    """Every role that has to exist: owners and groups without login, then the people's, then the platform's own."""
+    """Every role that has to exist: owners and groups without login, then the people's, then the platform's own.
+
+    With `standby_password` there are standbys, and an account by which they follow.
+    """
     found: list[dict[str, Any]] = []
     for database in databases:
         name = str(database["name"])
@@ -236,11 +247,19 @@ def catalogue_roles(
         )
     for name in ("pgbouncer", "prometheus"):
         found.append({"name": name, "flags": _flags(login=True), "limit": 10, "configuration": {}})
+    if standby_password:
+        found.append(
+            {"name": "standby", "flags": _flags(login=True, replication=True), "limit": 10, "configuration": {}}
+            | {"verifier": scram(standby_password, "standby")}
+        )
     return found
 
 
-def _flags(login: bool) -> str:
-    return f"{'LOGIN' if login else 'NOLOGIN'},NOSUPERUSER,NOCREATEDB,NOCREATEROLE,NOREPLICATION,NOBYPASSRLS,INHERIT"
+def _flags(login: bool, replication: bool = False) -> str:
+    return (
+        f"{'LOGIN' if login else 'NOLOGIN'},NOSUPERUSER,NOCREATEDB,NOCREATEROLE,"
+        f"{'REPLICATION' if replication else 'NOREPLICATION'},NOBYPASSRLS,INHERIT"
+    )
 
 
 def session_settings(role: Json) -> dict[str, str]:
@@ -265,12 +284,12 @@ def memberships(roles: Sequence[Json]) -> list[dict[str, str]]:
     return [*found, {"member": "prometheus", "group": "pg_monitor"}]
 
 
-def grants(databases: Sequence[Json]) -> list[dict[str, str]]:
+def grants(databases: Sequence[Json], standby: bool = False) -> list[dict[str, str]]:
     """Rights by database, as the options of community.postgresql.postgresql_privs."""
     platform = {"database": "postgres", "type": "database", "objs": "postgres"}
     found: list[dict[str, str]] = [
         {**platform, "roles": "PUBLIC", "privs": "ALL", "state": "absent"},
-        {**platform, "roles": "pgbouncer,prometheus", "privs": "CONNECT"},
+        {**platform, "roles": "pgbouncer,prometheus" + ",standby" * standby, "privs": "CONNECT"},
     ]
     for database in databases:
         name, owner = str(database["name"]), owner_of(database)
@@ -330,6 +349,7 @@ def _differs(role: Json, there: Json | None) -> bool:
     return (
         there["login"] != role["flags"].startswith("LOGIN")
         or there["special"]
+        or there["replication"] != (",REPLICATION," in role["flags"])
         or not there["inherit"]
         or there["limit"] != role["limit"]
         or sorted(there["configuration"]) != configuration
@@ -389,9 +409,10 @@ def _granted(entry: Mapping[str, str], state: Json, database: Json | None) -> bo
     return all(rights <= set(acl.get(role) or ()) for role in entry["roles"].split(","))
 
 
-def undeclared(state: Json, databases: Sequence[Json], roles: Sequence[Json]) -> list[str]:
+def undeclared(state: Json, databases: Sequence[Json], roles: Sequence[Json], standby: bool = False) -> list[str]:
     """Sentences about what is there and nobody declared. It is never dropped."""
-    expected_roles = {role["name"] for role in catalogue_roles(databases, roles, {r["name"]: "x" for r in roles})}
+    passwords = {role["name"]: "x" for role in roles}
+    expected_roles = {role["name"] for role in catalogue_roles(databases, roles, passwords, "x" * standby)}
     expected_databases = {str(database["name"]) for database in databases}
     found = [
         f"database {name}" for name in sorted(set(state.get("catalogue") or ()) - expected_databases - {"postgres"})

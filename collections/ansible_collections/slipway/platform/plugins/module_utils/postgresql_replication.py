@@ -1,0 +1,185 @@
+"""One database on several hosts: who takes the writes, who follows, and what has to be done to change that.
+
+Everything here is pure. A host's `state` is what its server says of itself (roles/postgresql/vars).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .postgresql import PostgresqlError
+
+Json = Mapping[str, Any]
+
+ROLE = "standby"
+"""The account by which standbys follow; it may replicate and read what pg_rewind reads, nothing else."""
+CONNECTION = {
+    "user": ROLE,
+    "port": "5432",
+    "sslmode": "verify-full",
+    "ssl_min_protocol_version": "TLSv1.3",
+    "channel_binding": "require",
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+}
+
+
+def primary(hostvars: Mapping[str, Json], hosts: Sequence[str]) -> str:
+    """The one host of the database that is no standby by the inventory."""
+    found = [host for host in hosts if not hostvars[host].get("postgresql_standby", False)]
+    if len(found) != 1:
+        raise PostgresqlError(
+            f"{', '.join(found) or 'None'} of {', '.join(hosts)} would take the writes; exactly one host may be without "
+            "postgresql_standby: true in hosts.yml."
+        )
+    return found[0]
+
+
+def standbys(hostvars: Mapping[str, Json], hosts: Sequence[str]) -> list[str]:
+    return [host for host in hosts if hostvars[host].get("postgresql_standby", False)]
+
+
+def slot(host: str) -> str:
+    """A slot's name has no dashes."""
+    return re.sub(r"[^a-z0-9_]", "_", host.lower())
+
+
+def conninfo(name: str, address: str, files: Mapping[str, str], application: str = "", database: str = "") -> str:
+    """How a host comes to a peer: by its address, believing its name. The password is in a file."""
+    words = {"host": name, "hostaddr": address} | CONNECTION
+    words |= {"sslrootcert": files["authority"], "passfile": files["password"]}
+    if application:
+        words["application_name"] = application
+    if database:
+        words["dbname"] = database
+    return " ".join(f"{key}={value}" for key, value in words.items())
+
+
+def settings(
+    host: str,
+    peers: Mapping[str, str],
+    follows: str,
+    volume_gb: int,
+    files: Mapping[str, str],
+    slot_keep_gb: int = 0,
+    synchronous: bool = False,
+) -> dict[str, str]:
+    """Settings of a member of such a database; none for one that is alone.
+
+    `follows` is the peer that takes the writes, empty on that one itself.
+    """
+    if not peers:
+        return {}
+    if follows and follows not in peers:
+        raise PostgresqlError(f"{host} cannot follow {follows}, which is none of {', '.join(peers)}.")
+    kept = slot_keep_gb * 1024 or max(1024, volume_gb * 1024 // 5)
+    if kept > volume_gb * 1024 // 2:
+        raise PostgresqlError(
+            f"A slot that keeps {kept} MB of WAL may fill the volume of {volume_gb} GB; give it half of it at most "
+            "(postgresql_slot_keep_gb)."
+        )
+    found = {
+        "hot_standby": "on",
+        # Past it a standby that is away has to be made anew, and the primary goes on.
+        "max_slot_wal_keep_size": f"{kept}MB",
+        "wal_sender_timeout": "10s",
+        "wal_receiver_timeout": "10s",
+    }
+    if follows:
+        found["primary_conninfo"] = conninfo(follows, peers[follows], files, application=host)
+        found["primary_slot_name"] = slot(host)
+    elif synchronous:
+        names = ", ".join(f'"{peer}"' for peer in peers)
+        found["synchronous_standby_names"] = f"ANY 1 ({names})"
+        # Acknowledged is what lies on two disks.
+        found["synchronous_commit"] = "on"
+    return found
+
+
+def lacking_slots(peers: Mapping[str, str], state: Json, standby: bool) -> list[dict[str, str]]:
+    """What has to happen with slots, in this order, each with its name and its state afterwards.
+
+    A primary has one for each peer; one that was cut off at its cap is of no use and made anew. A standby has none:
+    those of its time as primary would keep WAL that nobody fetches.
+    """
+    there = {entry["name"]: entry for entry in state.get("slots") or () if entry["type"] == "physical"}
+    wanted = [] if standby else [slot(peer) for peer in peers]
+    known = {slot(peer) for peer in peers}
+    found = []
+    for name, entry in sorted(there.items()):
+        lost = entry["wal_status"] in ("lost", "unreserved") and not entry["active"]
+        if name in known and (lost or (standby and not entry["active"])):
+            found.append({"name": name, "state": "absent"})
+    gone = {entry["name"] for entry in found}
+    return found + [{"name": name, "state": "present"} for name in wanted if name not in there or name in gone]
+
+
+def follower_findings(peers: Mapping[str, str], state: Json, synchronous: bool) -> list[str]:
+    """Sentences about standbys that a primary should have and has not."""
+    streaming = {entry["name"]: entry for entry in state.get("followers") or () if entry["state"] == "streaming"}
+    found = []
+    missing = [peer for peer in peers if peer not in streaming]
+    if missing and state.get("synchronous") and not any(e["sync"] in ("sync", "quorum") for e in streaming.values()):
+        found.append(
+            f"writes wait, because {', '.join(missing)} does not confirm them and postgresql_synchronous is true. Bring "
+            "it back, or set postgresql_synchronous to false and run playbooks/postgresql.yml to go on without it: "
+            "from then on the loss of this host may cost acknowledged writes"
+        )
+    elif missing:
+        found.append(f"{', '.join(missing)} does not follow; what is written meanwhile is on this host alone")
+    elif synchronous and not state.get("synchronous"):
+        found.append("no standby is waited for yet; the next run of playbooks/postgresql.yml sees to it")
+    return found
+
+
+def promotion(target: str, old: str, state: Json, server: Json, fenced_by_hand: str = "") -> dict[str, Any]:
+    """What promoting `target` in the place of `old` needs; `faults` are sentences, and then nothing may be done.
+
+    `state` is the target's; `server` what the cloud says of the old primary: known, listed, status. A cloud that
+    lists the target and not the old primary tells that the latter is gone.
+    """
+    faults = []
+    if state.get("recovering") is False:
+        return {"action": "finish", "fence": False, "steps": [f"finish what promoting {target} leaves to do"], "faults": []}
+    if state.get("recovering") is None:
+        faults.append(f"PostgreSQL on {target} does not answer; a server that does not run cannot be promoted")
+    fence = False
+    if not server.get("known"):
+        if fenced_by_hand != old:
+            faults.append(
+                f"{old} cannot be fenced, because the cloud does not tell of it ({server.get('reason') or 'no answer'}). "
+                f"While it may still run, two servers would take writes. Make certain that it is off and stays off, and "
+                f"say so with -e op_promote_postgresql_fenced={old}"
+            )
+    else:
+        fence = bool(server.get("listed")) and server.get("status") != "off"
+    steps = []
+    if fence:
+        steps.append(f"power off {old} through the cloud, and see that it is off")
+    steps.append(f"promote {target}, which has received WAL up to {state.get('received') or 'an unknown place'}")
+    return {"action": "refuse" if faults else "promote", "fence": fence, "steps": steps, "faults": faults}
+
+
+def behind(primary_end: str, received: str) -> int:
+    """Bytes of WAL that a primary wrote and a standby has not; both as PostgreSQL writes places in WAL."""
+    return max(0, _place(primary_end) - _place(received))
+
+
+def _place(text: str) -> int:
+    match = re.fullmatch(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", text.strip())
+    if match is None:
+        raise PostgresqlError(f"{text!r} is no place in WAL.")
+    return (int(match[1], 16) << 32) + int(match[2], 16)
+
+
+def rejoin(there: bool, signal: bool, streaming: bool) -> str:
+    """How a host becomes a standby again: `none`, `follow` (start it), `copy` (no data), or `rewind`."""
+    if not there:
+        return "copy"
+    if signal:
+        return "none" if streaming else "follow"
+    return "rewind"
