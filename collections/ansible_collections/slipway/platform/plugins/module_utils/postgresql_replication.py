@@ -15,6 +15,7 @@ Json = Mapping[str, Any]
 
 ROLE = "standby"
 """The account by which standbys follow; it may replicate and read what pg_rewind reads, nothing else."""
+SLOT_PREFIX = "slipway_"
 CONNECTION = {
     "user": ROLE,
     "port": "5432",
@@ -44,8 +45,8 @@ def standbys(hostvars: Mapping[str, Json], hosts: Sequence[str]) -> list[str]:
 
 
 def slot(host: str) -> str:
-    """A slot's name has no dashes."""
-    return re.sub(r"[^a-z0-9_]", "_", host.lower())
+    """A slot's name has no dashes; by its beginning it is known as one of the platform's."""
+    return SLOT_PREFIX + re.sub(r"[^a-z0-9_]", "_", host.lower())
 
 
 def conninfo(name: str, address: str, files: Mapping[str, str], application: str = "", database: str = "") -> str:
@@ -103,17 +104,20 @@ def settings(
 def lacking_slots(peers: Mapping[str, str], state: Json, standby: bool) -> list[dict[str, str]]:
     """What has to happen with slots, in this order, each with its name and its state afterwards.
 
-    A primary has one for each peer; one that was cut off at its cap is of no use and made anew. A standby has none:
-    those of its time as primary would keep WAL that nobody fetches.
+    A primary has one for each peer; one that was cut off at its cap is of no use and made anew. A standby has none, and
+    those of hosts that have gone are dropped: they would keep WAL that nobody fetches. Other people's are left alone.
     """
-    there = {entry["name"]: entry for entry in state.get("slots") or () if entry["type"] == "physical"}
+    there = {
+        entry["name"]: entry
+        for entry in state.get("slots") or ()
+        if entry["type"] == "physical" and entry["name"].startswith(SLOT_PREFIX)
+    }
     wanted = [] if standby else [slot(peer) for peer in peers]
-    known = {slot(peer) for peer in peers}
-    found = []
-    for name, entry in sorted(there.items()):
-        lost = entry["wal_status"] in ("lost", "unreserved") and not entry["active"]
-        if name in known and (lost or (standby and not entry["active"])):
-            found.append({"name": name, "state": "absent"})
+    found = [
+        {"name": name, "state": "absent"}
+        for name, entry in sorted(there.items())
+        if not entry["active"] and (name not in wanted or entry["wal_status"] == "lost")
+    ]
     gone = {entry["name"] for entry in found}
     return found + [{"name": name, "state": "present"} for name in wanted if name not in there or name in gone]
 
