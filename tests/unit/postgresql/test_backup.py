@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local/lib/slipway/postgresql-backup"
-_spec = spec_from_loader("postgresql_backup", SourceFileLoader("postgresql_backup", str(SCRIPT)))
-assert _spec is not None and _spec.loader is not None
-backup = module_from_spec(_spec)
-_spec.loader.exec_module(backup)
+FOLDER = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local/lib/slipway"
+sys.path.insert(0, str(FOLDER))  # as the script itself finds them
+backup: Any = import_module("postgresql_repository")
+recovery: Any = import_module("postgresql_recovery")
+sys.path.remove(str(FOLDER))
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 TAKEN = {
@@ -94,6 +94,15 @@ def test_silence_is_no_proof() -> None:
     ("target", "options"),
     [
         ("latest", ["--type=default"]),
+        (
+            "name:before-release@2026-11-21 11:00:00+00:00",
+            [
+                "--type=name",
+                "--target=before-release",
+                "--target-action=promote",
+                "--set=20261121-095838F",
+            ],
+        ),
         ("name:before-release", ["--type=name", "--target=before-release", "--target-action=promote"]),
         (
             "2026-11-21 12:30:00+02:00",
@@ -112,6 +121,8 @@ def test_targets(target: str, options: list[str]) -> None:
         ("2026-11-21 10:30:00", "has no zone"),
         ("2026-11-21 09:00:00+00:00", "the oldest backup ended at 2026-11-21 09:58:47"),
         ("2026-11-22 09:00:00+00:00", "it is 2026-11-21 12:00:00"),
+        ("name:release@2026-11-21 09:00:00+00:00", "the oldest backup ended at 2026-11-21 09:58:47"),
+        ("name:release@yesterday", "is no target"),
     ],
 )
 def test_targets_that_cannot_be_reached(target: str, says: str) -> None:
@@ -122,3 +133,75 @@ def test_targets_that_cannot_be_reached(target: str, says: str) -> None:
 def test_an_empty_repository_has_no_target() -> None:
     with pytest.raises(backup.Fault, match="holds no backup"):
         backup.target_options("latest", [], NOW)
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        ("ERROR: [029]: CryptoError: unable to decrypt", "the passphrase is another one"),
+        ("ERROR: [124]: HostConnectError: unable to get address", "the bucket's host cannot be reached"),
+        ("<Code>InvalidAccessKeyId</Code>", "the bucket does not know this pair of keys"),
+        ("unable to verify certificate presented by 's3:443'", "the certificate of the bucket's host is not believed"),
+        ("unable to write: [28] No space left on device", "the volume is full"),
+        ("", "it said nothing"),
+    ],
+)
+def test_pgbackrests_words_are_explained(said: str, means: str) -> None:
+    assert backup.plain(said).startswith(means)
+
+
+def drilled(ok: bool, at: int, **more: Any) -> dict[str, Any]:
+    return {"drill": {"at": at, "ok": ok, "good": at, "fault": "" if ok else "it is damaged", **more}}
+
+
+@pytest.mark.parametrize(
+    ("seen", "known", "later", "says"),
+    [
+        (info(0, "ok", TAKEN), {}, 3600, []),
+        (info(2, "no valid backups"), {}, 0, ["there is no backup"]),
+        (info(0, "ok", TAKEN), {}, 27 * 3600, ["the newest backup is 27 hours old"]),
+        (info(99, "other"), {}, 0, ["the backups cannot be used: repository 1: other"]),
+        (info(0, "ok", TAKEN), drilled(False, 1795255127), 0,
+         ["the last drill failed at 2026-11-21 09:58:47+00:00: it is damaged"]),
+        (info(0, "ok", TAKEN), drilled(True, 1795255127 - 40 * 86400), 0, ["a restore was last proved 40 days ago"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told(seen: list[dict[str, Any]], known: dict[str, Any], later: int, says: list[str]) -> None:
+    assert backup.findings(backup.judge(seen), known, 1795255127 + later) == says
+
+
+def test_metrics_are_what_prometheus_reads() -> None:
+    text = backup.metrics(
+        {"full": {"ok": False, "good": 7}} | drilled(True, 9, drill_rpo_seconds=12.5, drill_rto_seconds=3)
+    )
+    assert 'slipway_postgresql_backup_last_result{command="full"} 0\n' in text
+    assert 'slipway_postgresql_backup_last_success_timestamp_seconds{command="drill"} 9\n' in text
+    assert "slipway_postgresql_drill_rpo_seconds 12.5\n" in text
+    assert all(line.startswith(("# HELP", "# TYPE", "slipway_postgresql_")) for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("position", "complete"), [("0/5000060", True), ("0/4FFFFFF", False), ("1/0", True)], ids=["last", "gap", "beyond"]
+)
+def test_a_recovery_that_ended_early_is_no_recovery(position: str, complete: bool) -> None:
+    class Server:
+        def ask(self, statement: str) -> str:
+            return position
+
+    seen = {"archives": [{"last": "000000010000000000000005"}]}
+    if complete:
+        recovery.wal_reached(Server(), seen)
+    else:
+        with pytest.raises(backup.Fault, match="a segment between is missing"):
+            recovery.wal_reached(Server(), seen)
+
+
+def test_why_a_server_ended_is_told_in_its_words() -> None:
+    log = (
+        "2026-11-21 11:56:38 UTC LOG:  last completed transaction was at log time 2026-11-21 11:50:00.1+00\n"
+        "2026-11-21 11:56:38 UTC FATAL:  recovery ended before configured recovery target was reached\n"
+    )
+    assert recovery.reason(log) == (
+        "recovery ended before configured recovery target was reached; the last transaction that can be reached was at "
+        "2026-11-21 11:50:00.1+00"
+    )

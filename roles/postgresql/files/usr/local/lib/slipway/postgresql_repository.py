@@ -1,0 +1,320 @@
+# Written by the role postgresql. Changes made here are overwritten.
+"""What pgBackRest says, read for what it means.
+
+Its `info` and `verify` end with 0 whatever they find: here their words are read, and faults are sentences.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+STANZA = "main"
+CONFIG = Path("/etc/pgbackrest/pgbackrest.conf")
+REPORTS = Path("/var/lib/slipway-postgresql")
+BACKUPS = ("full", "diff", "incr")
+OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
+OLDEST_BACKUP_HOURS = 26
+OLDEST_DRILL_DAYS = 35
+# pgBackRest's own words, and what somebody has to do about them.
+HINTS = (
+    (r"CryptoError|cipher header invalid", "the passphrase is another one than that of the first backup"),
+    (r"HostConnectError|unable to get address|timeout connecting", "the bucket's host cannot be reached from here"),
+    (
+        r"CertificateError|unable to verify certificate|certificate",
+        "the certificate of the bucket's host is not believed",
+    ),
+    (r"SignatureDoesNotMatch|InvalidAccessKeyId", "the bucket does not know this pair of keys"),
+    (r"AccessDenied", "the bucket refuses what this pair of keys asks for"),
+    (r"ChecksumError|ZSTD|zst|decompress|checksum", "an object in the bucket is damaged"),
+    (r"No space left|ENOSPC", "the volume is full"),
+)
+
+
+def moment(seconds):
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S+00:00}"
+
+
+class Fault(Exception):
+    """A sentence for people."""
+
+
+def plain(text, length=700):
+    """pgBackRest's words without the noise that it puts around them, and with what they mean."""
+    words = " ".join(re.sub(r"^\d{4}-\d\d-\d\d \S+ P\d+ +(ERROR|WARN): ", "", line) for line in text.splitlines())
+    words = " ".join(words.split())
+    hints = [hint for pattern, hint in HINTS if re.search(pattern, words)][:1]
+    return "; ".join([*hints, words[-length:]]) if words else "it said nothing"
+
+
+def run(*arguments, seconds=None):
+    command = ["pgbackrest", f"--stanza={STANZA}", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, cwd="/")
+    except subprocess.TimeoutExpired:
+        raise Fault(
+            f"the bucket does not answer within {seconds} seconds; see /var/log/pgbackrest and the network"
+        ) from None
+    if done.returncode != 0:
+        verb = next(word for word in reversed(arguments) if not word.startswith("-"))
+        raise Fault(f"pgbackrest {verb} failed ({done.returncode}): {plain(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def option(name):
+    """A value of pgBackRest's configuration."""
+    found = re.search(rf"^{re.escape(name)}=(.*)$", CONFIG.read_text(), re.M)
+    if found is None:
+        raise Fault(f"{CONFIG} does not say {name}; run playbooks/postgresql.yml")
+    return found[1].strip()
+
+
+def psql(statement, database="postgres"):
+    """Ask the server that runs here."""
+    done = subprocess.run(
+        ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1",
+         "--username=postgres", "--dbname", database],
+        input=statement, capture_output=True, text=True, check=False, cwd="/",
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise Fault(f"PostgreSQL does not answer: {' '.join(done.stderr.split())[:500]}")
+    return done.stdout.strip()
+
+
+def answers():
+    """Whether a server runs here."""
+    return subprocess.run(["pg_isready", "--quiet", "--username=postgres"], check=False, cwd="/").returncode == 0
+
+
+def follows():
+    """Whether this is a standby: backups, heartbeats and verification are its primary's business."""
+    return psql("SELECT pg_is_in_recovery()") == "t"
+
+
+# the repository
+
+
+def judge(info):
+    """What `info --output=json` means: state absent, empty, ok or broken, faults in words, the backups and the WAL."""
+    stanza = next((entry for entry in info if entry.get("name") == STANZA), None)
+    if stanza is None:
+        return {"state": "absent", "faults": [], "backups": [], "archives": []}
+    backups = [
+        {
+            "label": backup["label"],
+            "type": backup["type"],
+            "repository": backup.get("database", {}).get("repo-key", 1),
+            "start": backup["timestamp"]["start"],
+            "stop": backup["timestamp"]["stop"],
+            "bytes": backup.get("info", {}).get("size", 0),
+            "error": bool(backup.get("error")),
+        }
+        for backup in stanza.get("backup") or ()
+    ]
+    archives = [
+        {"repository": archive.get("database", {}).get("repo-key", 1), "first": archive["min"], "last": archive["max"]}
+        for archive in stanza.get("archive") or ()
+        if archive.get("max")
+    ]
+    repositories = stanza.get("repo") or [{"key": 1, "status": stanza["status"]}]
+    codes = {repository["key"]: repository["status"]["code"] for repository in repositories}
+    faults = [
+        f"repository {repository['key']}: {plain(repository['status']['message'])}"
+        for repository in repositories
+        if repository["status"]["code"] not in (OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA)
+    ]
+    faults += [f"backup {backup['label']} has damaged pages" for backup in backups if backup["error"]]
+    if faults:
+        state = "broken"
+    elif any(code in (NO_STANZA_PATH, NO_STANZA_DATA) for code in codes.values()):
+        state = "absent"
+    elif any(code == NO_BACKUP for code in codes.values()):
+        state = "empty"
+    else:
+        state = "ok"
+    return {"state": state, "faults": faults, "backups": backups, "archives": archives}
+
+
+def status(*options):
+    try:
+        # pgBackRest itself would try for minutes.
+        return judge(json.loads(run("--output=json", *options, "info", seconds=60) or "[]"))
+    except Fault as fault:
+        return {"state": "broken", "faults": [str(fault)], "backups": [], "archives": []}
+
+
+def faults_of_verify(text):
+    """What `verify --output=text --verbose` found: silence is no proof."""
+    faults = [line.strip() for line in text.splitlines() if re.search(r"\bstatus: (?!ok\b|valid\b)", line)]
+    faults += [
+        line.strip()
+        for line in text.splitlines()
+        if any(
+            int(number) > 0 for number in re.findall(r"(?:missing|checksum invalid|size invalid|other): (\d+)", line)
+        )
+    ]
+    if not re.search(r"^\s*status: ok\s*$", text, re.M):
+        faults.append("it does not say that all is well")
+    return list(dict.fromkeys(faults))
+
+
+def keys():
+    """The repositories by their numbers."""
+    return [int(number) for number in re.findall(r"^repo(\d+)-type=", CONFIG.read_text(), re.M)]
+
+
+def verify():
+    """Read every object of every repository."""
+    for key in keys():
+        faults = faults_of_verify(run(f"--repo={key}", "--output=text", "--verbose", "verify"))
+        if faults:
+            raise Fault(
+                f"repository {key} is damaged: {'; '.join(faults)[:1500]}. Take a full backup now; "
+                "what is damaged can be restored from the bucket's older versions, by --repository-time "
+                "(docs/runbooks/restore_postgresql.md)"
+            )
+
+
+def back_up(kind):
+    for key in keys():
+        run(f"--type={kind}", f"--repo={key}", "backup")
+    seen = status()
+    if seen["state"] != "ok":
+        raise Fault(f"after a {kind} backup the repository is {seen['state']}: {'; '.join(seen['faults'])}")
+
+
+# what has happened, for people and for Prometheus
+
+
+def results():
+    try:
+        return dict(json.loads((REPORTS / "results.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def metrics(known):
+    """Prometheus' text format, as its node exporter reads it from files."""
+    lines = []
+
+    def say(name, meaning, values):
+        if values:
+            lines.extend([f"# HELP slipway_postgresql_{name} {meaning}", f"# TYPE slipway_postgresql_{name} gauge"])
+            lines.extend(f"slipway_postgresql_{name}{labels} {value}" for labels, value in values)
+
+    say(
+        "backup_last_result",
+        "1 when the last run of this command went well.",
+        [(f'{{command="{command}"}}', int(result["ok"])) for command, result in sorted(known.items())],
+    )
+    say(
+        "backup_last_success_timestamp_seconds",
+        "When this command last went well.",
+        [
+            (f'{{command="{command}"}}', result["good"])
+            for command, result in sorted(known.items())
+            if result.get("good")
+        ],
+    )
+    drill = known.get("drill", {})
+    for name, meaning in (
+        ("drill_rpo_seconds", "Age of the newest row that the last drill brought back."),
+        ("drill_rto_seconds", "From the start of the last drill until the restored server took writes."),
+    ):
+        say(name, meaning, [("", drill[name])] if name in drill else [])
+    return "".join(f"{line}\n" for line in lines)
+
+
+def note(command, ok, fault="", **more):
+    """Keep what a command found. Readers see the old or the new, never half."""
+    if not REPORTS.is_dir():
+        return
+    known = results()
+    now = int(time.time())
+    good = now if ok else known.get(command, {}).get("good")
+    known[command] = {"at": now, "ok": ok, "good": good, "fault": fault, **more}
+    for name, text in (("results.json", json.dumps(known, indent=1) + "\n"), ("metrics.prom", metrics(known))):
+        half = REPORTS / f".{name}.{os.getpid()}"
+        half.write_text(text)
+        half.chmod(0o644)
+        half.replace(REPORTS / name)
+
+
+def findings(seen, known, now):
+    """What is wrong with backups, as sentences."""
+    found = [f"the backups cannot be used: {fault}" for fault in seen["faults"]]
+    newest = max((backup["stop"] for backup in seen["backups"]), default=None)
+    if not found and newest is None:
+        found.append("there is no backup")
+    elif newest is not None and now - newest > OLDEST_BACKUP_HOURS * 3600:
+        found.append(f"the newest backup is {(now - newest) // 3600} hours old")
+    found += [
+        f"the last {command} failed at {moment(result['at'])}: {result['fault']}"
+        for command, result in sorted(known.items())
+        if not result["ok"]
+    ]
+    drill = known.get("drill", {})
+    if drill.get("good") and now - drill["good"] > OLDEST_DRILL_DAYS * 86400:
+        found.append(f"a restore was last proved {(now - drill['good']) // 86400} days ago")
+    return found
+
+
+# where to
+
+
+def instant(text, example="2026-11-21 10:15:00+00:00"):
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise Fault(
+            f"{text!r} is no target; write latest, a time with its zone ({example}), or name:<restore point>"
+        ) from None
+    if found.tzinfo is None:
+        raise Fault(f"{text!r} has no zone; write it behind the time, such as {text}+00:00")
+    return found
+
+
+def target_options(target, backups, now):
+    """Options of restore for `latest`, a time with its zone, or `name:<restore point>`; a Fault when out of reach.
+
+    `name:<restore point>@<a time before it, with zone>` begins with the last backup from before that time.
+    """
+    if not backups:
+        raise Fault("the repository holds no backup; there is nothing to restore from")
+    if target == "latest":
+        return ["--type=default"]
+    if target.startswith("name:"):
+        name, _, before = target.removeprefix("name:").partition("@")
+        options = ["--type=name", f"--target={name}", "--target-action=promote"]
+        if before:
+            options.append(f"--set={_last_before(instant(before), backups, target)['label']}")
+        return options
+    wanted = instant(target)
+    _last_before(wanted, backups, target)
+    if wanted > now:
+        raise Fault(f"{target} cannot be reached: it is {now:%Y-%m-%d %H:%M:%S+00:00} now")
+    text = wanted.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
+    return ["--type=time", f"--target={text}", "--target-action=promote"]
+
+
+def _last_before(wanted, backups, target):
+    found = [backup for backup in backups if backup["stop"] < wanted.timestamp()]
+    if not found:
+        earliest = moment(min(backup["stop"] for backup in backups))
+        raise Fault(f"{target} cannot be reached: the oldest backup ended at {earliest}")
+    return max(found, key=lambda backup: backup["stop"])
+
+
+def room(path, needed):
+    """Refuse before anything is fetched when it would not fit, with a tenth to spare for WAL."""
+    free = shutil.disk_usage(path).free
+    wanted = needed + needed // 10 + 256 * 1024**2
+    if free < wanted:
+        raise Fault(
+            f"{path} has {free // 1024**2} MB free, and the restored data needs {wanted // 1024**2} MB beside what is "
+            "there; give the volume more GB (provision_volumes), or move older copies away (*.before-*)"
+        )
