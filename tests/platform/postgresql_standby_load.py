@@ -14,7 +14,7 @@ import psycopg
 
 wanted = json.load(sys.stdin)
 number = 0
-with open(wanted["ledger"], "w") as ledger:
+with pathlib.Path(wanted["ledger"]).open("w") as ledger:
     while not pathlib.Path(wanted["stop"]).exists():
         try:
             with psycopg.connect(**wanted["connection"], autocommit=True, prepare_threshold=None) as connection:

@@ -23,6 +23,7 @@ DATABASE_MACHINES = "group_vars/postgresql/provision.yml"
 TWO_DATABASES = """\
         prod-postgresql-1: { provision_private_ip: 10.40.1.71 }
         prod-postgresql-2: { provision_private_ip: 10.40.1.72 }"""
+STANDBY = TWO_DATABASES.replace("72 }", "72, postgresql_standby: true }")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,27 @@ CASES = [
         "two databases side by side",
         lambda i: i.edit("hosts.yml", "^.*prod-postgresql-1.*$", TWO_DATABASES),
         "hosts.yml",
-        "group postgresql has 2 hosts; name one",
+        "group postgresql has 2 hosts, and prod-postgresql-1, prod-postgresql-2 of them would take the writes",
+    ),
+    case(
+        "standby without a password",
+        lambda i: i.edit("hosts.yml", "^.*prod-postgresql-1.*$", STANDBY),
+        "group_vars/all/vault.yml",
+        "postgresql_standby_password is missing, by which prod-postgresql-2 would follow",
+    ),
+    case(
+        "nobody to take the writes",
+        lambda i: i.edit(
+            "hosts.yml", "^.*prod-postgresql-1.*$", STANDBY.replace("71 }", "71, postgresql_standby: true }")
+        ),
+        "hosts.yml",
+        "group postgresql has 2 hosts, and none of them would take the writes",
+    ),
+    case(
+        "waiting for nobody",
+        lambda i: i.add(DATABASE, "postgresql_synchronous: true"),
+        DATABASE,
+        "postgresql_synchronous is true, but group postgresql has no host with postgresql_standby: true",
     ),
     case(
         "version that the distribution has not",

@@ -22,6 +22,7 @@ NAMES = {
     "platform_ca_certificate",
     "platform_ca_private_key",
     "postgresql_backup_passphrase",
+    "postgresql_standby_password",
     "postgresql_role_passwords",
 }
 ROLES = {"app", "app_migration", "app_report"}

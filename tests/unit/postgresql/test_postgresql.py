@@ -278,6 +278,7 @@ def account(role: dict[str, Any], **differs: Any) -> dict[str, Any]:
         "login": role["flags"].startswith("LOGIN"),
         "inherit": True,
         "special": False,
+        "replication": False,
         "limit": role["limit"],
         "verifier": hashlib.sha256(str(role.get("verifier", "")).encode()).hexdigest(),
         "configuration": [f"{name}={value}" for name, value in role["configuration"].items()],

@@ -50,5 +50,4 @@ class FilterModule:
             "postgresql_lacking_slots": _told(postgresql_replication.lacking_slots),
             "postgresql_follower_findings": _told(postgresql_replication.follower_findings),
             "postgresql_promotion": _told(postgresql_replication.promotion),
-            "postgresql_behind": _told(postgresql_replication.behind),
         }

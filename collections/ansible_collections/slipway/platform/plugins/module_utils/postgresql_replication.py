@@ -34,14 +34,10 @@ def primary(hostvars: Mapping[str, Json], hosts: Sequence[str]) -> str:
     found = [host for host in hosts if not hostvars[host].get("postgresql_standby", False)]
     if len(found) != 1:
         raise PostgresqlError(
-            f"{', '.join(found) or 'None'} of {', '.join(hosts)} would take the writes; exactly one host may be without "
-            "postgresql_standby: true in hosts.yml."
+            f"{', '.join(found) or 'None'} of {', '.join(hosts)} would take the writes; exactly one host may be "
+            "without postgresql_standby: true in hosts.yml."
         )
     return found[0]
-
-
-def standbys(hostvars: Mapping[str, Json], hosts: Sequence[str]) -> list[str]:
-    return [host for host in hosts if hostvars[host].get("postgresql_standby", False)]
 
 
 def slot(host: str) -> str:
@@ -124,14 +120,16 @@ def lacking_slots(peers: Mapping[str, str], state: Json, standby: bool) -> list[
 
 def follower_findings(peers: Mapping[str, str], state: Json, synchronous: bool) -> list[str]:
     """Sentences about standbys that a primary should have and has not."""
-    streaming = {entry["name"]: entry for entry in state.get("followers") or () if entry["state"] == "streaming"}
+    streaming = {
+        entry["name"]: entry["sync"] for entry in state.get("followers") or () if entry["state"] == "streaming"
+    }
     found = []
     missing = [peer for peer in peers if peer not in streaming]
-    if missing and state.get("synchronous") and not any(e["sync"] in ("sync", "quorum") for e in streaming.values()):
+    if missing and state.get("synchronous") and not {"sync", "quorum"} & set(streaming.values()):
         found.append(
-            f"writes wait, because {', '.join(missing)} does not confirm them and postgresql_synchronous is true. Bring "
-            "it back, or set postgresql_synchronous to false and run playbooks/postgresql.yml to go on without it: "
-            "from then on the loss of this host may cost acknowledged writes"
+            f"writes wait, because {', '.join(missing)} does not confirm them and postgresql_synchronous is true. "
+            "Bring it back, or set postgresql_synchronous to false and run playbooks/postgresql.yml to go on without "
+            "it: from then on the loss of this host may cost acknowledged writes"
         )
     elif missing:
         found.append(f"{', '.join(missing)} does not follow; what is written meanwhile is on this host alone")
@@ -146,44 +144,19 @@ def promotion(target: str, old: str, state: Json, server: Json, fenced_by_hand: 
     `state` is the target's; `server` what the cloud says of the old primary: known, listed, status. A cloud that
     lists the target and not the old primary tells that the latter is gone.
     """
-    faults = []
     if state.get("recovering") is False:
-        return {"action": "finish", "fence": False, "steps": [f"finish what promoting {target} leaves to do"], "faults": []}
+        steps = [f"finish what promoting {target} leaves to do"]
+        return {"action": "finish", "fence": False, "steps": steps, "faults": []}
+    faults = []
     if state.get("recovering") is None:
         faults.append(f"PostgreSQL on {target} does not answer; a server that does not run cannot be promoted")
-    fence = False
-    if not server.get("known"):
-        if fenced_by_hand != old:
-            faults.append(
-                f"{old} cannot be fenced, because the cloud does not tell of it ({server.get('reason') or 'no answer'}). "
-                f"While it may still run, two servers would take writes. Make certain that it is off and stays off, and "
-                f"say so with -e op_promote_postgresql_fenced={old}"
-            )
-    else:
-        fence = bool(server.get("listed")) and server.get("status") != "off"
-    steps = []
-    if fence:
-        steps.append(f"power off {old} through the cloud, and see that it is off")
+    if not server.get("known") and fenced_by_hand != old:
+        faults.append(
+            f"{old} cannot be fenced, because the cloud does not tell of it ({server.get('reason') or 'no answer'}). "
+            "While it may still run, two servers would take writes. Make certain that it is off and stays off, and say "
+            f"so with -e op_promote_postgresql_fenced={old}"
+        )
+    fence = bool(server.get("known") and server.get("listed") and server.get("status") != "off")
+    steps = [f"power off {old} through the cloud, and see that it is off"] if fence else []
     steps.append(f"promote {target}, which has received WAL up to {state.get('received') or 'an unknown place'}")
     return {"action": "refuse" if faults else "promote", "fence": fence, "steps": steps, "faults": faults}
-
-
-def behind(primary_end: str, received: str) -> int:
-    """Bytes of WAL that a primary wrote and a standby has not; both as PostgreSQL writes places in WAL."""
-    return max(0, _place(primary_end) - _place(received))
-
-
-def _place(text: str) -> int:
-    match = re.fullmatch(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", text.strip())
-    if match is None:
-        raise PostgresqlError(f"{text!r} is no place in WAL.")
-    return (int(match[1], 16) << 32) + int(match[2], 16)
-
-
-def rejoin(there: bool, signal: bool, streaming: bool) -> str:
-    """How a host becomes a standby again: `none`, `follow` (start it), `copy` (no data), or `rewind`."""
-    if not there:
-        return "copy"
-    if signal:
-        return "none" if streaming else "follow"
-    return "rewind"

@@ -20,12 +20,7 @@ def faults(environment: Environment) -> Iterator[Fault]:
     hosts = environment.members(GROUP)
     if not hosts:
         return
-    if len(hosts) > 1:
-        yield Fault(
-            environment.group_places.get(GROUP, hosts[1].place),
-            f"group {GROUP} has {len(hosts)} hosts; name one, because two would be two databases that know nothing of "
-            "each other.",
-        )
+    yield from standbys(environment, hosts)
     yield from volume(environment, hosts)
     yield from version(environment, hosts)
     yield from renewal(environment)
@@ -34,6 +29,36 @@ def faults(environment: Environment) -> Iterator[Fault]:
     yield from names(environment, databases, roles)
     yield from ranges(environment, roles)
     yield from passwords(environment, roles)
+
+
+def standbys(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
+    """One host takes the writes, the others follow it."""
+    place = environment.group_places.get(GROUP, hosts[-1].place)
+    following = [
+        host.name
+        for host in hosts
+        if (setting := host.settings.get("postgresql_standby")) is not None and setting.value is True
+    ]
+    leading = [host.name for host in hosts if host.name not in following]
+    if len(leading) != 1:
+        yield Fault(
+            place,
+            f"group {GROUP} has {len(hosts)} hosts, and {listed(leading) if leading else 'none'} of them would take "
+            "the writes; give postgresql_standby: true to all but one, because two would be two databases that know "
+            "nothing of each other.",
+        )
+    if following and not environment.settings.get("postgresql_standby_password"):
+        yield Fault(
+            Place(f"{environment.path}/{SECRETS_FILE}"),
+            f"postgresql_standby_password is missing, by which {listed(following)} would follow; make it with "
+            f"ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
+        )
+    if not following and environment.tuned(GROUP, "postgresql_synchronous") is True:
+        yield Fault(
+            environment.tuned_place(GROUP, "postgresql_synchronous"),
+            f"postgresql_synchronous is true, but group {GROUP} has no host with postgresql_standby: true; name one, "
+            "or nothing is waited for.",
+        )
 
 
 def entries(environment: Environment, name: str) -> list[dict[str, Any]]:
