@@ -5,6 +5,7 @@ A restored server stands here in a folder of its own, without network and withou
 what was wanted. What was there is touched by nobody.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -174,7 +175,7 @@ def chosen(arguments):
     when = arguments.repository_time
     if when:
         when = f"{repository.instant(when).astimezone(UTC):%Y-%m-%d %H:%M:%S+00}"
-    return (str(arguments.repository or (1 if when else "")), when)
+    return [str(arguments.repository or (1 if when else "")), when]
 
 
 def options_of(source):
@@ -219,6 +220,10 @@ def bring_back(arguments):
     """The data as of the target, beside the present, proved to be reachable; its folder's name ends in .restored."""
     folder = place().with_name(f"{place().name}.unfinished")
     ready = place().with_name(f"{place().name}.restored")
+    said = ready.with_name(f"{ready.name}.json")
+    wanted = {"target": arguments.target, "source": chosen(arguments), "timeline": arguments.timeline}
+    if ready.exists() and said.exists() and not arguments.anew and json.loads(said.read_text()) == wanted:
+        return wanted
     if ready.exists():
         shutil.rmtree(ready)
     try:
@@ -234,11 +239,12 @@ def bring_back(arguments):
                     server.wait("SELECT pg_get_wal_replay_pause_state() = 'paused'")
             except Fault as fault:
                 raise Fault(f"{arguments.target} cannot be reached: {fault}{_elder(arguments.target, seen)}") from None
+        said.write_text(json.dumps(wanted))
         folder.rename(ready)
     finally:
         if folder.exists():
             shutil.rmtree(folder)
-    return {"target": arguments.target, "wal": [archive["last"] for archive in seen["archives"]], "folder": str(ready)}
+    return wanted
 
 
 def _elder(target, seen):
