@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 
 from lab import daemon, mirror, preflight, summary
-from lab.bench import storage
+from lab.bench import postgresql, storage
 from lab.bench.goals import Figure, table
 from lab.settings import SLOTS, Settings
 
@@ -59,6 +59,7 @@ def main(
         if site:
             figures += list(_told(site_runs()))
             figures += list(_told(storage.ratios(settings, REPOSITORY / "inventories" / "lab")))
+            figures += list(_told(postgresql.ratios(settings, REPOSITORY / "inventories" / "lab")))
     out.rule(style="dim")
     out.print(table(figures))
     kept = REPOSITORY / "artifacts" / "bench" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.module_utils import postgresql, postgresql_replication
+from ansible_collections.slipway.platform.plugins.module_utils import (
+    postgresql,
+    postgresql_replication,
+    postgresql_upgrade,
+)
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,4 +54,6 @@ class FilterModule:
             "postgresql_lacking_slots": _told(postgresql_replication.lacking_slots),
             "postgresql_follower_findings": _told(postgresql_replication.follower_findings),
             "postgresql_promotion": _told(postgresql_replication.promotion),
+            "postgresql_upgrade": _told(postgresql_upgrade.plan),
+            "postgresql_candidates": _told(postgresql_upgrade.candidates),
         }

@@ -1,0 +1,71 @@
+"""What an upgrade has to do, and when it must not begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.postgresql import PostgresqlError
+from ansible_collections.slipway.platform.plugins.module_utils.postgresql_upgrade import candidates, plan
+
+SEEN: dict[str, Any] = {
+    "majors": ["17"],
+    "candidates": {"18": "18.6-1", "17": "17.11-1"},
+    "installed": {"17": "17.11-1"},
+    "used_mb": 1000,
+    "free_mb": 5000,
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more", "options", "action", "says"),
+    [
+        ("17", {}, {}, "none", "nothing: 17.11-1 is the newest"),
+        ("17", {"installed": {"17": "17.10-1"}}, {}, "minor", "install 17.11-1 in place of 17.10-1"),
+        ("17", {"candidates": {"17": None}}, {}, "none", "nothing"),
+        ("18", {}, {}, "major", "copy 1000 MB with pg_upgrade"),
+        ("18", {"majors": ["15", "17"]}, {}, "major", "keep the data of version 17 as the way back"),
+        ("18", {"majors": ["17", "18"]}, {}, "continue", "finish what an upgrade from 17 left to do"),
+        ("18", {"free_mb": 1000}, {}, "refuse", "made beside the old"),
+        ("18", {"candidates": {"18": None}}, {}, "refuse", "no archive that it knows has PostgreSQL 18"),
+        ("18", {"candidates": {"18": None}, "installed": {"18": "18.6-1"}}, {}, "major", "install PostgreSQL 18"),
+        ("18", {}, {"backed_up": False}, "refuse", "nothing backs it up"),
+        ("18", {}, {"backed_up": False, "unsaved": True}, "major", "start version 18"),
+        ("18", {"free_mb": 0}, {"standby": True}, "major", "set its data of version 17 aside"),
+        ("16", {}, {}, "refuse", "there is no way down to 16"),
+        ("18", {"majors": []}, {}, "refuse", "there is no data"),
+    ],
+)
+def test_every_case_has_its_plan(
+    wanted: str, more: dict[str, Any], options: dict[str, bool], action: str, says: str
+) -> None:
+    found = plan(wanted, SEEN | more, **{"backed_up": True, **options})
+    assert found["action"] == action
+    assert says in "; ".join(found["steps"] + found["faults"])
+    assert bool(found["faults"]) is (action == "refuse")
+
+
+def test_a_backup_comes_first_and_last() -> None:
+    steps = plan("18", SEEN, backed_up=True)["steps"]
+    assert steps[0] == "take a full backup and read every object of it"
+    assert "take a full backup" in steps[-2]
+    assert "backup" not in " ".join(plan("18", SEEN, backed_up=False, unsaved=True)["steps"])
+
+
+def test_a_version_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(PostgresqlError, match="give one of 15"):
+        plan("9", SEEN, backed_up=True)
+
+
+def test_apt_is_understood() -> None:
+    policy = """\
+postgresql-17:
+  Installed: 17.10-0+deb13u1
+  Candidate: 17.11-0+deb13u1
+  Version table:
+     17.11-0+deb13u1 500
+postgresql-18:
+  Installed: (none)
+  Candidate: (none)
+"""
+    assert candidates(policy, ["16", "17", "18"]) == {"16": None, "17": "17.11-0+deb13u1", "18": None}
