@@ -166,6 +166,9 @@ def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> In
         VAULT,
         f"rke2_token: {secrets.token_hex(32)}\n"
         f"rke2_agent_token: {secrets.token_hex(32)}\n"
+        f"object_storage_access_key: {secrets.token_hex(10).upper()}\n"
+        f"object_storage_secret_key: {secrets.token_hex(32)}\n"
+        f"postgresql_backup_passphrase: {secrets.token_hex(32)}\n"
         "postgresql_role_passwords:\n"
         f"  app: {secrets.token_hex(32)}\n"
         f"  app_migration: {secrets.token_hex(32)}\n"

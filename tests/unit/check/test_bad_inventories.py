@@ -41,6 +41,84 @@ def case(name: str, breaks: Callable[[Inventory], Any], file: str, *says: str, a
 
 
 CASES = [
+    # backups of databases
+    case(
+        "backups without a passphrase",
+        lambda i: i.remove("postgresql_backup_passphrase", VAULT),
+        VAULT,
+        "postgresql_backup_passphrase is missing",
+        "create_secrets.yml",
+    ),
+    case(
+        "backups without keys",
+        lambda i: [i.remove(f"object_storage_{word}_key", VAULT) for word in ("access", "secret")],
+        VAULT,
+        "object_storage_access_key, object_storage_secret_key are missing",
+        "postgresql_backup_enabled",
+    ),
+    case(
+        "backups that reach back too little",
+        lambda i: i.add(DATABASE, "postgresql_backup_retention_days: 3"),
+        DATABASE,
+        "postgresql_backup_retention_days keeps 3 days; 7 or more are needed",
+    ),
+    case(
+        "backups whose schedule leaves one out",
+        lambda i: i.add(
+            DATABASE, "postgresql_backup_schedule: {full: Sun 01:00, diff: daily, incr: hourly, verify: Sat}"
+        ),
+        DATABASE,
+        "does not say when drill",
+    ),
+    case(
+        "backups whose schedule knows more than there is",
+        lambda i: i.add(
+            DATABASE,
+            "postgresql_backup_schedule: {full: Sun, diff: daily, incr: 6:00, verify: Sat, drill: Sun, snapshot: Mon}",
+        ),
+        DATABASE,
+        'has "snapshot", which nothing runs',
+    ),
+    case(
+        "backups whose schedule is empty",
+        lambda i: i.add(
+            DATABASE, "postgresql_backup_schedule: {full: Sun, diff: daily, incr: hourly, verify: Sat, drill: ''}"
+        ),
+        DATABASE,
+        'says "" for drill',
+    ),
+    case(
+        "second bucket without a name",
+        lambda i: i.add(DATABASE, "postgresql_backup_second_bucket: {endpoint: https://s3.example.net, region: a}"),
+        DATABASE,
+        "postgresql_backup_second_bucket has no name",
+    ),
+    case(
+        "second bucket in clear text and without keys",
+        lambda i: i.add(
+            DATABASE, "postgresql_backup_second_bucket: {endpoint: http://s3.example.net, region: a, name: b}"
+        ),
+        DATABASE,
+        'has the endpoint "http://s3.example.net"',
+    ),
+    case(
+        "second bucket without keys",
+        lambda i: i.add(
+            DATABASE, "postgresql_backup_second_bucket: {endpoint: https://s3.example.net, region: a, name: b}"
+        ),
+        VAULT,
+        "postgresql_backup_second_access_key, postgresql_backup_second_secret_key are missing",
+    ),
+    case(
+        "second bucket that is the first",
+        lambda i: i.add(
+            DATABASE,
+            "postgresql_backup_second_bucket: {endpoint: '{{ platform_object_storage_endpoint }}', region: a, "
+            "name: '{{ platform_object_storage_bucket }}'}",
+        ),
+        DATABASE,
+        "is the first one again",
+    ),
     # databases
     case(
         "database without a volume",
@@ -397,7 +475,8 @@ CASES = [
         "no secrets",
         lambda i: (i.folder / VAULT).unlink(),
         VAULT,
-        "platform_ca_certificate, platform_ca_private_key, postgresql_role_passwords, rke2_agent_token, rke2_token",
+        "platform_ca_certificate, platform_ca_private_key, postgresql_backup_passphrase",
+        "rke2_agent_token, rke2_token",
         "are missing",
         "create_secrets.yml",
     ),
@@ -724,7 +803,8 @@ def test_a_sound_inventory_passes_and_check_mode_plans(sound: Inventory, cloud: 
 @pytest.mark.parametrize("environment", ["dev", "stage", "prod"])
 def test_what_is_delivered_lacks_only_keys_and_secrets(environment: str, copy: Callable[[str], Inventory]) -> None:
     sentences = [fault.sentence for fault in copy(environment).faults()]
-    assert len(sentences) == 3
+    assert len(sentences) == 4
     assert "is a placeholder" in sentences[0]
-    assert "create_secrets.yml" in sentences[1]
-    assert "ceph_cephadm_checksum" in sentences[2]
+    assert "object_storage_access_key" in sentences[1]
+    assert "create_secrets.yml" in sentences[2]
+    assert "ceph_cephadm_checksum" in sentences[3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from . import capacity, database, edge, machines, network, secrets, specs, storage, versions
+from . import capacity, database, database_backup, edge, machines, network, secrets, specs, storage, versions
 from .model import Environment, Fault
 
 
@@ -21,6 +21,7 @@ def pure_faults(environment: Environment) -> list[Fault]:
             secrets.faults,
             edge.faults,
             database.faults,
+            database_backup.faults,
             storage.faults,
         )
         for fault in check(environment)

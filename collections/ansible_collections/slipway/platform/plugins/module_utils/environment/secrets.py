@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Iterator
 
+from . import database_backup
 from .model import SECRET_NAME, Environment, Fault, Place, Setting, listed
 from .specs import SECRETS_FILE, required_secrets
 
@@ -33,7 +34,10 @@ def faults(environment: Environment) -> Iterator[Fault]:
 
 
 def missing(environment: Environment) -> Iterator[Fault]:
-    absent = [name for name in dict.fromkeys(required_secrets(environment)) if name not in environment.settings]
+    made = [*required_secrets(environment)]
+    if database_backup.wanted(environment):
+        made.append("postgresql_backup_passphrase")
+    absent = [name for name in dict.fromkeys(made) if name not in environment.settings]
     if absent:
         yield Fault(
             Place(f"{environment.path}/{SECRETS_FILE}"),

@@ -208,6 +208,7 @@ def fetch(folder, seen, source, where, *more):
         *options_of(source),
         *where,
         *more,
+        repository.MANY,
         "restore",
     )
 

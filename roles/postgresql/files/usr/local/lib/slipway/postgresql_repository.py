@@ -18,6 +18,8 @@ CONFIG = Path("/etc/pgbackrest/pgbackrest.conf")
 REPORTS = Path("/var/lib/slipway-postgresql")
 BACKUPS = ("full", "diff", "incr")
 OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
+MANY = "--process-max=8"
+"""Whoever reads the bucket waits for answers more than he works."""
 OLDEST_BACKUP_HOURS = 26
 OLDEST_DRILL_DAYS = 35
 # pgBackRest's own words, and what somebody has to do about them.
@@ -170,7 +172,7 @@ def keys():
 def verify():
     """Read every object of every repository."""
     for key in keys():
-        faults = faults_of_verify(run(f"--repo={key}", "--output=text", "--verbose", "verify"))
+        faults = faults_of_verify(run(f"--repo={key}", MANY, "--output=text", "--verbose", "verify"))
         if faults:
             raise Fault(
                 f"repository {key} is damaged: {'; '.join(faults)[:1500]}. Take a full backup now; "
