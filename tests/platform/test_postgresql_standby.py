@@ -185,6 +185,10 @@ def site(cloud: Client, description: dict[str, Any], tmp_path_factory: pytest.Te
     ran(site.play("postgresql"))
     site.on(CLIENT, "apt-get install --quiet --yes --no-install-recommends python3-psycopg")
     yield site
+    # A test that failed may have left the writes to the other host.
+    if site.ask(FIRST, "SELECT pg_is_in_recovery()") == "t":
+        site.declare(SECOND)
+        ran(site.play("operations/promote_postgresql", op_promote_postgresql_host=FIRST))
     if (server := cloud.servers.get_by_name(SECOND)) is not None:
         volumes = [volume for volume in cloud.volumes.get_all() if volume.server and volume.server.id == server.id]
         server.delete().wait_until_finished()
