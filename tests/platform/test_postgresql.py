@@ -1,0 +1,64 @@
+"""The database under load while it is killed: what was acknowledged is there, always."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hcloud import Client
+
+from tests.platform.database import CLIENT, DATABASE, SERVICE, STRANGER, Site, acknowledged, keep, load, there, until
+
+KILLS = 20
+LONGEST_OUTAGE_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def site(cloud: Client, description: dict[str, Any]) -> Site:
+    made = Site(cloud, description)
+    made.on(CLIENT, "apt-get install --quiet --yes --no-install-recommends python3-psycopg >/dev/null")
+    return made
+
+
+def grows(rows: Callable[[], int], beyond: int) -> None:
+    until(lambda: rows() > beyond, 60, pause=0.2)
+
+
+def test_no_acknowledged_row_is_lost_when_it_is_killed(site: Site) -> None:
+    with load(site) as rows:
+        for _ in range(KILLS):
+            before = rows() + 20
+            site.on(DATABASE, f"systemctl kill --signal KILL {SERVICE}")
+            grows(rows, before)
+    noted, found = acknowledged(site), there(site)
+    lost = sorted(set(noted) - found)
+    moments = sorted(noted.values())
+    longest = max(late - early for early, late in pairwise(moments))
+    keep("kills", KILLS)
+    keep("acknowledged rows", len(noted))
+    keep("lost rows", len(lost))
+    keep("longest time without a write, seconds", round(longest, 1))
+    keep("seconds", round(moments[-1] - moments[0], 1))
+    assert lost == []
+    assert longest < LONGEST_OUTAGE_SECONDS
+    assert site.on(DATABASE, f"systemctl show --property NRestarts --value {SERVICE}").strip() != "0"
+
+
+def test_nobody_comes_who_is_not_declared(site: Site) -> None:
+    """Not by the network, and not with a password alone."""
+    name = site.connection()["host"]
+    for port in (5432, 6432):
+        refused = site.run(STRANGER, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
+        assert refused.code != 0, f"{STRANGER} reaches {name}:{port}"
+    address = site.on(DATABASE, f"getent hosts {name}").split()[0]
+    before = time.time()
+    said = site.run(
+        DATABASE,
+        f"PGPASSWORD=wrong psql 'host={name} hostaddr={address} user=postgres dbname=app sslmode=verify-full "
+        "sslrootcert=/etc/ssl/certs/ca-certificates.crt connect_timeout=5' -c 'SELECT 1'",
+    ).said
+    assert time.time() - before < 10
+    assert "pg_hba.conf rejects connection" in said, said

@@ -1,0 +1,294 @@
+"""The database when its host, its bucket or its secrets are lost or damaged: what comes back, and who says so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from hcloud import Client
+
+from lab.settings import Settings
+from tests.platform.conftest import ARTIFACTS
+from tests.platform.database import (
+    CLIENT,
+    DATABASE,
+    TOOL,
+    Site,
+    acknowledged,
+    keep,
+    load,
+    there,
+    until,
+)
+from tests.platform.object_storage import Endpoint, Keys, refused
+
+STORE = "lab-store-1"
+BUCKET = "lab-backup"
+LONGEST_LOSS_SECONDS = 120
+"""A segment leaves each minute; this is for a machine that is busy otherwise."""
+
+
+@pytest.fixture(scope="module")
+def site(cloud: Client, description: dict[str, Any]) -> Site:
+    made = Site(cloud, description)
+    made.on(CLIENT, "apt-get install --quiet --yes --no-install-recommends python3-psycopg >/dev/null")
+    return made
+
+
+@pytest.fixture(scope="module")
+def secrets(description: dict[str, Any]) -> dict[str, str]:
+    return dict(yaml.safe_load(Path(description["secrets_path"]).read_text()))
+
+
+@pytest.fixture
+def store(
+    site: Site,
+    secrets: dict[str, str],
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Endpoint]:
+    """The store of the backups as a host of the platform meets it, with the keys that the database has."""
+    client, server = site.cloud.servers.get_by_name(CLIENT), site.cloud.servers.get_by_name(STORE)
+    assert client is not None and server is not None
+    ca_path = tmp_path / "platform.pem"
+    ca_path.write_text(secrets["platform_ca_certificate"].strip() + "\n")
+    made = Endpoint(
+        name=site.connection()["host"].replace("postgresql.", "s3."),
+        address=str(server.public_net.ipv4.ip),
+        port=443,
+        ca_path=ca_path,
+        namespace=settings.host_namespace(client.id),
+        owner=Keys(secrets["object_storage_access_key"], secrets["object_storage_secret_key"]),
+        multipart_bytes=0,
+    )
+    with made.looked_at(monkeypatch):
+        yield made
+
+
+def newest(site: Site) -> dict[str, Any]:
+    return dict(json.loads(site.on(DATABASE, f"{TOOL} status"))["backups"][-1])
+
+
+def timeline(site: Site) -> int:
+    return int(site.ask("SELECT timeline_id FROM pg_control_checkpoint()"))
+
+
+def test_a_lost_host_comes_back_from_the_bucket(site: Site, cloud: Client) -> None:
+    """The machine and its volume are destroyed while rows are written; one command makes both anew."""
+    before = timeline(site)
+    with load(site, writers=2) as rows:
+        until(lambda: site.archived(), 60)
+        first = rows()
+        until(lambda: rows() > first + 20, 60)
+        server = cloud.servers.get_by_name(DATABASE)
+        assert server is not None
+        volumes = [volume for volume in cloud.volumes.get_all() if volume.server and volume.server.id == server.id]
+        server.delete().wait_until_finished()
+        lost_at = time.time()
+        for volume in volumes:
+            with contextlib.suppress(Exception):
+                cloud.volumes.detach(volume).wait_until_finished()
+            assert cloud.volumes.delete(volume)
+    run = site.played(
+        "operations/restore_postgresql",
+        op_restore_postgresql_host=DATABASE,
+        op_restore_postgresql_target="latest",
+        op_restore_postgresql_new_host=True,
+    )
+    noted, found = acknowledged(site), there(site)
+    last = max(moment for number, moment in noted.items() if number in found)
+    keep("RTO, seconds from the command to a server with a fresh backup", run.report["seconds"])
+    keep("RPO, seconds of acknowledged rows that are lost", round(lost_at - last, 1))
+    assert lost_at - last < LONGEST_LOSS_SECONDS
+    assert [number for number, moment in noted.items() if moment < last - 1 and number not in found] == []
+    assert timeline(site) > before
+    assert newest(site)["type"] == "full" and newest(site)["stop"] > lost_at
+    assert site.archived()
+
+
+def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site, store: Endpoint) -> None:
+    """A byte of the newest backup changes. The lock keeps what was there, and a moment is restored through it."""
+    client = store.client()
+    key = f"postgresql/backup/main/{newest(site)['label']}/bundle/1"
+    whole = client.get_object(Bucket=BUCKET, Key=key)
+    content = whole["Body"].read()
+    version = whole["VersionId"]
+    assert refused(client.delete_object, Bucket=BUCKET, Key=key, VersionId=version) == "AccessDenied"
+    site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
+    undamaged = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    time.sleep(2)
+    middle = len(content) // 2
+    damaged = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    client.put_object(Bucket=BUCKET, Key=key, Body=damaged)
+    try:
+        said = site.run(DATABASE, f"{TOOL} verify")
+        assert said.code == 1 and "repository 1 is damaged" in said.said and "invalid" in said.said, said.said
+        drill = site.play("operations/drill_postgresql")
+        assert drill.code != 0 and "did not restore" in drill.output, drill.output[-3000:]
+        assert "an object in the bucket is damaged" in drill.output, drill.output[-3000:]
+        said = site.run(DATABASE, f"{TOOL} findings")
+        assert "the last drill failed" in said.said and "the last verify failed" in said.said
+        assert site.on(DATABASE, "ls /var/lib/postgresql/17").split() == ["main"], "a drill leaves traces"
+
+        moment, before = site.now(), timeline(site)
+        time.sleep(1)
+        site.ask("INSERT INTO moments VALUES ('after')")
+        run = site.played(
+            "operations/restore_postgresql",
+            op_restore_postgresql_host=DATABASE,
+            op_restore_postgresql_target=moment,
+            op_restore_postgresql_options=[f"--repository-time={undamaged}"],
+        )
+    finally:
+        client.put_object(Bucket=BUCKET, Key=key, Body=content)
+    keep("RTO to a named second in place, seconds", run.report["seconds"])
+    assert site.ask("SELECT string_agg(name, ' ') FROM moments") == "before"
+    assert timeline(site) > before
+    assert site.archived()
+    assert newest(site)["type"] == "full"
+    aside = site.on(DATABASE, "ls -d /var/lib/postgresql/17/main.before-*").split()
+    assert len(aside) == 1, "what was there is kept"
+    site.on(DATABASE, f"rm -rf {aside[0]}")
+
+
+def test_a_drill_proves_the_latest(site: Site) -> None:
+    site.on(DATABASE, f"{TOOL} heartbeat")
+    assert site.archived()
+    site.played("operations/drill_postgresql")
+    found = json.loads(max((ARTIFACTS / "drill_postgresql").glob("*/drill.json")).read_text())
+    assert found["ok"] and found["amcheck"] == found["checksums"] == "ok" and found["pages"] > 1000
+    assert 0 <= found["rpo_seconds"] < LONGEST_LOSS_SECONDS
+    keep("RPO of a drill, seconds", found["rpo_seconds"])
+    keep("RTO of a drill, seconds", found["rto_seconds"])
+    metrics = site.on(DATABASE, "cat /var/lib/prometheus/node-exporter/slipway_postgresql.prom")
+    assert f"slipway_postgresql_drill_rto_seconds {found['rto_seconds']}" in metrics
+    assert site.on(DATABASE, "ls /var/lib/postgresql/17").split() == ["main"]
+    assert site.on(DATABASE, f"{TOOL} verify && {TOOL} findings").strip() == ""
+
+
+def test_a_target_out_of_reach_is_refused_and_nothing_is_touched(site: Site) -> None:
+    started = site.ask("SELECT pg_postmaster_start_time()")
+    early = (datetime.now(UTC) - timedelta(days=9)).isoformat(sep=" ", timespec="seconds")
+    for target, why in ((early, "the oldest backup ended at"), ("2026-11-21 10:00:00", "has no zone")):
+        said = site.run(DATABASE, f"{TOOL} target '{target}'")
+        assert said.code == 1 and why in said.said
+    run = site.play(
+        "operations/restore_postgresql",
+        op_restore_postgresql_host=DATABASE,
+        op_restore_postgresql_target="name:nobody-made-it",
+    )
+    assert run.code != 0 and "name:nobody-made-it cannot be reached" in " ".join(run.output.split())
+    assert site.ask("SELECT pg_postmaster_start_time()") == started
+    assert site.on(DATABASE, "ls /var/lib/postgresql/17").split() == ["main"]
+
+
+def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
+    started = site.ask("SELECT pg_postmaster_start_time()")
+    site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
+    site.ask("SELECT pg_create_restore_point('whole')")
+    site.ask("DROP TABLE moments")
+    site.played(
+        "operations/restore_postgresql",
+        op_restore_postgresql_host=DATABASE,
+        op_restore_postgresql_target="name:whole",
+        op_restore_postgresql_database="app",
+    )
+    assert site.ask("SELECT name FROM moments") == "before"
+    assert site.ask("SELECT pg_postmaster_start_time()") == started
+    aside = site.ask("SELECT string_agg(datname, ' ') FROM pg_database WHERE datname LIKE 'app_before_%'").split()
+    assert len(aside) == 1, "what was there is kept"
+    site.ask(f'DROP DATABASE "{aside[0]}"', "postgres")
+
+
+def test_a_wrong_passphrase_is_told_and_archiving_catches_up(site: Site) -> None:
+    site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text)")
+    run = site.play("postgresql", postgresql_backup_passphrase="0123456789" * 7)
+    assert run.code != 0 and "the passphrase is another one" in " ".join(run.output.split()), run.output[-3000:]
+    site.ask("INSERT INTO moments VALUES ('meanwhile')")
+    site.ask("SELECT pg_switch_wal()")
+    until(lambda: site.ask("SELECT failed_count > 0 FROM pg_stat_archiver") == "t", 90)
+    site.played("postgresql")
+    assert site.archived()
+    assert site.ask("SELECT name FROM moments") == "meanwhile"
+
+
+def test_an_unreachable_bucket_is_told_and_archiving_catches_up(site: Site) -> None:
+    server = site.cloud.servers.get_by_name(STORE)
+    assert server is not None
+    address = str(server.public_net.ipv4.ip)
+    site.ask("SELECT pg_stat_reset_shared('archiver')")
+    site.on(DATABASE, f"ip route add unreachable {address}")
+    try:
+        said = site.run(DATABASE, f"{TOOL} status")
+        assert "cannot be reached from here" in said.said or "does not answer" in said.said, said.said
+        site.ask("INSERT INTO moments VALUES ('while it was away')")
+        site.ask("SELECT pg_switch_wal()")
+        until(lambda: site.ask("SELECT failed_count > 0 FROM pg_stat_archiver") == "t", 120)
+    finally:
+        site.on(DATABASE, f"ip route del unreachable {address}")
+    assert site.archived()
+    assert site.ask("SELECT last_archived_time > last_failed_time FROM pg_stat_archiver") == "t"
+
+
+def test_a_full_volume_is_told_and_nothing_is_lost(site: Site) -> None:
+    """The server stops rather than lose something, says why, and returns by itself when there is room again."""
+    with load(site, writers=2) as rows:
+        site.on(
+            DATABASE,
+            "fallocate --length $(($(df --output=avail --block-size=1 /var/lib/postgresql | tail -n 1) - 40000000)) "
+            "/var/lib/postgresql/ballast",
+        )
+        try:
+            site.run(DATABASE, "psql -U postgres -d app -c 'CREATE TABLE big AS SELECT generate_series(1, 5000000)'")
+            until(
+                lambda: "MB free" in site.on(DATABASE, "journalctl --unit postgresql@17-main --since -2min --no-pager"),
+                60,
+            )
+        finally:
+            site.on(DATABASE, "rm -f /var/lib/postgresql/ballast")
+        before = rows()
+        until(lambda: rows() > before + 20, 60)
+    site.ask("DROP TABLE IF EXISTS big")
+    assert set(acknowledged(site)) - there(site) == set()
+    assert site.archived()
+
+
+def test_an_expired_certificate_is_told_and_renewed(site: Site, secrets: dict[str, str]) -> None:
+    path = "/etc/postgresql-common/slipway/server.crt"
+    present = x509.load_pem_x509_certificate(site.on(DATABASE, f"cat {path}").encode())
+    key = serialization.load_pem_private_key(secrets["platform_ca_private_key"].encode(), None)
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(present.subject)
+        .issuer_name(present.issuer)
+        .public_key(present.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(now - timedelta(days=1))
+    )
+    for extension in present.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    expired = builder.sign(key, hashes.SHA256())  # type: ignore[arg-type]
+    site.on(DATABASE, f"cat > {path}", input=expired.public_bytes(serialization.Encoding.PEM).decode())
+    site.on(DATABASE, "systemctl reload postgresql@17-main pgbouncer")
+    name = site.connection()["host"]
+    handshake = (
+        f"openssl s_client -starttls postgres -tls1_3 -verify_return_error -brief -verify_hostname {name} "
+        f"-connect {name}:5432 </dev/null"
+    )
+    until(lambda: "certificate has expired" in site.run(CLIENT, handshake).said, 20)
+    site.played("postgresql")
+    for port in (5432, 6432):
+        assert site.run(CLIENT, handshake.replace(":5432", f":{port}")).code == 0
+    assert site.archived()
