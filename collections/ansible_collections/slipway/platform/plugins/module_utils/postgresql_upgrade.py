@@ -15,7 +15,7 @@ ROOM = 1.1
 
 def plan(wanted: str, seen: Json, backed_up: bool, standby: bool = False, unsaved: bool = False) -> dict[str, Any]:
     """`seen` of a host: majors that have data, candidates (package version by major, null where there is none),
-    installed (the same of what is installed), used_mb and free_mb on the volume.
+    installed (the same of what is installed), used_mb and free_mb on the volume, unfinished (a note that a run left).
 
     The action is `none`, `minor`, `major`, `continue` (a dead run's data is in its place) or `refuse`, with the faults.
     """
@@ -33,7 +33,8 @@ def plan(wanted: str, seen: Json, backed_up: bool, standby: bool = False, unsave
             "-e op_upgrade_postgresql_back=true"
         )
     if wanted in majors:
-        action = "continue" if older else "minor" if candidate and candidate != installed else "none"
+        behind = bool(candidate and candidate != installed)
+        action = "continue" if older and seen.get("unfinished") else "minor" if behind else "none"
         steps = {
             "continue": [f"finish what an upgrade from {older[-1] if older else wanted} left to do"],
             "minor": [f"install {candidate} in place of {installed}", "restart the server"],
