@@ -139,6 +139,7 @@ def test_an_empty_repository_has_no_target() -> None:
     ("said", "means"),
     [
         ("ERROR: [029]: CryptoError: unable to decrypt", "the passphrase is another one"),
+        ("[FormatError] key/value found outside of section at line 1: \x97\ufffd$x", "the passphrase is another one"),
         ("ERROR: [124]: HostConnectError: unable to get address", "the bucket's host cannot be reached"),
         ("<Code>InvalidAccessKeyId</Code>", "the bucket does not know this pair of keys"),
         ("unable to verify certificate presented by 's3:443'", "the certificate of the bucket's host is not believed"),

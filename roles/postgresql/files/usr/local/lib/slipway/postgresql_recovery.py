@@ -61,7 +61,11 @@ next AS (SELECT coalesce((SELECT number FROM last), 0) + 1 AS number, clock_time
 INSERT INTO slipway.heartbeat SELECT number, at, sha256(convert_to(concat_ws(' ', number,
 to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), encode(before, 'hex')), 'UTF8')) FROM next;
 DELETE FROM slipway.heartbeat WHERE at < now() - interval '40 days';
+SELECT count(pg_switch_wal()) FROM pg_stat_archiver
+WHERE coalesce(last_archived_time, stats_reset) < now() - interval '60 seconds' \\g /dev/null
 """
+# The last statement is for a server that was killed: its checkpointer sleeps through recovery, and thinks of
+# archive_timeout again only at the next checkpoint (seen with 17.12); WAL would stay here for a quarter of an hour.
 
 
 def programs(folder):

@@ -24,7 +24,10 @@ OLDEST_BACKUP_HOURS = 26
 OLDEST_DRILL_DAYS = 35
 # pgBackRest's own words, and what somebody has to do about them.
 HINTS = (
-    (r"CryptoError|cipher header invalid", "the passphrase is another one than that of the first backup"),
+    (
+        r"CryptoError|cipher header invalid|found outside of section",
+        "the passphrase is another one than that of the first backup",
+    ),
     (r"HostConnectError|unable to get address|timeout connecting", "the bucket's host cannot be reached from here"),
     (
         r"CertificateError|unable to verify certificate|certificate",
@@ -48,7 +51,9 @@ class Fault(Exception):
 def plain(text, length=700):
     """pgBackRest's words without the noise that it puts around them, and with what they mean."""
     words = " ".join(re.sub(r"^\d{4}-\d\d-\d\d \S+ P\d+ +(ERROR|WARN): ", "", line) for line in text.splitlines())
-    words = " ".join(words.split())
+    # What a wrong passphrase makes of a file is shown by pgBackRest as it is.
+    words = re.sub(r"(found outside of section at line \d+):.*", r"\1", words)
+    words = " ".join(re.sub(r"[^\x20-\x7e]+", " ", words).split())
     hints = [hint for pattern, hint in HINTS if re.search(pattern, words)][:1]
     return "; ".join([*hints, words[-length:]]) if words else "it said nothing"
 
@@ -56,7 +61,9 @@ def plain(text, length=700):
 def run(*arguments, seconds=None):
     command = ["pgbackrest", f"--stanza={STANZA}", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, cwd="/")
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds, cwd="/"
+        )
     except subprocess.TimeoutExpired:
         raise Fault(
             f"the bucket does not answer within {seconds} seconds; see /var/log/pgbackrest and the network"
@@ -144,7 +151,7 @@ def judge(info):
 def status(*options):
     try:
         # pgBackRest itself would try for minutes.
-        return judge(json.loads(run("--output=json", *options, "info", seconds=60) or "[]"))
+        return judge(json.loads(run("--output=json", *options, "info", seconds=60) or "[]", strict=False))
     except Fault as fault:
         return {"state": "broken", "faults": [str(fault)], "backups": [], "archives": []}
 
