@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -262,7 +263,8 @@ def test_the_old_primary_neither_serves_nor_stays_away(site: Site, figures: Call
 
 
 def test_a_second_run_changes_nothing(site: Site) -> None:
-    assert ran(site.play("postgresql")).changed == {}
+    run = ran(site.play("postgresql"))
+    assert run.changed == {}, re.findall(r"^TASK.*\n(?:(?!TASK).*\n)*?changed: .*$", run.output, re.M)
 
 
 def test_a_living_primary_hands_over_in_order(site: Site, figures: Callable[[str, object], None]) -> None:
