@@ -75,6 +75,10 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
         else:
             reason = str(said.get("stderr") or said.get("msg") or "it was not part of this run").strip()
             found.append(f"the database on {name} does not answer ({reason})")
+        kept = hostvars[name].get("__verify_database_backups") or {"rc": 0}
+        text = kept.get("stdout") if kept.get("rc") == 0 else kept.get("stderr") or kept.get("msg")
+        lines = str(text or "").splitlines()
+        found += [f"backups of the database on {name}: {line.strip()}" for line in lines if line.strip()]
         for shaken in (hostvars[name].get("__verify_database_handshakes") or {}).get("results") or ():
             if shaken.get("rc") != 0:
                 lines = str(shaken.get("stderr") or shaken.get("msg") or "").splitlines()
