@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -49,20 +50,28 @@ def secrets(description: dict[str, Any]) -> dict[str, str]:
     return dict(yaml.safe_load(Path(description["secrets_path"]).read_text()))
 
 
+@dataclass
+class Bucket:
+    """The bucket as a host of the platform meets it, with the keys that the database has."""
+
+    endpoint: Endpoint
+    monkeypatch: pytest.MonkeyPatch
+
+    def ask(self, call: Callable[[Any], Any]) -> Any:
+        """What a client there says; only meanwhile is this thread in the network of that host."""
+        with self.endpoint.looked_at(self.monkeypatch):
+            return call(self.endpoint.client())
+
+
 @pytest.fixture
-def store(
-    site: Site,
-    secrets: dict[str, str],
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Endpoint]:
-    """The store of the backups as a host of the platform meets it, with the keys that the database has."""
+def bucket(
+    site: Site, secrets: dict[str, str], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bucket:
     client, server = site.cloud.servers.get_by_name(CLIENT), site.cloud.servers.get_by_name(STORE)
     assert client is not None and server is not None
     ca_path = tmp_path / "platform.pem"
     ca_path.write_text(secrets["platform_ca_certificate"].strip() + "\n")
-    made = Endpoint(
+    endpoint = Endpoint(
         name=site.connection()["host"].replace("postgresql.", "s3."),
         address=str(server.public_net.ipv4.ip),
         port=443,
@@ -71,8 +80,7 @@ def store(
         owner=Keys(secrets["object_storage_access_key"], secrets["object_storage_secret_key"]),
         multipart_bytes=0,
     )
-    with made.looked_at(monkeypatch):
-        yield made
+    return Bucket(endpoint, monkeypatch)
 
 
 def newest(site: Site) -> dict[str, Any]:
@@ -116,20 +124,25 @@ def test_a_lost_host_comes_back_from_the_bucket(site: Site, cloud: Client) -> No
     assert site.archived()
 
 
-def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site, store: Endpoint) -> None:
+def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site, bucket: Bucket) -> None:
     """A byte of the newest backup changes. The lock keeps what was there, and a moment is restored through it."""
-    client = store.client()
-    key = f"postgresql/backup/main/{newest(site)['label']}/bundle/1"
-    whole = client.get_object(Bucket=BUCKET, Key=key)
-    content = whole["Body"].read()
-    version = whole["VersionId"]
-    assert refused(client.delete_object, Bucket=BUCKET, Key=key, VersionId=version) == "AccessDenied"
+    thing = {"Bucket": BUCKET, "Key": f"postgresql/backup/main/{newest(site)['label']}/bundle/1"}
+
+    def read(client: Any) -> tuple[bytes, str]:
+        there = client.get_object(**thing)
+        return there["Body"].read(), there["VersionId"]
+
+    def put(body: bytes) -> None:
+        bucket.ask(lambda client: client.put_object(**thing, Body=body))
+
+    content, version = bucket.ask(read)
+    assert bucket.ask(lambda client: refused(client.delete_object, **thing, VersionId=version)) == "AccessDenied"
     site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
     undamaged = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     time.sleep(2)
     middle = len(content) // 2
     damaged = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    client.put_object(Bucket=BUCKET, Key=key, Body=damaged)
+    put(damaged)
     try:
         said = site.run(DATABASE, f"{TOOL} verify")
         assert said.code == 1 and "repository 1 is damaged" in said.said and "invalid" in said.said, said.said
@@ -150,7 +163,7 @@ def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site
             op_restore_postgresql_options=[f"--repository-time={undamaged}"],
         )
     finally:
-        client.put_object(Bucket=BUCKET, Key=key, Body=content)
+        put(content)
     keep("RTO to a named second in place, seconds", run.report["seconds"])
     assert site.ask("SELECT string_agg(name, ' ') FROM moments") == "before"
     assert timeline(site) > before
