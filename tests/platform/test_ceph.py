@@ -31,7 +31,7 @@ HOSTS = ["lab-ceph-1", "lab-ceph-2", "lab-ceph-3"]
 POOL = "ledger"
 BUCKET = "ledger"
 WORK = "/var/tmp/ledger"
-PER_SECOND = 10
+PER_SECOND = 5
 LONGEST_SILENCE_SECONDS = 60
 """Ceph takes an OSD for dead after osd_heartbeat_grace (20 s), then waits for reports and a new map."""
 
