@@ -119,6 +119,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
     Step,
     Wanted,
     access_steps,
+    believed_monitors,
     member_steps,
     option_steps,
     unclaimed,
@@ -229,6 +230,12 @@ def change(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
         for step in steps:
             apply(module, cluster, step)
         view = answering(module, cluster)
+        if module.params["scope"] == "members" and believed_monitors(view, wanted):
+            more = plan(unbelieving(module, cluster, wanted), wanted)
+            for step in more:
+                apply(module, cluster, step)
+            steps += more
+            view = answering(module, cluster)
     said = [step.sentence for step in steps]
     module.exit_json(
         changed=bool(steps),
@@ -236,6 +243,16 @@ def change(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
         steps=said,
         unclaimed=unclaimed(view, wanted) if module.params["scope"] == "members" else [],
         diff={"before": "", "after": "".join(f"{sentence}\n" for sentence in said)},
+    )
+
+
+def unbelieving(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> dict[str, Any]:
+    """The view, once the orchestrator has seen which monitors are no more."""
+    return until(
+        module,
+        lambda: look(cluster),
+        lambda view: [f"the orchestrator still lists mon.{name}" for name in believed_monitors(view, wanted)],
+        module.params["timeout_seconds"],
     )
 
 
