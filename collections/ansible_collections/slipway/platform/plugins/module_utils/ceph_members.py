@@ -141,7 +141,7 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
 
 
 def believed_monitors(view: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """Hosts that were made anew, of which the orchestrator still believes that they have a monitor: it would not add one."""
+    """Hosts that were made anew. The orchestrator still believes that they have a monitor, and would not add one."""
     there = {*view["monitors"], *wanted.present}
     return [name for name in wanted.monitors if name not in there and name in view["placed"]]
 
