@@ -128,6 +128,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import look
 
 POLL_SECONDS = 1.0
+RELOOK_SECONDS = 15.0
+UNREAD = "CEPHADM_REFRESH_FAILED"
 
 
 def main() -> None:
@@ -268,9 +270,21 @@ def apply(module: AnsibleModule, cluster: Cluster, step: Step) -> None:
 
 
 def prove(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
+    looked_again = time.monotonic()
+
+    def read() -> dict[str, Any]:
+        """The view. A host that could not be asked once is only asked again when its turn comes, in half an hour."""
+        nonlocal looked_again
+        view = look(cluster)
+        if UNREAD in view["warnings"] and not module.check_mode and time.monotonic() - looked_again > RELOOK_SECONDS:
+            looked_again = time.monotonic()
+            cluster.run(["orch", "ps", "--refresh"])
+            cluster.run(["orch", "device", "ls", "--refresh"])
+        return view
+
     view = until(
         module,
-        lambda: look(cluster),
+        read,
         lambda seen: unmet(seen, wanted, module.params["version"]),
         0 if module.check_mode else module.params["timeout_seconds"],
     )
