@@ -162,6 +162,8 @@ def main() -> int:
     times: list[str] = []
     failure = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: failure.set())
+    # A shell has what it runs in the background ignore this, and layers are told by it to end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     down()
     try:
         for stage in STAGES:
