@@ -10,7 +10,7 @@ import time
 
 from tests.platform.conftest import INVENTORY, REPOSITORY, kill, play
 
-KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "4"))
 """How often the first build is killed. Each kill comes at a moment of its own, so that together they reach from the
 first seconds of provisioning to the founding of the storage and the joins of the cluster."""
 
