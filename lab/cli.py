@@ -45,7 +45,8 @@ app = typer.Typer(
 fault_app = typer.Typer(help="Break something on purpose, and heal it.", no_args_is_help=True)
 app.add_typer(fault_app, name="fault")
 
-out = Console()
+# Into a file or a log: as wide as a table of servers needs, for nothing tells the width there.
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 err = Console(stderr=True)
 
 

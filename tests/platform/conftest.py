@@ -6,8 +6,10 @@ that asks for `platform` builds the site (through kills, see test_interrupted.py
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,27 @@ def play(*arguments: str, playbook: str = "site.yml") -> Run:
     new = sorted(reports() - before)
     report = json.loads(new[-1].read_text()) if new else {}
     return Run(done.returncode, done.stdout, report)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a run and all that it started, as a loss of power would."""
+    for pid in family(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def family(ancestor: int) -> list[int]:
+    """A process and all that descend from it: Ansible's workers lead sessions of their own and would outlive it."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(stat.parent.name))
+    found = [ancestor]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import subprocess
 import time
-from pathlib import Path
 
-from tests.platform.conftest import INVENTORY, REPOSITORY, play
+from tests.platform.conftest import INVENTORY, REPOSITORY, kill, play
 
-KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "4"))
 """How often the first build is killed. Each kill comes at a moment of its own, so that together they reach from the
-first seconds of provisioning to the joins of the cluster."""
+first seconds of provisioning to the founding of the storage and the joins of the cluster."""
 
-LONGEST_SECONDS = 75.0
+LONGEST_SECONDS = 150.0
 SEED = int(os.environ.get("SLIPWAY_TEST_SEED", "20261121"))
 
 
@@ -33,24 +31,8 @@ def run_and_kill(seconds: float) -> bool:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
         return False
-    for pid in family(process.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     return True
-
-
-def family(ancestor: int) -> list[int]:
-    """A process and all that descend from it: Ansible's workers lead sessions of their own and would outlive it."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = stat.read_text().rpartition(")")[2].split()[1]
-            children.setdefault(int(parent), []).append(int(stat.parent.name))
-    found = [ancestor]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
 
 
 def test_a_build_killed_at_random_points_converges(description: dict[str, object]) -> None:

@@ -7,13 +7,11 @@ compared.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import secrets
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -27,13 +25,13 @@ import pytest
 import yaml
 from hcloud import Client
 
-from tests.platform.conftest import ARTIFACTS, REPOSITORY, play
+from tests.platform.conftest import ARTIFACTS, REPOSITORY, kill, play
 
 HOSTS = ["lab-ceph-1", "lab-ceph-2", "lab-ceph-3"]
 POOL = "ledger"
 BUCKET = "ledger"
 WORK = "/var/tmp/ledger"
-PER_SECOND = 10
+PER_SECOND = 5
 LONGEST_SILENCE_SECONDS = 60
 """Ceph takes an OSD for dead after osd_heartbeat_grace (20 s), then waits for reports and a new map."""
 
@@ -388,9 +386,7 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
         try:
             until(lambda: upgraded() >= 2 or run.poll() is not None, 600, pause=3)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
+            kill(run)
         second = play("-e", inputs, playbook=playbook)
         assert second.code == 0, second.output[-6000:]
         figures("seconds", round(time.time() - began))

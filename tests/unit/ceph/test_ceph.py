@@ -77,6 +77,15 @@ def test_what_is_sent_is_on_stdin_only(folders: Path) -> None:
     assert KEYRING not in " ".join(host.commands[1])
 
 
+def test_the_monitors_are_those_that_the_host_knows(folders: Path) -> None:
+    """A container sees the configuration of its start, maybe of a time when only the first monitor was there."""
+    monitors = "[v2:10.0.1.51:3300/0,v1:10.0.1.51:6789/0] [v2:10.0.1.52:3300/0,v1:10.0.1.52:6789/0]"
+    (folders / "etc/ceph.conf").write_text(f"[global]\n\tfsid = {FSID}\n\tmon_host = {monitors}\n")
+    host = Host(f"ceph-{FSID}-mon-h1", answers(""))
+    Cluster(host, FSID).run(["status"])
+    assert host.requests[0]["mon_host"] == monitors
+
+
 def test_several_questions_cost_one_process() -> None:
     host = Host(f"ceph-{FSID}-mon-h1", answers("[0]", '{"a": 1}'))
     assert Cluster(host, FSID).batch([["osd", "ls"], ["status"]]) == [[0], {"a": 1}]

@@ -122,7 +122,7 @@ def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -
         ({"services": built()["services"][:2]}, ["orch apply"]),
         ({"monitors": ["a", "c"], "placed": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
         ({"keyrings": []}, ["orch client-keyring set client.admin label:_admin"]),
-        ({"monitors": ["a", "c"]}, ["orch daemon redeploy mon.b"]),
+        ({"monitors": ["a", "c"]}, ["orch ps --hostname b --daemon_type mon --refresh"]),
         ({"ciphers": {"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"}},
          ["mon set auth_allowed_ciphers aes,aes256k"]),
         ({"ciphers": {"allowed": ["aes", "aes256k"], "preferred": "aes", "service": "aes256k"}},
@@ -243,3 +243,7 @@ def test_the_view_of_a_cluster_without_a_manager() -> None:
     assert (view["founded"], view["orchestrated"], view["osds"], view["managers"]) == (False, False, 0, 0)
     assert view["ciphers"] == {"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes"}
     assert (view["warnings"], view["muted"]) == ({"A": "said"}, ["B"])
+
+
+def test_what_is_held_on_purpose_is_no_fault() -> None:
+    assert unmet(built(warnings={"OSDMAP_FLAGS": "noout flag(s) set"}), WANTED, "20.2.4") == []

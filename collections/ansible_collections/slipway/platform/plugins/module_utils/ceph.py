@@ -13,7 +13,7 @@ from ansible_collections.slipway.platform.plugins.module_utils import ceph_ask
 
 ETC = Path("/etc/ceph")
 DATA = Path("/var/lib/ceph")
-# Any daemon's container holds the programs and the addresses of the monitors; a monitor's can also read every key.
+# Any daemon's container holds the programs; a monitor's can also read every key.
 KINDS = ("mon", "mgr", "crash", "osd", "mds", "rgw")
 
 
@@ -123,6 +123,7 @@ class Cluster:
     def _send(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         request |= {
             "keyring": self._keyring(),
+            "mon_host": self._mon_host(),
             "connect_seconds": self._connect_seconds,
             "seconds": self._seconds,
         }
@@ -159,7 +160,15 @@ class Cluster:
 
     def _configured(self) -> bool:
         """Whether the configuration on this host is that of our cluster."""
+        return bool(self._configuration())
+
+    def _configuration(self) -> str:
         for path in (ETC / "ceph.conf", DATA / self.fsid / "config/ceph.conf"):
-            if path.is_file() and self.fsid in path.read_text():
-                return True
-        return False
+            if path.is_file() and self.fsid in (text := path.read_text()):
+                return text
+        return ""
+
+    def _mon_host(self) -> str:
+        """The monitors as this host knows them: a container sees those that there were when it was started."""
+        line = re.search(r"^\s*mon_host\s*=\s*(.+?)\s*$", self._configuration(), re.M)
+        return line[1] if line else ""

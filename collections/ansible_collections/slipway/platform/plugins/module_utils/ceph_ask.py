@@ -35,13 +35,16 @@ def in_memory(text: str) -> int:
     return descriptor
 
 
-def connect(rados: Any, name: str, keyring: str, seconds: int, command_seconds: int) -> Any:
+def connect(rados: Any, name: str, keyring: str, request: dict[str, Any]) -> Any:
+    seconds = request["connect_seconds"]
     settings = {
         "keyring": keyring,
         "client_mount_timeout": str(seconds),
-        "rados_mon_op_timeout": str(command_seconds),
+        "rados_mon_op_timeout": str(request["seconds"]),
         "log_to_stderr": "false",
     }
+    if request.get("mon_host"):
+        settings["mon_host"] = request["mon_host"]
     cluster = rados.Rados(name=name, conffile=CONFIG, conf=settings)
     try:
         cluster.connect(timeout=seconds)
@@ -82,7 +85,7 @@ def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str
     own = sorted(MON_KEYRINGS.glob("*/keyring"))
     if not own:
         raise Unreachable("neither the host nor the container holds a keyring that is good")
-    cluster = connect(rados, "mon.", str(own[0]), request["connect_seconds"], request["seconds"])
+    cluster = connect(rados, "mon.", str(own[0]), request)
     try:
         answer = ask(library, cluster, {}, {"args": ["auth", "get", "client.admin"]})
     finally:
@@ -94,20 +97,20 @@ def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str
 
 def sign_in(rados: Any, library: Any, request: dict[str, Any]) -> tuple[Any, int]:
     """A connection as the administrator, and his keyring. The host's copy may be older than the last rotation."""
-    seconds = (request["connect_seconds"], request["seconds"])
     if request.get("keyring"):
         keyring = in_memory(request["keyring"])
         try:
-            return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", *seconds), keyring
+            return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", request), keyring
         except Denied:
             os.close(keyring)
     keyring = in_memory(keyring_of_monitor(rados, library, request))
-    return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", *seconds), keyring
+    return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", request), keyring
 
 
 def run_tool(keyring: int, request: dict[str, Any]) -> dict[str, Any]:
+    monitors = [f"--mon-host={request['mon_host']}"] if request.get("mon_host") else []
     done = subprocess.run(
-        [*request["tool"], "--name=client.admin", f"--keyring=/proc/self/fd/{keyring}"],
+        [*request["tool"], "--name=client.admin", f"--keyring=/proc/self/fd/{keyring}", *monitors],
         input=request.get("input") or "",
         capture_output=True,
         text=True,

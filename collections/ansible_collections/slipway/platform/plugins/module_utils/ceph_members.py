@@ -129,15 +129,21 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
         keep = ("orch", "client-keyring", "set", "client.admin", f"label:{ADMIN_LABEL}")
         steps.append(Step("keep the administrator's key on the hosts with a monitor", keep))
     # One that is on its host and has not joined yet is waited for by the proof.
-    missing = [name for name in wanted.monitors if name not in {*view["monitors"], *wanted.present}]
-    # Of a host that was made anew the orchestrator still believes that its monitor is there, and would not add another.
-    for name in [name for name in missing if name in view["placed"]]:
-        missing.remove(name)
-        steps.append(Step(f"make the monitor on {name} anew", ("orch", "daemon", "redeploy", f"mon.{name}")))
+    believed = believed_monitors(view, wanted)
+    missing = [name for name in wanted.monitors if name not in {*view["monitors"], *wanted.present, *believed}]
+    for name in believed:
+        look = ("orch", "ps", "--hostname", name, "--daemon_type", "mon", "--refresh")
+        steps.append(Step(f"let the orchestrator see that {name} has no monitor", look))
     if missing:
         placement = " ".join(f"{name}:{wanted.hosts[name]}" for name in missing)
         steps.append(Step(f"add a monitor on {', '.join(missing)}", ("orch", "daemon", "add", "mon", placement)))
     return steps
+
+
+def believed_monitors(view: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Hosts that were made anew. The orchestrator still believes that they have a monitor, and would not add one."""
+    there = {*view["monitors"], *wanted.present}
+    return [name for name in wanted.monitors if name not in there and name in view["placed"]]
 
 
 def service_documents(wanted: Wanted) -> list[dict[str, Any]]:
@@ -208,6 +214,10 @@ def _of_the_orchestrator(entry: Mapping[str, Any]) -> bool:
     return name.startswith(("mgr/", *own)) or "." in section or bool(entry.get("mask"))
 
 
+HELD = ("OSDMAP_FLAGS",)
+"""Warnings of what somebody holds on purpose, like noout while a host is replaced."""
+
+
 def unmet(view: Mapping[str, Any], wanted: Wanted, version: str) -> list[str]:
     """What is not yet as declared, as sentences."""
     found = []
@@ -228,7 +238,7 @@ def unmet(view: Mapping[str, Any], wanted: Wanted, version: str) -> list[str]:
     if view["unclean"]:
         states = ", ".join(f"{count} {state}" for state, count in sorted(view["unclean"].items()))
         found.append(f"placement groups are not active+clean ({states})")
-    found += [f"{code}: {text}" for code, text in view["warnings"].items()]
+    found += [f"{code}: {text}" for code, text in view["warnings"].items() if code not in HELD]
     if other := sorted({seen for seen in view["versions"] if seen != version}):
         found.append(f"daemons run {', '.join(other)} instead of {version}")
     return found

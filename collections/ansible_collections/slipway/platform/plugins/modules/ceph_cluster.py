@@ -119,6 +119,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
     Step,
     Wanted,
     access_steps,
+    believed_monitors,
     member_steps,
     option_steps,
     unclaimed,
@@ -127,6 +128,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import look
 
 POLL_SECONDS = 1.0
+RELOOK_SECONDS = 15.0
+UNREAD = "CEPHADM_REFRESH_FAILED"
 
 
 def main() -> None:
@@ -229,6 +232,12 @@ def change(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
         for step in steps:
             apply(module, cluster, step)
         view = answering(module, cluster)
+        if module.params["scope"] == "members" and believed_monitors(view, wanted):
+            more = plan(unbelieving(module, cluster, wanted), wanted)
+            for step in more:
+                apply(module, cluster, step)
+            steps += more
+            view = answering(module, cluster)
     said = [step.sentence for step in steps]
     module.exit_json(
         changed=bool(steps),
@@ -236,6 +245,16 @@ def change(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
         steps=said,
         unclaimed=unclaimed(view, wanted) if module.params["scope"] == "members" else [],
         diff={"before": "", "after": "".join(f"{sentence}\n" for sentence in said)},
+    )
+
+
+def unbelieving(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> dict[str, Any]:
+    """The view, once the orchestrator has seen which monitors are no more."""
+    return until(
+        module,
+        lambda: look(cluster),
+        lambda view: [f"the orchestrator still lists mon.{name}" for name in believed_monitors(view, wanted)],
+        module.params["timeout_seconds"],
     )
 
 
@@ -251,9 +270,21 @@ def apply(module: AnsibleModule, cluster: Cluster, step: Step) -> None:
 
 
 def prove(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
+    looked_again = time.monotonic()
+
+    def read() -> dict[str, Any]:
+        """The view. A host that could not be asked once is only asked again when its turn comes, in half an hour."""
+        nonlocal looked_again
+        view = look(cluster)
+        if UNREAD in view["warnings"] and not module.check_mode and time.monotonic() - looked_again > RELOOK_SECONDS:
+            looked_again = time.monotonic()
+            cluster.run(["orch", "ps", "--refresh"])
+            cluster.run(["orch", "device", "ls", "--refresh"])
+        return view
+
     view = until(
         module,
-        lambda: look(cluster),
+        read,
         lambda seen: unmet(seen, wanted, module.params["version"]),
         0 if module.check_mode else module.params["timeout_seconds"],
     )
