@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+from tests.playbooks import run_playbook
+
 OPENING = {"name": "SSH", "protocol": "tcp", "ports": ["22"], "world": False, "sources": ["198.51.100.0/24"]}
 SOUND: dict[str, Any] = {
     "base_admin_public_keys": ["ssh-ed25519 AAAA admin"],
@@ -29,21 +27,8 @@ def checked(folder: Path, values: dict[str, Any], user: str = "slipway", address
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": SOUND | values, "tasks": [task]}
     playbook = folder / "play.yml"
     playbook.write_text(json.dumps([play]))
-    run = subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", str(playbook)],
-        cwd=REPOSITORY,
-        env=os.environ
-        | {
-            "ANSIBLE_HOME": str(folder / "ansible"),
-            "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles"),
-            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"),
-            "SLIPWAY_ARTIFACTS": str(folder / "artifacts"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return "" if run.returncode == 0 else " ".join((run.stdout + run.stderr).split())
+    code, output = run_playbook(folder, "localhost,", playbook)
+    return "" if code == 0 else " ".join(output.split())
 
 
 def test_a_sound_host_passes(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +12,8 @@ import pytest
 from ansible_collections.slipway.platform.plugins.modules.cloud_objects import in_use
 
 from tests.lab.cloud.conftest import TOKEN, Lab, serving
+from tests.playbooks import run_playbook
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 MINE = {"slipway_environment": "trial"}
 
 
@@ -62,16 +60,7 @@ def destroy(lab: Lab, folder: Path, *options: str) -> tuple[int, str]:
         "ansible_python_interpreter": sys.executable,
     }
     inventory.write_text(json.dumps({"all": {"hosts": {"localhost": None}, "vars": values}}))
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), *options]
-    run = subprocess.run(
-        [*command, "playbooks/operations/destroy.yml"],
-        cwd=REPOSITORY,
-        env=os.environ | {"ANSIBLE_HOME": str(folder / "ansible"), "SLIPWAY_ARTIFACTS": str(folder / "artifacts")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return run.returncode, run.stdout + run.stderr
+    return run_playbook(folder, inventory, "playbooks/operations/destroy.yml", *options)
 
 
 def test_nobody_else_loses_anything(cloud: Lab, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cloud.conftest import TOKEN, Lab, serving
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from tests.playbooks import run_playbook
 
 
 @pytest.fixture
@@ -53,21 +51,8 @@ def provision(lab: Lab, folder: Path, public_key: str, types: list[str], *restar
     playbook.write_text(json.dumps([play | {"roles": [{"role": "provision", "vars": values}]}]))
     inventory = folder / "hosts.json"
     inventory.write_text(json.dumps({"all": {"hosts": {"trial-lb-1": {"ansible_python_interpreter": sys.executable}}}}))
-    run = subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(playbook)],
-        cwd=REPOSITORY,
-        env=os.environ
-        | {
-            "ANSIBLE_HOME": str(folder / "ansible"),
-            "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles"),
-            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"),
-            "SLIPWAY_ARTIFACTS": str(folder / "artifacts"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return run.returncode, " ".join((run.stdout + run.stderr).split())
+    code, output = run_playbook(folder, inventory, playbook)
+    return code, " ".join(output.split())
 
 
 def fault(lab: Lab, **what: Any) -> None:
