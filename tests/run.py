@@ -5,18 +5,16 @@ Its labs have their own names and addresses, so that they can run beside a perso
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -28,6 +26,10 @@ ENVIRONMENT = {
 }
 LABS = ("test", "test2")
 """Each track has a lab of its own, in the slots from 1 on."""
+LOGS = Path("/var/log/slipway/test")
+"""Whole output of each track of the last run, for what is printed is often cut."""
+LAST_LINES = 25
+"""So many lines of the layer that failed are said again at the very end."""
 ENDING_SECONDS = 120
 """What a layer that is told to end has for putting away what it made."""
 
@@ -46,11 +48,11 @@ STAGES: tuple[tuple[tuple[Layer, ...], ...], ...] = (
     ((Layer("static and unit tests", "pytest -q -n 2 tests/static tests/unit"),),),
     ((Layer("lab: cloud only", "lab up --only-cloud"),),),
     (
-        (Layer("molecule: every role", "tests/molecule"),),
+        (Layer("platform: the whole site", "pytest -q tests/platform"),),
         (
             Layer("local cloud with official clients", "pytest -q -m 'not real' tests/lab"),
             Layer("hosts, networks and volumes", "pytest -q -m real tests/lab"),
-            Layer("platform: the whole site", "lab up --only-cloud && pytest -q tests/platform"),
+            Layer("molecule: every role", "lab up --only-cloud && tests/molecule"),
         ),
     ),
 )
@@ -64,21 +66,22 @@ def environment(number: int) -> dict[str, str]:
 
 
 class Track(threading.Thread):
-    """Runs layers one after the other; its output goes through, or into `output` to be shown at the end."""
+    """Runs layers one after the other; its output goes through while it runs, or is shown at its end."""
 
-    def __init__(
-        self, layers: Sequence[Layer], lab: dict[str, str], failure: threading.Event, output: IO[bytes] | None
-    ) -> None:
+    def __init__(self, layers: Sequence[Layer], number: int, failure: threading.Event, *, live: bool) -> None:
         super().__init__()
         self.layers = layers
-        self.lab = lab
+        self.lab = environment(number)
         self.failure = failure
-        self.output = output
+        self.live = live
+        self.log = LOGS / f"{LABS[number]}.log"
+        self.shown = self.log.stat().st_size
         self.times: list[str] = []
-        self.failed: str | None = None
+        self.failed = False
 
     def say(self, text: str) -> None:
-        os.write(self.output.fileno() if self.output else sys.stdout.fileno(), f"\n=== {text}\n".encode())
+        with self.log.open("a") as log:
+            log.write(f"\n=== {text}\n")
 
     def run(self) -> None:
         for layer in self.layers:
@@ -87,28 +90,32 @@ class Track(threading.Thread):
             code = self.follow(layer)
             seconds = time.monotonic() - began
             if code:
-                self.failed = f"{layer.name} {'was ended' if self.failure.is_set() else 'failed'} after {seconds:.0f} s"
-                self.say(self.failed)
+                how = "was ended" if self.failure.is_set() else "failed"
+                self.say(f"{layer.name} {how} after {seconds:.0f} s")
+                self.failed = not self.failure.is_set()
                 self.failure.set()
                 return
             self.times.append(f"{seconds:5.0f} s  {layer.name}")
 
     def follow(self, layer: Layer) -> int:
         """Wait for the command; end it, and all it started, when another track has failed."""
-        process = subprocess.Popen(
-            layer.command,
-            shell=True,
-            cwd=REPOSITORY,
-            env=self.lab,
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=subprocess.STDOUT if self.output else None,
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                layer.command,
+                shell=True,
+                cwd=REPOSITORY,
+                env=self.lab,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         while True:
             try:
                 return process.wait(0.5)
             except subprocess.TimeoutExpired:
+                if self.live:
+                    self.show()
                 if not self.failure.is_set():
                     continue
             for how in (signal.SIGINT, signal.SIGKILL):
@@ -119,9 +126,16 @@ class Track(threading.Thread):
                     continue
 
     def show(self) -> None:
-        if self.output:
-            self.output.seek(0)
-            os.write(sys.stdout.fileno(), self.output.read())
+        """Print what was not printed yet."""
+        with self.log.open("rb") as log:
+            log.seek(self.shown)
+            sys.stdout.buffer.write(log.read())
+            self.shown = log.tell()
+        sys.stdout.flush()
+
+    def last_lines(self) -> str:
+        with self.log.open(errors="replace") as log:
+            return "".join(deque(log, LAST_LINES))
 
 
 def down() -> None:
@@ -136,24 +150,19 @@ def down() -> None:
 
 def run(stage: Sequence[Sequence[Layer]], failure: threading.Event) -> list[Track]:
     """Run the tracks of a stage side by side, to their end."""
-    with contextlib.ExitStack() as stack:
-        # One line of output at a time: only the first track's goes through.
-        files = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in stage[1:])]
-        tracks = [
-            Track(layers, environment(number), failure, output)
-            for number, (layers, output) in enumerate(zip(stage, files, strict=True))
-        ]
+    # One line of output at a time: only the first track's goes through.
+    tracks = [Track(layers, number, failure, live=number == 0) for number, layers in enumerate(stage)]
+    for track in tracks:
+        track.start()
+    try:
         for track in tracks:
-            track.start()
-        try:
-            for track in tracks:
-                track.join()
-        except KeyboardInterrupt:
-            failure.set()
-            for track in tracks:
-                track.join()
+            track.join()
+    except KeyboardInterrupt:
+        failure.set()
         for track in tracks:
-            track.show()
+            track.join()
+    for track in tracks:
+        track.show()
     return tracks
 
 
@@ -165,12 +174,18 @@ def main() -> int:
     # A shell has what it runs in the background ignore this, and layers are told by it to end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     down()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for name in LABS:
+        (LOGS / f"{name}.log").write_bytes(b"")
     try:
         for stage in STAGES:
             tracks = run(stage, failure)
             times += [line for track in tracks for line in track.times]
             if failure.is_set():
-                print("\n===", "; ".join(track.failed for track in tracks if track.failed), file=sys.stderr)
+                # The end of an output is what is seen of it everywhere.
+                for track in tracks:
+                    if track.failed:
+                        print(f"\n=== the end of {track.log}:\n{track.last_lines()}", file=sys.stderr)
                 return 1
     finally:
         down()
