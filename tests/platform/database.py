@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ class Site:
         assert answer.code == 0, f"{name}: {command}: {answer.said[-2000:]}"
         return answer.said
 
-    def ask(self, statement: str, database: str = "app") -> str:
-        return self.on(DATABASE, f"psql -XAtq -U postgres -d {database} -c {shlex.quote(statement)}").strip()
+    def ask(self, statement: str, database: str = "app", host: str = DATABASE) -> str:
+        return self.on(host, f"psql -XAtq -U postgres -d {database} -c {shlex.quote(statement)}").strip()
 
     def play(self, playbook: str, *arguments: str, **inputs: Any) -> Run:
         named = ["-e", json.dumps(inputs)] if inputs else []
@@ -70,6 +71,7 @@ class Site:
         return run
 
     def connection(self) -> dict[str, Any]:
+        """How an application connects: to whichever host takes the writes, and away from one that is silent."""
         secrets = yaml.safe_load(Path(self.description["secrets_path"]).read_text())
         truths = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text())
         return {
@@ -80,7 +82,9 @@ class Site:
             "dbname": "app",
             "sslmode": "verify-full",
             "sslrootcert": "/etc/ssl/certs/ca-certificates.crt",
-            "connect_timeout": 5,
+            "target_session_attrs": "read-write",
+            "connect_timeout": 3,
+            "tcp_user_timeout": 3000,
         }
 
     def now(self) -> str:
@@ -103,12 +107,12 @@ class Site:
 
 
 @contextmanager
-def load(site: Site, writers: int = 4) -> Iterator[Callable[[], int]]:
+def load(site: Site, writers: int = 4, primary: str = DATABASE) -> Iterator[Callable[[], int]]:
     """Rows are written through the pooler for as long as this lasts; tells how many were acknowledged."""
-    site.ask(
-        "DROP TABLE IF EXISTS ledger; CREATE TABLE ledger (number bigint PRIMARY KEY); GRANT INSERT ON ledger TO app_rw"
-    )
+    table = "CREATE TABLE ledger (number bigint PRIMARY KEY); GRANT INSERT ON ledger TO app_rw"
+    site.ask(f"DROP TABLE IF EXISTS ledger; {table}", host=primary)
     settings = {"connection": site.connection(), "folder": WORK, "writers": writers}
+    site.on(CLIENT, "apt-get install --quiet --yes --no-install-recommends python3-psycopg")
     site.on(CLIENT, f"rm -rf {WORK} && install -d -m 0700 {WORK}")
     site.on(CLIENT, f"cat > {WORK}/load.py", input=(Path(__file__).parent / "postgresql_load.py").read_text())
     site.on(CLIENT, f"umask 077; cat > {WORK}/settings", input=json.dumps(settings))
@@ -124,13 +128,25 @@ def load(site: Site, writers: int = 4) -> Iterator[Callable[[], int]]:
         site.on(CLIENT, f"touch {WORK}/stop; systemctl is-active --quiet ledger && systemctl stop ledger; true")
 
 
+def grows(rows: Callable[[], int], by: int, seconds: float = 60) -> None:
+    """Writes are acknowledged from here on."""
+    beyond = rows() + by
+    until(lambda: rows() > beyond, seconds, pause=0.2)
+
+
 def acknowledged(site: Site) -> dict[int, float]:
+    """Number → moment of each row that was."""
     lines = site.on(CLIENT, f"cat {WORK}/ledger-*").splitlines()
     return {int(line.split()[0]): float(line.split()[1]) for line in lines if len(line.split()) == 2}
 
 
-def there(site: Site) -> set[int]:
-    return {int(line) for line in site.ask("SELECT number FROM ledger").splitlines()}
+def there(site: Site, primary: str = DATABASE) -> set[int]:
+    return {int(line) for line in site.ask("SELECT number FROM ledger", host=primary).splitlines()}
+
+
+def longest_silence(noted: dict[int, float]) -> float:
+    """The longest time between two acknowledged rows, in seconds."""
+    return max(late - early for early, late in pairwise(sorted(noted.values())))
 
 
 def until(right: Callable[[], bool], seconds: float, pause: float = 0.5) -> None:

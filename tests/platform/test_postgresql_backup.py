@@ -25,6 +25,7 @@ from tests.platform.database import (
     TOOL,
     Site,
     acknowledged,
+    grows,
     keep,
     load,
     there,
@@ -40,9 +41,7 @@ LONGEST_LOSS_SECONDS = 120
 
 @pytest.fixture(scope="module")
 def site(cloud: Client, description: dict[str, Any]) -> Site:
-    made = Site(cloud, description)
-    made.on(CLIENT, "apt-get install --quiet --yes --no-install-recommends python3-psycopg >/dev/null")
-    return made
+    return Site(cloud, description)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +95,7 @@ def test_a_lost_host_comes_back_from_the_bucket(site: Site, cloud: Client) -> No
     before = timeline(site)
     with load(site, writers=2) as rows:
         until(lambda: site.archived(), 60)
-        first = rows()
-        until(lambda: rows() > first + 20, 60)
+        grows(rows, 20)
         server = cloud.servers.get_by_name(DATABASE)
         assert server is not None
         volumes = [volume for volume in cloud.volumes.get_all() if volume.server and volume.server.id == server.id]
@@ -274,8 +272,7 @@ def test_a_full_volume_is_told_and_nothing_is_lost(site: Site) -> None:
             )
         finally:
             site.on(DATABASE, "rm -f /var/lib/postgresql/ballast")
-        before = rows()
-        until(lambda: rows() > before + 20, 60)
+        grows(rows, 20)
     assert set(acknowledged(site)) - there(site) == set()
     assert site.archived()
 
