@@ -1,4 +1,4 @@
-"""A cluster of three hosts, seen from each of them, and a client that may do one thing."""
+"""A cluster of three hosts as one of them sees it, and a client that may do one thing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://ceph"]
+testinfra_hosts = ["ansible://test-ceph-1"]
 
 FSID = "391c49a8-b2db-49af-ae16-e787041d899e"
 HOSTS = [f"test-ceph-{number}" for number in (1, 2, 3)]
@@ -18,28 +17,15 @@ EXPECTED = {"AUTH_INSECURE_CLIENT_KEY_TYPE", "AUTH_INSECURE_KEYS_ALLOWED", "AUTH
 STATE = Path(os.environ.get("SLIPWAY_STATE_ROOT", "/var/lib/slipway")) / os.environ.get("SLIPWAY_LAB", "lab")
 
 
-def name_of(host: Host) -> str:
-    return str(host.check_output("hostname"))
-
-
 def ceph(host: Host, command: str) -> Any:
     """Asked in the container of the host's monitor, with the key that lies there."""
-    name = name_of(host)
     with host.sudo():
         return json.loads(
             host.check_output(
-                f"podman exec ceph-{FSID}-mon-{name} ceph --connect-timeout 20 --format json --name mon. "
-                f"--keyring /var/lib/ceph/mon/ceph-{name}/keyring {command}"
+                f"podman exec ceph-{FSID}-mon-{HOSTS[0]} ceph --connect-timeout 20 --format json --name mon. "
+                f"--keyring /var/lib/ceph/mon/ceph-{HOSTS[0]}/keyring {command}"
             )
         )
-
-
-@pytest.fixture
-def first(host: Host) -> Host:
-    """What the whole cluster knows is asked on one host only."""
-    if name_of(host) != HOSTS[0]:
-        pytest.skip("asked on the first host")
-    return host
 
 
 def journal(host: Host) -> str:
@@ -47,23 +33,23 @@ def journal(host: Host) -> str:
         return str(host.check_output(f"journalctl -u 'ceph-{FSID}@*' -n 40 --no-pager"))
 
 
-def test_the_cluster_is_well_and_nothing_else_is_muted(first: Host) -> None:
-    health = ceph(first, "health detail")
-    assert health["status"] == "HEALTH_OK", json.dumps(health["checks"]) + journal(first)
+def test_the_cluster_is_well_and_nothing_else_is_muted(host: Host) -> None:
+    health = ceph(host, "health detail")
+    assert health["status"] == "HEALTH_OK", json.dumps(health["checks"]) + journal(host)
     assert {mute["code"] for mute in health["mutes"]} == EXPECTED
 
 
-def test_three_monitors_and_two_managers_run_where_they_should(first: Host) -> None:
-    status = ceph(first, "status")
+def test_three_monitors_and_two_managers_run_where_they_should(host: Host) -> None:
+    status = ceph(host, "status")
     assert sorted(status["quorum_names"]) == HOSTS
-    daemons = [daemon for daemon in ceph(first, "orch ps") if daemon["daemon_type"] in ("mon", "mgr")]
+    daemons = [daemon for daemon in ceph(host, "orch ps") if daemon["daemon_type"] in ("mon", "mgr")]
     placed = sorted((daemon["daemon_type"], daemon["hostname"]) for daemon in daemons)
     assert placed == [("mgr", name) for name in HOSTS[:2]] + [("mon", name) for name in HOSTS]
     assert status["mgrmap"]["num_standbys"] == 1
 
 
-def test_every_host_has_an_osd_that_is_up_and_in(first: Host) -> None:
-    tree = ceph(first, "osd tree")
+def test_every_host_has_an_osd_that_is_up_and_in(host: Host) -> None:
+    tree = ceph(host, "osd tree")
     up = {
         node["id"]
         for node in tree["nodes"]
@@ -74,26 +60,18 @@ def test_every_host_has_an_osd_that_is_up_and_in(first: Host) -> None:
     assert all(len(children) == 1 and set(children) <= up for children in hosts.values())
 
 
-def test_daemons_listen_on_the_private_network_only(host: Host) -> None:
-    with host.sudo():
-        listening = host.check_output("ss -Hltnp")
-    own = [line.split() for line in listening.splitlines() if "ceph-mon" in line or "ceph-osd" in line]
-    assert own
-    assert {parts[3].rpartition(":")[0] for parts in own} == {f"10.95.1.5{name_of(host)[-1]}"}
-
-
-def test_traffic_is_encrypted_and_clients_prove_who_they_are(first: Host) -> None:
-    config = {(entry["section"], entry["name"]): entry["value"] for entry in ceph(first, "config dump")}
+def test_traffic_is_encrypted_and_clients_prove_who_they_are(host: Host) -> None:
+    config = {(entry["section"], entry["name"]): entry["value"] for entry in ceph(host, "config dump")}
     for mode in ("cluster", "service", "client", "mon_cluster", "mon_service", "mon_client"):
         assert config["global", f"ms_{mode}_mode"] == "secure"
     assert config["mon", "auth_allow_insecure_global_id_reclaim"] == "false"
 
 
-def test_keys_have_the_types_that_were_chosen(first: Host) -> None:
-    monmap = ceph(first, "mon dump")
+def test_keys_have_the_types_that_were_chosen(host: Host) -> None:
+    monmap = ceph(host, "mon dump")
     assert {cipher["name"] for cipher in monmap["auth_allowed_ciphers"]} == {"aes", "aes256k"}
     assert monmap["auth_preferred_cipher"]["name"] == monmap["auth_service_cipher"]["name"] == "aes256k"
-    keys = {entry["entity"]: entry["key"] for entry in ceph(first, "auth ls")["auth_dump"]}
+    keys = {entry["entity"]: entry["key"] for entry in ceph(host, "auth ls")["auth_dump"]}
     # The first bytes of a key are its type: AQ is aes, Ag is aes256k.
     assert {entity for entity, key in keys.items() if key.startswith("AQ")} == {"client.trial"}
     assert keys["client.admin"].startswith("Ag")
@@ -102,54 +80,24 @@ def test_keys_have_the_types_that_were_chosen(first: Host) -> None:
 def rados(host: Host, keyring: str, command: str) -> Any:
     """In a container of its own, with nothing but the client's key and the address of a monitor."""
     with host.sudo():
-        image = host.check_output(f"podman inspect --format '{{{{.ImageName}}}}' ceph-{FSID}-mon-{name_of(host)}")
+        image = host.check_output(f"podman inspect --format '{{{{.ImageName}}}}' ceph-{FSID}-mon-{HOSTS[0]}")
         inner = f"cat >/tmp/k && rados --name client.trial --keyring /tmp/k -m 10.95.1.51:3300 {command}"
         return host.run(
             "printf '%%s' %s | podman run --rm -i --net=host --entrypoint sh %s -c %s", keyring, image, inner
         )
 
 
-def test_a_client_writes_and_reads_its_pool_and_nothing_else(first: Host) -> None:
+def test_a_client_writes_and_reads_its_pool_and_nothing_else(host: Host) -> None:
     keyring = (STATE / "molecule/ceph/ceph.client.trial.keyring").read_text()
-    written = rados(first, keyring, "--pool trial put hello /etc/hostname")
-    assert written.rc == 0, written.stderr + journal(first)
-    assert rados(first, keyring, "--pool trial get hello -").stdout.strip()
-    assert rados(first, keyring, "--pool .mgr ls").rc != 0
-    assert rados(first, keyring, "--pool trial rm hello").rc == 0
+    written = rados(host, keyring, "--pool trial put hello /etc/hostname")
+    assert written.rc == 0, written.stderr + journal(host)
+    assert rados(host, keyring, "--pool trial get hello -").stdout.strip()
+    assert rados(host, keyring, "--pool .mgr ls").rc != 0
+    assert rados(host, keyring, "--pool trial rm hello").rc == 0
 
 
-def test_keys_are_for_root_only_and_in_no_command_line(host: Host) -> None:
-    with host.sudo():
-        files = host.check_output(f"find /etc/ceph /var/lib/ceph/{FSID} -name '*keyring*' -type f").split()
-        assert files
-        assert [path for path in files if host.file(path).mode & 0o077] == []
-        secrets = {
-            line.split("=", 1)[1].strip()
-            for path in files
-            for line in host.file(path).content_string.splitlines()
-            if line.strip().startswith("key =")
-        }
-        command_lines = host.check_output("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
-    assert secrets
-    assert [secret for secret in secrets if secret in command_lines] == []
-
-
-def test_the_managers_account_is_let_in_from_members_only(host: Host) -> None:
-    with host.sudo():
-        keys = host.file("/var/lib/cephadm/.ssh/authorized_keys")
-        assert keys.content_string.startswith('restrict,from="10.95.1.51,10.95.1.52,10.95.1.53" ssh-')
-        assert (keys.user, keys.mode) == ("cephadm", 0o600)
-        account = host.check_output("getent shadow cephadm")
-    assert account.split(":")[1].startswith("!")
-
-
-def test_metrics_are_shown(first: Host) -> None:
-    metrics = first.check_output(
+def test_metrics_are_shown(host: Host) -> None:
+    metrics = host.check_output(
         "curl -s --max-time 10 http://10.95.1.51:9283/metrics || curl -s http://10.95.1.52:9283/metrics"
     )
     assert "ceph_health_status" in metrics
-
-
-def test_daemons_return_after_a_reboot(host: Host) -> None:
-    assert host.service(f"ceph-{FSID}@mon.{name_of(host)}").is_enabled
-    assert host.service("ceph.target").is_enabled

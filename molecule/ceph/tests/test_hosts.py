@@ -1,0 +1,51 @@
+"""What each host of the cluster has: who may listen, who may read, who may come in."""
+
+from __future__ import annotations
+
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://ceph"]
+
+FSID = "391c49a8-b2db-49af-ae16-e787041d899e"
+
+
+def name_of(host: Host) -> str:
+    return str(host.check_output("hostname"))
+
+
+def test_daemons_listen_on_the_private_network_only(host: Host) -> None:
+    with host.sudo():
+        listening = host.check_output("ss -Hltnp")
+    own = [line.split() for line in listening.splitlines() if "ceph-mon" in line or "ceph-osd" in line]
+    assert own
+    assert {parts[3].rpartition(":")[0] for parts in own} == {f"10.95.1.5{name_of(host)[-1]}"}
+
+
+def test_keys_are_for_root_only_and_in_no_command_line(host: Host) -> None:
+    with host.sudo():
+        files = host.check_output(f"find /etc/ceph /var/lib/ceph/{FSID} -name '*keyring*' -type f").split()
+        assert files
+        assert [path for path in files if host.file(path).mode & 0o077] == []
+        secrets = {
+            line.split("=", 1)[1].strip()
+            for path in files
+            for line in host.file(path).content_string.splitlines()
+            if line.strip().startswith("key =")
+        }
+        command_lines = host.check_output("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert secrets
+    assert [secret for secret in secrets if secret in command_lines] == []
+
+
+def test_the_managers_account_is_let_in_from_members_only(host: Host) -> None:
+    with host.sudo():
+        keys = host.file("/var/lib/cephadm/.ssh/authorized_keys")
+        assert keys.content_string.startswith('restrict,from="10.95.1.51,10.95.1.52,10.95.1.53" ssh-')
+        assert (keys.user, keys.mode) == ("cephadm", 0o600)
+        account = host.check_output("getent shadow cephadm")
+    assert account.split(":")[1].startswith("!")
+
+
+def test_daemons_return_after_a_reboot(host: Host) -> None:
+    assert host.service(f"ceph-{FSID}@mon.{name_of(host)}").is_enabled
+    assert host.service("ceph.target").is_enabled
