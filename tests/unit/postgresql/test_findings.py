@@ -32,6 +32,10 @@ def test_everything_that_is_wrong_is_named() -> None:
         "sick": {
             "__verify_database": {"rc": 0, "stdout": "fsync is off\nits data has no checksums\n"},
             "__verify_database_handshakes": {"results": [{"rc": 1, "stderr": expired, "__verify_port": 6432}]},
+            "__verify_database_certificate": {
+                "rc": 1,
+                "stdout": "notAfter=Nov 25 10:00:00 2026 GMT\nCertificate will expire\n",
+            },
         },
     }
     assert database_findings(hostvars, list(hostvars)) == [
@@ -43,4 +47,5 @@ def test_everything_that_is_wrong_is_named() -> None:
         "the database on sick: fsync is off",
         "the database on sick: its data has no checksums",
         "port 6432 of sick cannot be believed by clients (verify error:num=10:certificate has expired)",
+        "the certificate of the database on sick expires on Nov 25 10:00:00 2026 GMT; run playbooks/postgresql.yml",
     ]

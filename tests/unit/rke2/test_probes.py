@@ -96,6 +96,7 @@ def run(places: dict[str, Any], kind: str, place: str, **changes: Any) -> list[s
         "path": "/",
         "statuses": [200],
         "authority": places["authority"],
+        "valid_days": 0,
     }
     return probes.run([probe | changes], 5)[0]
 
@@ -108,7 +109,8 @@ def test_what_is_right_is_silent(places: dict[str, Any]) -> None:
 
 def test_answers_are_kept_as_evidence(places: dict[str, Any]) -> None:
     probe = {"name": "p", "kind": "https", "address": "127.0.0.1", "port": places["modern"], "server_name": NAME}
-    _, seen = probes.run([probe | {"path": "/", "statuses": [200], "authority": places["authority"]}], 5)
+    wanted = {"path": "/", "statuses": [200], "authority": places["authority"], "valid_days": 0}
+    _, seen = probes.run([probe | wanted], 5)
     assert seen == {"p": {"status": 200, "tls": "TLSv1.3", "json": {"node": "s1"}}}
 
 
@@ -120,6 +122,11 @@ def test_old_tls_is_found(places: dict[str, Any]) -> None:
 def test_a_wrong_status_is_found(places: dict[str, Any]) -> None:
     assert "answers 404, not 200" in run(places, "https", "modern", path="/nothing")[0]
     assert run(places, "https", "modern", path="/nothing", statuses=[200, 404]) == []
+
+
+def test_a_certificate_that_expires_soon_is_a_finding_while_it_is_valid(places: dict[str, Any]) -> None:
+    assert run(places, "https", "modern", valid_days=0) == []
+    assert "expires on" in run(places, "https", "modern", valid_days=2)[0]
 
 
 def test_a_foreign_certificate_is_found(places: dict[str, Any]) -> None:
@@ -150,7 +157,8 @@ def test_a_missing_kubeconfig_is_a_finding() -> None:
 
 
 def test_probes_of_the_ingress() -> None:
-    made = verify.ingress_probes(["a.example.com", "b.example.com"], "203.0.113.1", "PEM", [200])
+    made = verify.ingress_probes(["a.example.com", "b.example.com"], "203.0.113.1", "PEM", [200], 14)
+    assert {probe["valid_days"] for probe in made if probe["kind"] == "https"} == {14}
     assert [probe["kind"] for probe in made] == ["https", "redirect", "https", "redirect", "tls_refused"]
 
 

@@ -9,14 +9,16 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import 
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import node_view
 
 
-def ingress_probes(names: list[str], address: str, authority: str, statuses: list[int]) -> list[dict[str, Any]]:
+def ingress_probes(
+    names: list[str], address: str, authority: str, statuses: list[int], valid_days: int = 0
+) -> list[dict[str, Any]]:
     """Three looks at every public name: TLS 1.3 answers, TLS 1.2 does not, plain HTTP leads to HTTPS."""
     probes: list[dict[str, Any]] = []
     for name in names:
         common = {"address": address, "server_name": name}
         probes += [
             {"name": f"ingress {name}", "kind": "https", "port": 443, **common}
-            | {"authority": authority, "statuses": list(statuses)},
+            | {"authority": authority, "statuses": list(statuses), "valid_days": valid_days},
             {"name": f"redirect {name}", "kind": "redirect", "port": 80, **common},
         ]
     if names:
@@ -84,6 +86,10 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
                 lines = str(shaken.get("stderr") or shaken.get("msg") or "").splitlines()
                 reason = next((line.strip() for line in lines if "error" in line), "no TLS 1.3")
                 found.append(f"port {shaken['__verify_port']} of {name} cannot be believed by clients ({reason})")
+        shown = hostvars[name].get("__verify_database_certificate") or {}
+        if "will expire" in str(shown.get("stdout")):
+            end = shown["stdout"].splitlines()[0].removeprefix("notAfter=")
+            found.append(f"the certificate of the database on {name} expires on {end}; run playbooks/postgresql.yml")
     return found
 
 

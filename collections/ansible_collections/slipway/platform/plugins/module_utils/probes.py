@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ def _context(authority: str) -> ssl.SSLContext:
 
 
 def _https(probe: Probe, timeout: float) -> Outcome:
-    """GET over TLS 1.3, verified by the authority, under the name that a user would type."""
+    """GET over TLS 1.3, verified by the authority, under the name that a user would type.
+
+    One whose certificate is valid for fewer than `valid_days` more is a finding, while it still answers.
+    """
     where = f"https://{probe['server_name']}{probe['path']} at {probe['address']}:{probe['port']}"
     try:
         with (
@@ -40,6 +44,7 @@ def _https(probe: Probe, timeout: float) -> Outcome:
             _context(probe["authority"]).wrap_socket(raw, server_hostname=probe["server_name"]) as secure,
         ):
             version = secure.version()
+            expiry = str((secure.getpeercert() or {})["notAfter"])
             text = f"GET {probe['path']} HTTP/1.1\r\nHost: {probe['server_name']}\r\nConnection: close\r\n\r\n"
             secure.sendall(text.encode())
             response = http.client.HTTPResponse(secure)
@@ -50,6 +55,9 @@ def _https(probe: Probe, timeout: float) -> Outcome:
     findings = []
     if version != "TLSv1.3":
         findings.append(f"{where} speaks {version}, not TLSv1.3")
+    days = (ssl.cert_time_to_seconds(expiry) - time.time()) / 86400
+    if days < probe["valid_days"]:
+        findings.append(f"the certificate at {where} expires on {expiry}; run site.yml, which renews what is due")
     if response.status not in probe["statuses"]:
         wanted = " or ".join(str(status) for status in probe["statuses"])
         findings.append(f"{where} answers {response.status}, not {wanted}")

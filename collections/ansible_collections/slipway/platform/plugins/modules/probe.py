@@ -52,6 +52,10 @@ options:
       authority:
         type: str
         description: Certificate of the authority, PEM.
+      valid_days:
+        type: int
+        default: 0
+        description: Days for which the certificate has to be valid from now on, for V(https).
       kubeconfig:
         type: path
         description: Kubeconfig for V(api).
@@ -113,6 +117,7 @@ def main() -> None:
                     "path": {"type": "str", "default": "/"},
                     "statuses": {"type": "list", "elements": "int", "default": [200]},
                     "authority": {"type": "str"},
+                    "valid_days": {"type": "int", "default": 0},
                     "kubeconfig": {"type": "path"},
                 },
                 "required_if": [
