@@ -66,12 +66,12 @@ def passwords() -> dict[str, str]:
     return dict(yaml.safe_load(Path(root, lab, "secrets.yml").read_text())["postgresql_role_passwords"])
 
 
-def connection(user: str, port: int, **options: Any) -> dict[str, Any]:
+def connection(login: str, port: int, **options: Any) -> dict[str, Any]:
     return {
         "host": NAME,
         "port": port,
-        "user": user,
-        "password": passwords().get(user, ""),
+        "user": login,
+        "password": passwords().get(login, ""),
         "dbname": "app",
         "sslmode": "verify-full",
         "sslrootcert": "system",
