@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,3 +207,24 @@ def test_why_a_server_ended_is_told_in_its_words() -> None:
         "recovery ended before configured recovery target was reached; the last transaction that can be reached was at "
         "2026-11-21 11:50:00.1+00"
     )
+
+
+def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a way back from an upgrade the bucket holds backups of both versions."""
+    place = tmp_path / "17/main"
+    place.mkdir(parents=True)
+
+    def fetch(folder: Path, *_: Any) -> None:
+        folder.mkdir()
+        (folder / "PG_VERSION").write_text("18\n")
+
+    monkeypatch.setattr(recovery, "place", lambda: place)
+    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
+    monkeypatch.setattr(recovery, "fetch", fetch)
+    monkeypatch.setattr(recovery.repository, "answers", lambda: False)
+    wanted = SimpleNamespace(target="latest", timeline="", repository=None, repository_time="", anew=False)
+    with pytest.raises(recovery.Fault, match="a backup of PostgreSQL 18, and this host runs 17"):
+        recovery.bring_back(wanted)
+    assert [path.name for path in place.parent.iterdir()] == ["main"]

@@ -238,6 +238,12 @@ def bring_back(arguments):
             repository.run("check")
         seen, source, where = look(arguments)
         fetch(folder, seen, source, where)
+        has, serves = (folder / "PG_VERSION").read_text().strip(), place().parent.name
+        if has != serves:
+            raise Fault(
+                f"{arguments.target} lies in a backup of PostgreSQL {has}, and this host runs {serves}; choose a moment "
+                f'of {serves}, or restore onto a new host with postgresql_version: "{has}"'
+            )
         if arguments.target != "latest":
             try:
                 with standing(folder, recovery_target_action="pause") as server:
