@@ -241,8 +241,8 @@ def bring_back(arguments):
         has, serves = (folder / "PG_VERSION").read_text().strip(), place().parent.name
         if has != serves:
             raise Fault(
-                f"{arguments.target} lies in a backup of PostgreSQL {has}, and this host runs {serves}; choose a moment "
-                f'of {serves}, or restore onto a new host with postgresql_version: "{has}"'
+                f"{arguments.target} lies in a backup of PostgreSQL {has}, and this host runs {serves}; choose a "
+                f'moment of {serves}, or restore onto a new host with postgresql_version: "{has}"'
             )
         if arguments.target != "latest":
             try:
