@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -15,6 +18,7 @@ from ansible_collections.slipway.platform.plugins.inventory.hcloud import addres
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 
 Answer = tuple[int, Any]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @contextmanager
@@ -177,3 +181,52 @@ def test_volumes_of_a_server_by_their_own_name() -> None:
     assert volumes_of({"id": 7, "name": "dev-a"}, volumes) == {
         "ceph": {"id": 5, "size_gb": 20, "path": "/dev/disk/by-id/scsi-0HC_Volume_5"}
     }
+
+
+SERVER = {
+    "id": 7,
+    "name": "prod-lb-1",
+    "status": "running",
+    "server_type": {"name": "cx23"},
+    "location": {"name": "fsn1"},
+    "public_net": {"ipv4": {"ip": "203.0.113.7"}, "ipv6": None},
+}
+
+
+def read_inventory(folder: Path, answer: Callable[[str, dict[str, list[str]]], Answer]) -> tuple[dict[str, Any], str]:
+    """What ansible-inventory knows of the host, and its warnings."""
+    with serving(answer) as endpoint:
+        content = f"plugin: slipway.platform.hcloud\nenvironment: prod\napi_endpoint: {endpoint}\napi_token: t\n"
+        (folder / "hcloud.yml").write_text(content)
+        (folder / "hosts.yml").write_text("all: {hosts: {prod-lb-1: {}}}\n")
+        done = subprocess.run(
+            ["ansible-inventory", "-i", str(folder), "--host", "prod-lb-1"],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    return json.loads(done.stdout), " ".join(done.stderr.split())
+
+
+def listed(path: str, _: dict[str, list[str]]) -> Answer:
+    return 200, {"servers": [SERVER]} if path.endswith("/servers") else {"volumes": []}
+
+
+def test_what_the_api_said_last_is_believed_while_it_cannot_be_reached(tmp_path: Path) -> None:
+    found, warned = read_inventory(tmp_path, listed)
+    assert found["ansible_host"] == "203.0.113.7" and warned == ""
+    later, warned = read_inventory(tmp_path, lambda *_: (500, failure("server_error", "out of order")))
+    assert later == found
+    assert re.search(r"Addresses of servers are those of 20\d\d-.* UTC: .*out of order", warned)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / ".state").iterdir()] == [0o600]
+
+
+def test_a_token_that_is_refused_gets_no_older_answer(tmp_path: Path) -> None:
+    read_inventory(tmp_path, listed)
+    found, warned = read_inventory(tmp_path, lambda *_: (401, failure("unauthorized", "unable to authenticate")))
+    assert "ansible_host" not in found and "No addresses of servers are known" in warned
+
+
+def test_without_anything_older_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".state").write_text("no folder, so nothing can be kept")
+    assert read_inventory(tmp_path, listed)[0]["ansible_host"] == "203.0.113.7"
+    found, warned = read_inventory(tmp_path, lambda *_: (500, failure("server_error", "out of order")))
+    assert "ansible_host" not in found and "No addresses of servers are known" in warned

@@ -10,8 +10,10 @@ description:
     volumes as C(hcloud_volumes), by the name behind the server's, each with C(id), C(size_gb) and C(path).
   - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
     that no play touches it.
-  - Without a token it adds nothing. When the API refuses or cannot be reached it says so in one sentence and adds
-    nothing, so that reading the inventory never needs the cloud; C(playbooks/check.yml) is where a run stops for it.
+  - Without a token it adds nothing. When the API refuses it says so in one sentence and adds nothing, so that reading
+    the inventory never needs the cloud; C(playbooks/check.yml) is where a run stops for it.
+  - When the API cannot be reached it says so and adds what was so when it last could be, so that the hosts can be
+    operated meanwhile.
 author: [Slipway]
 options:
   plugin:
@@ -30,6 +32,11 @@ options:
     type: list
     elements: str
     default: []
+  last_known_path:
+    description:
+      - File that keeps what the API said last; templates are rendered, a relative one begins at the inventory.
+    type: str
+    default: .state/hcloud.json
   api_token:
     description: Token of the project; templates are rendered.
     type: str
@@ -49,6 +56,10 @@ plugin: slipway.platform.hcloud
 environment: prod
 """
 
+import contextlib
+import json
+import os
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -60,6 +71,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIR
 from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import static_hosts
 
 GROUP = "hcloud"
+REFUSALS = frozenset({"unauthorized", "forbidden"})
+"""What the API says of a token; it was asked, so nothing older is believed."""
 
 
 def address(server: dict[str, Any]) -> str | None:
@@ -96,6 +109,28 @@ def variables(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str
     return found | ({"ansible_host": where} if (where := address(server)) else {})
 
 
+def keep(path: Path, known: dict[str, dict[str, Any]]) -> None:
+    """For a time when the API cannot be asked; a folder that cannot be written costs only that."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps({"asked": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", "servers": known}))
+        unfinished.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def kept(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """When the API was last asked and what it said then; nothing when it never was from here."""
+    try:
+        found = json.loads(path.read_text())
+        return str(found["asked"]), dict(found["servers"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", {}
+
+
 class InventoryModule(BaseInventoryPlugin):
     NAME = "slipway.platform.hcloud"
 
@@ -106,25 +141,43 @@ class InventoryModule(BaseInventoryPlugin):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         inventory.add_group(GROUP)
+        known = self._ask(Path(path))
+        wanted = static_hosts(Path(path).parent)
+        for name, found in known.items():
+            if wanted and name not in wanted:
+                self.display.v(f"{name} is not in hosts.yml")
+                continue
+            inventory.add_host(name, group=GROUP)
+            for variable, value in found.items():
+                inventory.set_variable(name, variable, value)
+
+    def _ask(self, path: Path) -> dict[str, dict[str, Any]]:
+        """Name → variables of each server, as the API has them now or, when it cannot be reached, last had them."""
         try:
-            token, endpoint = (
-                str(self.templar.template(self.get_option(option)) or "") for option in ("api_token", "api_endpoint")
+            token, endpoint, last_known = (
+                str(self.templar.template(self.get_option(option)) or "")
+                for option in ("api_token", "api_endpoint", "last_known_path")
             )
-            if not token:
-                self.display.v(f"{path}: no token, so no addresses")
-                return
+        except AnsibleError as error:
+            self.display.warning(f"No addresses of servers are known: {error}")
+            return {}
+        if not token:
+            self.display.v(f"{path}: no token, so no addresses")
+            return {}
+        place = path.parent / last_known
+        try:
             owners = [self.get_option("environment"), *self.get_option("beside")]
             cloud, owner = Cloud(endpoint, token), f"{ENVIRONMENT_LABEL} in ({','.join(owners)})"
             servers = cloud.list("servers", [("label_selector", owner)])
             volumes = cloud.list("volumes", [("label_selector", owner)])
-        except (CloudError, AnsibleError) as error:
-            self.display.warning(f"No addresses of servers are known: {error}")
-            return
-        wanted = static_hosts(Path(path).parent)
-        for server in servers:
-            if wanted and server["name"] not in wanted:
-                self.display.v(f"{server['name']} is not in hosts.yml")
-                continue
-            inventory.add_host(server["name"], group=GROUP)
-            for name, value in variables(server, volumes).items():
-                inventory.set_variable(server["name"], name, value)
+        except CloudError as error:
+            asked, known = ("", {}) if error.code in REFUSALS else kept(place)
+            self.display.warning(
+                f"Addresses of servers are those of {asked}: {error}"
+                if asked
+                else f"No addresses of servers are known: {error}"
+            )
+            return known
+        known = {server["name"]: variables(server, volumes) for server in servers}
+        keep(place, known)
+        return known
