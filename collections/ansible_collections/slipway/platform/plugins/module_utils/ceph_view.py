@@ -116,13 +116,24 @@ def _modules(listing: Mapping[str, Any]) -> list[str]:
     return sorted({*listing.get("enabled_modules", []), *listing.get("always_on_modules", [])})
 
 
+# What a placement group may be besides active while it has all its copies: moved by the balancer, scrubbed, trimmed.
+WHOLE = {
+    "active",
+    "clean",
+    "remapped",
+    "backfilling",
+    "backfill_wait",
+    "scrubbing",
+    "deep",
+    "snaptrim",
+    "snaptrim_wait",
+}
+
+
 def unclean(states: list[Mapping[str, Any]]) -> dict[str, int]:
-    """Placement groups that are not whole, by what they are; scrubbing does not count against them."""
-    return {
-        str(entry["state_name"]): int(entry["count"])
-        for entry in states
-        if not {"active", "clean"} <= set(str(entry["state_name"]).split("+"))
-    }
+    """Placement groups that do not serve or lack a copy, by what they are."""
+    found = {str(entry["state_name"]): int(entry["count"]) for entry in states}
+    return {state: count for state, count in found.items() if not {"active"} <= set(state.split("+")) <= WHOLE}
 
 
 def ciphers(monmap: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: It only reads. In check mode it looks once and does not wait.
+    description: It only reads, and waits in check mode too.
 options:
   fsid:
     type: str
@@ -124,7 +124,7 @@ def main() -> None:
         waited = round(time.monotonic() - began, 1)
         if not left:
             module.exit_json(changed=False, waited_seconds=waited, unmet=[], health=view)
-        if module.check_mode or waited + POLL_SECONDS > given["timeout_seconds"]:
+        if waited + POLL_SECONDS > given["timeout_seconds"]:
             break
         time.sleep(POLL_SECONDS)
     extra: dict[str, Any] = {"health": view} if view else {}
