@@ -232,6 +232,8 @@ def test_a_store_that_is_not_there_yet_is_empty_in_check_mode_only() -> None:
         assert keep(store, check=True)[0][0] == "create bucket backup with object lock"
         with pytest.raises(S3Error):
             keep(store)
+    store.down = S3Error("wrong signature", 403, "SignatureDoesNotMatch")
+    assert keep(store, check=True)[0] == ["look at the bucket backup when owner has its new keys"]
     store.down = S3Error("busy", 503, "SlowDown")
     with pytest.raises(S3Error):
         keep(store, check=True)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_members import same_value
+
 Json = dict[str, Any]
 PEM = re.compile(r"-----BEGIN (?P<kind>[A-Z ]+)-----(?P<body>[^-]+)-----END (?P=kind)-----\n?")
 # Everything before TLS 1.3; a gateway takes what it is not told to refuse.
@@ -146,7 +148,8 @@ def plan(wanted: Wanted, found: Found, issued: str = "") -> Plan:
         made.certificate = issued
         made.changes.append(f"give the gateways {wanted.service} a certificate")
     for name, value in wanted.all_options.items():
-        if found.options.get(name) != value:
+        held = found.options.get(name)
+        if held is None or not same_value(held, value):
             made.options[name] = value
             made.changes.append(f"set {name} of {wanted.section} to {value}")
     if found.spec is None or not _same(wanted.spec(), found.spec):

@@ -93,7 +93,7 @@ def faults(view: dict[str, Any], image: str, version: str, floors: list[str]) ->
             f"An upgrade to {view['target']} is under way. Finish it by naming that image, or end it with "
             "ceph orch upgrade stop."
         )
-    if view["standbys"] < 1:
+    if view["standbys"] < 1 and not view["in_progress"]:
         found.append(
             "No manager stands by, so the active one could not be replaced. Bring back the second manager first."
         )

@@ -169,7 +169,8 @@ def main() -> None:
     cluster = Cluster(module.run_command, given["fsid"], timeout_seconds=given["timeout_seconds"])
     try:
         if given["scope"] == "view":
-            module.exit_json(changed=False, view=look(cluster), steps=[])
+            seen = until(module, lambda: look(cluster), lambda view: [], given["timeout_seconds"])
+            module.exit_json(changed=False, view=seen, steps=[])
         if given["scope"] == "prove":
             prove(module, cluster, wanted)
         change(module, cluster, wanted)

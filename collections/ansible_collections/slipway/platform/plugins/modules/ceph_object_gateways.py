@@ -92,10 +92,12 @@ import socket
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_members import as_text
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gateways import (
     Found,
     Plan,
@@ -110,7 +112,9 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gatew
 )
 
 POLL_SECONDS = 1.0
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""A gateway that starts, or is busy, has so long to answer before it counts as dead."""
 NOTE = "slipway/object_gateway/"
 """What each gateway was started with is noted in the cluster itself."""
 
@@ -172,14 +176,27 @@ def read(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], *, fresh: 
     )
 
 
+def answered(cluster: Cluster, wanted: Wanted, addresses: dict[str, str]) -> Found:
+    """What is there, once every gateway answers, or has not for a while."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        found = read(cluster, wanted, addresses)
+        if all(gateway.certificate is not None for gateway in found.gateways) or time.monotonic() > deadline:
+            return found
+        time.sleep(POLL_SECONDS)
+
+
 def wait(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], seconds: float) -> Found:
     """Until every gateway serves."""
     deadline = time.monotonic() + seconds
     while True:
-        found = read(cluster, wanted, addresses, fresh=True)
-        left = unmet(wanted, found)
-        if not left:
-            return found
+        try:
+            found = read(cluster, wanted, addresses, fresh=True)
+            left = unmet(wanted, found)
+            if not left:
+                return found
+        except CephError as error:
+            left = [str(error)]
         if time.monotonic() > deadline:
             raise GatewayError(
                 f"after {seconds:.0f} s {'; '.join(left)}. Look at `ceph orch ps --daemon_type rgw`, `ceph log last 50 "
@@ -194,17 +211,19 @@ def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: s
     cluster.run(["orch", "daemon", "redeploy", name])
     deadline = time.monotonic() + seconds
     while True:
-        found = read(cluster, wanted, addresses, fresh=True)
-        now = next((one for one in found.gateways if one.name == name), None)
-        if (
-            now is not None
-            and now.running
-            and now.started != before.started
-            and now.certificate == fingerprint(found.certificate)
-            and not set(wanted.frontend) - set(now.frontend.split())
-        ):
-            note(cluster, wanted, [name])
-            return
+        # While monitors elect, nobody answers for a moment.
+        with suppress(CephError):
+            found = read(cluster, wanted, addresses, fresh=True)
+            now = next((one for one in found.gateways if one.name == name), None)
+            if (
+                now is not None
+                and now.running
+                and now.started != before.started
+                and now.certificate == fingerprint(found.certificate)
+                and not set(wanted.frontend) - set(now.frontend.split())
+            ):
+                note(cluster, wanted, [name])
+                return
         if time.monotonic() > deadline:
             raise GatewayError(
                 f"{name} was started anew and does not serve after {seconds:.0f} s; the others were left as they are. "
@@ -268,7 +287,7 @@ def main() -> None:
         hosts=tuple(given["hosts"]),
         port=given["port"],
         server_name=given["server_name"],
-        options={name: str(value) for name, value in given["options"].items()},
+        options={name: as_text(value) for name, value in given["options"].items()},
     )
     cluster = Cluster(module.run_command, given["fsid"])
     try:
@@ -276,7 +295,7 @@ def main() -> None:
             pem = certificate_of(stored(cluster, wanted.certificate_key))
             module.exit_json(changed=False, certificate=pem)
         issued = bundle(given["private_key"], given["certificate"]) if given["certificate"] else ""
-        found = read(cluster, wanted, given["hosts"])
+        found = answered(cluster, wanted, given["hosts"])
         made = plan(wanted, found, issued)
         if made.faults:
             raise GatewayError("; ".join(made.faults))

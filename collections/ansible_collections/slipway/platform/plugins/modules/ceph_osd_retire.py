@@ -76,7 +76,14 @@ def decide(module: AnsibleModule, cluster: Cluster, osd: int) -> tuple[dict[str,
     deadline = time.monotonic() + module.params["timeout_seconds"]
     sure = module.check_mode or module.params["state"] == "found"
     while True:
-        view = ceph_hosts.read_osd(cluster, osd)
+        try:
+            view = ceph_hosts.read_osd(cluster, osd)
+        except CephError:
+            # While monitors elect, nobody answers for a moment.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
         action, reason = ceph_hosts.retirement(view, osd)
         if action == "destroy" and not sure:
             # An OSD that has just gone down is still counted as it was: look at the next numbers too.
@@ -85,7 +92,7 @@ def decide(module: AnsibleModule, cluster: Cluster, osd: int) -> tuple[dict[str,
             continue
         if action in ("none", "destroy") or (action == "wait" and module.params["state"] == "found"):
             return view, action, reason
-        if action == "refuse" or module.check_mode or time.monotonic() > deadline:
+        if action == "refuse" or time.monotonic() > deadline:
             detail = ceph_health.detail(view["health"])
             module.fail_json(msg=f"osd.{osd} is not given up, nothing was changed: {reason}.\n{detail}")
         time.sleep(POLL_SECONDS)

@@ -146,10 +146,13 @@ def served(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> dict
     """The view once every file system has an active metadata server."""
     began = time.monotonic()
     while True:
-        view = look(cluster, wanted)
-        left = plan.inactive(view, wanted)
-        if not left:
-            return view
+        try:
+            view = look(cluster, wanted)
+            left = plan.inactive(view, wanted)
+            if not left:
+                return view
+        except CephError as error:
+            left = [str(error)]
         if time.monotonic() - began > module.params["timeout_seconds"]:
             log = cluster.run(["log", "last", "15", "info", "cephadm"]).strip()
             module.fail_json(
@@ -165,8 +168,9 @@ def keep_pools(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> 
     steps = [*pools.steps, *filesystems.steps]
     if not module.check_mode:
         apply(cluster, steps)
-        if steps or plan.inactive(view, wanted):
-            view = served(module, cluster, wanted)
+    # In check mode, what was not made never serves; what is there may be changing hosts.
+    if (not module.check_mode) if steps else plan.inactive(view, wanted):
+        view = served(module, cluster, wanted)
     later = [*plan.namespace_steps(view, wanted), *plan.group_steps(view, wanted)]
     if not module.check_mode:
         apply(cluster, later)

@@ -101,7 +101,7 @@ def main() -> None:
     given = module.params
     wait_until_idle(given["fsid"], given.pop("idle_seconds"))
     seconds = given.pop("wait_seconds")
-    if seconds and not module.check_mode:
+    if seconds:
         wait_for_quorum(given["fsid"], given["name"], seconds)
     module.exit_json(changed=False, state=read_host(module.run_command, **given))
 

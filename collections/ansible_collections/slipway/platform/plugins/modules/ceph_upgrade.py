@@ -85,6 +85,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephE
 POLL_SECONDS = 3.0
 LOOKS_BEFORE_ERROR = 3
 """A restarting daemon may show as an error for a moment; one that stands stops the upgrade."""
+ANSWER_SECONDS = 60.0
+"""Managers and monitors are replaced while it goes on: for moments nobody answers."""
 
 
 class Upgrade:
@@ -102,24 +104,34 @@ class Upgrade:
             done=action == "none",
         )
 
+    def read(self) -> dict[str, Any]:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return ceph_upgrade.read(self.cluster)
+            except CephError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
+
     def planned(self) -> None:
-        view = ceph_upgrade.read(self.cluster)
+        view = self.read()
         found = ceph_upgrade.faults(view, self.image, self.given["version"], self.given["floors"])
         if found:
             self.module.fail_json(msg="\n".join(found))
         self.leave(view, changed=self.module.check_mode and ceph_upgrade.action(view, self.image) != "none")
 
     def started(self) -> None:
-        view = ceph_upgrade.read(self.cluster)
+        view = self.read()
         action = ceph_upgrade.action(view, self.image)
         if action in ("start", "resume") and not self.module.check_mode:
             command = ["start", "--image", self.image] if action == "start" else ["resume"]
             self.cluster.run(["orch", "upgrade", *command])
-            view = ceph_upgrade.read(self.cluster)
+            view = self.read()
         self.leave(view, changed=action in ("start", "resume"))
 
     def finished(self) -> None:
-        view = ceph_upgrade.read(self.cluster)
+        view = self.read()
         left = ceph_upgrade.unfinished(view, self.image, self.given["version"])
         if left and not self.module.check_mode:
             self.module.fail_json(

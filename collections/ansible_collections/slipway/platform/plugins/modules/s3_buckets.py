@@ -153,6 +153,9 @@ from ansible_collections.slipway.platform.plugins.module_utils.s3_buckets import
     versioning_document,
 )
 
+OTHER_SECRET = "SignatureDoesNotMatch"
+UNKNOWN_KEYS = ("InvalidAccessKeyId", OTHER_SECRET)
+
 
 def _or_none(store: Store, path: str, query: str, absent: Sequence[str]) -> Answer | None:
     """A setting of a bucket, or None where the store says by one of these codes that there is none."""
@@ -275,19 +278,28 @@ def keep(
     check_mode: bool, wanted: Sequence[Bucket], stores: dict[str, Store], confirm: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """(what was done or would be, buckets that nobody declared). All is planned before the first change."""
-    try:
-        held = {owner: owned(store) for owner, store in stores.items()}
-    except S3Error as error:
-        # In check mode the store, or the owner, may be what would be made just before.
-        if check_mode and (error.status == 0 or error.code == "InvalidAccessKeyId"):
-            return [change for bucket in wanted for change in plan(bucket, None).changes], []
-        raise
+    held, locked_out = {}, {}
+    for owner, store in stores.items():
+        try:
+            held[owner] = owned(store)
+        except S3Error as error:
+            # In check mode the store, the owner or its keys may be what would be made just before.
+            if not check_mode or (error.status != 0 and error.code not in UNKNOWN_KEYS):
+                raise
+            locked_out[owner] = error
     plans = [
-        (bucket, plan(bucket, read(stores[bucket.owner], bucket, held[bucket.owner]), confirm)) for bucket in wanted
+        (bucket, plan(bucket, read(stores[bucket.owner], bucket, held[bucket.owner]), confirm))
+        for bucket in wanted
+        if bucket.owner in held
     ]
     if faults := [fault for _, made in plans for fault in made.faults]:
         raise BucketError("; ".join(faults))
     done = [change for _, made in plans for change in made.changes]
+    for bucket in wanted:
+        if bucket.owner in locked_out:
+            there = locked_out[bucket.owner].code == OTHER_SECRET
+            later = f"look at the bucket {bucket.name} when {bucket.owner} has its new keys"
+            done += [later] if there else plan(bucket, None).changes
     if not check_mode:
         for bucket, made in plans:
             if made.changes:
