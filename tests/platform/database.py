@@ -85,6 +85,9 @@ class Site:
             "target_session_attrs": "read-write",
             "connect_timeout": 3,
             "tcp_user_timeout": 3000,
+            "keepalives_idle": 2,
+            "keepalives_interval": 1,
+            "keepalives_count": 3,
         }
 
     def now(self) -> str:

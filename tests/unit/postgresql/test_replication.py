@@ -14,6 +14,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.postgresql import
     undeclared,
 )
 from ansible_collections.slipway.platform.plugins.module_utils.postgresql_replication import (
+    ahead,
     conninfo,
     follower_findings,
     lacking_slots,
@@ -204,3 +205,18 @@ def test_a_standby_is_promoted_only_over_a_fenced_primary(
     assert bool(found["faults"]) is bool(says)
     assert says in " ".join(found["faults"])
     assert found["steps"]
+
+
+@pytest.mark.parametrize(
+    ("received", "says"),
+    [
+        ({"db-2": "0/3000060", "db-3": "0/3000060"}, ""),
+        ({"db-2": "1/0", "db-3": "0/FFFFFFFF"}, ""),
+        ({"db-2": "0/3000060", "db-3": "0/3000100"}, "db-3 has WAL up to 0/3000100, db-2 up to 0/3000060"),
+        ({"db-2": "0/3000060", "db-3": ""}, "db-3 does not say how far it came"),
+        ({"db-2": "", "db-3": "0/3000060"}, "db-2 does not say how far it came"),
+    ],
+)
+def test_the_standby_that_has_most_is_known(received: dict[str, str], says: str) -> None:
+    found = ahead("db-2", received)
+    assert bool(found) is bool(says) and says in " ".join(found)

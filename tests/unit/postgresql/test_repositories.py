@@ -51,6 +51,7 @@ def rendered(folder: Path, **more: Any) -> configparser.SectionProxy:
     read = configparser.ConfigParser(interpolation=None)
     read.read(folder / "pgbackrest.conf")
     assert dict(read["main"])["pg1-path"] == "/var/lib/postgresql/17/main"
+    assert dict(read["global:archive-get"]) == {"archive-async": "n"}
     return read["global"]
 
 

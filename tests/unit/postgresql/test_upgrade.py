@@ -47,6 +47,9 @@ SEEN: dict[str, Any] = {
         ("18", {"free_mb": 0}, {"standby": True}, "major", "set its data of version 17 aside"),
         ("16", {}, {}, "refuse", "there is no way down to 16"),
         ("18", {"majors": []}, {}, "refuse", "there is no data"),
+        ("18", {"majors": []}, {"standby": True}, "none", "copy the primary when that runs 18"),
+        ("17", {"running": "17.10-1"}, {}, "minor", "install 17.11-1 in place of 17.10-1"),
+        ("17", {"running": "17.11-1"}, {}, "none", "nothing"),
     ],
 )
 def test_every_case_has_its_plan(

@@ -56,7 +56,8 @@ def settings(
         "huge_pages": "try",
         # connections and workers
         "max_connections": str(max_connections),
-        "max_worker_processes": str(max(8, cores + 4)),
+        # On every host the same: a standby, or a restored server, that has fewer than the one before does not start.
+        "max_worker_processes": "64",
         "max_parallel_workers": str(max(2, cores)),
         "max_parallel_workers_per_gather": str(parallel),
         "max_parallel_maintenance_workers": str(parallel),

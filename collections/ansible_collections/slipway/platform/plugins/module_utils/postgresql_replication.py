@@ -138,6 +138,24 @@ def follower_findings(peers: Mapping[str, str], state: Json, synchronous: bool) 
     return found
 
 
+def ahead(target: str, received: Mapping[str, str]) -> list[str]:
+    """Sentences about standbys that have, or may have, WAL that `target` lacks; `received` is each one's place, X/Y."""
+    if not received.get(target):
+        return [f"{target} does not say how far it came"]
+    found = []
+    for name, place in received.items():
+        if not place:
+            found.append(f"{name} does not say how far it came, and may have more")
+        elif _position(place) > _position(received[target]):
+            found.append(f"{name} has WAL up to {place}, {target} up to {received[target]}")
+    return found
+
+
+def _position(place: str) -> int:
+    high, low = place.strip().split("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
 def promotion(target: str, old: str, state: Json, server: Json, fenced_by_hand: str = "") -> dict[str, Any]:
     """What promoting `target` in the place of `old` needs; `faults` are sentences, and then nothing may be done.
 

@@ -15,7 +15,8 @@ ROOM = 1.1
 
 def plan(wanted: str, seen: Json, backed_up: bool, standby: bool = False, unsaved: bool = False) -> dict[str, Any]:
     """`seen` of a host: majors that have data, candidates (package version by major, null where there is none),
-    installed (the same of what is installed), used_mb and free_mb on the volume, unfinished (a note that a run left).
+    installed (the same of what is installed), running (the version of the package that the server is of, empty when it
+    does not run), used_mb and free_mb on the volume, unfinished (a note that a run left).
 
     The action is `none`, `minor`, `major`, `continue` (a dead run's data is in its place) or `refuse`, with the faults.
     """
@@ -24,20 +25,29 @@ def plan(wanted: str, seen: Json, backed_up: bool, standby: bool = False, unsave
     majors = sorted((str(major) for major in seen.get("majors") or ()), key=int)
     candidate = (seen.get("candidates") or {}).get(wanted)
     installed = (seen.get("installed") or {}).get(wanted)
+    if not majors and standby:
+        steps = [f"copy the primary when that runs {wanted}"]
+        return {"action": "none", "from": wanted, "steps": steps, "faults": []}
     if not majors:
         return _refused("there is no data; playbooks/postgresql.yml begins a database")
     older = [major for major in majors if int(major) < int(wanted)]
     if int(majors[-1]) > int(wanted):
         return _refused(
-            f"the data is of version {majors[-1]}, and there is no way down to {wanted}; a way back from an upgrade is "
-            "-e op_upgrade_postgresql_back=true"
+            f"the data is of version {majors[-1]}, and there is no way down to {wanted}; back from an upgrade leads "
+            f"-e op_upgrade_postgresql_version={wanted} -e op_upgrade_postgresql_back={majors[-1]}"
         )
     if wanted in majors:
         behind = bool(candidate and candidate != installed)
+        # A run that died between the two has installed it and not restarted the server.
+        behind = behind or bool(seen.get("running") and seen["running"] != installed)
+        newest = candidate or installed
         action = "continue" if older and seen.get("unfinished") else "minor" if behind else "none"
         steps = {
             "continue": [f"finish what an upgrade from {older[-1] if older else wanted} left to do"],
-            "minor": [f"install {candidate} in place of {installed}", "restart the server"],
+            "minor": [
+                f"install {newest} in place of {seen.get('running') or installed}",
+                "restart the server",
+            ],
             "none": [f"nothing: {installed} is the newest"],
         }[action]
         return {"action": action, "from": older[-1] if older else wanted, "steps": steps, "faults": []}
