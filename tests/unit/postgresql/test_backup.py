@@ -61,7 +61,7 @@ def info(code: int, message: str, *backups: dict[str, Any]) -> list[dict[str, An
         (info(2, "no valid backups"), "empty", []),
         (info(0, "ok", TAKEN), "ok", []),
         (info(99, "other"), "broken", ["repository 1: other"]),
-        (info(0, "ok", TAKEN | {"error": True}), "broken", ["backup 20261121-095838F has damaged pages"]),
+        (info(0, "ok", TAKEN | {"error": True}), "ok", []),
     ],
 )
 def test_what_a_repository_is(said: list[dict[str, Any]], state: str, faults: list[str]) -> None:
@@ -129,6 +129,20 @@ def test_targets(target: str, options: list[str]) -> None:
 def test_targets_that_cannot_be_reached(target: str, says: str) -> None:
     with pytest.raises(backup.Fault, match=says):
         backup.target_options(target, backup.judge(info(0, "ok", TAKEN))["backups"], NOW)
+
+
+def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
+    later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
+    seen = backup.judge(info(0, "ok", TAKEN, later))
+    assert backup.findings(seen, {}, 1795258800) == [
+        "backup 20261121-105838F has damaged pages, which the data had when it was taken"
+    ]
+    begun = f"--set={TAKEN['label']}"
+    assert backup.target_options("latest", seen["backups"], NOW) == ["--type=default", begun]
+    assert backup.target_options("2026-11-21 11:30:00+00:00", seen["backups"], NOW)[-1] == begun
+    assert backup.target_options("name:before", seen["backups"], NOW)[-1] == begun
+    with pytest.raises(backup.Fault, match="no backup without damaged pages"):
+        backup.target_options("latest", [seen["backups"][1]], NOW)
 
 
 def test_an_empty_repository_has_no_target() -> None:

@@ -318,12 +318,17 @@ def database(arguments):
         if folder.exists():
             shutil.rmtree(folder)
     # Nobody is in either of the two while they change their names.
-    repository.psql(
-        f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false;\n'
-        f"SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = '{name}' \\gset\n"
-        f'BEGIN; ALTER DATABASE "{name}" RENAME TO "{aside}"; ALTER DATABASE "{restored}" RENAME TO "{name}"; COMMIT;\n'
-        f'ALTER DATABASE "{aside}" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;\n'
-    )
+    try:
+        repository.psql(
+            f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false;\n'
+            f"SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = '{name}' \\gset\n"
+            f'BEGIN; ALTER DATABASE "{name}" RENAME TO "{aside}";\n'
+            f'ALTER DATABASE "{restored}" RENAME TO "{name}"; COMMIT;\n'
+            f'ALTER DATABASE "{aside}" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;\n'
+        )
+    except Fault:
+        repository.psql(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
+        raise
     return {"target": arguments.target, "aside": aside, "seconds": round(time.monotonic() - began, 1)}
 
 

@@ -108,10 +108,11 @@ def follows():
 
 
 def judge(info):
-    """What `info --output=json` means: state absent, empty, ok or broken, faults in words, the backups and the WAL."""
+    """What `info --output=json` means: state absent, empty, ok or broken, faults in words, the backups and the WAL, and
+    whose they are: the identifier of the database system."""
     stanza = next((entry for entry in info if entry.get("name") == STANZA), None)
     if stanza is None:
-        return {"state": "absent", "faults": [], "backups": [], "archives": []}
+        return {"state": "absent", "faults": [], "backups": [], "archives": [], "system": ""}
     backups = [
         {
             "label": backup["label"],
@@ -136,7 +137,6 @@ def judge(info):
         for repository in repositories
         if repository["status"]["code"] not in (OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA)
     ]
-    faults += [f"backup {backup['label']} has damaged pages" for backup in backups if backup["error"]]
     if faults:
         state = "broken"
     elif any(code in (NO_STANZA_PATH, NO_STANZA_DATA) for code in codes.values()):
@@ -145,7 +145,14 @@ def judge(info):
         state = "empty"
     else:
         state = "ok"
-    return {"state": state, "faults": faults, "backups": backups, "archives": archives}
+    systems = [str(known["system-id"]) for known in stanza.get("db") or ()]
+    return {
+        "state": state,
+        "faults": faults,
+        "backups": backups,
+        "archives": archives,
+        "system": systems[-1] if systems else "",
+    }
 
 
 def status(*options):
@@ -153,7 +160,7 @@ def status(*options):
         # pgBackRest itself would try for minutes.
         return judge(json.loads(run("--output=json", *options, "info", seconds=60) or "[]", strict=False))
     except Fault as fault:
-        return {"state": "broken", "faults": [str(fault)], "backups": [], "archives": []}
+        return {"state": "broken", "faults": [str(fault)], "backups": [], "archives": [], "system": ""}
 
 
 def faults_of_verify(text):
@@ -194,6 +201,13 @@ def back_up(kind):
     seen = status()
     if seen["state"] != "ok":
         raise Fault(f"after a {kind} backup the repository is {seen['state']}: {'; '.join(seen['faults'])}")
+    newest = max(seen["backups"], key=lambda backup: backup["stop"])
+    if newest["error"]:
+        raise Fault(damage(newest))
+
+
+def damage(backup):
+    return f"backup {backup['label']} has damaged pages, which the data had when it was taken"
 
 
 # what has happened, for people and for Prometheus
@@ -256,8 +270,9 @@ def note(command, ok, fault="", **more):
 def findings(seen, known, now):
     """What is wrong with backups, as sentences."""
     found = [f"the backups cannot be used: {fault}" for fault in seen["faults"]]
+    found += [damage(backup) for backup in seen["backups"] if backup["error"]]
     newest = max((backup["stop"] for backup in seen["backups"]), default=None)
-    if not found and newest is None:
+    if not seen["faults"] and newest is None:
         found.append("there is no backup")
     elif newest is not None and now - newest > OLDEST_BACKUP_HOURS * 3600:
         found.append(f"the newest backup is {(now - newest) // 3600} hours old")
@@ -292,22 +307,31 @@ def target_options(target, backups, now):
 
     `name:<restore point>@<a time before it, with zone>` begins with the last backup from before that time.
     """
-    if not backups:
-        raise Fault("the repository holds no backup; there is nothing to restore from")
+    whole = [backup for backup in backups if not backup.get("error")]
+    if not whole:
+        flaw = " without damaged pages" if backups else ""
+        raise Fault(f"the repository holds no backup{flaw}; there is nothing to restore from")
+    # By itself pgBackRest begins with the newest, whatever it is like.
+    chosen = [f"--set={max(whole, key=lambda backup: backup['stop'])['label']}"] if len(whole) < len(backups) else []
     if target == "latest":
-        return ["--type=default"]
+        return ["--type=default", *chosen]
     if target.startswith("name:"):
         name, _, before = target.removeprefix("name:").partition("@")
         options = ["--type=name", f"--target={name}", "--target-action=promote"]
         if before:
-            options.append(f"--set={_last_before(instant(before), backups, target)['label']}")
-        return options
+            chosen = [f"--set={_last_before(instant(before), whole, target)['label']}"]
+        return [*options, *chosen]
     wanted = instant(target)
-    _last_before(wanted, backups, target)
+    first = _last_before(wanted, whole, target)
     if wanted > now:
         raise Fault(f"{target} cannot be reached: it is {now:%Y-%m-%d %H:%M:%S+00:00} now")
     text = wanted.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
-    return ["--type=time", f"--target={text}", "--target-action=promote"]
+    return [
+        "--type=time",
+        f"--target={text}",
+        "--target-action=promote",
+        *([f"--set={first['label']}"] if chosen else []),
+    ]
 
 
 def _last_before(wanted, backups, target):
