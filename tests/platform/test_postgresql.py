@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -54,11 +53,9 @@ def test_nobody_comes_who_is_not_declared(site: Site) -> None:
         refused = site.run(STRANGER, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
         assert refused.code != 0, f"{STRANGER} reaches {name}:{port}"
     address = site.on(DATABASE, f"getent hosts {name}").split()[0]
-    before = time.time()
     said = site.run(
         DATABASE,
         f"PGPASSWORD=wrong psql 'host={name} hostaddr={address} user=postgres dbname=app sslmode=verify-full "
         "sslrootcert=/etc/ssl/certs/ca-certificates.crt connect_timeout=5' -c 'SELECT 1'",
     ).said
-    assert time.time() - before < 10
     assert "pg_hba.conf rejects connection" in said, said

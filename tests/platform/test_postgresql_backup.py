@@ -302,7 +302,7 @@ def test_an_expired_certificate_is_told_and_renewed(site: Site, secrets: dict[st
         f"openssl s_client -starttls postgres -tls1_3 -verify_return_error -brief -verify_hostname {name} "
         f"-connect {name}:5432 </dev/null"
     )
-    until(lambda: "certificate has expired" in site.run(CLIENT, handshake).said, 20)
+    until(lambda: "certificate has expired" in site.run(CLIENT, handshake).said, 60)
     site.played("postgresql")
     for port in (5432, 6432):
         assert site.run(CLIENT, handshake.replace(":5432", f":{port}")).code == 0

@@ -39,4 +39,4 @@ def test_no_certificate_is_left_on_the_load_balancer(host: Host) -> None:
 
 
 def test_the_api_has_no_header_in_its_way(host: Host) -> None:
-    assert host.check_output(f"timeout 3 bash -c 'cat < /dev/tcp/{ADDRESS}/6443'").endswith(" 6443")
+    assert host.check_output(f"timeout 10 bash -c 'cat < /dev/tcp/{ADDRESS}/6443'").endswith(" 6443")

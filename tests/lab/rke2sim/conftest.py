@@ -127,13 +127,13 @@ def cluster(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     etcd = Etcd(Client("127.0.0.1", client_port, None))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             asyncio.run_coroutine_threadsafe(etcd.call("kv/range", {"key": "MA=="}, 2), loop).result()
             break
         except EtcdError:
-            assert time.monotonic() < deadline, "etcd did not start within 20 s"
+            assert time.monotonic() < deadline, "etcd did not start within 60 s"
             time.sleep(0.1)
     ready: Future[tuple[Store, Api, int]] = Future()
     stop = asyncio.Event()
