@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hcloud import Client
 
 from lab.settings import Settings
@@ -60,6 +61,19 @@ def play(*arguments: str, playbook: str = "site.yml") -> Run:
     new = sorted(reports() - before)
     report = json.loads(new[-1].read_text()) if new else {}
     return Run(done.returncode, done.stdout, report)
+
+
+def declare(folder: Path, hosts: dict[str, Any]) -> None:
+    """The lab's inventory with other hosts. Its folder has the environment's name."""
+    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    for name in ("group_vars", "hcloud.yml"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(REPOSITORY / INVENTORY / name)
+
+
+def declared() -> dict[str, Any]:
+    """The hosts of the lab."""
+    return dict(yaml.safe_load((REPOSITORY / INVENTORY / "hosts.yml").read_text()))
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

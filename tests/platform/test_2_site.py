@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from hcloud import Client
 
-from tests.platform.conftest import ARTIFACTS, Run, play, reports
+from tests.platform.conftest import ARTIFACTS, Run, declare, declared, play, reports
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,27 @@ def test_check_mode_of_a_built_platform_reports_no_change() -> None:
     assert run.changed == {}, run.output[-6000:]
 
 
-def test_check_mode_announces_a_change_and_does_not_make_it() -> None:
-    """One value changed: exactly the hosts that carry it are named, and the next run finds nothing done."""
-    run = play("--check", "--diff", "-e", "base_journal_max_mb=123", playbook="playbooks/base.yml")
+NEW_HOSTS: dict[str, dict[str, dict[str, Any]]] = {
+    "ceph": {"lab-ceph-4": {"provision_private_ip": "10.90.1.54"}},
+    "postgresql": {"lab-postgresql-2": {"provision_private_ip": "10.90.1.72", "postgresql_standby": True}},
+    "rke2_agent": {"lab-rke2-agent-2": {"provision_private_ip": "10.90.1.42"}},
+}
+
+
+def test_check_mode_announces_changes_and_does_not_make_them(cloud: Client, tmp_path: Path) -> None:
+    """New hosts and one changed value: all is told to the end, nobody stumbles over what is yet to come."""
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    inventory = declared()
+    for group, hosts in NEW_HOSTS.items():
+        inventory["all"]["children"][group]["hosts"] |= hosts
+    declare(folder, inventory)
+    run = play("-i", str(folder), "--check", "--diff", "-e", "base_journal_max_mb=123")
     assert run.code == 0, run.output[-6000:]
     assert run.changed != {}, run.output[-6000:]
     assert "SystemMaxUse=123M" in run.output
+    for name in (name for hosts in NEW_HOSTS.values() for name in hosts):
+        assert name in run.output and cloud.servers.get_by_name(name) is None
     assert play(playbook="playbooks/base.yml").changed == {}
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hcloud import Client
 
-from tests.platform.conftest import REPOSITORY, Run, play
+from tests.platform.conftest import Run, declare, declared, play
 from tests.platform.database import (
     CLIENT,
     Site,
@@ -43,17 +42,14 @@ class Pair(Site):
     folder: Path
 
     def declare(self, primary: str) -> None:
-        """The inventory of the lab with a second database host. Its folder has the environment's name."""
-        inventory = yaml.safe_load((REPOSITORY / "inventories/lab/hosts.yml").read_text())
+        """The inventory of the lab with a second database host."""
+        inventory = declared()
         group = inventory["all"]["children"]["postgresql"]
         group["hosts"][SECOND] = {"provision_private_ip": SECOND_ADDRESS}
         for name in (FIRST, SECOND):
             group["hosts"][name]["postgresql_standby"] = name != primary
         group["vars"] = {"postgresql_synchronous": True}
-        (self.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        for name in ("group_vars", "hcloud.yml"):
-            if not (self.folder / name).exists():
-                (self.folder / name).symlink_to(REPOSITORY / "inventories/lab" / name)
+        declare(self.folder, inventory)
 
     def play(self, playbook: str, *arguments: str, **inputs: Any) -> Run:
         named = ["-e", json.dumps(inputs)] if inputs else []

@@ -131,6 +131,14 @@ def test_targets_that_cannot_be_reached(target: str, says: str) -> None:
         backup.target_options(target, backup.judge(info(0, "ok", TAKEN))["backups"], NOW)
 
 
+def test_backups_of_a_former_database_are_none_of_this_one() -> None:
+    (stanza,) = info(0, "ok", TAKEN | {"database": {"repo-key": 1, "id": 1}})
+    former = {"id": 1, "repo-key": 1, "system-id": 7041}
+    assert backup.judge([stanza | {"db": [former]}])["state"] == "ok"
+    seen = backup.judge([stanza | {"db": [former, former | {"id": 2, "system-id": 7042}]}])
+    assert (seen["state"], seen["system"]) == ("empty", "7042")
+
+
 def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
     later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
     seen = backup.judge(info(0, "ok", TAKEN, later))

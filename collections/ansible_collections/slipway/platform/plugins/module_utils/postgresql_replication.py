@@ -80,7 +80,6 @@ def settings(
             "(postgresql_slot_keep_gb)."
         )
     found = {
-        "hot_standby": "on",
         # Past it a standby that is away has to be made anew, and the primary goes on.
         "max_slot_wal_keep_size": f"{kept}MB",
         "wal_sender_timeout": "10s",

@@ -141,7 +141,7 @@ def judge(info):
         state = "broken"
     elif any(code in (NO_STANZA_PATH, NO_STANZA_DATA) for code in codes.values()):
         state = "absent"
-    elif any(code == NO_BACKUP for code in codes.values()):
+    elif any(code == NO_BACKUP for code in codes.values()) or _of_others_alone(stanza):
         state = "empty"
     else:
         state = "ok"
@@ -153,6 +153,19 @@ def judge(info):
         "archives": archives,
         "system": systems[-1] if systems else "",
     }
+
+
+def _of_others_alone(stanza):
+    """Whether a repository knows of a newer database than all its backups are of."""
+    newest = {}
+    for known in stanza.get("db") or ():
+        key = known.get("repo-key", 1)
+        newest[key] = max(newest.get(key, 0), known["id"])
+    there = {
+        (backup.get("database", {}).get("repo-key", 1), backup.get("database", {}).get("id"))
+        for backup in stanza.get("backup") or ()
+    }
+    return any((key, number) not in there for key, number in newest.items())
 
 
 def status(*options):
