@@ -1,0 +1,72 @@
+"""Callback: load once, before the first worker process is forked, what every worker would load again."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: preload
+type: aggregate
+short_description: Load plugins before workers are forked
+description:
+  - Ansible forks a worker process for each task and host. What the parent has not loaded by then is imported again in
+    every one of them, tens of milliseconds each time. This loads this collection's filters and the plugins that
+    most tasks use, and freezes the parent's objects for the garbage collector, so that workers share their memory.
+  - It changes nothing but time. docs/adr/0008-cost-of-a-run.md has the figures.
+requirements:
+  - named in C(callbacks_enabled) of ansible.cfg
+author: [Slipway]
+"""
+
+import gc
+import pkgutil
+from importlib import import_module
+from typing import Any
+
+from ansible.plugins import loader
+from ansible.plugins.callback import CallbackBase
+
+COLLECTION = "slipway.platform"
+PLUGINS: dict[str, tuple[str, ...]] = {
+    "action_loader": (
+        "ansible.builtin.assert",
+        "ansible.builtin.command",
+        "ansible.builtin.copy",
+        "ansible.builtin.debug",
+        "ansible.builtin.fail",
+        "ansible.builtin.normal",
+        "ansible.builtin.raw",
+        "ansible.builtin.set_fact",
+        "ansible.builtin.validate_argument_spec",
+    ),
+    "become_loader": ("ansible.builtin.sudo",),
+    "connection_loader": ("ansible.builtin.local", "ansible.builtin.ssh"),
+    "lookup_loader": ("ansible.builtin.env", "ansible.builtin.file", f"{COLLECTION}.template"),
+    "shell_loader": ("ansible.builtin.sh",),
+}
+MODULES = (
+    "ansible.module_utils._internal._json._profiles._module_legacy_c2m",
+    "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
+)
+"""How arguments and results of modules are encoded: imported at the first module of a process."""
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "slipway.platform.preload"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        for kind, names in PLUGINS.items():
+            for name in names:
+                if getattr(loader, kind).get(name, class_only=True) is None:
+                    self._display.warning(f"The callback preload names {name}, which the {kind} does not find.")
+        # The first use of any filter or test of a package loads all of that package's files.
+        package = import_module(f"ansible_collections.{COLLECTION}.plugins.filter")
+        for module in pkgutil.iter_modules(package.__path__):
+            loader.filter_loader.get(f"{COLLECTION}.{module.name}")
+        for kind in ("filter_loader", "test_loader"):
+            list(getattr(loader, kind).all())
+        for name in MODULES:
+            import_module(name)
+        gc.collect()
+        gc.freeze()
