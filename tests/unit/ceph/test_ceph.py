@@ -92,6 +92,22 @@ def test_several_questions_cost_one_process() -> None:
     assert len(host.requests) == 1
 
 
+def test_what_was_prefetched_is_answered_from_memory() -> None:
+    refused = {"code": errno.ENOENT, "output": "", "message": "no such key"}
+    first = {"answers": [*answers("[0]", '{"a": 1}')["answers"], refused]}
+    host = Host(f"ceph-{FSID}-mon-h1", first, answers("[7]"))
+    cluster = Cluster(host, FSID)
+    cluster.prefetch([["osd", "ls"], ["status"]], texts=[["config-key", "get", "x"]])
+    assert [command["json"] for command in host.requests[0]["commands"]] == [True, True, False]
+    assert host.requests[0]["stop"] is False
+    assert cluster.batch([["status"], ["osd", "ls"]]) == [{"a": 1}, [0]]
+    assert cluster.ask([["config-key", "get", "x"]], strict=False) == [refused]
+    with pytest.raises(CephError, match="no such key"):
+        cluster.run(["config-key", "get", "x"])
+    assert len(host.requests) == 1
+    assert cluster.json(["osd", "tree"]) == [7], "what was not prefetched is asked"
+
+
 def test_a_keyring_of_another_cluster_is_not_used(folders: Path) -> None:
     (folders / "etc/ceph.client.admin.keyring").write_text(KEYRING)
     (folders / "etc/ceph.conf").write_text(f"[global]\n\tfsid = {OTHER}\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_monitor_config import (
-    knows,
+    addresses_of,
     with_monitors,
     write_in_place,
 )
@@ -38,15 +38,15 @@ def test_only_the_addresses_change() -> None:
     [(ALL[:1], True), (ALL, False), (["10.0.1.5"], False), ([], False)],
 )
 def test_all_monitors_and_no_others(addresses: list[str], known: bool) -> None:
-    assert knows(FOUNDED, addresses) is known
+    assert (addresses_of(FOUNDED) == sorted(addresses)) is known
 
 
 def test_the_order_does_not_matter() -> None:
-    assert knows(with_monitors(FOUNDED, ALL), ALL[::-1])
+    assert addresses_of(with_monitors(FOUNDED, ALL[::-1])) == ALL
 
 
 def test_a_monitor_that_left_is_not_asked_any_more() -> None:
-    assert not knows(with_monitors(FOUNDED, ALL), ALL[1:])
+    assert addresses_of(with_monitors(FOUNDED, ALL)) != ALL[1:]
 
 
 def test_a_configuration_without_monitors_is_refused() -> None:

@@ -14,6 +14,7 @@ from ansible_collections.slipway.platform.plugins.filter.ceph_object_gateways im
     gateway_probes,
     s3_keys,
 )
+from ansible_collections.slipway.platform.plugins.module_utils import ceph_gateway_read
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gateways import (
     Found,
     Gateway,
@@ -228,7 +229,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Memory:
     def presented(address: str, port: int) -> str | None:
         return fingerprint(made.running[address][1]) if address in made.running else None
 
-    monkeypatch.setattr(module, "presented", presented)
+    monkeypatch.setattr(ceph_gateway_read, "presented", presented)
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,22 @@ class Cluster:
         self._connect_seconds = connect_seconds
         self._cephadm = cephadm
         self._way: list[str] | None = None
+        self._prefetched: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def prefetch(self, commands: list[list[str]], *, texts: Sequence[list[str]] = ()) -> None:
+        """Ask all in one process, `commands` for JSON, `texts` without; `ask` then answers them from memory."""
+        wanted = [(args, True) for args in commands] + [(args, False) for args in texts]
+        request = {"commands": [{"args": args, "json": json_wanted} for args, json_wanted in wanted], "stop": False}
+        for (args, json_wanted), answer in zip(wanted, self._send(request), strict=False):
+            self._prefetched[*args, str(json_wanted)] = answer
 
     def run(self, args: list[str], input: str | None = None) -> str:
         """What `ceph <args>` prints; `input` is what -i would read."""
-        return str(self.ask([args], inputs=[input])[0]["output"])
+        return str(self.ask([args], inputs=[input] if input else None)[0]["output"])
 
     def json(self, args: list[str], input: str | None = None) -> Any:
         """The answer of `ceph <args> --format json`, parsed."""
-        return self.parsed(args, self.ask([args], inputs=[input], json_wanted=True)[0]["output"])
+        return self.parsed(args, self.ask([args], inputs=[input] if input else None, json_wanted=True)[0]["output"])
 
     def batch(self, commands: list[list[str]]) -> list[Any]:
         """The parsed answers of several commands, for the price of one process; the first refusal is raised."""
@@ -88,6 +96,9 @@ class Cluster:
         strict: bool = True,
     ) -> list[dict[str, Any]]:
         """Answers as {code, output, message}, one a command; unless `strict`, a refusal is an answer as well."""
+        keys = [(*args, str(json_wanted)) for args in commands]
+        if not inputs and all(key in self._prefetched for key in keys):
+            return self._checked(commands, [self._prefetched[key] for key in keys], strict=strict)
         data = inputs or [None] * len(commands)
         request = {
             "commands": [
@@ -98,6 +109,10 @@ class Cluster:
         answers = self._send(request)
         if len(answers) < len(commands) and not strict:
             answers += [answers[-1]] * (len(commands) - len(answers))
+        return self._checked(commands, answers, strict=strict)
+
+    @staticmethod
+    def _checked(commands: list[list[str]], answers: list[dict[str, Any]], *, strict: bool) -> list[dict[str, Any]]:
         for args, answer in zip(commands, answers, strict=False):  # the one that was refused is the last
             if strict and answer["code"]:
                 raise CephError(answer["code"], answer["message"], ["ceph", *args])

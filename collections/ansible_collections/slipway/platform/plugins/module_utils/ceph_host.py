@@ -16,6 +16,8 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_monitor_config import addresses_of
+
 DATA = Path("/var/lib/ceph")
 SOCKETS = Path("/var/run/ceph")
 LOCKS = Path("/run/cephadm")
@@ -92,7 +94,13 @@ def monitor(fsid: str, name: str) -> dict[str, Any]:
         "state": str(said.get("state", "")),
         "quorum": monitors_of(said, said.get("quorum", [])),
         "monitors": monitors_of(said),
+        "configured": configured(folder / "config"),
     }
+
+
+def configured(path: Path) -> list[str]:
+    """Addresses of the monitors in the configuration of this monitor's container."""
+    return addresses_of(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def monitors_of(said: dict[str, Any], ranks: Sequence[int] | None = None) -> list[str]:

@@ -25,10 +25,10 @@ def with_monitors(text: str, addresses: Sequence[str]) -> str:
     return LINE.sub(lambda line: f"{line[1]}mon_host = {mon_host(addresses)}", text, count=1)
 
 
-def knows(text: str, addresses: Sequence[str]) -> bool:
-    """Whether these monitors and no others are named, in any order."""
+def addresses_of(text: str) -> list[str]:
+    """The monitors that are named."""
     line = LINE.search(text)
-    return bool(line) and set(re.findall(r"v2:([^\s,\]]+):\d+", line[0])) == set(addresses)  # type: ignore[index]
+    return sorted(set(re.findall(r"v2:([^\s,\]]+):\d+", line[0]))) if line else []
 
 
 def write_in_place(path: Path, text: str) -> None:

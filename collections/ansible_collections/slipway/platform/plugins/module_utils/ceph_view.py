@@ -22,6 +22,7 @@ MONITOR_QUESTIONS: dict[str, list[str]] = {
     "health": ["health", "detail"],
     "versions": ["versions"],
     "founded": ["config-key", "get", FOUNDED_KEY],
+    "osd_map": ["osd", "dump"],
 }
 MANAGER_QUESTIONS: dict[str, list[str]] = {
     "orchestrator": ["orch", "status"],
@@ -72,6 +73,7 @@ def view_of(answers: Mapping[str, str]) -> Json:
         "osds": int(status.get("osdmap", {}).get("num_osds", 0)),
         "osds_up": int(status.get("osdmap", {}).get("num_up_osds", 0)),
         "osds_in": int(status.get("osdmap", {}).get("num_in_osds", 0)),
+        "known_osds": osds_of(parsed(answers["osd_map"])) if answers.get("osd_map") else None,
         "unclean": unclean(status.get("pgmap", {}).get("pgs_by_state", [])),
         "config": [
             {
@@ -109,6 +111,15 @@ def view_of(answers: Mapping[str, str]) -> Json:
             for daemon in parsed(answers.get("daemons", ""), [])
             if daemon.get("daemon_type") == "mon"
         ),
+    }
+
+
+def osds_of(osd_map: Mapping[str, Any]) -> dict[str, str]:
+    """uuid → number of the OSDs that the cluster counts as its own; a destroyed one's disk is no longer."""
+    return {
+        str(entry.get("uuid", "")): str(entry["osd"])
+        for entry in osd_map.get("osds", [])
+        if "destroyed" not in entry.get("state", [])
     }
 
 

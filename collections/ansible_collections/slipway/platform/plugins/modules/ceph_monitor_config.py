@@ -47,7 +47,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_monitor_config import (
-    knows,
+    addresses_of,
     with_monitors,
     write_in_place,
 )
@@ -70,7 +70,7 @@ def main() -> None:
             module.exit_json(changed=False)  # the monitor is not there yet
         module.fail_json(msg=f"{path} is not there, so mon.{module.params['name']} is not of cephadm's making.")
     before = path.read_text(encoding="utf-8")
-    if knows(before, module.params["addresses"]):
+    if addresses_of(before) == sorted(set(module.params["addresses"])):
         module.exit_json(changed=False)
     try:
         after = with_monitors(before, module.params["addresses"])

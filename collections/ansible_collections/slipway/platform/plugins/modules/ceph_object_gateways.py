@@ -86,17 +86,14 @@ undeclared:
   type: list
 """
 
-import hashlib
 import json
-import socket
-import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_gateway_read import NOTE, read, stored
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_members import as_text
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gateways import (
     Found,
@@ -105,75 +102,18 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gatew
     bundle,
     certificate_of,
     fingerprint,
-    found_from,
     owed,
     plan,
     unmet,
 )
 
 POLL_SECONDS = 1.0
-PROBE_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """A gateway that starts, or is busy, has so long to answer before it counts as dead."""
-NOTE = "slipway/object_gateway/"
-"""What each gateway was started with is noted in the cluster itself."""
 
 
 class GatewayError(Exception):
     """One sentence."""
-
-
-def presented(address: str, port: int) -> str | None:
-    """Digest of the certificate that somebody presents over TLS 1.3; None when nobody does."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    # Whose certificate it is, is told by comparing it with the stored one, which is stricter than its chain.
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        with (
-            socket.create_connection((address, port), timeout=PROBE_SECONDS) as raw,
-            context.wrap_socket(raw) as channel,
-        ):
-            shown = channel.getpeercert(binary_form=True)
-    except OSError:
-        return None
-    return hashlib.sha256(shown or b"").hexdigest()
-
-
-def stored(cluster: Cluster, key: str) -> str:
-    """A text that the monitors keep, empty when they do not."""
-    answer = cluster.ask([["config-key", "get", key]], strict=False)[0]
-    return "" if answer["code"] else str(answer["output"])
-
-
-def parsed(answer: dict[str, Any]) -> Any:
-    """The orchestrator has a sentence for an empty list, also where JSON was asked for."""
-    text = str(answer["output"]).strip()
-    return [] if text.startswith("No ") else json.loads(text or "[]")
-
-
-def read(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], *, fresh: bool = False) -> Found:
-    questions = [
-        ["orch", "ls", "rgw", "--export"],
-        ["orch", "ps", "--daemon_type", "rgw", *(["--refresh"] if fresh else [])],
-        ["config", "dump"],
-        ["config-key", "dump", NOTE],
-    ]
-    services, daemons, config, keys = (parsed(answer) for answer in cluster.ask(questions, json_wanted=True))
-    with ThreadPoolExecutor(8) as pool:
-        shown = dict(
-            zip(addresses, pool.map(lambda host: presented(addresses[host], wanted.port), addresses), strict=True)
-        )
-    return found_from(
-        wanted,
-        services=services or [],
-        daemons=daemons or [],
-        config=config,
-        certificate=stored(cluster, wanted.certificate_key),
-        notes={key.removeprefix(NOTE): str(value) for key, value in dict(keys).items()},
-        presented=shown,
-    )
 
 
 def answered(cluster: Cluster, wanted: Wanted, addresses: dict[str, str]) -> Found:

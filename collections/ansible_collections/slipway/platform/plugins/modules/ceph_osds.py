@@ -19,11 +19,6 @@ attributes:
     support: full
     description: One line a step.
 options:
-  scope:
-    type: str
-    choices: [view, make]
-    required: true
-    description: V(view) reads which OSDs the cluster knows; V(make) makes what is missing.
   fsid:
     type: str
     required: true
@@ -50,7 +45,6 @@ options:
 EXAMPLES = r"""
 - name: Make the OSDs
   slipway.platform.ceph_osds:
-    scope: make
     fsid: 0f4e2f4c-8f0c-4a7c-9a0e-2f9f3a1c7d11
     hosts:
       prod-ceph-1: "{{ judged.disks }}"
@@ -74,20 +68,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_osd_plan as plan
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_osd_read import look
 
 POLL_SECONDS = 2.0
-QUESTIONS = [
-    ["osd", "dump"],
-    ["osd", "metadata"],
-    ["osd", "tree"],
-    # Of everything: where there is no OSD yet, the narrower questions are answered by a sentence.
-    ["orch", "ls", "--export"],
-    ["orch", "ps"],
-]
-
-
-def look(cluster: Cluster) -> dict[str, Any]:
-    return plan.view_of(*cluster.batch(QUESTIONS))
 
 
 def wait(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> dict[str, Any]:
@@ -140,7 +123,6 @@ def make(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "scope": {"type": "str", "required": True, "choices": ["view", "make"]},
             "fsid": {"type": "str", "required": True},
             "hosts": {"type": "dict", "default": {}},
             "method": {"type": "str", "choices": ["lvm", "raw"], "default": "lvm"},
@@ -152,9 +134,6 @@ def main() -> None:
     given = module.params
     cluster = Cluster(module.run_command, given["fsid"])
     try:
-        if given["scope"] == "view":
-            osd_map = cluster.json(["osd", "dump"])
-            module.exit_json(changed=False, steps=[], known=plan.known_osds(plan.view_of(osd_map, [], {}, [], [])))
         make(module, cluster, plan.Wanted(given["hosts"], given["method"], given["encrypted"]))
     except CephError as error:
         module.fail_json(msg=f"The cluster {given['fsid']} refused: {error}. Correct it and run again.")

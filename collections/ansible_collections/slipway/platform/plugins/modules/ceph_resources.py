@@ -100,38 +100,15 @@ keyrings:
   type: dict
 """
 
-import json
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_resources as plan
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_resource_read import look
 
 POLL_SECONDS = 2.0
-QUESTIONS = {
-    "pools": ["osd", "pool", "ls", "detail"],
-    "rules": ["osd", "crush", "rule", "dump"],
-    "filesystems": ["fs", "dump"],
-    "mds": ["orch", "ls", "mds", "--export"],
-    "auth": ["auth", "ls"],
-    "insecure_keys": ["config", "get", "mon", "mon_auth_allow_insecure_key"],
-}
-
-
-def look(cluster: Cluster, wanted: plan.Wanted) -> dict[str, Any]:
-    """One look at everything; namespaces and groups of what is declared and there."""
-    answers: dict[str, Any] = dict(zip(QUESTIONS, cluster.batch(list(QUESTIONS.values())), strict=True))
-    view = plan.view_of(answers)
-    groups = [one["name"] for one in wanted.filesystems if view["filesystems"].get(one["name"], {}).get("active")]
-    if groups:
-        listed = cluster.batch([["fs", "subvolumegroup", "ls", name] for name in groups])
-        view["groups"] = {name: [group["name"] for group in found] for name, found in zip(groups, listed, strict=True)}
-    for pool in wanted.pools:
-        if pool.get("namespaces") and "rbd" in view["pools"].get(pool["name"], {}).get("applications", []):
-            found = json.loads(cluster.tool(["rbd", "namespace", "ls", "--pool", pool["name"], "--format", "json"]))
-            view["namespaces"][pool["name"]] = [one["name"] for one in found]
-    return view
 
 
 def apply(cluster: Cluster, steps: list[plan.Step]) -> None:

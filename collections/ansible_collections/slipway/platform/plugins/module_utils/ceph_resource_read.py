@@ -1,0 +1,33 @@
+"""Read pools, file systems and clients of a cluster."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ansible_collections.slipway.platform.plugins.module_utils.ceph import Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_resources import Wanted, view_of
+
+QUESTIONS = {
+    "pools": ["osd", "pool", "ls", "detail"],
+    "rules": ["osd", "crush", "rule", "dump"],
+    "filesystems": ["fs", "dump"],
+    "mds": ["orch", "ls", "mds", "--export"],
+    "auth": ["auth", "ls"],
+    "insecure_keys": ["config", "get", "mon", "mon_auth_allow_insecure_key"],
+}
+
+
+def look(cluster: Cluster, wanted: Wanted) -> dict[str, Any]:
+    """One look at everything; namespaces and groups of what is declared and there."""
+    answers: dict[str, Any] = dict(zip(QUESTIONS, cluster.batch(list(QUESTIONS.values())), strict=True))
+    view = view_of(answers)
+    groups = [one["name"] for one in wanted.filesystems if view["filesystems"].get(one["name"], {}).get("active")]
+    if groups:
+        listed = cluster.batch([["fs", "subvolumegroup", "ls", name] for name in groups])
+        view["groups"] = {name: [group["name"] for group in found] for name, found in zip(groups, listed, strict=True)}
+    for pool in wanted.pools:
+        if pool.get("namespaces") and "rbd" in view["pools"].get(pool["name"], {}).get("applications", []):
+            found = json.loads(cluster.tool(["rbd", "namespace", "ls", "--pool", pool["name"], "--format", "json"]))
+            view["namespaces"][pool["name"]] = [one["name"] for one in found]
+    return view

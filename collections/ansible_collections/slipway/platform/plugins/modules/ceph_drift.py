@@ -1,0 +1,218 @@
+"""Ansible module: compare a Ceph cluster with everything that is declared for it, in one go."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ceph_drift
+short_description: Compare a Ceph cluster with all that is declared for it
+description:
+  - Runs on a host whose monitor is in the quorum. Reads the cluster once and plans what each of the modules
+    M(slipway.platform.ceph_cluster), M(slipway.platform.ceph_osds), M(slipway.platform.ceph_resources) and
+    M(slipway.platform.ceph_object_gateways) would do, so that a cluster without drift costs one module, not eight.
+  - A part that cannot be planned (a fault in what is declared, a manager that does not answer) counts as drifted; the
+    part's own module then waits or fails with its own sentence.
+author: [Slipway]
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+  diff_mode:
+    support: none
+    description: Reads only.
+options:
+  fsid:
+    description: The cluster's UUID.
+    type: str
+    required: true
+  version:
+    description: Release that every daemon has to run.
+    type: str
+    required: true
+  seen:
+    description: The view that M(slipway.platform.ceph_cluster) returned in this run.
+    type: dict
+    required: true
+  members:
+    description: Options of M(slipway.platform.ceph_cluster) with O(slipway.platform.ceph_cluster#module:scope=members).
+    type: dict
+    required: true
+  osds:
+    description: Options C(hosts), C(method) and C(encrypted) of M(slipway.platform.ceph_osds).
+    type: dict
+    required: true
+  resources:
+    description:
+      - Options C(pools), C(filesystems), C(clients), C(confirm), C(hosts), C(key_type) and C(default_size) of
+        M(slipway.platform.ceph_resources).
+    type: dict
+    required: true
+  gateways:
+    description:
+      - Options C(name), C(hosts), C(port), C(server_name) and C(options) of M(slipway.platform.ceph_object_gateways);
+        empty for none.
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Compare the cluster with what is declared
+  slipway.platform.ceph_drift:
+    fsid: fe94d781-67a9-44c0-bef8-f96df8775826
+    version: 20.2.4
+    seen: "{{ seen.view }}"
+    members: "{{ declared_members }}"
+    osds: "{{ declared_osds }}"
+    resources: "{{ declared_resources }}"
+  register: compared
+"""
+
+RETURN = r"""
+drift:
+  description:
+    - Sentences by part (C(members), C(osds), C(pools), C(clients), C(gateways), C(health)), none for one without drift.
+  returned: success
+  type: dict
+undeclared:
+  description: What is there and not declared, as sentences.
+  returned: success
+  type: list
+  elements: str
+certificate:
+  description: Certificate that is stored for the gateways, in PEM form; empty without one.
+  returned: success
+  type: str
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.platform.plugins.module_utils import (
+    ceph_gateway_read,
+    ceph_members,
+    ceph_object_gateways,
+    ceph_osd_plan,
+    ceph_osd_read,
+    ceph_resource_read,
+    ceph_resources,
+)
+from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+
+
+def planned(plan: Callable[[], list[str]]) -> list[str]:
+    """Sentences of a part; a cluster that refuses to be read is one as well."""
+    try:
+        return plan()
+    except CephError as error:
+        return [str(error)]
+
+
+def member_drift(view: Mapping[str, Any], wanted: ceph_members.Wanted) -> list[str]:
+    if not view["orchestrated"]:
+        return ["no manager answers"]
+    steps = [*ceph_members.option_steps(view, wanted), *ceph_members.member_steps(view, wanted)]
+    return [step.sentence for step in steps]
+
+
+def osd_drift(cluster: Cluster, wanted: ceph_osd_plan.Wanted) -> list[str]:
+    view = ceph_osd_read.look(cluster)
+    steps = [*ceph_osd_plan.creation(view, wanted), *ceph_osd_plan.settling(view, wanted)]
+    return [*ceph_osd_plan.faults(view, wanted), *(step.sentence for step in steps), *ceph_osd_plan.unmet(view, wanted)]
+
+
+def pool_drift(view: dict[str, Any], wanted: ceph_resources.Wanted) -> list[str]:
+    made = [ceph_resources.pool_steps(view, wanted), ceph_resources.filesystem_steps(view, wanted)]
+    steps = [step for result in made for step in result.steps]
+    steps += [*ceph_resources.namespace_steps(view, wanted), *ceph_resources.group_steps(view, wanted)]
+    faults = [fault for result in made for fault in result.faults]
+    return [*faults, *(step.sentence for step in steps), *ceph_resources.inactive(view, wanted)]
+
+
+def client_drift(view: dict[str, Any], wanted: ceph_resources.Wanted) -> list[str]:
+    return ceph_resources.client_faults(wanted) or [
+        step.sentence for step in ceph_resources.client_steps(view, wanted).steps
+    ]
+
+
+def gateway_drift(found: ceph_object_gateways.Found, wanted: ceph_object_gateways.Wanted) -> list[str]:
+    made = ceph_object_gateways.plan(wanted, found)
+    return [*made.faults, *made.changes, *ceph_object_gateways.unmet(wanted, found)]
+
+
+def gateways_of(options: Mapping[str, Any]) -> ceph_object_gateways.Wanted:
+    return ceph_object_gateways.Wanted(
+        name=options["name"],
+        hosts=tuple(options["hosts"]),
+        port=int(options["port"]),
+        server_name=options["server_name"],
+        options={name: ceph_members.as_text(value) for name, value in options["options"].items()},
+    )
+
+
+def compare(cluster: Cluster, given: Mapping[str, Any]) -> dict[str, Any]:
+    members = ceph_members.Wanted(**given["members"])
+    osds = ceph_osd_plan.Wanted(given["osds"]["hosts"], given["osds"]["method"], bool(given["osds"]["encrypted"]))
+    declared = given["resources"]
+    resources = ceph_resources.Wanted(
+        **{name: declared[name] for name in ("pools", "filesystems", "clients", "confirm", "hosts", "key_type")},
+        size=int(declared["default_size"]),
+    )
+    gateways = gateways_of(given["gateways"]) if given["gateways"] else None
+    questions = [*ceph_osd_read.QUESTIONS, *ceph_resource_read.QUESTIONS.values()]
+    keys = [["config-key", "get", gateways.certificate_key]] if gateways else []
+    cluster.prefetch([*questions, *(ceph_gateway_read.QUESTIONS if gateways else [])], texts=keys)
+
+    view: dict[str, Any] = {}
+
+    def read_resources() -> list[str]:
+        view.update(ceph_resource_read.look(cluster, resources))
+        return []
+
+    unread = planned(read_resources)
+    drift = {
+        "members": member_drift(given["seen"], members),
+        "osds": planned(lambda: osd_drift(cluster, osds)),
+        "pools": unread or planned(lambda: pool_drift(view, resources)),
+        "clients": unread or planned(lambda: client_drift(view, resources)),
+        "gateways": [],
+        "health": ceph_members.unmet(given["seen"], members, given["version"]),
+    }
+    undeclared = [*ceph_members.unclaimed(given["seen"], members)]
+    undeclared += [] if unread else ceph_resources.unclaimed(view, resources)
+    certificate = ""
+    if gateways:
+        found: list[ceph_object_gateways.Found] = []
+
+        def read_gateways() -> list[str]:
+            found.append(ceph_gateway_read.read(cluster, gateways, given["gateways"]["hosts"]))
+            return gateway_drift(found[0], gateways)
+
+        drift["gateways"] = planned(read_gateways)
+        if found:
+            certificate = ceph_object_gateways.certificate_of(found[0].certificate)
+            undeclared += found[0].other_services
+    return {"drift": drift, "undeclared": undeclared, "certificate": certificate}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "fsid": {"type": "str", "required": True},
+            "version": {"type": "str", "required": True},
+            "seen": {"type": "dict", "required": True},
+            "members": {"type": "dict", "required": True},
+            "osds": {"type": "dict", "required": True},
+            "resources": {"type": "dict", "required": True},
+            "gateways": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = compare(Cluster(module.run_command, module.params["fsid"]), module.params)
+    except CephError as error:
+        module.fail_json(msg=f"The cluster {module.params['fsid']} refused: {error}. Correct it and run again.")
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
