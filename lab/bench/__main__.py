@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -24,6 +25,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+import yaml
 from rich.console import Console
 
 from lab import daemon, mirror, preflight, summary
@@ -34,6 +36,7 @@ from lab.settings import SLOTS, Settings
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
 NAME = "bench"
+INVENTORY = "inventories/lab"
 MANY = 30
 LISTED = 1000
 IDLE_SECONDS = 30
@@ -220,20 +223,44 @@ def listing(slot: int) -> Iterator[Figure]:
 
 def site_runs() -> Iterator[Figure]:
     began = time.time()
-    yield Figure("lab up, images and release cached", _seconds(_lab, "up"), "s", 360)
+    yield Figure("lab up, images and release cached", _seconds(_lab, "up"), "s", 300)
     yield from storage.phases(summary.newest_report(REPOSITORY / "artifacts" / "lab", began))
-    site = [str(PROGRAMS / "ansible-playbook"), "site.yml", "-i", "inventories/lab"]
+    _play("playbooks/check.yml")  # facts and keys of hosts are remembered from here on
+    yield from no_op_runs()
+
+
+def no_op_runs() -> Iterator[Figure]:
+    """Runs that change nothing: what every operator pays each time."""
+    seconds, processor = _play("site.yml")
+    hosts = len(_machines())
+    yield Figure("site.yml a second time", seconds, "s", 30, f"{hosts} hosts")
+    yield Figure("… of the controller's processor", processor, "s", 40)
+    ping, _ = _timed([str(PROGRAMS / "ansible"), "all", "-i", INVENTORY, "-m", "ansible.builtin.ping"])
+    yield Figure("… as a multiple of one ping of all hosts", seconds / ping, "×", None, f"a ping takes {ping:.1f} s")
+    yield Figure("site.yml --check", _play("site.yml", "--check", "--diff")[0], "s", 40)
+    yield Figure("check.yml", _play("playbooks/check.yml")[0], "s", 3)
+    for name in ("base", "load_balancer", "ceph", "rke2", "postgresql", "verify"):
+        yield Figure(f"{name}.yml alone, nothing to change", _play(f"playbooks/{name}.yml")[0], "s", 8)
+
+
+def _machines() -> list[str]:
+    inventory = yaml.safe_load((REPOSITORY / INVENTORY / "hosts.yml").read_text(encoding="utf-8"))
+    return [name for group in inventory["all"]["children"].values() for name in group.get("hosts") or {}]
+
+
+def _play(playbook: str, *options: str) -> tuple[float, float]:
+    """Seconds on the clock, and of the controller's processor."""
+    return _timed([str(PROGRAMS / "ansible-playbook"), playbook, "-i", INVENTORY, *options])
+
+
+def _timed(command: list[str]) -> tuple[float, float]:
     environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
-    for name, more in (("site.yml a second time", []), ("site.yml --check", ["--check", "--diff"])):
-        seconds = _seconds(
-            subprocess.run,
-            [*site, *more],
-            cwd=REPOSITORY,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        yield Figure(name, seconds, "s", 60)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"bench: {' '.join(command[1:])} failed:\n{(done.stdout + done.stderr)[-4000:]}")
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _host_megabytes(container: str) -> float:
