@@ -236,7 +236,9 @@ def no_op_runs() -> Iterator[Figure]:
     yield Figure("site.yml a second time", seconds, "s", 30, f"{hosts} hosts")
     yield Figure("… of the controller's processor", processor, "s", 40)
     ping, _ = _timed([str(PROGRAMS / "ansible"), "all", "-i", INVENTORY, "-m", "ansible.builtin.ping"])
-    yield Figure("… as a multiple of one ping of all hosts", seconds / ping, "×", None, f"a ping takes {ping:.1f} s")
+    yield Figure(
+        "… as a multiple of one ping of all hosts", seconds / ping, "times", None, f"a ping takes {ping:.1f} s"
+    )
     yield Figure("site.yml --check", _play("site.yml", "--check", "--diff")[0], "s", 40)
     yield Figure("check.yml", _play("playbooks/check.yml")[0], "s", 3)
     for name in ("base", "load_balancer", "ceph", "rke2", "postgresql", "verify"):
