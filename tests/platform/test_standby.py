@@ -25,9 +25,9 @@ from tests.platform.database import (
     load,
     longest_silence,
     there,
-    until,
 )
 from tests.platform.database import DATABASE as FIRST
+from tests.support.deadlines import until
 
 SECOND = "lab-postgresql-2"
 SECOND_ADDRESS = "10.90.1.72"
@@ -130,6 +130,7 @@ def test_without_the_primary_nothing_acknowledged_is_lost(site: Pair) -> None:
     assert silence < LONGEST_OUTAGE_SECONDS
 
 
+@pytest.mark.soak
 def test_the_old_primary_neither_serves_nor_stays_away(site: Pair) -> None:
     """Powered on by hand it does not start as a second primary; told to, it follows."""
     server = site.cloud.servers.get_by_name(FIRST)
@@ -149,11 +150,13 @@ def test_the_old_primary_neither_serves_nor_stays_away(site: Pair) -> None:
     assert kept.strip()
 
 
+@pytest.mark.soak
 def test_a_second_run_changes_nothing(site: Pair) -> None:
     run = site.played("postgresql")
     assert run.changed == {}, re.findall(r"^TASK.*\n(?:(?!TASK).*\n)*?changed: .*$", run.output, re.M)
 
 
+@pytest.mark.soak
 def test_a_living_primary_hands_over_in_order(site: Pair) -> None:
     with load(site, primary=SECOND) as rows:
         site.played("operations/promote_postgresql", op_promote_postgresql_host=FIRST)
