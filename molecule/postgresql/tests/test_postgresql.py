@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,12 +40,14 @@ WRITER = """
 import base64, json, os, sys, time, psycopg
 wanted = json.loads(base64.b64decode(sys.argv[1]))
 number = 0
-end = time.monotonic() + wanted["seconds"]
+end = time.monotonic() + 300
+def writing():
+    return time.monotonic() < end and not os.path.exists(wanted["ledger"] + ".stop")
 with open(wanted["ledger"], "w") as ledger:
-    while time.monotonic() < end:
+    while writing():
         try:
             with psycopg.connect(**wanted["connection"], autocommit=True) as connection:
-                while time.monotonic() < end:
+                while writing():
                     number += 1
                     connection.execute("INSERT INTO canary VALUES (%s)", (number,))
                     ledger.write(f"{number}\\n")
@@ -307,19 +308,26 @@ def test_files_that_the_server_would_not_take_are_told_before(host: Host, file: 
 def test_killed_under_load_it_loses_nothing_acknowledged(host: Host, client: Client, table: str) -> None:
     ledger = "/tmp/canary.ledger"
     client.ask("app", "DELETE FROM canary")
-    wanted = {"connection": client.connection("app", POOLED, prepare_threshold=None), "seconds": 30, "ledger": ledger}
-    client.host.check_output(
-        "rm -f %s; nohup python3 -c %s %s > /tmp/writer.log 2>&1 & echo", ledger, WRITER, encoded(wanted)
+    wanted = {"connection": client.connection("app", POOLED, prepare_threshold=None), "ledger": ledger}
+    writer = client.host.check_output(
+        "rm -f %s*; nohup python3 -c %s %s > /tmp/writer.log 2>&1 & echo $!", ledger, WRITER, encoded(wanted)
     )
+
+    def noted() -> int:
+        return int(client.host.check_output("cat %s 2>/dev/null | wc -l", ledger))
+
+    def postmaster() -> str:
+        return str(host.run("head -1 /run/postgresql/17-main.pid").stdout.strip())
+
     with host.sudo():
         for _ in range(3):
-            time.sleep(4)
-            host.check_output("kill -9 $(head -1 /run/postgresql/17-main.pid)")
-            time.sleep(1)
+            before, killed = noted(), postmaster()
+            until(noted, 60, lambda rows, before=before: rows > before + 100)
+            host.check_output(f"kill -9 {killed}")
+            until(postmaster, 60, lambda pid, killed=killed: pid not in ("", killed))
             wait_until_it_serves(host)
-    deadline = time.monotonic() + 90
-    while client.host.run("pgrep -f canary.ledger").rc == 0 and time.monotonic() < deadline:
-        time.sleep(1)
+    client.host.check_output("touch %s.stop", ledger)
+    until(lambda: client.host.run(f"kill -0 {writer}").rc != 0, 30)
     acknowledged = {int(line) for line in client.host.check_output(f"cat {ledger}").split()}
     stored = {int(row[0]) for row in client.ask("app", "SELECT number FROM canary")[0][0]}
     assert len(acknowledged) > 100
