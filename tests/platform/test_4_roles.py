@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ import pytest
 
 from tests.platform.conftest import REPOSITORY, play
 
-ROLES = ("base", "ceph", "postgresql", "rke2", "verify")
+SIDE_BY_SIDE = ("base", "ceph", "rke2")
+"""Most of their time is waiting for answers of hosts."""
+ALONE = ("postgresql", "verify")
+"""Those that probe what the tests of base open for a moment, and that stop a node."""
 JUNIT = os.environ.get("SLIPWAY_TEST_JUNIT")
+Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +34,9 @@ def inventory(description: dict[str, Any]) -> Path:
     return Path(description["secrets_path"]).parent / "ansible/hosts.yml"
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_the_role_holds_what_it_promises(inventory: Path, role: str) -> None:
+def run_tests(role: str, inventory: Path) -> Done:
     report = [f"--junitxml={JUNIT}/site-{role}.xml"] if JUNIT else []
-    done = subprocess.run(
+    return subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "--color=no", *report),
             *(f"molecule/{role}/tests", f"--ansible-inventory={inventory}"),
@@ -43,5 +48,24 @@ def test_the_role_holds_what_it_promises(inventory: Path, role: str) -> None:
         timeout=900,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def started(inventory: Path) -> Iterator[dict[str, Future[Done]]]:
+    with ThreadPoolExecutor() as pool:
+        yield {role: pool.submit(run_tests, role, inventory) for role in SIDE_BY_SIDE}
+
+
+def require_passed(done: Done) -> None:
     assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("role", SIDE_BY_SIDE)
+def test_the_role_holds_what_it_promises(started: dict[str, Future[Done]], role: str) -> None:
+    require_passed(started[role].result())
+
+
+@pytest.mark.parametrize("role", ALONE)
+def test_the_role_holds_what_it_promises_with_nothing_beside_it(inventory: Path, role: str) -> None:
+    require_passed(run_tests(role, inventory))
