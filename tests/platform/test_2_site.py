@@ -38,7 +38,7 @@ NEW_HOSTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def test_check_mode_announces_changes_and_does_not_make_them(cloud: Client, tmp_path: Path) -> None:
-    """New hosts and one changed value: all is reported to the end, and no task fails for a host that does not exist yet.
+    """New hosts and one changed value: all is reported to the end, and no task fails for a host that is yet to come.
 
     That the value was not written is proved by molecule/base/tests, which test_4_roles.py runs next on these hosts.
     """
