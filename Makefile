@@ -3,7 +3,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 E ?= lab
 
-.PHONY: help setup lint test role lab lab-down check bench
+.PHONY: help setup lint test soak role role-down lab lab-down check bench
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,11 +14,17 @@ setup: ## Install what the project needs: Debian packages, uv, the locked Python
 lint: setup ## Read the code: ruff, mypy, yamllint, ansible-lint
 	@ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint
 
-test: setup ## Run every layer of the tests, in a lab of their own
-	@python tests/run.py
+test: setup ## Prove every promise once, in labs of its own, within 40 minutes on 2 cores
+	@python -m tests.run
 
-role: setup ## Test one role on machines of the test lab: make role R=base
-	@SLIPWAY_LAB=test SLIPWAY_LAB_SLOT=1 sh -c 'lab up --only-cloud && tests/molecule $(R)'
+soak: setup ## Run what is long or repeated, resumed by part: make soak, make soak PART=ceph
+	@python -m tests.soak $(PART)
+
+role: setup ## Test one role on machines that are kept for the next call: make role R=base
+	@python -m tests.role $(R)
+
+role-down: setup ## Remove the machines of `make role`
+	@python -m tests.role --down
 
 lab: ## Build the whole platform on this machine, or bring it in line
 	@lab/setup.sh --lab && lab up

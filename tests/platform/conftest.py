@@ -1,7 +1,8 @@
 """The whole platform in a lab: built once by the same site.yml as production, then proved.
 
-`SLIPWAY_LAB` and `SLIPWAY_LAB_SLOT` name the lab; `lab up --only-cloud` must have started its cloud. The first test
-that asks for `platform` builds the site (through kills, see test_interrupted.py), the others find it standing.
+`SLIPWAY_LAB` and `SLIPWAY_LAB_SLOT` name the lab; `lab up --only-cloud` must have started its cloud. Files run in the
+order of their names: test_1_interrupted.py builds the site, through a kill, numbered files need it whole, the others
+break hosts and disks and end with a whole site. Tests marked `soak` are long or repeated, run by `make soak` alone.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import yaml
 from hcloud import Client
 
 from tests.platform.conftest import ARTIFACTS, REPOSITORY, Run, play
+from tests.support.deadlines import until
 
 DATABASE, CLIENT, STRANGER = "lab-postgresql-1", "lab-rke2-server-1", "lab-lb-1"
 ALONE = f"{DATABASE},localhost"
@@ -150,13 +150,6 @@ def there(site: Site, primary: str = DATABASE) -> set[int]:
 def longest_silence(noted: dict[int, float]) -> float:
     """The longest time between two acknowledged rows, in seconds."""
     return max(late - early for early, late in pairwise(sorted(noted.values())))
-
-
-def until(right: Callable[[], bool], seconds: float, pause: float = 0.5) -> None:
-    deadline = time.monotonic() + seconds
-    while not right():
-        assert time.monotonic() < deadline, f"not so after {seconds} s"
-        time.sleep(pause)
 
 
 def keep(name: str, value: object) -> None:

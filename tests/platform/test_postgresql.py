@@ -20,7 +20,6 @@ from tests.platform.database import (
     there,
 )
 
-KILLS = 20
 LONGEST_OUTAGE_SECONDS = 30
 
 
@@ -29,15 +28,16 @@ def site(cloud: Client, description: dict[str, Any]) -> Site:
     return Site(cloud, description)
 
 
-def test_no_acknowledged_row_is_lost_when_it_is_killed(site: Site) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
+def test_no_acknowledged_row_is_lost_when_it_is_killed(site: Site, kills: int) -> None:
     with load(site) as rows:
-        for _ in range(KILLS):
+        for _ in range(kills):
             site.on(DATABASE, f"systemctl kill --signal KILL {SERVICE}")
             grows(rows, 20)
     noted, found = acknowledged(site), there(site)
     lost = sorted(set(noted) - found)
     longest = longest_silence(noted)
-    keep("kills", KILLS)
+    keep("kills", kills)
     keep("acknowledged rows", len(noted))
     keep("lost rows", len(lost))
     keep("longest time without a write, seconds", round(longest, 1))

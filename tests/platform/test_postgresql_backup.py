@@ -29,9 +29,9 @@ from tests.platform.database import (
     keep,
     load,
     there,
-    until,
 )
 from tests.platform.object_storage import Endpoint, Keys, refused
+from tests.support.deadlines import until
 
 STORE = "lab-store-1"
 BUCKET = "lab-backup"
@@ -122,6 +122,7 @@ def test_a_lost_host_comes_back_from_the_bucket(site: Site, cloud: Client) -> No
     assert site.archived()
 
 
+@pytest.mark.soak
 def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site, bucket: Bucket) -> None:
     """A byte of the newest backup changes. The lock keeps what was there, and a moment is restored through it."""
     thing = {"Bucket": BUCKET, "Key": f"postgresql/backup/main/{newest(site)['label']}/bundle/1"}
@@ -207,6 +208,7 @@ def asides(site: Site) -> list[str]:
     return site.ask("SELECT datname FROM pg_database WHERE datname LIKE 'app_before_%'").splitlines()
 
 
+@pytest.mark.soak
 def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
     started = site.ask("SELECT pg_postmaster_start_time()")
     site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
@@ -226,6 +228,7 @@ def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
     site.ask(f'DROP DATABASE "{aside[0]}"', "postgres")
 
 
+@pytest.mark.soak
 def test_a_wrong_passphrase_is_told_and_archiving_catches_up(site: Site) -> None:
     site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text)")
     run = site.play("postgresql", postgresql_backup_passphrase="0123456789" * 7)
@@ -238,6 +241,7 @@ def test_a_wrong_passphrase_is_told_and_archiving_catches_up(site: Site) -> None
     assert site.ask("SELECT name FROM moments") == "meanwhile"
 
 
+@pytest.mark.soak
 def test_an_unreachable_bucket_is_told_and_archiving_catches_up(site: Site) -> None:
     server = site.cloud.servers.get_by_name(STORE)
     assert server is not None
@@ -256,6 +260,7 @@ def test_an_unreachable_bucket_is_told_and_archiving_catches_up(site: Site) -> N
     assert site.ask("SELECT last_archived_time > last_failed_time FROM pg_stat_archiver") == "t"
 
 
+@pytest.mark.soak
 def test_a_full_volume_is_told_and_nothing_is_lost(site: Site) -> None:
     """The server stops rather than lose something, says why, and returns by itself when there is room again."""
     with load(site, writers=2) as rows:
@@ -277,6 +282,7 @@ def test_a_full_volume_is_told_and_nothing_is_lost(site: Site) -> None:
     assert site.archived()
 
 
+@pytest.mark.soak
 def test_an_expired_certificate_is_told_and_renewed(site: Site, secrets: dict[str, str]) -> None:
     until(lambda: site.run(DATABASE, "pg_isready --quiet --username=postgres").code == 0, 60)
     path = "/etc/postgresql-common/slipway/server.crt"

@@ -1,10 +1,10 @@
-"""What every host promises, seen on one of each kind."""
+"""What every host promises, seen on one that is a node of Kubernetes and on one that is not."""
 
 from __future__ import annotations
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://base", "ansible://rke2_agent"]
+testinfra_hosts = ["ansible://postgresql", "ansible://rke2_agent"]
 
 
 def test_the_firewall_comes_back_after_a_boot_and_leaves_other_tables_alone(host: Host) -> None:

@@ -6,15 +6,9 @@ import json
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://all"]
+from tests.support.inventory import Inventory
 
-ADDRESSES = {
-    "test-base-1": "10.95.1.5",
-    "test-lb-1": "10.95.1.10",
-    "test-rke2-server-1": "10.95.1.21",
-    "test-rke2-server-2": "10.95.1.22",
-    "test-rke2-agent-1": "10.95.1.41",
-}
+testinfra_hosts = [f"ansible://{group}" for group in ("load_balancer", "rke2_server", "rke2_agent", "postgresql")]
 
 
 KNOCK = """
@@ -34,43 +28,51 @@ print(json.dumps(list(ThreadPoolExecutor(20).map(knock, map(tuple, json.loads(sy
 """
 
 
-def knock(host: Host, doors: list[tuple[str, int]]) -> list[str]:
+def knock(host: Host, inventory: Inventory, doors: list[tuple[str, int]]) -> list[str]:
     """Try ports of other hosts: open, closed (let through, nobody listens) or dropped."""
-    asked = json.dumps([(ADDRESSES[name], port) for name, port in doors])
+    asked = json.dumps([(inventory.address(name), port) for name, port in doors])
     answers: list[str] = json.loads(host.check_output("python3 -c %s %s", KNOCK, asked))
     return answers
 
 
+BALANCER, SERVER, ANOTHER, AGENT = ("load_balancer", 0), ("rke2_server", 0), ("rke2_server", 1), ("rke2_agent", 0)
+# One that is neither a node nor in front of them.
+DATABASE = ("postgresql", 0)
+
 MATRIX = [
-    ("test-rke2-server-1", "test-rke2-server-2", 2380, True),
-    ("test-rke2-server-1", "test-rke2-server-2", 10250, True),
-    ("test-rke2-agent-1", "test-rke2-server-1", 9345, True),
-    ("test-rke2-agent-1", "test-rke2-server-1", 2379, False),
-    ("test-lb-1", "test-rke2-server-1", 6443, True),
-    ("test-lb-1", "test-rke2-server-1", 443, True),
-    ("test-lb-1", "test-rke2-server-1", 10250, False),
-    ("test-rke2-server-1", "test-lb-1", 9345, True),
-    ("test-base-1", "test-lb-1", 9345, False),
-    ("test-base-1", "test-lb-1", 443, True),
-    ("test-base-1", "test-rke2-server-1", 6443, False),
+    (SERVER, ANOTHER, 2380, True),
+    (SERVER, ANOTHER, 10250, True),
+    (AGENT, SERVER, 9345, True),
+    (AGENT, SERVER, 2379, False),
+    (BALANCER, SERVER, 6443, True),
+    (BALANCER, SERVER, 443, True),
+    (BALANCER, SERVER, 10250, False),
+    (SERVER, BALANCER, 9345, True),
+    (DATABASE, BALANCER, 9345, False),
+    (DATABASE, BALANCER, 443, True),
+    (DATABASE, SERVER, 6443, False),
     # SSH is for administrators, not for neighbours in the private network.
-    ("test-rke2-server-1", "test-rke2-server-2", 22, False),
-    ("test-rke2-server-1", "test-base-1", 22, False),
+    (SERVER, ANOTHER, 22, False),
+    (SERVER, DATABASE, 22, False),
 ]
 
 
-def test_only_the_named_peers_get_in(host: Host) -> None:
+def test_only_the_named_peers_get_in(host: Host, inventory: Inventory) -> None:
+    def name_of(kind: tuple[str, int]) -> str:
+        return inventory.group(kind[0])[kind[1]]
+
     own = host.check_output("uname --nodename")
-    rows = [row for row in MATRIX if row[0] == own]
-    answers = knock(host, [(target, port) for _, target, port, _ in rows])
+    rows = [(name_of(target), port, let_in) for source, target, port, let_in in MATRIX if name_of(source) == own]
+    answers = knock(host, inventory, [(target, port) for target, port, _ in rows])
     wrong = [
         f"{own} to {target} port {port}: {answer}"
-        for (_, target, port, let_in), answer in zip(rows, answers, strict=True)
+        for (target, port, let_in), answer in zip(rows, answers, strict=True)
         if (answer != "dropped") is not let_in
     ]
     assert wrong == []
 
 
-def test_peers_are_known_by_name_and_reached_by_ping(host: Host) -> None:
-    assert host.check_output("getent hosts test-rke2-server-2").split()[0] == ADDRESSES["test-rke2-server-2"]
-    assert host.run("ping -c 1 -W 2 test-rke2-server-2").rc == 0
+def test_peers_are_known_by_name_and_reached_by_ping(host: Host, inventory: Inventory) -> None:
+    peer = inventory.group("rke2_server")[1]
+    assert host.check_output(f"getent hosts {peer}").split()[0] == inventory.address(peer)
+    assert host.run(f"ping -c 1 -W 2 {peer}").rc == 0

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://ceph"]
+from tests.support.inventory import Inventory
 
-FSID = "391c49a8-b2db-49af-ae16-e787041d899e"
+testinfra_hosts = ["ansible://ceph"]
 
 
 def name_of(host: Host) -> str:
     return str(host.check_output("hostname"))
 
 
-def test_daemons_listen_on_the_private_network_only(host: Host) -> None:
+def test_daemons_listen_on_the_private_network_only(host: Host, inventory: Inventory) -> None:
     with host.sudo():
         listening = host.check_output("ss -Hltnp")
     own = [line.split() for line in listening.splitlines() if "ceph-mon" in line or "ceph-osd" in line]
     assert own
-    assert {parts[3].rpartition(":")[0] for parts in own} == {f"10.95.1.5{name_of(host)[-1]}"}
+    assert {parts[3].rpartition(":")[0] for parts in own} == {inventory.address(name_of(host))}
 
 
-def test_keys_are_for_root_only_and_in_no_command_line(host: Host) -> None:
+def test_keys_are_for_root_only_and_in_no_command_line(host: Host, inventory: Inventory) -> None:
+    fsid = inventory.settings["ceph_fsid"]
     with host.sudo():
-        files = host.check_output(f"find /etc/ceph /var/lib/ceph/{FSID} -name '*keyring*' -type f").split()
+        files = host.check_output(f"find /etc/ceph /var/lib/ceph/{fsid} -name '*keyring*' -type f").split()
         assert files
         assert [path for path in files if host.file(path).mode & 0o077] == []
         secrets = {
@@ -37,15 +38,16 @@ def test_keys_are_for_root_only_and_in_no_command_line(host: Host) -> None:
     assert [secret for secret in secrets if secret in command_lines] == []
 
 
-def test_the_managers_account_is_let_in_from_members_only(host: Host) -> None:
+def test_the_managers_account_is_let_in_from_members_only(host: Host, inventory: Inventory) -> None:
+    members = ",".join(map(inventory.address, inventory.group("ceph")))
     with host.sudo():
         keys = host.file("/var/lib/cephadm/.ssh/authorized_keys")
-        assert keys.content_string.startswith('restrict,from="10.95.1.51,10.95.1.52,10.95.1.53" ssh-')
+        assert keys.content_string.startswith(f'restrict,from="{members}" ssh-')
         assert (keys.user, keys.mode) == ("cephadm", 0o600)
         account = host.check_output("getent shadow cephadm")
     assert account.split(":")[1].startswith("!")
 
 
-def test_daemons_return_after_a_reboot(host: Host) -> None:
-    assert host.service(f"ceph-{FSID}@mon.{name_of(host)}").is_enabled
+def test_daemons_return_after_a_reboot(host: Host, inventory: Inventory) -> None:
+    assert host.service(f"ceph-{inventory.settings['ceph_fsid']}@mon.{name_of(host)}").is_enabled
     assert host.service("ceph.target").is_enabled

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
 from testinfra.host import Host
+
+from tests.support.deadlines import until
 
 testinfra_hosts = ["ansible://load_balancer"]
 
@@ -155,9 +156,4 @@ def test_the_service_comes_back(host: Host) -> None:
     assert host.service("nginx").is_enabled
     digest = host.check_output(f"curl --silent {STATUS}")
     host.check_output("kill -9 $(cat /run/nginx.pid) && pkill -9 -x nginx || true")
-    for _ in range(40):
-        if host.run(f"curl --silent --fail {STATUS}").stdout.strip() == digest:
-            break
-        time.sleep(0.25)
-    else:
-        pytest.fail(host.run("journalctl -u nginx -n 20 --no-pager").stdout)
+    until(lambda: str(host.run(f"curl --silent --fail {STATUS}").stdout.strip()), 10, lambda seen: seen == digest)

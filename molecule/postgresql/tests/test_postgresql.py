@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import testinfra
-import yaml
 from testinfra.host import Host
+
+from tests.support.deadlines import until
+from tests.support.inventory import Inventory
 
 testinfra_hosts = ["ansible://postgresql"]
 
-NAME = "postgresql.test.slipway.test"
-ADDRESS = "10.95.1.71"
 SERVICE = "postgresql@17-main"
 DATA = "/var/lib/postgresql"
 DIRECT, POOLED = 5432, 6432
-INVENTORY = f"{os.environ['MOLECULE_PROJECT_DIRECTORY']}/molecule/inventory"
 
 # Reads what to do as JSON, since shells and quotes do not mix; tells rows, or why there are none.
 CLIENT = """
@@ -44,12 +40,14 @@ WRITER = """
 import base64, json, os, sys, time, psycopg
 wanted = json.loads(base64.b64decode(sys.argv[1]))
 number = 0
-end = time.monotonic() + wanted["seconds"]
+end = time.monotonic() + 300
+def writing():
+    return time.monotonic() < end and not os.path.exists(wanted["ledger"] + ".stop")
 with open(wanted["ledger"], "w") as ledger:
-    while time.monotonic() < end:
+    while writing():
         try:
             with psycopg.connect(**wanted["connection"], autocommit=True) as connection:
-                while time.monotonic() < end:
+                while writing():
                     number += 1
                     connection.execute("INSERT INTO canary VALUES (%s)", (number,))
                     ledger.write(f"{number}\\n")
@@ -61,48 +59,60 @@ with open(wanted["ledger"], "w") as ledger:
 """
 
 
-def passwords() -> dict[str, str]:
-    root, lab = os.environ.get("SLIPWAY_STATE_ROOT", "/var/lib/slipway"), os.environ.get("SLIPWAY_LAB", "lab")
-    return dict(yaml.safe_load(Path(root, lab, "secrets.yml").read_text())["postgresql_role_passwords"])
-
-
-def connection(login: str, port: int, **options: Any) -> dict[str, Any]:
-    return {
-        "host": NAME,
-        "port": port,
-        "user": login,
-        "password": passwords().get(login, ""),
-        "dbname": "app",
-        "sslmode": "verify-full",
-        "sslrootcert": "system",
-        "connect_timeout": 5,
-    } | options
-
-
 def encoded(wanted: dict[str, Any]) -> str:
     return base64.b64encode(json.dumps(wanted).encode()).decode()
 
 
-def ask(client: Host, login: str, *statements: str, port: int = DIRECT, **options: Any) -> tuple[list[Any], str]:
-    wanted = {"connection": connection(login, port, **options), "statements": statements or ["SELECT 1"]}
-    found = json.loads(client.check_output("python3 -c %s %s", CLIENT, encoded(wanted)))
-    return found["rows"], found["error"]
+@dataclass(frozen=True)
+class Client:
+    """A host from which the database is asked, and what an application there knows of it."""
+
+    host: Host
+    name: str
+    address: str
+    passwords: dict[str, str]
+
+    def connection(self, login: str, port: int, **options: Any) -> dict[str, Any]:
+        return {
+            "host": self.name,
+            "port": port,
+            "user": login,
+            "password": self.passwords.get(login, ""),
+            "dbname": "app",
+            "sslmode": "verify-full",
+            "sslrootcert": "system",
+            "connect_timeout": 5,
+        } | options
+
+    def ask(self, login: str, *statements: str, port: int = DIRECT, **options: Any) -> tuple[list[Any], str]:
+        """Rows of each statement, or why there are none."""
+        wanted = {"connection": self.connection(login, port, **options), "statements": statements or ["SELECT 1"]}
+        found = json.loads(self.host.check_output("python3 -c %s %s", CLIENT, encoded(wanted)))
+        return found["rows"], found["error"]
 
 
-def other(name: str) -> Host:
-    inventory = Path(os.environ.get("SLIPWAY_STATE_ROOT", "/var/lib/slipway"), os.environ.get("SLIPWAY_LAB", "lab"))
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={inventory}/molecule/hosts.yml")
+def client_on(inventory: Inventory, host: Host) -> Client:
+    return Client(
+        host,
+        f"postgresql.{inventory.settings['platform_domain']}",
+        inventory.address(inventory.group("postgresql")[0]),
+        inventory.secrets["postgresql_role_passwords"],
+    )
 
 
 @pytest.fixture(scope="module")
-def client() -> Host:
-    """A node of the cluster, as which its pods come."""
-    return other("test-rke2-server-1")
+def client(inventory: Inventory) -> Client:
+    """On a node of the cluster, as which its pods come."""
+    host = inventory.host(inventory.group("rke2_server")[0])
+    if inventory.is_site:
+        with host.sudo():
+            host.check_output("apt-get install --quiet --yes --no-install-recommends python3-psycopg")
+    return client_on(inventory, host)
 
 
 @pytest.fixture(scope="module")
-def stranger() -> Host:
-    return other("test-lb-1")
+def stranger(inventory: Inventory) -> Host:
+    return inventory.host(inventory.group("load_balancer")[0])
 
 
 def psql(host: Host, statement: str, database: str = "postgres") -> str:
@@ -115,19 +125,16 @@ def journal(host: Host) -> str:
         return str(host.run(f"journalctl -u {SERVICE} -n 30 --no-pager; tail -n 30 /var/log/postgresql/*.log").stdout)
 
 
-def wait_until_it_serves(host: Host, seconds: int = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while host.run("pg_isready -q -U postgres").rc != 0:
-        assert time.monotonic() < deadline, journal(host)
-        time.sleep(0.5)
+def wait_until_it_serves(host: Host) -> None:
+    until(lambda: host.run("pg_isready -q -U postgres").rc == 0, 60)
 
 
 @pytest.fixture(scope="module")
-def table(host: Host, client: Host) -> Iterator[str]:
+def table(host: Host, client: Client) -> Iterator[str]:
     """A table as a release of an application makes it."""
-    assert ask(client, "app_migration", "CREATE TABLE IF NOT EXISTS canary (number bigserial PRIMARY KEY)")[1] == ""
+    assert client.ask("app_migration", "CREATE TABLE IF NOT EXISTS canary (number bigserial PRIMARY KEY)")[1] == ""
     yield "canary"
-    ask(client, "app_migration", "DROP TABLE canary")
+    client.ask("app_migration", "DROP TABLE canary")
 
 
 @pytest.mark.parametrize("service", [SERVICE, "pgbouncer", "prometheus-postgres-exporter"])
@@ -139,11 +146,11 @@ def test_services_run_and_return_after_a_reboot(host: Host, service: str) -> Non
 @pytest.mark.parametrize(
     ("user", "port"), [("app", DIRECT), ("app_migration", DIRECT), ("app", POOLED), ("app_report", POOLED)]
 )
-def test_clients_that_verify_are_served_by_tls_1_3(client: Host, user: str, port: int) -> None:
+def test_clients_that_verify_are_served_by_tls_1_3(client: Client, user: str, port: int) -> None:
     # One who makes tables is its owner from the start, and as that it may not see whose connection this is.
     own = ["SET ROLE NONE"] if port == DIRECT else []
     seen = "SELECT session_user, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-    rows, error = ask(client, user, *own, seen, port=port)
+    rows, error = client.ask(user, *own, seen, port=port)
     assert (error, rows[-1:]) == ("", [[[user, "TLSv1.3"]]])
 
 
@@ -153,34 +160,37 @@ def test_clients_that_verify_are_served_by_tls_1_3(client: Host, user: str, port
     [
         ({"sslmode": "disable", "sslrootcert": ""}, ("pg_hba.conf rejects", "SSL required")),
         ({"ssl_max_protocol_version": "TLSv1.2"}, ("protocol version", "tlsv1 alert")),
-        ({"host": "test-base-1", "hostaddr": ADDRESS}, ("does not match host name",)),
+        ({"host": "another.example", "hostaddr": "{address}"}, ("does not match host name",)),
         ({"sslrootcert": "/etc/ssl/certs/ssl-cert-snakeoil.pem"}, ("certificate", "could not read root")),
         ({"password": "wrong"}, ("password authentication failed", "SASL authentication failed")),
         ({"dbname": "postgres"}, ("pg_hba.conf rejects", "no such", "login rejected")),
         ({"user": "postgres"}, ("pg_hba.conf rejects", "no such user")),
     ],
 )
-def test_lesser_ways_are_refused(client: Host, port: int, options: dict[str, str], says: tuple[str, ...]) -> None:
-    rows, error = ask(client, options.get("user", "app"), port=port, **options)
+def test_lesser_ways_are_refused(client: Client, port: int, options: dict[str, str], says: tuple[str, ...]) -> None:
+    options = {name: value.format(address=client.address) for name, value in options.items()}
+    rows, error = client.ask(options.get("user", "app"), port=port, **options)
     assert rows == []
     assert any(words in error for words in says), error
 
 
-def test_an_address_is_a_name_of_the_certificate_too(client: Host) -> None:
-    assert ask(client, "app", host=ADDRESS)[1] == ""
+def test_an_address_is_a_name_of_the_certificate_too(client: Client) -> None:
+    assert client.ask("app", host=client.address)[1] == ""
 
 
 @pytest.mark.parametrize("port", [DIRECT, POOLED, 9187])
-def test_hosts_that_need_not_come_are_dropped(stranger: Host, client: Host, port: int) -> None:
-    probe = f"timeout 3 bash -c 'echo > /dev/tcp/{ADDRESS}/{port}'"
-    assert client.run(probe).rc == 0
+def test_hosts_that_need_not_come_are_dropped(stranger: Host, client: Client, port: int) -> None:
+    probe = f"timeout 3 bash -c 'echo > /dev/tcp/{client.address}/{port}'"
+    assert client.host.run(probe).rc == 0
     assert stranger.run(probe).rc == 124
 
 
-def test_a_peer_that_no_rule_names_is_rejected(host: Host) -> None:
+def test_a_peer_that_no_rule_names_is_rejected(host: Host, client: Client) -> None:
     """The pooler's own host: what may not come through the pooler may not come from there."""
     found = host.run(
-        "python3 -c %s %s", CLIENT, encoded({"connection": connection("app_migration", DIRECT), "statements": []})
+        "python3 -c %s %s",
+        CLIENT,
+        encoded({"connection": client.connection("app_migration", DIRECT), "statements": []}),
     )
     assert "pg_hba.conf rejects connection" in json.loads(found.stdout)["error"]
 
@@ -212,9 +222,9 @@ def test_a_peer_that_no_rule_names_is_rejected(host: Host) -> None:
     ],
 )
 def test_roles_can_do_what_they_may_and_nothing_else(
-    client: Host, table: str, user: str, statement: str, allowed: bool
+    client: Client, table: str, user: str, statement: str, allowed: bool
 ) -> None:
-    error = ask(client, user, statement)[1]
+    error = client.ask(user, statement)[1]
     assert (error == "") is allowed, error
 
 
@@ -222,25 +232,25 @@ def test_what_a_release_makes_belongs_to_the_owner(host: Host, table: str) -> No
     assert psql(host, "SELECT tableowner FROM pg_tables WHERE tablename = 'canary'", "app") == "app_owner"
 
 
-def test_sessions_end_themselves(client: Host) -> None:
-    rows, _error = ask(client, "app", "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout", port=POOLED)
+def test_sessions_end_themselves(client: Client) -> None:
+    rows, _error = client.ask("app", "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout", port=POOLED)
     assert rows == [[["1min"]], [["1min"]]]
-    assert ask(client, "app_migration", "SHOW statement_timeout")[0] == [[["0"]]]
+    assert client.ask("app_migration", "SHOW statement_timeout")[0] == [[["0"]]]
 
 
-def test_prepared_statements_live_through_the_pooler(client: Host) -> None:
+def test_prepared_statements_live_through_the_pooler(client: Client) -> None:
     """psycopg prepares a statement that it sees often; connections behind the pooler change."""
-    rows, error = ask(client, "app", *["SELECT 1 + 1"] * 12, port=POOLED, prepare_threshold=1)
+    rows, error = client.ask("app", *["SELECT 1 + 1"] * 12, port=POOLED, prepare_threshold=1)
     assert (error, rows[-1]) == ("", [["2"]])
 
 
-def test_passwords_are_nowhere_but_with_their_owners(host: Host) -> None:
+def test_passwords_are_nowhere_but_with_their_owners(host: Host, client: Client) -> None:
     assert psql(host, "SELECT count(*) FROM pg_authid WHERE rolpassword NOT LIKE 'SCRAM-SHA-256$%'") == "0"
     with host.sudo():
         places = "cat /proc/[0-9]*/cmdline /var/log/postgresql/* /etc/postgresql/17/main/* /etc/pgbouncer/* 2>/dev/null"
         text = host.run(f"({places}; journalctl --no-pager -o cat) | tr '\\0' '\\n'").stdout
     text += psql(host, "SELECT query FROM pg_stat_statements")
-    for role, password in passwords().items():
+    for role, password in client.passwords.items():
         assert password not in text, f"the password of {role}"
 
 
@@ -264,12 +274,12 @@ def test_data_is_on_the_volume_with_checksums(host: Host) -> None:
     assert psql(host, "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'app'") == "b|C.UTF-8"
 
 
-def test_metrics_are_told_to_the_cluster(client: Host) -> None:
-    assert "\npg_up 1\n" in client.check_output(f"curl -s --max-time 20 http://{ADDRESS}:9187/metrics")
+def test_metrics_are_told_to_the_cluster(client: Client) -> None:
+    assert "\npg_up 1\n" in client.host.check_output(f"curl -s --max-time 20 http://{client.address}:9187/metrics")
 
 
-def test_settings_follow_the_memory(host: Host) -> None:
-    assert psql(host, "SHOW shared_buffers") == "128MB"
+def test_settings_follow_the_memory(host: Host, inventory: Inventory) -> None:
+    assert psql(host, "SHOW shared_buffers") == f"{inventory.settings['postgresql_memory_mb'] // 4}MB"
     assert psql(host, "SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
 
 
@@ -294,24 +304,32 @@ def test_files_that_the_server_would_not_take_are_told_before(host: Host, file: 
         assert host.run("/usr/local/lib/slipway/postgresql-check").rc == 0
 
 
-def test_killed_under_load_it_loses_nothing_acknowledged(host: Host, client: Host, table: str) -> None:
+@pytest.mark.scenario("tests/platform/test_postgresql.py proves it of the site, with four writers")
+def test_killed_under_load_it_loses_nothing_acknowledged(host: Host, client: Client, table: str) -> None:
     ledger = "/tmp/canary.ledger"
-    ask(client, "app", "DELETE FROM canary")
-    wanted = {"connection": connection("app", POOLED, prepare_threshold=None), "seconds": 30, "ledger": ledger}
-    client.check_output(
-        "rm -f %s; nohup python3 -c %s %s > /tmp/writer.log 2>&1 & echo", ledger, WRITER, encoded(wanted)
+    client.ask("app", "DELETE FROM canary")
+    wanted = {"connection": client.connection("app", POOLED, prepare_threshold=None), "ledger": ledger}
+    writer = client.host.check_output(
+        "rm -f %s*; nohup python3 -c %s %s > /tmp/writer.log 2>&1 & echo $!", ledger, WRITER, encoded(wanted)
     )
+
+    def noted() -> int:
+        return int(client.host.check_output("cat %s 2>/dev/null | wc -l", ledger))
+
+    def postmaster() -> str:
+        return str(host.run("head -1 /run/postgresql/17-main.pid").stdout.strip())
+
     with host.sudo():
         for _ in range(3):
-            time.sleep(4)
-            host.check_output("kill -9 $(head -1 /run/postgresql/17-main.pid)")
-            time.sleep(1)
+            before, killed = noted(), postmaster()
+            until(noted, 60, lambda rows, before=before: rows > before + 100)
+            host.check_output(f"kill -9 {killed}")
+            until(postmaster, 60, lambda pid, killed=killed: pid not in ("", killed))
             wait_until_it_serves(host)
-    deadline = time.monotonic() + 90
-    while client.run("pgrep -f canary.ledger").rc == 0 and time.monotonic() < deadline:
-        time.sleep(1)
-    acknowledged = {int(line) for line in client.check_output(f"cat {ledger}").split()}
-    stored = {int(row[0]) for row in ask(client, "app", "SELECT number FROM canary")[0][0]}
+    client.host.check_output("touch %s.stop", ledger)
+    until(lambda: client.host.run(f"kill -0 {writer}").rc != 0, 30)
+    acknowledged = {int(line) for line in client.host.check_output(f"cat {ledger}").split()}
+    stored = {int(row[0]) for row in client.ask("app", "SELECT number FROM canary")[0][0]}
     assert len(acknowledged) > 100
     assert acknowledged - stored == set(), (
         f"{len(acknowledged - stored)} of {len(acknowledged)} acknowledged rows are lost"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from testinfra.host import Host
 
+from tests.support.inventory import Inventory
+
 testinfra_hosts = ["ansible://rke2_server", "ansible://rke2_agent"]
 
 
@@ -41,13 +43,14 @@ def test_secrets_are_for_root_only_and_in_no_command_line(host: Host) -> None:
     assert not [token for token in tokens if token in command_lines]
 
 
-def test_the_ingress_serves_the_platforms_certificate(host: Host) -> None:
+def test_the_ingress_serves_the_platforms_certificate(host: Host, inventory: Inventory) -> None:
+    domain = inventory.settings["platform_domain"]
     shown = host.check_output(
-        "openssl s_client -connect 127.0.0.1:443 -servername ingress.test.slipway.test </dev/null 2>/dev/null"
+        f"openssl s_client -connect 127.0.0.1:443 -servername ingress.{domain} </dev/null 2>/dev/null"
         " | openssl x509 -noout -ext subjectAltName"
     )
-    assert "DNS:ingress.test.slipway.test" in shown
-    assert "DNS:*.apps.test.slipway.test" in shown
+    assert f"DNS:ingress.{domain}" in shown
+    assert f"DNS:*.apps.{domain}" in shown
 
 
 def test_the_hardening_profile_is_in_force(host: Host) -> None:

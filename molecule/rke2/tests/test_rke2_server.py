@@ -6,11 +6,9 @@ import json
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://rke2_server"]
+from tests.support.inventory import Inventory
 
-VERSION = "v1.36.3+rke2r1"
-SERVERS = [f"test-rke2-server-{number}" for number in (1, 2, 3)]
-NODES = [*SERVERS, "test-rke2-agent-1"]
+testinfra_hosts = ["ansible://rke2_server"]
 
 # What the administrator's kubeconfig on a server reads, without a client that hosts do not have.
 READ = """
@@ -38,14 +36,14 @@ def read(host: Host, path: str) -> str:
         return str(host.check_output("python3 -c %s", READ.replace("{path}", path)))
 
 
-def test_every_node_is_ready_at_the_new_version(host: Host) -> None:
+def test_every_node_is_ready_at_the_new_version(host: Host, inventory: Inventory) -> None:
     nodes = json.loads(read(host, "/api/v1/nodes"))["items"]
     seen = {node["metadata"]["name"]: node for node in nodes}
-    assert sorted(seen) == sorted(NODES)
+    assert sorted(seen) == sorted(inventory.group("rke2_server") + inventory.group("rke2_agent"))
     for name, node in seen.items():
         ready = {entry["type"]: entry["status"] for entry in node["status"]["conditions"]}["Ready"]
         assert (name, ready) == (name, "True"), journal(host)
-        assert node["status"]["nodeInfo"]["kubeletVersion"] == VERSION
+        assert node["status"]["nodeInfo"]["kubeletVersion"] == inventory.settings["rke2_version"]
         assert not node["spec"].get("unschedulable"), "the upgrade lifts its own cordons"
 
 
@@ -55,8 +53,8 @@ def test_the_api_is_ready_and_refuses_strangers(host: Host) -> None:
     assert status in ("401", "403")
 
 
-def test_a_snapshot_was_taken_before_the_upgrade_on_one_server(host: Host) -> None:
-    first = host.check_output("hostname") == SERVERS[0]
+def test_a_snapshot_was_taken_before_the_upgrade_on_one_server(host: Host, inventory: Inventory) -> None:
+    first = host.check_output("hostname") == inventory.group("rke2_server")[0]
     with host.sudo():
         # The folder is made by the first snapshot of a server: here, for most, never.
         files = host.check_output("find /var/lib/rancher/rke2/server/db -name 'before-change-*' -size +0")
