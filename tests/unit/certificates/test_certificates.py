@@ -14,12 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 NAMES, ADDRESSES = ["db.example.com", "*.db.example.com"], ["10.0.1.71"]
 SERVER_USE: tuple[tuple[x509.ExtensionType, bool], ...] = (
     (x509.KeyUsage(True, False, False, False, False, False, False, False, False), True),
-    (x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), False),
+    (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
     (x509.BasicConstraints(ca=False, path_length=None), True),
 )
 
@@ -31,7 +32,7 @@ def public(key: Any) -> str:
 class Authority:
     def __init__(self, name: str) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.pem = self.issue(subject=name, names=(), addresses=(), days=3650, usage=())
 
     def issue(
@@ -47,7 +48,7 @@ class Authority:
     ) -> str:
         builder = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
             .issuer_name(self.name)
             .public_key((key or self.key).public_key())
             .serial_number(x509.random_serial_number())
@@ -114,7 +115,7 @@ PAIRS = {
             key=KEY,
             usage=(
                 SERVER_USE[0],
-                (x509.ExtendedKeyUsage([*map(x509.ObjectIdentifier, ("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"))]), False),
+                (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False),
                 SERVER_USE[2],
             ),
         ),

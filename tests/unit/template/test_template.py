@@ -43,7 +43,8 @@ def play(folder: Path, expression: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", ["'plain.j2'", "'values.j2'", "'include.j2'", "'more.j2', template_vars={'added': 'x', 'task_value': 1}"]
+    "arguments",
+    ["'plain.j2'", "'values.j2'", "'include.j2'", "'more.j2', template_vars={'added': 'x', 'task_value': 1}"],
 )
 def test_it_renders_as_ansibles_own_lookup(tmp_path: Path, arguments: str) -> None:
     ours, theirs = (

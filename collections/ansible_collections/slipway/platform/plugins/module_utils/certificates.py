@@ -65,7 +65,7 @@ def key_pair_due(
     days: int,
     now: datetime | None = None,
 ) -> str:
-    """The same for a server's certificate with its key on a host, of which `public_key` is known (PEM, empty without one).
+    """The same for a server's certificate with its key on a host, of which the public half is known (or nothing).
 
     It also has to be what the roles request: one PEM block, for the first of the names, for servers alone.
     """
@@ -80,12 +80,12 @@ def key_pair_due(
         return "it belongs to another private key than the host has"
     if certificate.public_bytes(Encoding.PEM).decode().split() != pem.split():
         return "its file holds more than one certificate"
-    named = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    named = certificate.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
     if [attribute.value for attribute in named] != list(names[:1]):
         return "its subject is another one"
     if _usage(certificate) != {
         x509.KeyUsage: (True, [True, *[False] * 6]),
-        x509.ExtendedKeyUsage: (False, [x509.ExtendedKeyUsageOID.SERVER_AUTH]),
+        x509.ExtendedKeyUsage: (False, [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]),
         x509.BasicConstraints: (True, [False]),
     }:
         return "it is for another use than that of a server"

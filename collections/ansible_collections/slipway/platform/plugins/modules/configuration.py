@@ -45,7 +45,7 @@ options:
           group: {type: str, default: root, description: Group name.}
           validate: {type: list, elements: str, description: "Command that accepts the file, %s is its staged path."}
           sensitive: {type: bool, default: false, description: Keeps the content out of the diff.}
-          target: {type: path, description: "Makes it a symbolic link that leads there, whether or not there is something."}
+          target: {type: path, description: "Makes it a symbolic link to this path, which need not be there."}
       folders:
         description: Folders to make before the files.
         type: list
@@ -85,8 +85,8 @@ options:
         type: str
       digest_mark:
         description: >-
-          Text in the files, and in O(units[].live_contains), in whose place a digest of all files of the unit is put, so that
-          the running service can tell which of them it has.
+          Text in the files, and in O(units[].live_contains), in whose place a digest of all files of the unit is put,
+          so that the running service can tell which of them it has.
         type: str
       probes:
         description: Ports that must answer once the unit is live.
@@ -138,7 +138,6 @@ import shutil
 import socket
 import ssl
 import stat
-import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -163,12 +162,11 @@ from ansible_collections.slipway.platform.plugins.module_utils.configuration imp
     test,
     unit_from,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.postgresql_tls import request_tls
 
 STATE_FOLDER = Path("/var/lib/slipway")
 # In memory, and root's alone.
 STAGING_FOLDER = Path("/run")
-# Length and code of PostgreSQL's SSLRequest, which is answered with S or N.
-POSTGRES_TLS_REQUEST = struct.pack(">ii", 8, 80877103)
 
 
 class QuietModule(AnsibleModule):
@@ -293,10 +291,8 @@ def probe_port(probe: Probe) -> str | None:
         with socket.create_connection((probe.address, probe.port), timeout=3) as connection:
             if not probe.tls:
                 return None
-            if probe.starttls == "postgres":
-                connection.sendall(POSTGRES_TLS_REQUEST)
-                if connection.recv(1) != b"S":
-                    return f"{probe} offers no TLS"
+            if probe.starttls == "postgres" and not request_tls(connection):
+                return f"{probe} offers no TLS"
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             # Whose certificate it is, is told by comparing it with the file, which is stricter than its chain.

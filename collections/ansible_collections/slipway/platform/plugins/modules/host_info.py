@@ -29,7 +29,7 @@ options:
     elements: path
     default: []
   globs:
-    description: Patterns of paths to look up, with C(*) and C(?) as a shell has them.
+    description: Patterns of absolute paths to look up, with C(*) and C(?) as a shell has them.
     type: list
     elements: str
     default: []
@@ -105,7 +105,6 @@ interface:
   type: dict
 """
 
-import glob
 import grp
 import json
 import os
@@ -143,6 +142,11 @@ def content_of(path: str) -> str | None:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
+
+
+def matching(pattern: str) -> list[str]:
+    """Paths that match a pattern, which is absolute."""
+    return sorted(str(path) for path in Path("/").glob(pattern.removeprefix("/")))
 
 
 def private_key_of(path: str, public_half: Callable[[str], str]) -> dict[str, str] | None:
@@ -223,7 +227,7 @@ def main() -> None:
         packages=packages,
         accounts={name: shell_of(name) for name in module.params["accounts"]},
         files={path: content_of(path) for path in module.params["files"]},
-        globs={pattern: sorted(glob.glob(pattern)) for pattern in module.params["globs"]},
+        globs={pattern: matching(pattern) for pattern in module.params["globs"]},
         private_keys={path: private_key_of(path, public_half) for path in module.params["private_keys"]},
         container=container.strip() or "none",
         login=session(os.environ, pwd.getpwuid(os.getuid()).pw_name),
