@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.slipway.platform.plugins.filter.ceph_object_gateways import (
-    certificate_due,
     gateway_probes,
     s3_keys,
 )
@@ -274,25 +273,6 @@ def test_the_private_key_is_no_argument(cluster: Memory) -> None:
     keep(cluster, issued=BUNDLE)
     assert not any("PRIVATE" in line for line in cluster.log)
     assert "PRIVATE" in cluster.store["rgw/cert/rgw.s3"]
-
-
-@pytest.mark.parametrize(
-    ("names", "addresses", "days", "reason"),
-    [
-        (NAMES, ADDRESSES, 60, ""),
-        (NAMES, [*ADDRESSES, "10.0.1.52"], 60, "it is for 10.0.1.51"),
-        (NAMES[:1], ADDRESSES, 60, "it is for *.s3.example.com, s3.example.com"),
-        (NAMES, ADDRESSES, 400, "it ends on"),
-    ],
-)
-def test_when_a_certificate_is_due(names: list[str], addresses: list[str], days: int, reason: str) -> None:
-    told = certificate_due(CERTIFICATE, CERTIFICATE, names, addresses, days)
-    assert told.startswith(reason) and bool(told) == bool(reason)
-
-
-def test_another_authority_or_none_is_due() -> None:
-    assert certificate_due(CERTIFICATE, issue()[1], NAMES, ADDRESSES, 60) == "another authority issued it"
-    assert certificate_due("", CERTIFICATE, NAMES, ADDRESSES, 60) == "there is none yet"
 
 
 def test_probes_and_keys() -> None:

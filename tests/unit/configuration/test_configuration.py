@@ -423,3 +423,50 @@ def test_the_real_host_keeps_modes_links_and_records(tmp_path: Path, monkeypatch
     assert host.read_record("web") is None
     with pytest.raises(ConfigurationError, match="is a folder"):
         host.read(str(tmp_path))
+
+
+def options(**given: object) -> dict[str, object]:
+    """A unit's options as the module hands them on, with its defaults."""
+    file = {"state": "present", "mode": "0644", "owner": "root", "group": "root", "validate": None, "sensitive": False}
+    file |= {"content": None, "target": None}
+    files = [file | entry for entry in given.pop("files", [])]  # type: ignore[attr-defined]
+    empty = dict.fromkeys(
+        ("folders", "test", "commands", "service", "live_command", "live_contains", "digest_mark", "probes")
+    )
+    fixed = {"name": "web", "commands_on_rollback": True, "on_change": "reload", "probe_seconds": 10}
+    return {**empty, **fixed, "files": files, **given}
+
+
+def test_a_digest_of_all_files_is_put_in_place_of_its_mark() -> None:
+    def built(second: str) -> Unit:
+        files = [{"path": "/a", "content": "digest @digest@\n"}, {"path": "/b", "content": second}]
+        return configuration.unit_from(options(files=files, digest_mark="@digest@", live_contains="is @digest@"))
+
+    one, same, other = built("x"), built("x"), built("y")
+    digest = one.live_contains.removeprefix("is ")
+    assert len(digest) == 16 and one == same
+    assert one.files[0].content == f"digest {digest}\n"
+    assert other.live_contains != one.live_contains
+
+
+def test_without_a_mark_nothing_is_replaced() -> None:
+    unit = configuration.unit_from(options(files=[{"path": "/a", "content": "@digest@"}], live_contains="@digest@"))
+    assert unit.files[0].content == unit.live_contains == "@digest@"
+
+
+@pytest.mark.parametrize("before", [None, state("a file"), FileState(b"", 0o777, "root", "root", "/elsewhere")])
+def test_a_link_is_placed_once(before: FileState | None) -> None:
+    unit = configuration.unit_from(options(files=[{"path": "/link", "target": "/there", "validate": ["never"]}]))
+    host = FakeHost(files={} if before is None else {"/link": before})
+    assert converge(unit, host).reasons() == ["write /link"]
+    assert host.files["/link"].link == "/there"
+    # Links have a mode and owner that nobody chose.
+    host.files["/link"] = FileState(b"", 0o777, "other", "other", "/there")
+    assert not configuration.plan(unit, host, RUNNING).changed
+
+
+def test_the_diff_shows_where_links_lead() -> None:
+    unit = configuration.unit_from(options(files=[{"path": "/link", "target": "/there"}]))
+    host = FakeHost(files={"/link": FileState(b"", 0o777, "root", "root", "/elsewhere")})
+    (shown,) = configuration.diff(configuration.plan(unit, host, RUNNING))
+    assert (shown["before"], shown["after"]) == ("link to /elsewhere\n", "link to /there\n")

@@ -8,6 +8,8 @@ from ansible_collections.slipway.platform.plugins.modules.host_info import (
     carrying,
     content_of,
     installed_versions,
+    matching,
+    private_key_of,
     session,
     shell_of,
 )
@@ -42,8 +44,30 @@ def test_a_missing_file_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     assert content_of(str(tmp_path / "a")) == "x"
     assert content_of(str(tmp_path / "b")) is None
+    (tmp_path / "c").write_bytes(b"\xff\xfe")
+    assert content_of(str(tmp_path / "c")) == "\ufffd\ufffd"
+    assert private_key_of(str(tmp_path / "b"), str) is None
+
+
+def test_a_private_key_is_told_by_its_file_and_its_public_half(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("secret")
+    path.chmod(0o640)
+    told = private_key_of(str(path), lambda name: f"public half of {name}")
+    assert told is not None and told.pop("owner") and told.pop("group")
+    assert told == {"mode": "0640", "public_key": f"public half of {path}"}
 
 
 def test_an_account_tells_its_shell() -> None:
     assert shell_of("root")
     assert shell_of("nobody-of-that-name") is None
+
+
+def test_a_pattern_gives_sorted_paths(tmp_path: Path) -> None:
+    for name in ("18/main/PG_VERSION", "17/main/PG_VERSION", "17/main.before-18/PG_VERSION", "17/PG_VERSION"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = ["17/main.before-18", "17/main", "18/main"]
+    assert matching(f"{tmp_path}/*/*/PG_VERSION") == sorted(f"{tmp_path}/{name}/PG_VERSION" for name in found)
+    assert matching(f"{tmp_path}/17/PG_VERSION") == [f"{tmp_path}/17/PG_VERSION"]
+    assert matching(f"{tmp_path}/nowhere/*") == matching(f"{tmp_path}/nowhere") == []

@@ -100,3 +100,28 @@ def test_the_name_is_asked_for(tmp_path: Path, name: str) -> None:
     with listening(context) as port:
         assert probe_port(Probe("127.0.0.1", port, True, name)) is None
     assert asked == [name or None]
+
+
+@contextlib.contextmanager
+def postgres(answer: bytes, context: ssl.SSLContext) -> Iterator[int]:
+    """A server that takes PostgreSQL's SSLRequest, and shakes hands if it answered S."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                assert connection.recv(8) == bytes([0, 0, 0, 8, 4, 210, 22, 47])
+                connection.sendall(answer)
+                if answer == b"S":
+                    context.wrap_socket(connection, server_side=True).close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(("answer", "fault"), [(b"S", None), (b"N", "offers no TLS"), (b"", "offers no TLS")])
+def test_postgresql_is_asked_for_tls_first(tmp_path: Path, answer: bytes, fault: str | None) -> None:
+    served = certificate(tmp_path, "served")
+    with postgres(answer, serving(served)) as port:
+        told = probe_port(Probe("127.0.0.1", port, True, "a.example", str(served[0]), starttls="postgres"))
+    assert told == (fault and f"127.0.0.1 port {port} {fault}")

@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
-from ansible_collections.slipway.platform.plugins.filter.verify import database_findings
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.slipway.platform.plugins.filter.verify import database_findings, database_probes
+
+from tests.static.repository import REPOSITORY
+
+SCRIPT = (REPOSITORY / "roles/verify/files/database.sh").read_text()
 
 
 def test_a_database_that_serves_has_no_findings() -> None:
     hostvars = {
         "db": {
-            "__verify_database": {"rc": 0, "stdout": ""},
-            "__verify_database_handshakes": {"results": [{"rc": 0, "__verify_port": 5432}]},
+            "__verify_database": {"rc": 0, "stdout": "== server 0\n\n== backups 0"},
+            "__verify_database_probe": {"findings": []},
         }
     }
     assert database_findings(hostvars, ["db"]) == []
 
 
 def test_everything_that_is_wrong_is_named() -> None:
-    expired = "140\nverify error:num=10:certificate has expired\n"
+    quiet = {"findings": []}
     hostvars = {
         "gone": {"__verify_database": {"unreachable": True}},
         "new": {},
-        "down": {"__verify_database": {"rc": 2, "stderr": "psql: error: no such file"}},
+        "broken": {"__verify_database": {"failed": True, "rc": 127, "msg": "no sh"}},
+        "down": {
+            "__verify_database": {
+                "rc": 0,
+                "stdout": "psql: error: no such file\n  Is it running?\n== server 2\n== backups 0",
+            },
+            "__verify_database_probe": quiet,
+        },
         "unsaved": {
-            "__verify_database": {"rc": 0, "stdout": ""},
-            "__verify_database_backups": {"rc": 0, "stdout": "the newest backup is 30 hours old\n"},
+            "__verify_database": {"rc": 0, "stdout": "== server 0\nthe newest backup is 30 hours old\n== backups 0"},
+            "__verify_database_probe": quiet,
         },
         "lame": {
-            "__verify_database": {"rc": 0, "stdout": ""},
-            "__verify_database_backups": {"rc": 1, "stderr": "no such user"},
+            "__verify_database": {"rc": 0, "stdout": "== server 0\nno such user\n== backups 1"},
+            "__verify_database_probe": quiet,
         },
         "sick": {
-            "__verify_database": {"rc": 0, "stdout": "fsync is off\nits data has no checksums\n"},
-            "__verify_database_handshakes": {"results": [{"rc": 1, "stderr": expired, "__verify_port": 6432}]},
-            "__verify_database_certificate": {
-                "rc": 1,
-                "stdout": "notAfter=Nov 25 10:00:00 2026 GMT\nCertificate will expire\n",
+            "__verify_database": {
+                "rc": 0,
+                "stdout": "fsync is off\nits data has no checksums\n== server 0\n== backups 0",
             },
+            "__verify_database_probe": {"findings": ["port 6432 is shut", "it expires soon", "it expires soon"]},
+        },
+        "mute": {
+            "__verify_database": {"rc": 0, "stdout": "== server 0\n== backups 0"},
+            "__verify_database_probe": {"failed": True, "msg": "no python"},
         },
     }
     assert database_findings(hostvars, list(hostvars)) == [
         "gone cannot be reached by SSH",
         "the database on new does not answer (it was not part of this run)",
-        "the database on down does not answer (psql: error: no such file)",
+        "the database on broken does not answer (no sh)",
+        "the ports of the database on broken could not be probed (no answer)",
+        "the database on down does not answer (psql: error: no such file Is it running?)",
         "backups of the database on unsaved: the newest backup is 30 hours old",
         "backups of the database on lame: no such user",
         "the database on sick: fsync is off",
         "the database on sick: its data has no checksums",
-        "port 6432 of sick cannot be believed by clients (verify error:num=10:certificate has expired)",
-        "the certificate of the database on sick expires on Nov 25 10:00:00 2026 GMT; run playbooks/postgresql.yml",
+        "port 6432 is shut",
+        "it expires soon",
+        "the ports of the database on mute could not be probed (no python)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ("echo 'fsync is off'; echo 'WARNING: noise' >&2", ["fsync is off", "== server 0", "== backups 0"]),
+        ("echo 'psql: error: no server' >&2; exit 2", ["psql: error: no server", "== server 2", "== backups 0"]),
+        ("exit 3", ["", "== server 3", "== backups 0"]),
+    ],
+)
+def test_the_script_tells_each_part_with_its_code(tmp_path: Path, server: str, said: list[str]) -> None:
+    program = tmp_path / "psql"
+    program.write_text(f"#!/bin/sh\n{server}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    done = subprocess.run(
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout.splitlines(), done.stderr) == (said, "")
+
+
+def test_both_ports_are_probed_under_the_name_of_clients() -> None:
+    probes = database_probes("db-1", "db.example.com", "CA", 14)
+    assert [probe.pop("port") for probe in probes] == [5432, 6432]
+    assert probes[0] == probes[1]
+    assert probes[0]["server_name"] == "db.example.com" and probes[0]["valid_days"] == 14

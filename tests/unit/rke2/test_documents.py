@@ -49,24 +49,6 @@ class Authority:
 AUTHORITY, STRANGER = Authority("ours"), Authority("theirs")
 
 
-@pytest.mark.parametrize(
-    ("pem", "reason"),
-    [
-        ("", "there is none yet"),
-        ("nonsense", "it cannot be read"),
-        (STRANGER.issue(NAMES, 365), "another authority issued it"),
-        (AUTHORITY.issue(NAMES[:1], 365), "it is for ingress.example.com"),
-        (AUTHORITY.issue([], 365), "it is for no name"),
-        (AUTHORITY.issue(NAMES, 59), "it ends on 2027-01-19"),
-        (AUTHORITY.issue(NAMES, 61), ""),
-    ],
-)
-def test_when_a_certificate_is_due(pem: str, reason: str) -> None:
-    due = rke2_documents.certificate_due(pem, authority=AUTHORITY.pem, names=NAMES, days=60, now=NOW)
-    assert due.startswith(reason)
-    assert bool(due) == bool(reason)
-
-
 def kubeconfig(days: int = 365, **cluster: Any) -> str:
     def encoded(pem: str) -> str:
         return base64.b64encode(pem.encode()).decode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import socket
+import socketserver
 import ssl
 import threading
 from collections.abc import Iterator
@@ -149,6 +151,51 @@ def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any])
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert run(places, "closed", "plain", port=unused.getsockname()[1]) == []
+
+
+class Postgres(socketserver.StreamRequestHandler):
+    """Takes PostgreSQL's SSLRequest, and shakes hands if the server has a context."""
+
+    def handle(self) -> None:
+        assert self.rfile.read(8) == bytes([0, 0, 0, 8, 4, 210, 22, 47])
+        context = self.server.context  # type: ignore[attr-defined]
+        self.wfile.write(b"S" if context else b"N")
+        if context:
+            with contextlib.suppress(OSError):
+                context.wrap_socket(self.connection, server_side=True).close()
+
+
+@contextlib.contextmanager
+def postgres(context: ssl.SSLContext | None) -> Iterator[int]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Postgres) as server:
+        server.daemon_threads = True
+        server.context = context  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("newest", "changes", "says"),
+    [
+        (ssl.TLSVersion.TLSv1_3, {}, ""),
+        (ssl.TLSVersion.TLSv1_3, {"valid_days": 2}, "the certificate of the database on p expires on "),
+        (ssl.TLSVersion.TLSv1_3, {"server_name": "other.example.com"}, "cannot be believed by clients ("),
+        (ssl.TLSVersion.TLSv1_2, {}, "cannot be believed by clients ("),
+        (None, {}, "cannot be believed by clients (it offers no TLS)"),
+    ],
+)
+def test_a_database_is_looked_at_as_by_its_clients(
+    tmp_path: Path, places: dict[str, Any], newest: ssl.TLSVersion | None, changes: dict[str, Any], says: str
+) -> None:
+    authority, path = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if newest else None
+    if context and newest:
+        context.load_cert_chain(path)
+        context.maximum_version = newest
+    with postgres(context) as port:
+        found = run(places, "postgres", "modern", port=port, authority=authority, **changes)
+    assert says in " ".join(found) and bool(found) == bool(says)
 
 
 def test_a_missing_kubeconfig_is_a_finding() -> None:

@@ -14,6 +14,7 @@ TEMPLATES = {
     "values.j2": "{% for name in names %}\nname {{ name }}\n{% endfor %}\n{{ host.address }}\\d+ {{ inner }}\n\n",
     "include.j2": "before\n{% include 'part.j2' %}\nafter\n",
     "part.j2": "part of {{ task_value }}",
+    "more.j2": "{{ task_value }} {{ added }}\n",
 }
 
 
@@ -41,10 +42,13 @@ def play(folder: Path, expression: str) -> tuple[int, str]:
     return run_playbook(folder, "localhost,", folder / "play.yml")
 
 
-@pytest.mark.parametrize("name", ["plain.j2", "values.j2", "include.j2"])
-def test_it_renders_as_ansibles_own_lookup(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    ["'plain.j2'", "'values.j2'", "'include.j2'", "'more.j2', template_vars={'added': 'x', 'task_value': 1}"],
+)
+def test_it_renders_as_ansibles_own_lookup(tmp_path: Path, arguments: str) -> None:
     ours, theirs = (
-        f"lookup('{lookup}', '{name}')" for lookup in ("slipway.platform.template", "ansible.builtin.template")
+        f"lookup('{lookup}', {arguments})" for lookup in ("slipway.platform.template", "ansible.builtin.template")
     )
     code, output = play(tmp_path, f"[{ours}, {theirs}] | to_json")
     assert code == 0, output

@@ -5,21 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.slipway.platform.plugins.module_utils.rke2_documents import certificate_due as due
-from cryptography import x509
-
-
-def certificate_due(pem: str, authority: str, names: Sequence[str], addresses: Sequence[str], days: int) -> str:
-    """Why a gateway's certificate has to be issued anew, or an empty text."""
-    if reason := due(pem, authority=authority, names=list(names), days=days):
-        return reason
-    certificate = x509.load_pem_x509_certificate(pem.encode())
-    covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    found = {str(address) for address in covered.get_values_for_type(x509.IPAddress)}
-    if found != set(addresses):
-        return f"it is for {', '.join(sorted(found)) or 'no address'}"
-    return ""
-
 
 def gateway_probes(addresses: Mapping[str, str], port: int, name: str, authority: str) -> list[dict[str, Any]]:
     """What slipway.platform.probe has to look at: each gateway under its name, and closed to what is older."""
@@ -46,7 +31,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "ceph_certificate_due": certificate_due,
             "ceph_gateway_probes": gateway_probes,
             "ceph_s3_keys": s3_keys,
         }

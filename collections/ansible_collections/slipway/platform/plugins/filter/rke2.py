@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.module_utils import rke2_documents, rke2_plan, rke2_read
+from ansible_collections.slipway.platform.plugins.module_utils import certificates, rke2_documents, rke2_plan, rke2_read
 
 
 def plan(states: Mapping[str, Any], version: str, servers: list[str], agents: list[str]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def certificate(states: Mapping[str, Any], servers: list[str], authority: str, n
     reasons = {}
     for digest, members in holders.items():
         pem = states[members[0]]["ingress_certificate"]["pem"] if digest else ""
-        reasons[digest] = rke2_documents.certificate_due(pem, authority=authority, names=list(names), days=days)
+        reasons[digest] = certificates.certificate_due(pem, authority=authority, names=list(names), days=days)
     good = [digest for digest, reason in reasons.items() if not reason]
     if good:
         source = holders[good[0]][0]

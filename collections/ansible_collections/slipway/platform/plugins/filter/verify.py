@@ -64,6 +64,26 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: st
     return found
 
 
+def database_probes(host: str, server_name: str, authority: str, valid_days: int) -> list[dict[str, Any]]:
+    """PostgreSQL and PgBouncer as their clients see them, from the host itself: others may not come."""
+    common: dict[str, Any] = {"name": host, "kind": "postgres", "address": host, "server_name": server_name}
+    common |= {"authority": authority, "valid_days": int(valid_days)}
+    return [{**common, "port": port} for port in (5432, 6432)]
+
+
+def _parts(text: str) -> dict[str, tuple[int, list[str]]]:
+    """Exit code and lines of each part that roles/verify/files/database.sh printed."""
+    found: dict[str, tuple[int, list[str]]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("== "):
+            _mark, name, code = line.split()
+            found[name], lines = (int(code), lines), []
+        elif line.strip():
+            lines.append(line.strip())
+    return found
+
+
 def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
     """What a database said of itself, and handshakes that failed; one that could not be asked is a finding."""
     found: list[str] = []
@@ -72,25 +92,21 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
         if said.get("unreachable"):
             found.append(f"{name} cannot be reached by SSH")
             continue
-        if said.get("rc") == 0:
-            found += [f"the database on {name}: {line}" for line in said["stdout"].splitlines() if line]
+        parts = _parts(str(said.get("stdout") or ""))
+        unread = str(said.get("stderr") or said.get("msg") or "it was not part of this run").strip()
+        code, lines = parts.get("server", (1, [unread]))
+        if code == 0:
+            found += [f"the database on {name}: {line}" for line in lines]
         else:
-            reason = str(said.get("stderr") or said.get("msg") or "it was not part of this run").strip()
-            found.append(f"the database on {name} does not answer ({reason})")
-        kept = hostvars[name].get("__verify_database_backups") or {"rc": 0}
-        text = kept.get("stdout") if kept.get("rc") == 0 else kept.get("stderr") or kept.get("msg")
-        lines = str(text or "").splitlines()
-        found += [f"backups of the database on {name}: {line.strip()}" for line in lines if line.strip()]
-        for shaken in (hostvars[name].get("__verify_database_handshakes") or {}).get("results") or ():
-            if shaken.get("rc") != 0:
-                lines = str(shaken.get("stderr") or shaken.get("msg") or "").splitlines()
-                reason = next((line.strip() for line in lines if "error" in line), "no TLS 1.3")
-                found.append(f"port {shaken['__verify_port']} of {name} cannot be believed by clients ({reason})")
-        shown = hostvars[name].get("__verify_database_certificate") or {}
-        if "will expire" in str(shown.get("stdout")):
-            end = shown["stdout"].splitlines()[0].removeprefix("notAfter=")
-            found.append(f"the certificate of the database on {name} expires on {end}; run playbooks/postgresql.yml")
-    return found
+            found.append(f"the database on {name} does not answer ({' '.join(lines)})")
+        found += [f"backups of the database on {name}: {line}" for line in parts.get("backups", (0, []))[1]]
+        probed = hostvars[name].get("__verify_database_probe") or {}
+        if "findings" in probed:
+            found += probed["findings"]
+        elif said:
+            reason = str(probed.get("msg") or "no answer").strip()
+            found.append(f"the ports of the database on {name} could not be probed ({reason})")
+    return list(dict.fromkeys(found))
 
 
 def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: list[str]) -> list[str]:
@@ -152,6 +168,7 @@ class FilterModule:
             "verify_closed_hosts": closed_hosts,
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
+            "verify_database_probes": database_probes,
             "verify_node_findings": node_findings,
             "verify_storage_findings": storage_findings,
             "verify_simulation": simulation,

@@ -17,6 +17,10 @@ options:
     required: true
     type: list
     elements: str
+  template_vars:
+    description: Further variables for these files alone.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -44,9 +48,9 @@ from ansible.template import trust_as_template
 class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
-        return [self._rendered(term, variables or {}) for term in terms]
+        return [self._rendered(term, variables or {}, self.get_option("template_vars")) for term in terms]
 
-    def _rendered(self, term: str, variables: Mapping[str, Any]) -> str:
+    def _rendered(self, term: str, variables: Mapping[str, Any], added: Mapping[str, Any]) -> str:
         path = self.find_file_in_search_path(variables, "templates", term)
         if not path:
             raise AnsibleLookupError(f"template {term!r} is not in the templates folder of the role or play")
@@ -54,6 +58,7 @@ class LookupModule(LookupBase):
         folders = [
             folder for base in variables.get("ansible_search_path", []) for folder in (f"{base}/templates", base)
         ]
-        templar = self._templar.copy_with_new_env(searchpath=[str(Path(path).parent), *folders])
+        merged: dict[str, Any] = {"available_variables": {**variables, **added}} if added else {}
+        templar = self._templar.copy_with_new_env(searchpath=[str(Path(path).parent), *folders], **merged)
         source = trust_as_template(self._loader.get_text_file_contents(path))
         return str(templar.template(source, escape_backslashes=False))

@@ -7,6 +7,7 @@ run which dies in between is finished, or taken back, by the next one.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,8 @@ class File:
     group: str = "root"
     validate: tuple[str, ...] = ()
     sensitive: bool = False
+    target: str = ""
+    """Of a symbolic link, which has no content, mode or owner of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Probe:
     tls: bool = False
     server_name: str = ""
     certificate_path: str = ""
+    starttls: str = ""
 
     def __str__(self) -> str:
         return f"{self.address} port {self.port}"
@@ -182,20 +186,26 @@ class Plan:
 
 def unit_from(options: Mapping[str, Any]) -> Unit:
     """Build a unit from the module's checked options."""
+    files = tuple(
+        File(
+            path=f["path"],
+            content=None if f["state"] == "absent" else (f["content"] or ""),
+            mode=int(f["mode"], 8),
+            owner=f["owner"],
+            group=f["group"],
+            validate=tuple(f["validate"] or ()),
+            sensitive=f["sensitive"],
+            target=f["target"] or "",
+        )
+        for f in options["files"] or ()
+    )
+    mark, digest = options["digest_mark"] or "", digest_of(files)
+    if mark:
+        files = tuple(f if f.content is None else replace(f, content=f.content.replace(mark, digest)) for f in files)
+    live_contains = options["live_contains"] or ""
     return Unit(
         name=options["name"],
-        files=tuple(
-            File(
-                path=f["path"],
-                content=None if f["state"] == "absent" else (f["content"] or ""),
-                mode=int(f["mode"], 8),
-                owner=f["owner"],
-                group=f["group"],
-                validate=tuple(f["validate"] or ()),
-                sensitive=f["sensitive"],
-            )
-            for f in options["files"] or ()
-        ),
+        files=files,
         folders=tuple(
             Folder(f["path"], int(f["mode"], 8), f["owner"], f["group"], f["exclusive"])
             for f in options["folders"] or ()
@@ -206,13 +216,26 @@ def unit_from(options: Mapping[str, Any]) -> Unit:
         service=options["service"] or "",
         on_change=options["on_change"],
         live_command=tuple(options["live_command"] or ()),
-        live_contains=options["live_contains"] or "",
+        live_contains=live_contains.replace(mark, digest) if mark else live_contains,
         probes=tuple(
-            Probe(p["address"], p["port"], p["tls"], p["server_name"] or "", p["certificate_path"] or "")
+            Probe(
+                address=p["address"],
+                port=p["port"],
+                tls=p["tls"],
+                server_name=p["server_name"] or "",
+                certificate_path=p["certificate_path"] or "",
+                starttls=p["starttls"] or "",
+            )
             for p in options["probes"] or ()
         ),
         probe_seconds=float(options["probe_seconds"]),
     )
+
+
+def digest_of(files: Iterable[File]) -> str:
+    """Sixteen hexadecimal digits that change with any content, by which a running service tells which files it has."""
+    text = json.dumps([(file.path, file.content) for file in files])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]:
@@ -246,7 +269,13 @@ def services(units: Iterable[Unit], host: Host) -> dict[str, ServiceState]:
 def differs(wanted: File, found: FileState | None) -> bool:
     if wanted.content is None:
         return found is not None
-    return found is None or found != FileState(wanted.content.encode(), wanted.mode, wanted.owner, wanted.group)
+    if wanted.target:
+        return found is None or found.link != wanted.target
+    return found is None or found != _wanted_state(wanted)
+
+
+def _wanted_state(wanted: File) -> FileState:
+    return FileState((wanted.content or "").encode(), wanted.mode, wanted.owner, wanted.group, wanted.target)
 
 
 def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
@@ -292,7 +321,7 @@ def test(plan: Plan, host: Host, missing_program_ok: bool = False) -> None:
     commands: list[tuple[str, list[str]]] = []
     changed = {change.path for change in plan.changes}
     for wanted in unit.files:
-        if wanted.content is None or not (wanted.path in changed or unit.test):
+        if wanted.content is None or wanted.target or not (wanted.path in changed or unit.test):
             continue
         place = host.stage(wanted.path, wanted.content.encode())
         if wanted.validate and wanted.path in changed:
@@ -323,9 +352,7 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
         if change.after is None:
             host.remove(change.path)
         elif change.after.content is not None:
-            wanted = change.after
-            assert wanted.content is not None
-            host.write(wanted.path, FileState(wanted.content.encode(), wanted.mode, wanted.owner, wanted.group))
+            host.write(change.path, _wanted_state(change.after))
     fault = _activate(plan, host, former) or prove(unit, host, sleep)
     if fault is None:
         host.remove_record(unit.name)
@@ -504,8 +531,8 @@ def diff(plan: Plan) -> list[dict[str, str]]:
     shown = []
     for change in plan.changes:
         hidden = change.after is not None and change.after.sensitive
-        before = "" if change.before is None else change.before.content.decode(errors="replace")
-        after = "" if change.after is None else change.after.content or ""
+        before = "" if change.before is None else _shown(change.before)
+        after = "" if change.after is None or change.after.content is None else _shown(_wanted_state(change.after))
         entry = {
             "before_header": change.path,
             "after_header": change.path,
@@ -517,6 +544,10 @@ def diff(plan: Plan) -> list[dict[str, str]]:
             entry["after"] = f"{change.after.owner}:{change.after.group} {change.after.mode:04o}\n"
         shown.append(entry)
     return shown
+
+
+def _shown(state: FileState) -> str:
+    return f"link to {state.link}\n" if state.link else state.content.decode(errors="replace")
 
 
 def staged_path(root: str, path: str) -> str:

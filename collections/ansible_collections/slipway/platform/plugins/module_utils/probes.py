@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.slipway.platform.plugins.module_utils.postgresql_tls import request_tls
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import (
     ReadError,
     parse_kubeconfig,
@@ -129,7 +130,36 @@ def _api(probe: Probe, timeout: float) -> Outcome:
     return [], {"status": status, "server": kubeconfig["server"]}
 
 
-KINDS = {"https": _https, "redirect": _redirect, "tls_refused": _tls_refused, "closed": _closed, "api": _api}
+def _postgres(probe: Probe, timeout: float) -> Outcome:
+    """A handshake over TLS 1.3 as a client of PostgreSQL or PgBouncer makes it, verified by authority and name.
+
+    One whose certificate is valid for fewer than `valid_days` more is a finding, while it is still accepted.
+    """
+    context = _context(probe["authority"])
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        with socket.create_connection((probe["address"], probe["port"]), timeout=timeout) as raw:
+            if not request_tls(raw):
+                raise OSError("it offers no TLS")
+            with context.wrap_socket(raw, server_hostname=probe["server_name"]) as secure:
+                expiry = str((secure.getpeercert() or {})["notAfter"])
+    except OSError as error:
+        return [f"port {probe['port']} of {probe['name']} cannot be believed by clients ({error})"], {}
+    if (ssl.cert_time_to_seconds(expiry) - time.time()) / 86400 < probe["valid_days"]:
+        return [
+            f"the certificate of the database on {probe['name']} expires on {expiry}; run playbooks/postgresql.yml"
+        ], {}
+    return [], {}
+
+
+KINDS = {
+    "https": _https,
+    "redirect": _redirect,
+    "tls_refused": _tls_refused,
+    "closed": _closed,
+    "api": _api,
+    "postgres": _postgres,
+}
 
 
 def run(probes: list[Probe], timeout: float) -> tuple[list[str], dict[str, Any]]:

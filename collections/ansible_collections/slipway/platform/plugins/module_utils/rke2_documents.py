@@ -1,6 +1,6 @@
-"""Certificates and kubeconfigs on the controller: whether they are still good, and how they are rewritten.
+"""Kubeconfigs on the controller: whether they are still good, and how they are rewritten.
 
-Runs on the controller only, where cryptography and PyYAML are installed.
+Runs on the controller only, where PyYAML is installed, and cryptography, which is imported where it is used.
 """
 
 from __future__ import annotations
@@ -12,33 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-
-
-def certificate_due(pem: str, *, authority: str, names: list[str], days: int, now: datetime | None = None) -> str:
-    """Why a certificate has to be issued anew, or an empty text: absent, other authority, other names, near its end."""
-    if not pem.strip():
-        return "there is none yet"
-    try:
-        certificate = x509.load_pem_x509_certificate(pem.encode())
-        issuer = x509.load_pem_x509_certificate(authority.encode())
-    except ValueError as error:
-        return f"it cannot be read ({error})"
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return "another authority issued it"
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        covered = set(extension.value.get_values_for_type(x509.DNSName))
-    except x509.ExtensionNotFound:
-        covered = set()
-    if covered != set(names):
-        return f"it is for {', '.join(sorted(covered)) or 'no name'}"
-    if certificate.not_valid_after_utc - (now or datetime.now(UTC)) < timedelta(days=days):
-        return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
-    return ""
 
 
 def rewrite_kubeconfig(text: str, *, server: str, name: str) -> str:
@@ -64,6 +37,8 @@ def kubeconfig_due(
     text: str, *, authority_digest: str, server: str, name: str, days: int, now: datetime | None = None
 ) -> str:
     """Why the controller's kubeconfig has to be fetched anew, or an empty text."""
+    from cryptography import x509
+
     if not text.strip():
         return "there is none yet"
     try:

@@ -45,6 +45,7 @@ options:
           group: {type: str, default: root, description: Group name.}
           validate: {type: list, elements: str, description: "Command that accepts the file, %s is its staged path."}
           sensitive: {type: bool, default: false, description: Keeps the content out of the diff.}
+          target: {type: path, description: "Makes it a symbolic link to this path, which need not be there."}
       folders:
         description: Folders to make before the files.
         type: list
@@ -82,6 +83,11 @@ options:
       live_contains:
         description: Text that the output of O(units[].live_command) must hold.
         type: str
+      digest_mark:
+        description: >-
+          Text in the files, and in O(units[].live_contains), in whose place a digest of all files of the unit is put,
+          so that the running service can tell which of them it has.
+        type: str
       probes:
         description: Ports that must answer once the unit is live.
         type: list
@@ -90,6 +96,7 @@ options:
           address: {type: str, default: 127.0.0.1, description: Address to connect to.}
           port: {type: int, required: true, description: TCP port.}
           tls: {type: bool, default: false, description: Asks for a TLS 1.3 handshake.}
+          starttls: {type: str, choices: [postgres], description: Protocol in which the handshake is asked for first.}
           server_name: {type: str, description: Name to ask for in the handshake.}
           certificate_path: {type: path, description: PEM file whose first certificate must be presented.}
       probe_seconds:
@@ -155,6 +162,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.configuration imp
     test,
     unit_from,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.postgresql_tls import request_tls
 
 STATE_FOLDER = Path("/var/lib/slipway")
 # In memory, and root's alone.
@@ -283,6 +291,8 @@ def probe_port(probe: Probe) -> str | None:
         with socket.create_connection((probe.address, probe.port), timeout=3) as connection:
             if not probe.tls:
                 return None
+            if probe.starttls == "postgres" and not request_tls(connection):
+                return f"{probe} offers no TLS"
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             # Whose certificate it is, is told by comparing it with the file, which is stricter than its chain.
@@ -336,6 +346,7 @@ def _options() -> dict[str, Any]:
         "mode": {"type": "str", "default": "0644"},
         "validate": words,
         "sensitive": {"type": "bool", "default": False},
+        "target": {"type": "path"},
     }
     folder = placed | {
         "mode": {"type": "str", "default": "0755"},
@@ -345,6 +356,7 @@ def _options() -> dict[str, Any]:
         "address": {"type": "str", "default": "127.0.0.1"},
         "port": {"type": "int", "required": True},
         "tls": {"type": "bool", "default": False},
+        "starttls": {"type": "str", "choices": ["postgres"]},
         "server_name": text,
         "certificate_path": {"type": "path"},
     }
@@ -360,6 +372,7 @@ def _options() -> dict[str, Any]:
         "on_change": {"type": "str", "choices": ["reload", "restart", "none"], "default": "reload"},
         "live_command": words,
         "live_contains": text,
+        "digest_mark": text,
         "probes": {"type": "list", "elements": "dict", "options": probe},
         "probe_seconds": {"type": "int", "default": 10},
     }

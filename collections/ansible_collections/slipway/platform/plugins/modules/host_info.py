@@ -8,10 +8,10 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Read in one go what a role must know of a host before it changes it
 description:
-  - Packages and their versions, accounts, small files, the address that the SSH session comes from, the container
-    type, the clock, memory and cores, and the network interface that carries an address. Fresh at each run, where
-    cached facts may be old.
-  - Run it without become, else sudo hides the SSH session.
+  - Packages and their versions, accounts, small files, private keys by their public half, the address that the SSH
+    session comes from, the container type, the clock, memory and cores, and the network interface that carries an
+    address. Fresh at each run, where cached facts may be old.
+  - Run it without become where the SSH session is wanted, which sudo hides.
 options:
   packages:
     description: Debian packages to look up.
@@ -25,6 +25,16 @@ options:
     default: []
   files:
     description: Text files to read, no secrets.
+    type: list
+    elements: path
+    default: []
+  globs:
+    description: Patterns of absolute paths to look up, with C(*) and C(?) as a shell has them.
+    type: list
+    elements: str
+    default: []
+  private_keys:
+    description: Files of private keys to describe. The keys themselves stay on the host.
     type: list
     elements: path
     default: []
@@ -59,6 +69,16 @@ files:
   description: Content of each file asked for, null where there is none.
   returned: always
   type: dict
+globs:
+  description: Sorted paths that match each pattern.
+  returned: always
+  type: dict
+private_keys:
+  description: >-
+    Owner, group, octal mode and public key (PEM, empty where openssl cannot read the private one) of each file, null
+    where there is none.
+  returned: always
+  type: dict
 container:
   description: Kind of container as systemd-detect-virt names it, V(none) on a machine of its own.
   returned: always
@@ -85,11 +105,13 @@ interface:
   type: dict
 """
 
+import grp
 import json
 import os
 import pwd
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +137,37 @@ def shell_of(account: str) -> str | None:
 
 
 def content_of(path: str) -> str | None:
-    """Read a file, if there is one."""
+    """Read a file, if there is one. Bytes that are no text differ from any text that is wanted."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
+
+
+def matching(pattern: str) -> list[str]:
+    """Paths that match a pattern, which is absolute."""
+    return sorted(str(path) for path in Path("/").glob(pattern.removeprefix("/")))
+
+
+def private_key_of(path: str, public_half: Callable[[str], str]) -> dict[str, str] | None:
+    """Describe the file of a private key, if there is one."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return {
+        "owner": _name(lambda: pwd.getpwuid(found.st_uid).pw_name, found.st_uid),
+        "group": _name(lambda: grp.getgrgid(found.st_gid).gr_name, found.st_gid),
+        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+        "public_key": public_half(path),
+    }
+
+
+def _name(look_up: Callable[[], str], number: int) -> str:
+    try:
+        return look_up()
+    except KeyError:
+        return str(number)
 
 
 def session(environment: Mapping[str, str], user: str) -> dict[str, Any]:
@@ -144,6 +192,8 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "accounts": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "globs": {"type": "list", "elements": "str", "default": []},
+            "private_keys": {"type": "list", "elements": "path", "default": [], "no_log": False},
             "address": {"type": "str"},
         },
         supports_check_mode=True,
@@ -155,6 +205,15 @@ def main() -> None:
         status = "${db:Status-Status} ${Package} ${Version}\n"
         _code, out, _err = module.run_command(["dpkg-query", "--show", "--showformat", status, *wanted])
         packages = installed_versions(wanted, out)
+
+    def public_half(path: str) -> str:
+        openssl = module.get_bin_path("openssl")
+        if openssl is None:
+            return ""
+        # The empty passphrase keeps it from asking for one.
+        code, out, _err = module.run_command([openssl, "pkey", "-in", path, "-passin", "pass:", "-pubout"])
+        return str(out) if code == 0 else ""
+
     # systemd-detect-virt exits 1 for "none".
     _code, container, _err = module.run_command(["systemd-detect-virt", "--container"])
     interface = None
@@ -168,6 +227,8 @@ def main() -> None:
         packages=packages,
         accounts={name: shell_of(name) for name in module.params["accounts"]},
         files={path: content_of(path) for path in module.params["files"]},
+        globs={pattern: matching(pattern) for pattern in module.params["globs"]},
+        private_keys={path: private_key_of(path, public_half) for path in module.params["private_keys"]},
         container=container.strip() or "none",
         login=session(os.environ, pwd.getpwuid(os.getuid()).pw_name),
         clock=int(time.time()),

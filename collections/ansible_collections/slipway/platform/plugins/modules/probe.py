@@ -27,10 +27,11 @@ options:
       kind:
         type: str
         required: true
-        choices: [https, redirect, tls_refused, closed, api]
+        choices: [https, redirect, tls_refused, closed, api, postgres]
         description:
           - V(https) is answered over TLS 1.3 with a certificate of the authority, V(redirect) sends HTTP to HTTPS,
-            V(tls_refused) turns TLS 1.2 away, V(closed) lets nobody connect, V(api) is a ready Kubernetes API.
+            V(tls_refused) turns TLS 1.2 away, V(closed) lets nobody connect, V(api) is a ready Kubernetes API,
+            V(postgres) is answered over TLS 1.3 with a certificate of the authority, as by PostgreSQL's clients.
       address:
         type: str
         description: Address to connect to; not for V(api).
@@ -55,7 +56,7 @@ options:
       valid_days:
         type: int
         default: 0
-        description: Days for which the certificate has to be valid from now on, for V(https).
+        description: Days for which the certificate has to be valid from now on, for V(https) and V(postgres).
       kubeconfig:
         type: path
         description: Kubeconfig for V(api).
@@ -109,7 +110,7 @@ def main() -> None:
                     "kind": {
                         "type": "str",
                         "required": True,
-                        "choices": ["https", "redirect", "tls_refused", "closed", "api"],
+                        "choices": ["https", "redirect", "tls_refused", "closed", "api", "postgres"],
                     },
                     "address": {"type": "str"},
                     "port": {"type": "int"},
@@ -126,6 +127,7 @@ def main() -> None:
                     ("kind", "tls_refused", ["address", "port", "server_name", "authority"]),
                     ("kind", "closed", ["address", "port"]),
                     ("kind", "api", ["kubeconfig"]),
+                    ("kind", "postgres", ["address", "port", "server_name", "authority"]),
                 ],
             },
             "timeout_seconds": {"type": "int", "default": 5},
