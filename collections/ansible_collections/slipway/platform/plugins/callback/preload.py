@@ -45,8 +45,9 @@ PLUGINS: dict[str, tuple[str, ...]] = {
 MODULES = (
     "ansible.module_utils._internal._json._profiles._module_legacy_c2m",
     "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
+    "cryptography.x509",
 )
-"""How arguments and results of modules are encoded: imported at the first module of a process."""
+"""Imported at the first module of a process (how arguments and results are encoded), and by filters over certificates."""
 
 
 class CallbackModule(CallbackBase):
