@@ -47,7 +47,7 @@ MODULES = (
     "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
     "cryptography.x509",
 )
-"""Imported at the first module of a process (how arguments and results are encoded), and by filters over certificates."""
+"""Imported at the first module of a process, for its arguments and results, and by filters over certificates."""
 
 
 class CallbackModule(CallbackBase):
