@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lab import oci, registry
-from lab.machines import images
+from lab.machines import builds, images
 from lab.machines.base import MachineError
 from lab.secrets import make_private_dir
 from lab.settings import Settings
@@ -152,7 +152,7 @@ def _prune(settings: Settings, newest: Release) -> None:
     registry.storage(settings).keep(IMAGE, kept)
     for old in (settings.cache_dir / "ceph").iterdir():
         if old.is_dir() and old != folder(settings):
-            shutil.rmtree(old)
+            builds.remove_folder(old)
 
 
 def prepare(settings: Settings, progress: Callable[[str], None]) -> Release:
@@ -222,9 +222,14 @@ def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
             f"{target.parent} has {free} MB free; composing the Ceph image needs {BUILD_MEGABYTES} MB: make room "
             "there or set SLIPWAY_CACHE_ROOT to another disk"
         )
-    work = target.with_suffix(".building")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(mode=0o700)
+    with builds.work_folder(target) as work:
+        release = _compose_in(work, settings, progress)
+    progress(f"Ceph {release.package_version} is composed")
+    return release
+
+
+def _compose_in(work: Path, settings: Settings, progress: Callable[[str], None]) -> Release:
+    target = folder(settings)
     taken = _first(work, progress)
     progress("writing the image")
     # The interpreter of the hosts may be an older one than that of the suite the package is made for.
@@ -254,8 +259,6 @@ def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
     target.mkdir(exist_ok=True)
     (work / "cephadm").replace(target / "cephadm")
     (target / "release.json").write_text(json.dumps(asdict(release), indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(work)
-    progress(f"Ceph {taken.package_version} is composed")
     return release
 
 

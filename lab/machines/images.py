@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lab.machines import builds
 from lab.machines.base import ImageSupport, MachineError
 from lab.machines.commands import run
 from lab.settings import Settings
@@ -298,8 +297,12 @@ def _prune(settings: Settings, image: str, target: Path) -> None:
     mounts = Path("/proc/self/mountinfo").read_text()
     for old in target.parent.glob(f"{image}-*"):
         if old.is_dir() and not old.suffix and old != target and old not in used and f"={old}," not in mounts:
-            shutil.rmtree(old)
+            builds.remove_folder(old)
             old.with_suffix(".lock").unlink(missing_ok=True)
+    for interrupted in target.parent.glob(f"{image}-*.building"):
+        with interrupted.with_suffix(".lock").open("w") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            builds.remove_folder(interrupted)
 
 
 @contextmanager
@@ -328,17 +331,23 @@ def _build(image: str, target: Path, progress: Progress) -> None:
             f"{target.parent} has {free} MB free; building {image} needs {BUILD_MEGABYTES} MB: make room there "
             "or set SLIPWAY_CACHE_ROOT to another disk"
         )
-    work = target.with_suffix(".building")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(mode=0o700)
+    progress(f"building {image}", 0.0)
+    with builds.work_folder(target) as work:
+        run_with_progress(_arguments(image, work), image, work, progress)
+        root = work / "root"
+        root.chmod(0o755)
+        root.rename(target)
+    progress(f"{image} is built", 1.0)
+
+
+def _arguments(image: str, work: Path) -> list[str]:
+    """How mmdebstrap is called, after what it needs is written into the work folder."""
     overlay = work / "files"
     _write_files(overlay)
-    root = work / "root"
     (work / "finish").write_text(FINISH)
     sources = sources_list(SUITES[image], machine_mirror())
     (work / "debian.sources").write_text(sources)
-    options = [f"--aptopt={key} {quote(value)}" for key, value in machine_apt_options().items()]
-    argv = [
+    return [
         "mmdebstrap",
         "--mode=root",
         "--format=directory",
@@ -348,50 +357,22 @@ def _build(image: str, target: Path, progress: Progress) -> None:
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={path}" for path in PATHS_EXCLUDED),
         *(f"--dpkgopt=path-include={path}" for path in PATHS_KEPT),
-        *options,
+        *(f"--aptopt={key} {quote(value)}" for key, value in machine_apt_options().items()),
         f'--customize-hook=cp -a --no-preserve=ownership {overlay}/. "$1"/',
         f'--customize-hook=sh {work / "finish"} "$1"',
         SUITES[image],
-        str(root),
+        str(work / "root"),
         *([str(work / "debian.sources")] if sources else []),
     ]
-    progress(f"building {image}", 0.0)
-    run_with_progress(argv, image, work, progress)
-    root.chmod(0o755)
-    work_root = target.with_suffix(".ready")
-    shutil.rmtree(work_root, ignore_errors=True)
-    root.rename(work_root)
-    work_root.rename(target)
-    shutil.rmtree(work, ignore_errors=True)
-    progress(f"{image} is built", 1.0)
 
 
-def run_with_progress(argv: list[str], image: str, work: Path, progress: Progress) -> None:
-    log: list[str] = []
-    environment = {**os.environ, "TMPDIR": str(work), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-    except FileNotFoundError as error:
-        raise MachineError("mmdebstrap is not installed on this machine; run `make setup`") from error
-    with process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            log.append(line.rstrip())
-            for words, (text, share) in _STEPS.items():
-                if words in line:
-                    progress(f"{image}: {text}", share)
-    if process.returncode:
-        kept = work.with_suffix(".log")
-        kept.write_text("\n".join(log) + "\n")
-        reasons = [line for line in log if line.startswith("E:") or "error" in line.lower()] or log[-1:]
-        raise MachineError(f"building image {image} failed, see {kept}: {'; '.join(reasons[:3])}")
+def run_with_progress(argv: Sequence[str], image: str, work: Path, progress: Progress) -> None:
+    def on_line(line: str) -> None:
+        for words, (text, share) in _STEPS.items():
+            if words in line:
+                progress(f"{image}: {text}", share)
+
+    builds.run_build(argv, image, work, on_line)
 
 
 def _write_files(overlay: Path) -> None:

@@ -1,0 +1,105 @@
+"""Builds by mmdebstrap: confined to namespaces of their own, killed with their parent, removed without side effects."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lab.machines.base import MachineError
+from lab.machines.commands import CommandError, run
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+CONFINED = (
+    # The parent may be killed in a way that it cannot handle.
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    # mmdebstrap mounts /proc, /sys and devices in the root that it builds: such a mount must end with the build, and
+    # must not be visible outside. The first process of a PID namespace takes all others with it.
+    *("unshare", "--mount", "--propagation", "private", "--mount-proc"),
+    *("--pid", "--fork", "--kill-child=KILL", "--"),
+)
+
+
+def mount_points(folder: Path) -> list[Path]:
+    """What is mounted at the folder or below it, in the order of mounting."""
+    root = folder.resolve()
+    found = []
+    for line in MOUNTINFO.read_text(encoding="utf-8").splitlines():
+        escaped = line.split(" ")[4]
+        path = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
+        if path.is_relative_to(root):
+            found.append(path)
+    return found
+
+
+def remove_folder(folder: Path) -> None:
+    """Unmount what is mounted in a build folder, then remove it: deleting through a bind mount empties its source."""
+    if not folder.exists():
+        return
+    mounted = mount_points(folder)
+    errors = []
+    for path in mounted:
+        # Unmounting a shared mount would unmount the machine's own as well.
+        with suppress(CommandError):
+            run(["mount", "--make-private", str(path)])
+    for path in reversed(mounted):
+        try:
+            run(["umount", str(path)])
+        except CommandError as error:
+            errors.append(str(error))
+    if left := mount_points(folder):
+        raise MachineError(
+            f"{folder} cannot be removed: {', '.join(map(str, left))} stays mounted ({'; '.join(errors)}). End the "
+            f"processes that use it (fuser --verbose --mount {left[-1]}), then run it again."
+        )
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the target to build in, removed however the build ends."""
+    work = target.with_suffix(".building")
+    remove_folder(work)
+    work.mkdir(mode=0o700)
+    try:
+        yield work
+    finally:
+        remove_folder(work)
+
+
+def run_build(argv: Sequence[str], title: str, work: Path, on_line: Callable[[str], None]) -> None:
+    """Run mmdebstrap, each line of its messages passed on; no process of it is left however this function ends."""
+    if shutil.which(argv[0]) is None:
+        raise MachineError(f"{argv[0]} is not installed on this machine; run `make setup`")
+    log: list[str] = []
+    with subprocess.Popen(
+        [*CONFINED, *argv],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "TMPDIR": str(work), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                log.append(line.rstrip())
+                on_line(line)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            # Ends with the last process of the build, which may hold a mount of its namespace until then.
+            process.stderr.read()
+            raise
+    if process.returncode:
+        kept = work.with_suffix(".log")
+        kept.write_text("\n".join(log) + "\n")
+        errors = [line for line in log if line.startswith("E:") or "error" in line.lower()]
+        reasons = errors[:3] or log[-1:] or ["no output"]
+        raise MachineError(f"building image {title} failed, see {kept}: {'; '.join(reasons)}")

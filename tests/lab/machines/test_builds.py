@@ -1,0 +1,185 @@
+"""Builds by mmdebstrap: what they mount and start is gone with them, and no folder is removed over a mount."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab.machines import builds
+from lab.machines.base import MachineError
+from lab.machines.commands import CommandError
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+
+FAKE = """\
+#!/bin/sh
+# Like mmdebstrap while it installs: a mount in the root that it builds, and processes that outlive their parent.
+mkdir -p "{work}/root/proc"
+mount -t tmpfs fake "{work}/root/proc"
+echo precious >"{work}/root/proc/file"
+setsid sleep {marker} 2>/dev/null &
+echo "I: mounted" >&2
+sleep {marker}
+"""
+BUILD = """\
+import signal, sys
+from pathlib import Path
+from lab.machines import builds
+
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+with builds.work_folder(Path(sys.argv[1])) as work:
+    builds.run_build(["mmdebstrap"], "fake", work, lambda line: print(line, flush=True))
+"""
+
+
+def mount_line(path: str) -> str:
+    return f"30 1 0:50 / {path} rw,relatime - tmpfs tmpfs rw\n"
+
+
+class Mounts:
+    """A machine's mounts, as its tools change them."""
+
+    def __init__(self, file: Path, *paths: str, busy: str = "") -> None:
+        self.file, self.paths, self.busy = file, list(paths), busy
+        self.commands: list[tuple[str, ...]] = []
+        self._write()
+
+    def _write(self) -> None:
+        self.file.write_text(mount_line("/") + "".join(map(mount_line, self.paths)))
+
+    def run(self, argv: Sequence[str]) -> str:
+        self.commands.append(tuple(argv))
+        if argv[0] == "umount":
+            if argv[1] == self.busy:
+                raise CommandError(argv, "target is busy", 32)
+            self.paths.remove(argv[1].replace(" ", "\\040"))
+            self._write()
+        return ""
+
+
+def mounts_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *paths: str, busy: str = "") -> Mounts:
+    mounts = Mounts(tmp_path / "mountinfo", *paths, busy=busy)
+    monkeypatch.setattr(builds, "MOUNTINFO", mounts.file)
+    monkeypatch.setattr(builds, "run", mounts.run)
+    return mounts
+
+
+def test_mounts_are_unmounted_deepest_first_and_never_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    work = tmp_path / "the x.building"
+    (work / "root/dev/pts").mkdir(parents=True)
+    escaped = str(work).replace(" ", "\\040")
+    other = f"{tmp_path}/the\\040x.building2"
+    mounts = mounts_of(monkeypatch, tmp_path, f"{escaped}/root/dev", other, f"{escaped}/root/dev/pts")
+    builds.remove_folder(work)
+    assert not work.exists() and mounts.paths == [other]
+    inner, outer = f"{work}/root/dev/pts", f"{work}/root/dev"
+    assert mounts.commands == [
+        ("mount", "--make-private", outer),
+        ("mount", "--make-private", inner),
+        ("umount", inner),
+        ("umount", outer),
+    ]
+
+
+def test_a_folder_with_a_busy_mount_is_not_touched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    work = tmp_path / "x.building"
+    (work / "root/sys").mkdir(parents=True)
+    (work / "root/file").touch()
+    mounts_of(monkeypatch, tmp_path, f"{work}/root/sys", busy=f"{work}/root/sys")
+    with pytest.raises(MachineError, match=r"x\.building cannot be removed: \S+/root/sys stays mounted .*busy"):
+        builds.remove_folder(work)
+    assert (work / "root/file").exists()
+
+
+def test_a_folder_that_does_not_exist_needs_no_removal(tmp_path: Path) -> None:
+    builds.remove_folder(tmp_path / "none")
+
+
+@needs_root
+def test_the_source_of_a_bind_mount_keeps_its_files(tmp_path: Path) -> None:
+    """A real mount, in a mount namespace of this test."""
+    source, work = tmp_path / "source", tmp_path / "x.building"
+    source.mkdir()
+    (source / "file").touch()
+    (work / "root/sys").mkdir(parents=True)
+    script = (
+        "import sys; from pathlib import Path; from lab.machines import builds; builds.remove_folder(Path(sys.argv[1]))"
+    )
+    subprocess.run(
+        [
+            *("unshare", "--mount", "--propagation", "private", "--", "sh", "-euc"),
+            'mount --bind "$1" "$2/root/sys"; exec "$3" -c "$4" "$2"',
+            *("sh", str(source), str(work), sys.executable, script),
+        ],
+        check=True,
+    )
+    assert not work.exists() and (source / "file").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_build_leaves_no_mount_and_no_process(number: signal.Signals, tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    work = tmp_path / "x.building"
+    marker = f"300.{os.getpid()}{number:02d}"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fake = programs / "mmdebstrap"
+    fake.write_text(FAKE.format(work=work, marker=marker))
+    fake.chmod(0o755)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(target)],
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None and "mounted" in parent.stdout.readline()
+    assert (work / "root/proc").is_dir() and not (work / "root/proc/file").exists(), "a mount is visible outside"
+    assert not builds.mount_points(work)
+    assert len(sleepers(marker)) == 2
+    parent.send_signal(number)
+    parent.wait(20)
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while sleepers(marker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not sleepers(marker)
+    assert work.exists() == (number == signal.SIGKILL), "only SIGKILL leaves the folder to the next build"
+    with builds.work_folder(target):
+        assert not list(work.iterdir())
+
+
+def test_a_failed_build_is_one_sentence_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        monkeypatch.setattr(builds, "CONFINED", ())
+    fake = tmp_path / "mmdebstrap"
+    fake.write_text("#!/bin/sh\necho 'I: started' >&2\necho 'E: no such package' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with (
+        pytest.raises(MachineError, match=r"image debian-13 failed, see \S+/x\.log: E: no such package$"),
+        builds.work_folder(tmp_path / "x") as work,
+    ):
+        builds.run_build(["mmdebstrap"], "debian-13", work, lambda line: None)
+    assert (tmp_path / "x.log").read_text() == "I: started\nE: no such package\n"
+    with pytest.raises(MachineError, match="no-such-program is not installed"):
+        builds.run_build(["no-such-program"], "debian-13", tmp_path, lambda line: None)
+
+
+def sleepers(marker: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[:2] == [b"sleep", marker.encode()]:
+            found.append(path.parent.name)
+    return found
