@@ -161,7 +161,7 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
     with _step("Ceph image and cephadm") as progress:
         storage = ceph.prepare(settings, progress)
     if pid is not None and not _current(settings, release, storage):
-        with _step("Replacing the daemon, which runs older code or another release"):
+        with _step("Replacing the daemon, which runs older code, other host images or another release"):
             daemon.stop(settings)
         pid = None
     if pid is None:
@@ -172,19 +172,20 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
 
 
 def _current(settings: Settings, release: Any, storage: Any) -> bool:
-    """Whether the running daemon runs this code and tells of these releases of RKE2 and Ceph."""
+    """Whether the running daemon runs this code and tells of these host images and releases of RKE2 and Ceph."""
     try:
         description = daemon.read_description(settings)
     except (OSError, ValueError):
         return False
     told = description["rke2"]
     image = description.get("ceph", {}).get("image", "")
-    return (description.get("code"), told["source"], told["note"], image.partition("@")[2]) == (
-        daemon.code_fingerprint(),
-        str(release.source),
-        release.note,
-        storage.digest,
-    )
+    return (
+        description.get("code"),
+        description.get("images", {}).get("kind"),
+        told["source"],
+        told["note"],
+        image.partition("@")[2],
+    ) == (daemon.code_fingerprint(), settings.images, str(release.source), release.note, storage.digest)
 
 
 def _create_secrets(settings: Settings) -> None:
@@ -229,6 +230,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         **os.environ,
         "SLIPWAY_LAB": settings.name,
         "SLIPWAY_LAB_SLOT": str(settings.slot),
+        "SLIPWAY_LAB_IMAGES": settings.images,
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}",
         **({"ANSIBLE_FORCE_COLOR": "1"} if out.is_terminal else {}),
     }

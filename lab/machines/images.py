@@ -13,14 +13,14 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lab.machines import builds
+from lab.machines import builds, role_packages
 from lab.machines.base import ImageSupport, MachineError
 from lab.machines.commands import run
-from lab.settings import Settings
+from lab.settings import IMAGES, Settings
 
 Progress = Callable[[str, float], None]
 """(what happens now, share done from 0 to 1)."""
@@ -30,7 +30,7 @@ RESCUE_IMAGE = "debian-13"
 """The rescue system boots from this one, whatever the server runs."""
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-BUILD_MEGABYTES = 1500
+BUILD_MEGABYTES = 2000
 """Free disk space a build needs while it runs; the finished image takes about a third."""
 
 PACKAGES = (
@@ -204,6 +204,26 @@ rm -f "$1"/etc/systemd/system/multi-user.target.wants/systemd-networkd.service
 touch -r "$1"/usr "$1"/etc/.updated "$1"/var/.updated
 """
 
+ROLE_PACKAGES = r"""
+set -eu
+root=$1 work=$2
+shift 2
+enabled() {
+  chroot "$root" systemctl list-unit-files --state=enabled --no-legend --no-pager | cut -d ' ' -f 1 | sort
+}
+# postgresql-common makes a database of a server package that is installed.
+mkdir "$root/etc/postgresql-common" "$root/etc/postgresql-common/createcluster.d"
+echo 'create_main_cluster = false' >"$root/etc/postgresql-common/createcluster.d/build.conf"
+enabled >"$work/enabled"
+env --unset=APT_CONFIG chroot "$root" apt-get --yes --no-install-recommends install "$@"
+# As if the packages were not there: a role starts and enables what it has configured.
+enabled | comm -13 "$work/enabled" - | xargs --no-run-if-empty chroot "$root" systemctl --quiet disable
+rm -r "$root/etc/postgresql-common/createcluster.d"
+# A private key that all hosts would share.
+rm -f "$root"/etc/ssl/private/ssl-cert-snakeoil.key "$root"/etc/ssl/certs/ssl-cert-snakeoil.pem
+"""
+"""Installs the packages of the roles: as their apt tasks would, with no service started or enabled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
@@ -246,15 +266,29 @@ def sources_list(suite: str, mirror: Mirror) -> str:
     )
 
 
-def recipe_hash(image: str, mirror: Mirror) -> str:
+def packages_of_roles(settings: Settings, image: str) -> tuple[str, ...]:
+    """What the image carries of the roles' packages; nothing in a plain one."""
+    return role_packages.read(image.rpartition("-")[2]) if settings.images == "prepared" else ()
+
+
+def recipe_hash(image: str, mirror: Mirror, of_roles: tuple[str, ...] = ()) -> str:
     """Changes with anything that would make another image, except what the archive holds today."""
     recipe = (SUITES[image], PACKAGES, MASKED_UNITS, sorted(FILES.items()), PATHS_EXCLUDED, PATHS_KEPT, FINISH)
-    return hashlib.sha256(repr((recipe, sources_list(SUITES[image], mirror))).encode()).hexdigest()[:12]
+    roles = (of_roles, ROLE_PACKAGES) if of_roles else ()
+    return hashlib.sha256(repr((recipe, roles, sources_list(SUITES[image], mirror))).encode()).hexdigest()[:12]
 
 
 def folder(settings: Settings, image: str) -> Path:
     """Where the image of today's recipe is or will be."""
-    return settings.cache_dir / "images" / f"{image}-{recipe_hash(image, machine_mirror())}"
+    recipe = recipe_hash(image, machine_mirror(), packages_of_roles(settings, image))
+    return settings.cache_dir / "images" / f"{image}-{recipe}"
+
+
+def note(settings: Settings) -> str:
+    """For people: what new hosts are made of."""
+    if settings.images == "plain":
+        return "Host images are plain Debian, as Hetzner's: the roles install every package."
+    return "Host images carry the packages that the roles install (SLIPWAY_LAB_IMAGES=plain builds them without)."
 
 
 def is_built(settings: Settings, image: str) -> bool:
@@ -286,17 +320,18 @@ def ensure(settings: Settings, image: str, progress: Progress | None = None) -> 
         return target
     with _locked(target):
         if not target.is_dir():
-            _build(image, target, progress or (lambda text, share: None))
+            _build(settings, image, target, progress or (lambda text, share: None))
             _prune(settings, image, target)
     return target
 
 
 def _prune(settings: Settings, image: str, target: Path) -> None:
-    """Remove images of older recipes that no server stands on."""
+    """Remove images of older recipes that no server stands on; prepared and plain ones stay beside each other."""
+    current = {folder(replace(settings, images=kind), image) for kind in IMAGES}
     used = {link.resolve() for link in settings.state_root.glob("*/machines/servers/*/image")}
     mounts = Path("/proc/self/mountinfo").read_text()
     for old in target.parent.glob(f"{image}-*"):
-        if old.is_dir() and not old.suffix and old != target and old not in used and f"={old}," not in mounts:
+        if old.is_dir() and not old.suffix and old not in current | used and f"={old}," not in mounts:
             builds.remove_folder(old)
             old.with_suffix(".lock").unlink(missing_ok=True)
     for interrupted in target.parent.glob(f"{image}-*.building"):
@@ -319,12 +354,13 @@ _STEPS = {
     "extracting archives": ("extracting packages", 0.35),
     "installing essential": ("installing the base system", 0.45),
     "installing remaining": ("installing packages", 0.6),
+    "/role-packages": ("installing the roles' packages", 0.75),
     "cleaning package lists": ("cleaning up", 0.95),
 }
 """Words in mmdebstrap's messages → what to tell a person, and how far the build is."""
 
 
-def _build(image: str, target: Path, progress: Progress) -> None:
+def _build(settings: Settings, image: str, target: Path, progress: Progress) -> None:
     free = shutil.disk_usage(target.parent).free // 2**20
     if free < BUILD_MEGABYTES:
         raise MachineError(
@@ -333,18 +369,19 @@ def _build(image: str, target: Path, progress: Progress) -> None:
         )
     progress(f"building {image}", 0.0)
     with builds.work_folder(target) as work:
-        run_with_progress(_arguments(image, work), image, work, progress)
+        run_with_progress(_arguments(image, packages_of_roles(settings, image), work), image, work, progress)
         root = work / "root"
         root.chmod(0o755)
         root.rename(target)
     progress(f"{image} is built", 1.0)
 
 
-def _arguments(image: str, work: Path) -> list[str]:
+def _arguments(image: str, of_roles: tuple[str, ...], work: Path) -> list[str]:
     """How mmdebstrap is called, after what it needs is written into the work folder."""
     overlay = work / "files"
     _write_files(overlay)
     (work / "finish").write_text(FINISH)
+    (work / "role-packages").write_text(ROLE_PACKAGES)
     sources = sources_list(SUITES[image], machine_mirror())
     (work / "debian.sources").write_text(sources)
     return [
@@ -358,6 +395,7 @@ def _arguments(image: str, work: Path) -> list[str]:
         *(f"--dpkgopt=path-exclude={path}" for path in PATHS_EXCLUDED),
         *(f"--dpkgopt=path-include={path}" for path in PATHS_KEPT),
         *(f"--aptopt={key} {quote(value)}" for key, value in machine_apt_options().items()),
+        *([f'--customize-hook=sh {work / "role-packages"} "$1" {work} {" ".join(of_roles)}'] if of_roles else []),
         f'--customize-hook=cp -a --no-preserve=ownership {overlay}/. "$1"/',
         f'--customize-hook=sh {work / "finish"} "$1"',
         SUITES[image],

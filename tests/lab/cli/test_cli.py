@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from lab import cli
 from lab.cli import app
 from lab.settings import Settings
 
@@ -145,6 +148,21 @@ def test_a_bad_name_of_a_lab_is_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
     result = lab("status")
     assert result.exit_code == 1
     assert "set SLIPWAY_LAB to such a word" in result.output
+
+
+def test_the_kind_of_host_images_is_one_of_two(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.images == "prepared"
+    monkeypatch.setenv("SLIPWAY_LAB_IMAGES", "plain")
+    assert Settings.from_environment().images == "plain"
+    monkeypatch.setenv("SLIPWAY_LAB_IMAGES", "bare")
+    assert "SLIPWAY_LAB_IMAGES is 'bare'; set prepared or plain" in lab("status").output
+
+
+def test_a_daemon_with_other_host_images_is_replaced(settings: Settings) -> None:
+    release, storage = SimpleNamespace(source="simulation", note="RKE2 is a simulation."), SimpleNamespace(digest="x")
+    describe(settings, ceph={"image": "registry/ceph@x"})
+    assert cli._current(settings, release, storage)
+    assert not cli._current(dataclasses.replace(settings, images="plain"), release, storage)
 
 
 def test_up_tells_all_shortages_and_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

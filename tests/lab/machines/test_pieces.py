@@ -166,6 +166,7 @@ def test_without_a_debian_mirror_the_default_holds() -> None:
 def test_the_recipe_names_the_image() -> None:
     assert recipe_hash("debian-12", Mirror()) != recipe_hash("debian-13", Mirror())
     assert recipe_hash("debian-13", Mirror()) == recipe_hash("debian-13", Mirror())
+    assert recipe_hash("debian-13", Mirror(), ("nginx",)) != recipe_hash("debian-13", Mirror())
     assert images.support("debian-13").supported
     refused = images.support("rocky-10")
     assert not refused.supported and "rocky-10" in refused.reason
