@@ -11,15 +11,13 @@ once and kept in the cache; a lab stays with the release it was started with unt
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
 import shutil
 import tarfile
 import zipapp
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -158,7 +156,7 @@ def _prune(settings: Settings, newest: Release) -> None:
 def prepare(settings: Settings, progress: Callable[[str], None]) -> Release:
     """The release for this lab, composed first if the cache has none; then served by its mirror and its registry."""
     registry.ensure_program(settings)
-    with _locked(settings.cache_dir / "ceph"):
+    with builds.locked(settings.cache_dir / "ceph/lock"):
         if release := _standing(settings):
             return release
         release = composed(settings)
@@ -367,11 +365,3 @@ def _checksum(path: Path) -> str:
     """As Ansible's get_url takes it."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from lab.machines.base import MachineError
 from lab.machines.commands import CommandError, run
@@ -24,6 +30,81 @@ CONFINED = (
     *("unshare", "--mount", "--propagation", "private", "--mount-proc"),
     *("--pid", "--fork", "--kill-child=KILL", "--"),
 )
+
+
+class CancelledError(Exception):
+    """This build was ended because another one, which it runs beside, failed."""
+
+
+class _Group:
+    """Builds that run side by side: their processes end together."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled = True
+            for pid in self._running:
+                _kill(pid)
+
+    @contextmanager
+    def member(self, pid: int) -> Iterator[None]:
+        """Until the end of the context, when the process must not have been waited for yet, `cancel` kills it."""
+        with self._lock:
+            self._running.add(pid)
+            if self.cancelled:
+                _kill(pid)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(pid)
+
+
+_group: ContextVar[_Group | None] = ContextVar("_group", default=None)
+
+
+def run_side_by_side(*works: Callable[[], Any]) -> list[Any]:
+    """Run each in a thread of its own and return their results. The first failure ends all builds and is raised."""
+    group = _Group()
+    with ThreadPoolExecutor(len(works), initializer=_group.set, initargs=(group,)) as pool:
+        futures = [pool.submit(work) for work in works]
+        try:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+        except BaseException:
+            group.cancel()
+            raise
+    return [future.result() for future in futures]
+
+
+def check_cancelled() -> None:
+    """For long work that is no build, as a download: ends it when a work beside it failed."""
+    if (group := _group.get()) and group.cancelled:
+        raise CancelledError
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file: of two callers at once, one builds and the other waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        while True:
+            check_cancelled()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.2)
+        yield
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def mount_points(folder: Path) -> list[Path]:
@@ -78,6 +159,7 @@ def run_build(argv: Sequence[str], title: str, work: Path, on_line: Callable[[st
     if shutil.which(argv[0]) is None:
         raise MachineError(f"{argv[0]} is not installed on this machine; run `make setup`")
     log: list[str] = []
+    group = _group.get() or _Group()
     with subprocess.Popen(
         [*CONFINED, *argv],
         stdout=subprocess.DEVNULL,
@@ -88,15 +170,17 @@ def run_build(argv: Sequence[str], title: str, work: Path, on_line: Callable[[st
         start_new_session=True,
     ) as process:
         assert process.stderr is not None
-        try:
-            for line in process.stderr:
-                log.append(line.rstrip())
-                on_line(line)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            # Ends with the last process of the build, which may hold a mount of its namespace until then.
-            process.stderr.read()
-            raise
+        with group.member(process.pid):
+            try:
+                for line in process.stderr:
+                    log.append(line.rstrip())
+                    on_line(line)
+            except BaseException:
+                _kill(process.pid)
+                # Ends with the last process of the build, which may hold a mount of its namespace until then.
+                process.stderr.read()
+                raise
+    check_cancelled()
     if process.returncode:
         kept = work.with_suffix(".log")
         kept.write_text("\n".join(log) + "\n")

@@ -11,8 +11,8 @@ import fcntl
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -318,7 +318,7 @@ def ensure(settings: Settings, image: str, progress: Progress | None = None) -> 
     target = folder(settings, image)
     if target.is_dir():
         return target
-    with _locked(target):
+    with builds.locked(target.with_suffix(".lock")):
         if not target.is_dir():
             _build(settings, image, target, progress or (lambda text, share: None))
             _prune(settings, image, target)
@@ -338,14 +338,6 @@ def _prune(settings: Settings, image: str, target: Path) -> None:
         with interrupted.with_suffix(".lock").open("w") as lock, suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             builds.remove_folder(interrupted)
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 _STEPS = {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,37 +125,64 @@ def test_the_source_of_a_bind_mount_keeps_its_files(tmp_path: Path) -> None:
     assert not work.exists() and (source / "file").exists()
 
 
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """mmdebstrap as a script whose processes sleep; the argument by which they are found."""
+    marker = f"300.{os.getpid()}{len(request.node.name):03d}{time.monotonic_ns() % 10**6:06d}"
+    program = tmp_path / "bin/mmdebstrap"
+    program.parent.mkdir()
+    program.write_text(FAKE.format(work=tmp_path / "x.building", marker=marker))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return marker
+
+
 @needs_root
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_killed_build_leaves_no_mount_and_no_process(number: signal.Signals, tmp_path: Path) -> None:
-    target = tmp_path / "x"
-    work = tmp_path / "x.building"
-    marker = f"300.{os.getpid()}{number:02d}"
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    fake = programs / "mmdebstrap"
-    fake.write_text(FAKE.format(work=work, marker=marker))
-    fake.chmod(0o755)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(target)],
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def test_a_killed_build_leaves_no_mount_and_no_process(number: signal.Signals, tmp_path: Path, fake: str) -> None:
+    target, work = tmp_path / "x", tmp_path / "x.building"
+    parent = subprocess.Popen([sys.executable, "-c", BUILD, str(target)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None and "mounted" in parent.stdout.readline()
     assert (work / "root/proc").is_dir() and not (work / "root/proc/file").exists(), "a mount is visible outside"
     assert not builds.mount_points(work)
-    assert len(sleepers(marker)) == 2
+    assert len(sleepers(fake)) == 2
     parent.send_signal(number)
     parent.wait(20)
     parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while sleepers(marker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not sleepers(marker)
+    assert all_end(fake)
     assert work.exists() == (number == signal.SIGKILL), "only SIGKILL leaves the folder to the next build"
     with builds.work_folder(target):
         assert not list(work.iterdir())
+
+
+def test_works_side_by_side_return_in_order() -> None:
+    ready = threading.Barrier(2, timeout=10)
+    assert builds.run_side_by_side(lambda: (ready.wait(), 1)[1], lambda: (ready.wait(), 2)[1]) == [1, 2]
+
+
+@needs_root
+def test_the_failure_of_one_build_ends_the_others(tmp_path: Path, fake: str) -> None:
+    mounted = threading.Event()
+    locked = tmp_path / "lock"
+
+    def build() -> None:
+        with builds.work_folder(tmp_path / "x") as work:
+            builds.run_build(["mmdebstrap"], "fake", work, lambda line: mounted.set())
+
+    def wait_for_another_lab() -> None:
+        with builds.locked(locked):
+            pytest.fail("the lock is held")
+
+    def fail() -> None:
+        assert mounted.wait(10)
+        raise MachineError("the mirror has no such package")
+
+    with locked.open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(MachineError, match=r"^the mirror has no such package$"):
+            builds.run_side_by_side(build, wait_for_another_lab, fail)
+    assert all_end(fake)
+    assert not (tmp_path / "x.building").exists() and not (tmp_path / "x.log").exists()
 
 
 def test_a_failed_build_is_one_sentence_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -171,6 +200,13 @@ def test_a_failed_build_is_one_sentence_with_its_log(monkeypatch: pytest.MonkeyP
     assert (tmp_path / "x.log").read_text() == "I: started\nE: no such package\n"
     with pytest.raises(MachineError, match="no-such-program is not installed"):
         builds.run_build(["no-such-program"], "debian-13", tmp_path, lambda line: None)
+
+
+def all_end(marker: str) -> bool:
+    deadline = time.monotonic() + 10
+    while sleepers(marker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not sleepers(marker)
 
 
 def sleepers(marker: str) -> list[str]:
