@@ -64,7 +64,6 @@ PACKAGES = (
     "udev",
     "util-linux",
 )
-PATHS_EXCLUDED = (*images.PATHS_EXCLUDED, "/usr/lib/udev/hwdb.d/*")
 
 SITECUSTOMIZE = "etc/python3.14/sitecustomize.py"
 FORK = """
@@ -109,7 +108,7 @@ class Release:
 
 
 def recipe_hash() -> str:
-    recipe = (SUITES[0], PACKAGES, PATHS_EXCLUDED, images.PATHS_KEPT, FORK, ENVIRONMENT, UPGRADE_MARK)
+    recipe = (SUITES[0], PACKAGES, images.PATHS_EXCLUDED, images.PATHS_KEPT, FORK, ENVIRONMENT, UPGRADE_MARK)
     return hashlib.sha256(repr((recipe, _sources(SUITES[0]))).encode()).hexdigest()[:12]
 
 
@@ -299,8 +298,7 @@ def _install(suite: str, work: Path, target: Path, progress: Callable[[str], Non
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
         "--dpkgopt=force-unsafe-io",
-        *(f"--dpkgopt=path-exclude={path}" for path in PATHS_EXCLUDED),
-        *(f"--dpkgopt=path-include={path}" for path in images.PATHS_KEPT),
+        images.exclusion_hook(work, images.PATHS_EXCLUDED),
         *(f"--aptopt={key} {images.quote(value)}" for key, value in images.machine_apt_options().items()),
         suite,
         str(target),
