@@ -30,6 +30,17 @@ CONFINED = (
     *("unshare", "--mount", "--propagation", "private", "--mount-proc"),
     *("--pid", "--fork", "--kill-child=KILL", "--"),
 )
+FENCE = r"""
+set -eu
+mount --bind "$1" "$1"
+for path in / /boot /etc /home /opt /root /srv /usr /var; do
+  if mountpoint --quiet "$path"; then mount -o remount,bind,ro "$path"; fi
+done
+shift
+exec "$@"
+"""
+"""Leaves a build nothing of this machine to write to but its work folder: a hook that runs apt without the root that is
+built (APT_CONFIG of mmdebstrap alone does not confine dpkg) would install packages on the machine."""
 
 
 class CancelledError(Exception):
@@ -161,7 +172,7 @@ def run_build(argv: Sequence[str], title: str, work: Path, on_line: Callable[[st
     log: list[str] = []
     group = _group.get() or _Group()
     with subprocess.Popen(
-        [*CONFINED, *argv],
+        [*CONFINED, "sh", "-c", FENCE, "fence", str(work), *argv],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

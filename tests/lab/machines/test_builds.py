@@ -185,9 +185,27 @@ def test_the_failure_of_one_build_ends_the_others(tmp_path: Path, fake: str) -> 
     assert not (tmp_path / "x.building").exists() and not (tmp_path / "x.log").exists()
 
 
+@needs_root
+def test_a_build_can_write_to_its_work_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin/mmdebstrap"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!/bin/sh\ntouch {tmp_path}/outside /var/lib/dpkg/outside /usr/outside /etc/outside 2>/dev/null\n"
+        f"touch {tmp_path}/x.building/inside && mount -t tmpfs fake {tmp_path}/x.building\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with builds.work_folder(tmp_path / "x") as work:
+        builds.run_build(["mmdebstrap"], "fake", work, lambda line: None)
+        assert [path.name for path in work.iterdir()] == ["inside"]
+    written = [path for path in (tmp_path, "/var/lib/dpkg", "/usr", "/etc") if Path(path, "outside").exists()]
+    assert written == []
+
+
 def test_a_failed_build_is_one_sentence_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         monkeypatch.setattr(builds, "CONFINED", ())
+        monkeypatch.setattr(builds, "FENCE", 'shift; exec "$@"')
     fake = tmp_path / "mmdebstrap"
     fake.write_text("#!/bin/sh\necho 'I: started' >&2\necho 'E: no such package' >&2\nexit 1\n")
     fake.chmod(0o755)
