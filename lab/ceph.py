@@ -11,21 +11,19 @@ once and kept in the cache; a lab stays with the release it was started with unt
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
 import shutil
 import tarfile
 import zipapp
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lab import oci, registry
-from lab.machines import images
+from lab.machines import builds, images
 from lab.machines.base import MachineError
 from lab.secrets import make_private_dir
 from lab.settings import Settings
@@ -66,7 +64,6 @@ PACKAGES = (
     "udev",
     "util-linux",
 )
-PATHS_EXCLUDED = (*images.PATHS_EXCLUDED, "/usr/lib/udev/hwdb.d/*")
 
 SITECUSTOMIZE = "etc/python3.14/sitecustomize.py"
 FORK = """
@@ -111,7 +108,7 @@ class Release:
 
 
 def recipe_hash() -> str:
-    recipe = (SUITES[0], PACKAGES, PATHS_EXCLUDED, images.PATHS_KEPT, FORK, ENVIRONMENT, UPGRADE_MARK)
+    recipe = (SUITES[0], PACKAGES, images.PATHS_EXCLUDED, images.PATHS_KEPT, FORK, ENVIRONMENT, UPGRADE_MARK)
     return hashlib.sha256(repr((recipe, _sources(SUITES[0]))).encode()).hexdigest()[:12]
 
 
@@ -152,13 +149,13 @@ def _prune(settings: Settings, newest: Release) -> None:
     registry.storage(settings).keep(IMAGE, kept)
     for old in (settings.cache_dir / "ceph").iterdir():
         if old.is_dir() and old != folder(settings):
-            shutil.rmtree(old)
+            builds.remove_folder(old)
 
 
 def prepare(settings: Settings, progress: Callable[[str], None]) -> Release:
     """The release for this lab, composed first if the cache has none; then served by its mirror and its registry."""
     registry.ensure_program(settings)
-    with _locked(settings.cache_dir / "ceph"):
+    with builds.locked(settings.cache_dir / "ceph/lock"):
         if release := _standing(settings):
             return release
         release = composed(settings)
@@ -222,9 +219,14 @@ def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
             f"{target.parent} has {free} MB free; composing the Ceph image needs {BUILD_MEGABYTES} MB: make room "
             "there or set SLIPWAY_CACHE_ROOT to another disk"
         )
-    work = target.with_suffix(".building")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(mode=0o700)
+    with builds.work_folder(target) as work:
+        release = _compose_in(work, settings, progress)
+    progress(f"Ceph {release.package_version} is composed")
+    return release
+
+
+def _compose_in(work: Path, settings: Settings, progress: Callable[[str], None]) -> Release:
+    target = folder(settings)
     taken = _first(work, progress)
     progress("writing the image")
     # The interpreter of the hosts may be an older one than that of the suite the package is made for.
@@ -254,8 +256,6 @@ def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
     target.mkdir(exist_ok=True)
     (work / "cephadm").replace(target / "cephadm")
     (target / "release.json").write_text(json.dumps(asdict(release), indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(work)
-    progress(f"Ceph {taken.package_version} is composed")
     return release
 
 
@@ -298,8 +298,7 @@ def _install(suite: str, work: Path, target: Path, progress: Callable[[str], Non
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
         "--dpkgopt=force-unsafe-io",
-        *(f"--dpkgopt=path-exclude={path}" for path in PATHS_EXCLUDED),
-        *(f"--dpkgopt=path-include={path}" for path in images.PATHS_KEPT),
+        images.exclusion_hook(work, images.PATHS_EXCLUDED),
         *(f"--aptopt={key} {images.quote(value)}" for key, value in images.machine_apt_options().items()),
         suite,
         str(target),
@@ -364,11 +363,3 @@ def _checksum(path: Path) -> str:
     """As Ansible's get_url takes it."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

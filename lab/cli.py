@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,9 @@ from lab.secrets import make_private_dir, write_private
 from lab.settings import Settings
 
 if TYPE_CHECKING:
-    from lab import summary
+    from rich.status import Status
+
+    from lab import ceph, mirror, summary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST_IMAGE = "debian-13"
@@ -91,21 +94,50 @@ def _told() -> Iterator[None]:
         fail(error)
 
 
+class _Steps:
+    """Steps that run side by side: one spinner, beside it a line for each with what is being done."""
+
+    def __init__(self, spinner: Status) -> None:
+        self._spinner = spinner
+        self._lines: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
+        """At the end a line with the time that the step took."""
+        began = time.monotonic()
+
+        def line(text: str) -> None:
+            detail = " ".join(text.split())
+            room = max(20, out.width - len(title) - 16)
+            self._show(title, f"{title} [dim]{_escaped(detail[:room])}[/]")
+
+        if not out.is_terminal:
+            out.print(f"… {title}", highlight=False)
+        self._show(title, title)
+        try:
+            yield line
+        finally:
+            self._show(title, "")
+        out.print(f"[green]✓[/] {title} [dim]{_seconds(time.monotonic() - began)}[/]", highlight=False)
+
+    def _show(self, title: str, text: str) -> None:
+        with self._lock:
+            self._lines[title] = text
+            self._spinner.update("\n  ".join(filter(None, self._lines.values())))
+
+
+@contextlib.contextmanager
+def _steps() -> Iterator[_Steps]:
+    with out.status("") as spinner:
+        yield _Steps(spinner)
+
+
 @contextlib.contextmanager
 def _step(title: str) -> Iterator[Callable[[str], None]]:
-    """One step of a longer work: a spinner with what is being done, then a line with the time it took."""
-    began = time.monotonic()
-
-    def line(text: str) -> None:
-        detail = " ".join(text.split())
-        room = max(20, out.width - len(title) - 16)
-        spinner.update(f"{title} [dim]{_escaped(detail[:room])}[/]")
-
-    if not out.is_terminal:
-        out.print(f"… {title}", highlight=False)
-    with out.status(title) as spinner:
+    """One step of a longer work, on its own."""
+    with _steps() as steps, steps.step(title) as line:
         yield line
-    out.print(f"[green]✓[/] {title} [dim]{_seconds(time.monotonic() - began)}[/]", highlight=False)
 
 
 def _seconds(seconds: float) -> str:
@@ -144,8 +176,7 @@ def up(
 
 
 def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> None:
-    from lab import ceph, mirror, preflight, registry
-    from lab.machines import images
+    from lab import ceph, preflight, registry
 
     pid = daemon.find(settings)
     sentences = preflight.faults(preflight.look(settings, ours_runs=pid is not None), settings, site=site)
@@ -154,14 +185,9 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
             err.print(f"[red]lab:[/] {_escaped(sentence)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     make_private_dir(settings.state_dir)
-    with _step(f"Host image {HOST_IMAGE}") as progress:
-        images.ensure(settings, HOST_IMAGE, lambda text, share: progress(f"{text} ({share:.0%})"))
-    with _step("RKE2 release") as progress:
-        release = mirror.prepare(settings, artifacts, progress)
-    with _step("Ceph image and cephadm") as progress:
-        storage = ceph.prepare(settings, progress)
+    release, storage = _prepare_images(settings, artifacts)
     if pid is not None and not _current(settings, release, storage):
-        with _step("Replacing the daemon, which runs older code or another release"):
+        with _step("Replacing the daemon, which runs older code, other host images or another release"):
             daemon.stop(settings)
         pid = None
     if pid is None:
@@ -171,20 +197,47 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
         registry.wait(settings, settings.state_dir / "pki" / "ca.pem", ceph.IMAGE, storage.digest)
 
 
+def _prepare_images(settings: Settings, artifacts: Path | None) -> tuple[mirror.Release, ceph.Release]:
+    """Host image, RKE2 and Ceph, side by side: each build is one process most of the time."""
+    from lab import ceph, mirror
+    from lab.machines import builds, images
+
+    def host_image() -> None:
+        with steps.step(f"Host image {HOST_IMAGE}") as line:
+            images.ensure(settings, HOST_IMAGE, lambda text, share: line(f"{text} ({share:.0%})"))
+
+    def rke2_release() -> mirror.Release:
+        def progress(text: str) -> None:
+            builds.check_cancelled()
+            line(text)
+
+        with steps.step("RKE2 release") as line:
+            return mirror.prepare(settings, artifacts, progress)
+
+    def ceph_image() -> ceph.Release:
+        with steps.step("Ceph image and cephadm") as line:
+            return ceph.prepare(settings, line)
+
+    with _steps() as steps:
+        _, release, storage = builds.run_side_by_side(host_image, rke2_release, ceph_image)
+    return release, storage
+
+
 def _current(settings: Settings, release: Any, storage: Any) -> bool:
-    """Whether the running daemon runs this code and tells of these releases of RKE2 and Ceph."""
+    """Whether the running daemon runs this code and tells of these host images and releases of RKE2 and Ceph."""
     try:
         description = daemon.read_description(settings)
     except (OSError, ValueError):
         return False
     told = description["rke2"]
     image = description.get("ceph", {}).get("image", "")
-    return (description.get("code"), told["source"], told["note"], image.partition("@")[2]) == (
-        daemon.code_fingerprint(),
-        str(release.source),
-        release.note,
-        storage.digest,
-    )
+    return (
+        description.get("code"),
+        description.get("images", {}).get("kind"),
+        told["source"],
+        told["note"],
+        image.partition("@")[2],
+    ) == (daemon.code_fingerprint(), settings.images, str(release.source), release.note, storage.digest)
 
 
 def _create_secrets(settings: Settings) -> None:
@@ -229,6 +282,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         **os.environ,
         "SLIPWAY_LAB": settings.name,
         "SLIPWAY_LAB_SLOT": str(settings.slot),
+        "SLIPWAY_LAB_IMAGES": settings.images,
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}",
         **({"ANSIBLE_FORCE_COLOR": "1"} if out.is_terminal else {}),
     }

@@ -92,6 +92,7 @@ def start(settings: Settings, machines: str = "podman", progress: Callable[[str]
                 **os.environ,
                 "SLIPWAY_LAB": settings.name,
                 "SLIPWAY_LAB_SLOT": str(settings.slot),
+                "SLIPWAY_LAB_IMAGES": settings.images,
                 "SLIPWAY_STATE_ROOT": str(settings.state_root),
                 "SLIPWAY_CACHE_ROOT": str(settings.cache_root),
             },
@@ -208,6 +209,7 @@ def only_one(settings: Settings) -> Iterator[None]:
 def write_description(settings: Settings, release: Any, storage: Any, authority: Path) -> None:
     """`lab.json`: all that inventories, clients and people need to know about this lab."""
     from lab import ceph
+    from lab.machines import images
 
     key = secrets.ssh_key(settings)
     mirror_url = f"https://{settings.machine_address}:{settings.mirror_port}"
@@ -224,6 +226,7 @@ def write_description(settings: Settings, release: Any, storage: Any, authority:
         "admin_cidrs": [f"{settings.machine_address}/32"],
         "ssh_private_key_path": str(key.private_key_path),
         "ssh_public_key": key.public_key,
+        "images": {"kind": settings.images, "note": images.note(settings)},
         "secrets_path": str(settings.state_dir / "secrets.yml"),
         "rke2": {
             "source": str(release.source),

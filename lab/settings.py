@@ -15,6 +15,8 @@ SLOTS = 8
 """How many labs fit beside each other: 198.18.0.0/16 is cut into this many /19 ranges of public addresses."""
 
 DEFAULT_NAME = "lab"
+IMAGES = ("prepared", "plain")
+"""Host images with the packages that the roles install, or without them, as Hetzner's own."""
 STATE_ROOT = Path("/var/lib/slipway")
 CACHE_ROOT = Path("/var/cache/slipway")
 
@@ -24,13 +26,14 @@ class Settings:
     """One lab on this machine.
 
     `name` is a short lower-case word (at most 6 characters, it is part of interface names of at most 15); `slot` is
-    0 to 7 and decides every address and port.
+    0 to 7 and decides every address and port; `images` is one of `IMAGES`.
     """
 
     name: str = DEFAULT_NAME
     slot: int = 0
     state_root: Path = STATE_ROOT
     cache_root: Path = CACHE_ROOT
+    images: str = IMAGES[0]
 
     def __post_init__(self) -> None:
         if not (self.name.isascii() and self.name.isalnum() and self.name.islower() and len(self.name) <= 6):
@@ -39,10 +42,12 @@ class Settings:
             )
         if not 0 <= self.slot < SLOTS:
             raise ValueError(f"lab slot {self.slot} is outside 0 to {SLOTS - 1}; set SLIPWAY_LAB_SLOT within it")
+        if self.images not in IMAGES:
+            raise ValueError(f"SLIPWAY_LAB_IMAGES is {self.images!r}; set {' or '.join(IMAGES)}")
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read `SLIPWAY_LAB` (name), `SLIPWAY_LAB_SLOT`, `SLIPWAY_STATE_ROOT` and `SLIPWAY_CACHE_ROOT`."""
+        """Read `SLIPWAY_LAB` (name), `SLIPWAY_LAB_{SLOT,IMAGES}` and `SLIPWAY_{STATE,CACHE}_ROOT`."""
         slot = os.environ.get("SLIPWAY_LAB_SLOT", "0")
         if not slot.isdecimal():
             raise ValueError(f"SLIPWAY_LAB_SLOT is {slot!r}; set a number from 0 to {SLOTS - 1}")
@@ -51,6 +56,7 @@ class Settings:
             slot=int(slot),
             state_root=Path(os.environ.get("SLIPWAY_STATE_ROOT", str(STATE_ROOT))),
             cache_root=Path(os.environ.get("SLIPWAY_CACHE_ROOT", str(CACHE_ROOT))),
+            images=os.environ.get("SLIPWAY_LAB_IMAGES", IMAGES[0]),
         )
 
     @property

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lab.machines import builds, role_packages
 from lab.machines.base import ImageSupport, MachineError
 from lab.machines.commands import run
-from lab.settings import Settings
+from lab.settings import IMAGES, Settings
 
 Progress = Callable[[str, float], None]
 """(what happens now, share done from 0 to 1)."""
@@ -31,7 +30,7 @@ RESCUE_IMAGE = "debian-13"
 """The rescue system boots from this one, whatever the server runs."""
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-BUILD_MEGABYTES = 1500
+BUILD_MEGABYTES = 2000
 """Free disk space a build needs while it runs; the finished image takes about a third."""
 
 PACKAGES = (
@@ -185,7 +184,11 @@ for _timer in STOPPED_TIMERS:
         "[Timer]\nOnCalendar=\nOnActiveSec=12h\nOnUnitActiveSec=1d\nRandomizedDelaySec=0\nPersistent=false\n"
     )
 
-PATHS_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+PATHS_EXCLUDED = (
+    *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*"),
+    # Compiled at each installation of udev; no udevd runs here.
+    "/usr/lib/udev/hwdb.d/*",
+)
 PATHS_KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 
 FINISH = r"""
@@ -204,6 +207,26 @@ chroot "$1" journalctl --update-catalog
 rm -f "$1"/etc/systemd/system/multi-user.target.wants/systemd-networkd.service
 touch -r "$1"/usr "$1"/etc/.updated "$1"/var/.updated
 """
+
+ROLE_PACKAGES = r"""
+set -eu
+root=$1 work=$2
+shift 2
+enabled() {
+  chroot "$root" systemctl list-unit-files --state=enabled --no-legend --no-pager | cut -d ' ' -f 1 | sort
+}
+# postgresql-common makes a database of a server package that is installed.
+mkdir "$root/etc/postgresql-common" "$root/etc/postgresql-common/createcluster.d"
+echo 'create_main_cluster = false' >"$root/etc/postgresql-common/createcluster.d/build.conf"
+enabled >"$work/enabled"
+env --unset=APT_CONFIG chroot "$root" apt-get --yes --no-install-recommends install "$@"
+# As if the packages were not there: a role starts and enables what it has configured.
+enabled | comm -13 "$work/enabled" - | xargs --no-run-if-empty chroot "$root" systemctl --quiet disable
+rm -r "$root/etc/postgresql-common/createcluster.d"
+# A private key that all hosts would share.
+rm -f "$root"/etc/ssl/private/ssl-cert-snakeoil.key "$root"/etc/ssl/certs/ssl-cert-snakeoil.pem
+"""
+"""Installs the packages of the roles: as their apt tasks would, with no service started or enabled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,15 +270,29 @@ def sources_list(suite: str, mirror: Mirror) -> str:
     )
 
 
-def recipe_hash(image: str, mirror: Mirror) -> str:
+def packages_of_roles(settings: Settings, image: str) -> tuple[str, ...]:
+    """What the image carries of the roles' packages; nothing in a plain one."""
+    return role_packages.read(image.rpartition("-")[2]) if settings.images == "prepared" else ()
+
+
+def recipe_hash(image: str, mirror: Mirror, of_roles: tuple[str, ...] = ()) -> str:
     """Changes with anything that would make another image, except what the archive holds today."""
     recipe = (SUITES[image], PACKAGES, MASKED_UNITS, sorted(FILES.items()), PATHS_EXCLUDED, PATHS_KEPT, FINISH)
-    return hashlib.sha256(repr((recipe, sources_list(SUITES[image], mirror))).encode()).hexdigest()[:12]
+    roles = (of_roles, ROLE_PACKAGES) if of_roles else ()
+    return hashlib.sha256(repr((recipe, roles, sources_list(SUITES[image], mirror))).encode()).hexdigest()[:12]
 
 
 def folder(settings: Settings, image: str) -> Path:
     """Where the image of today's recipe is or will be."""
-    return settings.cache_dir / "images" / f"{image}-{recipe_hash(image, machine_mirror())}"
+    recipe = recipe_hash(image, machine_mirror(), packages_of_roles(settings, image))
+    return settings.cache_dir / "images" / f"{image}-{recipe}"
+
+
+def note(settings: Settings) -> str:
+    """For people: what new hosts are made of."""
+    if settings.images == "plain":
+        return "Host images are plain Debian, as Hetzner's: the roles install every package."
+    return "Host images carry the packages that the roles install (SLIPWAY_LAB_IMAGES=plain builds them without)."
 
 
 def is_built(settings: Settings, image: str) -> bool:
@@ -285,29 +322,26 @@ def ensure(settings: Settings, image: str, progress: Progress | None = None) -> 
     target = folder(settings, image)
     if target.is_dir():
         return target
-    with _locked(target):
+    with builds.locked(target.with_suffix(".lock")):
         if not target.is_dir():
-            _build(image, target, progress or (lambda text, share: None))
+            _build(settings, image, target, progress or (lambda text, share: None))
             _prune(settings, image, target)
     return target
 
 
 def _prune(settings: Settings, image: str, target: Path) -> None:
-    """Remove images of older recipes that no server stands on."""
+    """Remove images of older recipes that no server stands on; prepared and plain ones stay beside each other."""
+    current = {folder(replace(settings, images=kind), image) for kind in IMAGES}
     used = {link.resolve() for link in settings.state_root.glob("*/machines/servers/*/image")}
     mounts = Path("/proc/self/mountinfo").read_text()
     for old in target.parent.glob(f"{image}-*"):
-        if old.is_dir() and not old.suffix and old != target and old not in used and f"={old}," not in mounts:
-            shutil.rmtree(old)
+        if old.is_dir() and not old.suffix and old not in current | used and f"={old}," not in mounts:
+            builds.remove_folder(old)
             old.with_suffix(".lock").unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    for interrupted in target.parent.glob(f"{image}-*.building"):
+        with interrupted.with_suffix(".lock").open("w") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            builds.remove_folder(interrupted)
 
 
 _STEPS = {
@@ -316,29 +350,37 @@ _STEPS = {
     "extracting archives": ("extracting packages", 0.35),
     "installing essential": ("installing the base system", 0.45),
     "installing remaining": ("installing packages", 0.6),
+    "/role-packages": ("installing the roles' packages", 0.75),
     "cleaning package lists": ("cleaning up", 0.95),
 }
 """Words in mmdebstrap's messages → what to tell a person, and how far the build is."""
 
 
-def _build(image: str, target: Path, progress: Progress) -> None:
+def _build(settings: Settings, image: str, target: Path, progress: Progress) -> None:
     free = shutil.disk_usage(target.parent).free // 2**20
     if free < BUILD_MEGABYTES:
         raise MachineError(
             f"{target.parent} has {free} MB free; building {image} needs {BUILD_MEGABYTES} MB: make room there "
             "or set SLIPWAY_CACHE_ROOT to another disk"
         )
-    work = target.with_suffix(".building")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(mode=0o700)
+    progress(f"building {image}", 0.0)
+    with builds.work_folder(target) as work:
+        run_with_progress(_arguments(image, packages_of_roles(settings, image), work), image, work, progress)
+        root = work / "root"
+        root.chmod(0o755)
+        root.rename(target)
+    progress(f"{image} is built", 1.0)
+
+
+def _arguments(image: str, of_roles: tuple[str, ...], work: Path) -> list[str]:
+    """How mmdebstrap is called, after what it needs is written into the work folder."""
     overlay = work / "files"
     _write_files(overlay)
-    root = work / "root"
     (work / "finish").write_text(FINISH)
+    (work / "role-packages").write_text(ROLE_PACKAGES)
     sources = sources_list(SUITES[image], machine_mirror())
     (work / "debian.sources").write_text(sources)
-    options = [f"--aptopt={key} {quote(value)}" for key, value in machine_apt_options().items()]
-    argv = [
+    return [
         "mmdebstrap",
         "--mode=root",
         "--format=directory",
@@ -346,52 +388,35 @@ def _build(image: str, target: Path, progress: Progress) -> None:
         f"--include={','.join(PACKAGES)}",
         # mmdebstrap leaves these in the image: dpkg need not sync every file of a disk that is thrown away.
         "--dpkgopt=force-unsafe-io",
-        *(f"--dpkgopt=path-exclude={path}" for path in PATHS_EXCLUDED),
-        *(f"--dpkgopt=path-include={path}" for path in PATHS_KEPT),
-        *options,
+        exclusion_hook(work, PATHS_EXCLUDED),
+        *(f"--aptopt={key} {quote(value)}" for key, value in machine_apt_options().items()),
+        *([f'--customize-hook=sh {work / "role-packages"} "$1" {work} {" ".join(of_roles)}'] if of_roles else []),
         f'--customize-hook=cp -a --no-preserve=ownership {overlay}/. "$1"/',
         f'--customize-hook=sh {work / "finish"} "$1"',
         SUITES[image],
-        str(root),
+        str(work / "root"),
         *([str(work / "debian.sources")] if sources else []),
     ]
-    progress(f"building {image}", 0.0)
-    run_with_progress(argv, image, work, progress)
-    root.chmod(0o755)
-    work_root = target.with_suffix(".ready")
-    shutil.rmtree(work_root, ignore_errors=True)
-    root.rename(work_root)
-    work_root.rename(target)
-    shutil.rmtree(work, ignore_errors=True)
-    progress(f"{image} is built", 1.0)
 
 
-def run_with_progress(argv: list[str], image: str, work: Path, progress: Progress) -> None:
-    log: list[str] = []
-    environment = {**os.environ, "TMPDIR": str(work), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-    except FileNotFoundError as error:
-        raise MachineError("mmdebstrap is not installed on this machine; run `make setup`") from error
-    with process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            log.append(line.rstrip())
-            for words, (text, share) in _STEPS.items():
-                if words in line:
-                    progress(f"{image}: {text}", share)
-    if process.returncode:
-        kept = work.with_suffix(".log")
-        kept.write_text("\n".join(log) + "\n")
-        reasons = [line for line in log if line.startswith("E:") or "error" in line.lower()] or log[-1:]
-        raise MachineError(f"building image {image} failed, see {kept}: {'; '.join(reasons[:3])}")
+def exclusion_hook(work: Path, paths: Sequence[str]) -> str:
+    """The option of mmdebstrap that keeps paths out of an image, except `PATHS_KEPT`."""
+    # Given as --dpkgopt, mmdebstrap would run each archive that it extracts through a filter in Python, which takes
+    # longer than the rest of the extraction. Here dpkg alone filters, when it unpacks the extracted packages again.
+    (work / "exclusions").write_text(
+        "".join(f"path-exclude={path}\n" for path in paths) + "".join(f"path-include={path}\n" for path in PATHS_KEPT)
+    )
+    removed = " ".join(f'"$1"{path}' for path in paths)
+    return f'--extract-hook=cp {work / "exclusions"} "$1"/etc/dpkg/dpkg.cfg.d/exclusions && rm -rf {removed}'
+
+
+def run_with_progress(argv: Sequence[str], image: str, work: Path, progress: Progress) -> None:
+    def on_line(line: str) -> None:
+        for words, (text, share) in _STEPS.items():
+            if words in line:
+                progress(f"{image}: {text}", share)
+
+    builds.run_build(argv, image, work, on_line)
 
 
 def _write_files(overlay: Path) -> None:

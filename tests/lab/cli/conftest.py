@@ -109,6 +109,7 @@ def describe(settings: Settings, **changes: Any) -> dict[str, Any]:
             "release_url": "https://198.19.255.1:8401/rke2",
             "note": "RKE2 is a simulation.",
         },
+        "images": {"kind": settings.images, "note": "Host images carry packages."},
         "ceph": {"registry": "198.19.255.1:8402", "version": "20.2.4", "note": "Ceph is composed here."},
     } | changes
     settings.state_dir.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from lab import ceph, cli, mirror, preflight
 from lab.cli import app
+from lab.machines import builds, images
+from lab.machines.base import MachineError
 from lab.settings import Settings
 
 from .conftest import Asked, describe
@@ -147,9 +154,22 @@ def test_a_bad_name_of_a_lab_is_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
     assert "set SLIPWAY_LAB to such a word" in result.output
 
 
-def test_up_tells_all_shortages_and_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lab import preflight
+def test_the_kind_of_host_images_is_one_of_two(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.images == "prepared"
+    monkeypatch.setenv("SLIPWAY_LAB_IMAGES", "plain")
+    assert Settings.from_environment().images == "plain"
+    monkeypatch.setenv("SLIPWAY_LAB_IMAGES", "bare")
+    assert "SLIPWAY_LAB_IMAGES is 'bare'; set prepared or plain" in lab("status").output
 
+
+def test_a_daemon_with_other_host_images_is_replaced(settings: Settings) -> None:
+    release, storage = SimpleNamespace(source="simulation", note="RKE2 is a simulation."), SimpleNamespace(digest="x")
+    describe(settings, ceph={"image": "registry/ceph@x"})
+    assert cli._current(settings, release, storage)
+    assert not cli._current(dataclasses.replace(settings, images="plain"), release, storage)
+
+
+def test_up_tells_all_shortages_and_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     poor = preflight.Machine(user_id=1000, memory_gb=1.0)
     monkeypatch.setattr(preflight, "look", lambda *args, **kwargs: poor)
     result = lab("up")
@@ -163,3 +183,23 @@ def test_names_of_servers_complete(asked: Asked) -> None:
     from lab.cli import _server_names
 
     assert _server_names("lab-r") == [HOST]
+
+
+def test_a_failed_image_build_is_one_sentence(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> Path:
+        raise MachineError("building image debian-13 failed, see /x.log: E: no such package")
+
+    def wait_for_the_failure(*arguments: Any) -> None:
+        while True:
+            builds.check_cancelled()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(preflight, "faults", lambda *arguments, **options: [])
+    monkeypatch.setattr(images, "ensure", fail)
+    monkeypatch.setattr(ceph, "prepare", wait_for_the_failure)
+    monkeypatch.setattr(mirror, "prepare", wait_for_the_failure)
+    result = lab("up")
+    assert result.exit_code == 1
+    assert result.stderr.strip() == "lab: building image debian-13 failed, see /x.log: E: no such package"
+    assert {"… Host image debian-13", "… Ceph image and cephadm"} < set(result.stdout.splitlines())
+    assert "✓" not in result.stdout

@@ -64,6 +64,9 @@ def test_it_says_where_images_come_from(settings: Settings) -> None:
     text = page(settings)
     assert "https://198.19.255.1:8402/ (Ceph 20.2.4)" in text
     assert "Ceph is composed here." in text
+    assert "Host images carry packages." in text
+    seen = {"servers": SERVERS, "counts": {}, "memory_mb": 1.0}
+    assert "Host images carry packages." in rendered(summary.status(describe(settings), seen))
 
 
 def test_it_says_where_the_backups_are(settings: Settings) -> None:

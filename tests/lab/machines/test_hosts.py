@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 
 import pytest
 
+from lab.machines import images
 from lab.machines.base import ExitReason, HostSpec, MachineError, PowerState
 from tests.lab.machines.conftest import Lab, wait
 
@@ -27,6 +29,20 @@ def test_a_host_is_itself(lab: Lab) -> None:
     assert not set(one) & set(two)
     assert lab.output(1, "systemctl --failed --no-legend") == ""
     assert lab.output(1, "getent hosts web").split()[0] == "127.0.1.1"
+
+
+def test_packages_of_the_roles_do_nothing_before_their_role(lab: Lab) -> None:
+    wanted = set(images.packages_of_roles(lab.settings, "debian-13"))
+    if not wanted:
+        pytest.skip("plain images carry no packages of the roles")
+    installed = lab.output(1, "dpkg-query --show --showformat='${db:Status-Abbrev}${Package}\\n'")
+    assert {f"ii {package}" for package in wanted} <= set(installed.splitlines())
+    units = lab.output(1, "systemctl list-unit-files --state=enabled --no-legend; systemctl list-units --no-legend")
+    for name in ("chrony", "nginx", "certbot", "postgres", "pgbouncer", "podman", "lvm2", "logrotate", "unattended"):
+        assert not re.search(rf"^\s*\S*{name}\S*\.(service|timer|socket)", units, re.M), name
+    # What a package makes of its own is not shared by all hosts, and no database is there.
+    assert lab.output(1, "pg_lsclusters --no-header; ls /etc/ssl/private") == ""
+    assert not lab.works(1, "test -e /etc/postgresql-common/createcluster.d -o -e /usr/sbin/policy-rc.d")
 
 
 def test_a_host_sees_no_disk_but_its_own(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from contextlib import nullcontext
 from pathlib import Path
@@ -166,9 +167,24 @@ def test_without_a_debian_mirror_the_default_holds() -> None:
 def test_the_recipe_names_the_image() -> None:
     assert recipe_hash("debian-12", Mirror()) != recipe_hash("debian-13", Mirror())
     assert recipe_hash("debian-13", Mirror()) == recipe_hash("debian-13", Mirror())
+    assert recipe_hash("debian-13", Mirror(), ("nginx",)) != recipe_hash("debian-13", Mirror())
     assert images.support("debian-13").supported
     refused = images.support("rocky-10")
     assert not refused.supported and "rocky-10" in refused.reason
+
+
+def test_excluded_paths_leave_the_extracted_packages(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("etc/dpkg/dpkg.cfg.d/x", "usr/share/man/man1/ls.1", "usr/share/doc/apt/README", "usr/bin/ls"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    option, _, hook = images.exclusion_hook(tmp_path, ("/usr/share/doc/*", "/usr/share/man/*")).partition("=")
+    assert option == "--extract-hook"
+    subprocess.run(["sh", "-c", hook, "exec", str(root)], check=True)
+    assert sorted(path.name for path in (root / "usr").rglob("*") if path.is_file()) == ["ls"]
+    configuration = (root / "etc/dpkg/dpkg.cfg.d/exclusions").read_text().splitlines()
+    assert configuration[:2] == ["path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/man/*"]
+    assert "path-include=/usr/share/doc/*/copyright" in configuration[2:], "the last line that matches counts"
 
 
 def test_resolvers_a_host_can_reach() -> None:
