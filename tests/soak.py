@@ -68,6 +68,12 @@ PARTS = (
         "S3 of the store and of the gateways, object lock, large objects; Kubernetes' users of Ceph",
         25,
     ),
+    Part(
+        "plain",
+        f"export SLIPWAY_LAB_IMAGES=plain; lab up && {PLATFORM}test_2_site.py",
+        "the site from Debian's bare images: every package is installed by its role; second run and check mode 0",
+        25,
+    ),
     Part("molecule", "lab up --only-cloud && python -m tests.molecule", "every role's scenario, whole", 45),
 )
 
