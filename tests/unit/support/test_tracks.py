@@ -16,7 +16,8 @@ LAB = Lab("trial", 7)
 
 
 @pytest.fixture
-def logs(tmp_path: Path) -> Path:
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # `make test` gives it to these tests too
     (tmp_path / "junit").mkdir()
     return tmp_path
 
