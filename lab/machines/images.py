@@ -206,6 +206,8 @@ chroot "$1" ldconfig
 chroot "$1" journalctl --update-catalog
 rm -f "$1"/etc/systemd/system/multi-user.target.wants/systemd-networkd.service
 touch -r "$1"/usr "$1"/etc/.updated "$1"/var/.updated
+# There are no package lists in it: without this, Ansible's apt takes the age of their folder for the age of lists.
+touch --date=@0 "$1"/var/lib/apt/lists
 """
 
 ROLE_PACKAGES = r"""
