@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -206,9 +207,11 @@ chroot "$1" ldconfig
 chroot "$1" journalctl --update-catalog
 rm -f "$1"/etc/systemd/system/multi-user.target.wants/systemd-networkd.service
 touch -r "$1"/usr "$1"/etc/.updated "$1"/var/.updated
-# There are no package lists in it: without this, Ansible's apt takes the age of their folder for the age of lists.
-touch --date=@0 "$1"/var/lib/apt/lists
 """
+
+LISTS = "var/lib/apt/lists"
+"""Emptied at the end of a build. Its age is set to the epoch's, for Ansible's apt takes it for the age of the lists."""
+
 
 ROLE_PACKAGES = r"""
 set -eu
@@ -279,7 +282,7 @@ def packages_of_roles(settings: Settings, image: str) -> tuple[str, ...]:
 
 def recipe_hash(image: str, mirror: Mirror, of_roles: tuple[str, ...] = ()) -> str:
     """Changes with anything that would make another image, except what the archive holds today."""
-    recipe = (SUITES[image], PACKAGES, MASKED_UNITS, sorted(FILES.items()), PATHS_EXCLUDED, PATHS_KEPT, FINISH)
+    recipe = (SUITES[image], PACKAGES, MASKED_UNITS, sorted(FILES.items()), PATHS_EXCLUDED, PATHS_KEPT, FINISH, LISTS)
     roles = (of_roles, ROLE_PACKAGES) if of_roles else ()
     return hashlib.sha256(repr((recipe, roles, sources_list(SUITES[image], mirror))).encode()).hexdigest()[:12]
 
@@ -370,6 +373,7 @@ def _build(settings: Settings, image: str, target: Path, progress: Progress) -> 
         run_with_progress(_arguments(image, packages_of_roles(settings, image), work), image, work, progress)
         root = work / "root"
         root.chmod(0o755)
+        os.utime(root / LISTS, (0, 0))
         root.rename(target)
     progress(f"{image} is built", 1.0)
 
