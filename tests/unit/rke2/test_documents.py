@@ -79,16 +79,28 @@ def kubeconfig(days: int = 365, **cluster: Any) -> str:
 
 
 DIGEST = hashlib.sha256(AUTHORITY.pem.strip().encode()).hexdigest()
-WANT: dict[str, Any] = {"authority_digest": DIGEST, "server": "https://lb:6443", "name": "prod", "days": 60, "now": NOW}
+WANT: dict[str, Any] = {
+    "authority_digest": DIGEST,
+    "server": "https://lb:6443",
+    "tls_name": "api.test",
+    "name": "prod",
+    "days": 60,
+    "now": NOW,
+}
 
 
 def test_a_kubeconfig_gets_the_address_that_people_use() -> None:
-    text = rke2_documents.rewrite_kubeconfig(kubeconfig(), server="https://lb:6443", name="prod")
+    text = rke2_documents.rewrite_kubeconfig(kubeconfig(), server="https://lb:6443", tls_name="api.test", name="prod")
     document = yaml.safe_load(text)
     assert document["clusters"][0]["cluster"]["server"] == "https://lb:6443"
+    assert document["clusters"][0]["cluster"]["tls-server-name"] == "api.test"
     assert document["current-context"] == document["users"][0]["name"] == document["contexts"][0]["name"] == "prod"
     assert rke2_documents.kubeconfig_due(text, **WANT) == ""
-    assert rke2.kubeconfig(text, "https://lb:6443", "prod") == text
+    assert rke2.kubeconfig(text, "https://lb:6443", "api.test", "prod") == text
+
+
+LOCAL = {"server": "https://127.0.0.1:6443", "name": "default"}
+NAMED = {"tls-server-name": "api.test"}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,8 @@ def test_a_kubeconfig_gets_the_address_that_people_use() -> None:
         ("[]", {}, "it cannot be read"),
         (kubeconfig(), {"authority_digest": "other"}, "it is of another cluster"),
         (kubeconfig(), {}, "address or name changed"),
-        (kubeconfig(30), {"server": "https://127.0.0.1:6443", "name": "default"}, "its certificate ends on 2026-12-21"),
+        (kubeconfig(), LOCAL, "address or name changed"),
+        (kubeconfig(30, **NAMED), LOCAL, "its certificate ends on 2026-12-21"),
     ],
 )
 def test_when_a_kubeconfig_is_fetched_anew(text: str, changes: dict[str, Any], reason: str) -> None:
@@ -107,7 +120,7 @@ def test_when_a_kubeconfig_is_fetched_anew(text: str, changes: dict[str, Any], r
 
 def test_a_text_that_is_no_kubeconfig() -> None:
     with pytest.raises(AnsibleFilterError, match="not RKE2's kubeconfig"):
-        rke2.kubeconfig("{}", "https://lb:6443", "prod")
+        rke2.kubeconfig("{}", "https://lb:6443", "api.test", "prod")
 
 
 def test_empty_values_are_left_out_and_false_is_not() -> None:

@@ -148,7 +148,10 @@ users:
         "certificate-authority": "CA",
         "client-certificate": "CERT",
         "client-key": "KEY",
+        "tls-server-name": "",
     }
+    named = text.replace("  name: default\nusers", "    tls-server-name: api.test\n  name: default\nusers")
+    assert rke2_read.parse_kubeconfig(named)["tls-server-name"] == "api.test"
     with pytest.raises(rke2_read.ReadError, match="no server"):
         rke2_read.parse_kubeconfig("apiVersion: v1")
 

@@ -79,18 +79,18 @@ def authority(states: Mapping[str, Any], servers: list[str]) -> dict[str, str]:
     return {"server": servers[0], "digest": ""}
 
 
-def kubeconfig(text: str, server: str, name: str) -> str:
+def kubeconfig(text: str, server: str, tls_name: str, name: str) -> str:
     """RKE2's kubeconfig with another server address and name."""
     try:
-        return rke2_documents.rewrite_kubeconfig(str(text), server=str(server), name=str(name))
+        return rke2_documents.rewrite_kubeconfig(str(text), server=str(server), tls_name=str(tls_name), name=str(name))
     except (KeyError, IndexError, TypeError) as error:
         raise AnsibleFilterError("rke2_kubeconfig was given a text that is not RKE2's kubeconfig") from error
 
 
-def kubeconfig_due(text: str, authority_digest: str, server: str, name: str, days: int) -> str:
+def kubeconfig_due(text: str, authority_digest: str, server: str, tls_name: str, name: str, days: int) -> str:
     """Why the controller's kubeconfig has to be fetched anew, or an empty text."""
     return rke2_documents.kubeconfig_due(
-        text or "", authority_digest=authority_digest, server=server, name=name, days=days
+        text or "", authority_digest=authority_digest, server=server, tls_name=tls_name, name=name, days=days
     )
 
 

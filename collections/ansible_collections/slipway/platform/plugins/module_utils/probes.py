@@ -122,7 +122,9 @@ def _api(probe: Probe, timeout: float) -> Outcome:
         context = tls_context(
             kubeconfig["certificate-authority"], kubeconfig["client-certificate"], kubeconfig["client-key"]
         )
-        status, _ = request(kubeconfig["server"], context, probe["path"], timeout=timeout)
+        status, _ = request(
+            kubeconfig["server"], context, probe["path"], timeout=timeout, tls_name=kubeconfig["tls-server-name"]
+        )
     except (OSError, http.client.HTTPException, ReadError, ValueError) as error:
         return [f"the API named in {probe['kubeconfig']} does not answer ({error})"], {}
     if status != 200:

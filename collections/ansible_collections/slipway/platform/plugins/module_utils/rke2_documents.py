@@ -14,8 +14,11 @@ from typing import Any
 import yaml
 
 
-def rewrite_kubeconfig(text: str, *, server: str, name: str) -> str:
-    """RKE2's admin kubeconfig with the address that people use, and one name for cluster, user and context."""
+def rewrite_kubeconfig(text: str, *, server: str, tls_name: str, name: str) -> str:
+    """RKE2's admin kubeconfig with the address that people use, and one name for cluster, user and context.
+
+    The API's certificate is verified under `tls_name`: the address may change while the certificate still stands.
+    """
     document = yaml.safe_load(text)
     cluster = document["clusters"][0]["cluster"]
     user = document["users"][0]["user"]
@@ -23,7 +26,7 @@ def rewrite_kubeconfig(text: str, *, server: str, name: str) -> str:
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": name, "cluster": {**cluster, "server": server}}],
+            "clusters": [{"name": name, "cluster": {**cluster, "server": server, "tls-server-name": tls_name}}],
             "users": [{"name": name, "user": user}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
             "current-context": name,
@@ -34,7 +37,7 @@ def rewrite_kubeconfig(text: str, *, server: str, name: str) -> str:
 
 
 def kubeconfig_due(
-    text: str, *, authority_digest: str, server: str, name: str, days: int, now: datetime | None = None
+    text: str, *, authority_digest: str, server: str, tls_name: str, name: str, days: int, now: datetime | None = None
 ) -> str:
     """Why the controller's kubeconfig has to be fetched anew, or an empty text."""
     from cryptography import x509
@@ -52,7 +55,8 @@ def kubeconfig_due(
         return "it cannot be read"
     if authority_digest and hashlib.sha256(authority.decode().strip().encode()).hexdigest() != authority_digest:
         return "it is of another cluster"
-    if cluster["cluster"].get("server") != server or cluster["name"] != name or document["current-context"] != name:
+    addressed = (cluster["cluster"].get("server"), cluster["cluster"].get("tls-server-name"))
+    if addressed != (server, tls_name) or cluster["name"] != name or document["current-context"] != name:
         return "address or name changed"
     if certificate.not_valid_after_utc - (now or datetime.now(UTC)) < timedelta(days=days):
         return f"its certificate ends on {certificate.not_valid_after_utc:%Y-%m-%d}"

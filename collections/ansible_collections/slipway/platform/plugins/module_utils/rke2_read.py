@@ -226,7 +226,7 @@ def _in_memory(data: bytes) -> Iterator[str]:
 
 
 def parse_kubeconfig(text: str) -> dict[str, str]:
-    """server, and certificate-authority, client-certificate, client-key as PEM, of RKE2's own plain kubeconfigs."""
+    """server, tls-server-name (may be empty), and authority, certificate and key as PEM, of RKE2's own kubeconfigs."""
     values: dict[str, str] = {}
     for key in ("server", "certificate-authority", "client-certificate", "client-key"):
         found = re.search(rf"^\s*-?\s*{key}(-data)?:\s*\"?([^\s\"]+)\"?\s*$", text, re.MULTILINE)
@@ -238,6 +238,8 @@ def parse_kubeconfig(text: str) -> dict[str, str]:
             values[key] = base64.b64decode(found.group(2)).decode()
         else:
             values[key] = Path(found.group(2)).read_text()
+    name = re.search(r"^\s*tls-server-name:\s*\"?([^\s\"]+)\"?\s*$", text, re.MULTILINE)
+    values["tls-server-name"] = name.group(1) if name else ""
     return values
 
 
@@ -251,11 +253,22 @@ def tls_context(authority: str, certificate: str, key: str) -> ssl.SSLContext:
 
 
 def request(
-    url: str, context: ssl.SSLContext, path: str, *, body: dict[str, Any] | None = None, timeout: float = 5
+    url: str,
+    context: ssl.SSLContext,
+    path: str,
+    *,
+    body: dict[str, Any] | None = None,
+    timeout: float = 5,
+    tls_name: str = "",
 ) -> tuple[int, str]:
+    """Status and body; the certificate is verified under `tls_name`, or the URL's host."""
     parts = urlsplit(url)
-    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, context=context, timeout=timeout)
+    host, port = parts.hostname or "", parts.port or 443
+    connection = http.client.HTTPSConnection(host, port, context=context, timeout=timeout)
     try:
+        if tls_name:
+            raw = socket.create_connection((host, port), timeout=timeout)
+            connection.sock = context.wrap_socket(raw, server_hostname=tls_name)
         connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
         response = connection.getresponse()
         return response.status, response.read().decode()
