@@ -14,7 +14,7 @@ setup: ## Install what the project needs: Debian packages, uv, the locked Python
 lint: setup ## Read the code: ruff, mypy, yamllint, ansible-lint
 	@ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint
 
-test: setup ## Prove every promise once, in labs of its own, within 40 minutes on 2 cores
+test: setup ## Prove every promise once, in labs of its own
 	@python -m tests.run
 
 soak: setup ## Run what is long or repeated, resumed by part: make soak, make soak PART=ceph

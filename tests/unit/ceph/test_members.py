@@ -19,7 +19,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
     unmet,
     version_faults,
 )
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import view_of
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import osds_of, view_of
 
 WANTED = Wanted(
     hosts={"a": "10.0.0.1", "b": "10.0.0.2", "c": "10.0.0.3", "d": "10.0.0.4"},
@@ -247,3 +247,8 @@ def test_the_view_of_a_cluster_without_a_manager() -> None:
 
 def test_what_is_held_on_purpose_is_no_fault() -> None:
     assert unmet(built(warnings={"OSDMAP_FLAGS": "noout flag(s) set"}), WANTED, "20.2.4") == []
+
+
+def test_a_destroyed_osd_is_not_counted() -> None:
+    osds = [{"osd": 0, "uuid": "u0", "state": ["exists", "up"]}, {"osd": 1, "uuid": "u1", "state": ["destroyed"]}]
+    assert osds_of({"osds": osds}) == {"u0": "0"}

@@ -181,7 +181,3 @@ def test_what_is_waited_for(case: str) -> None:
 def test_a_new_osd_is_known_by_its_disk() -> None:
     assert plan.unmet(view(osd(5, "up", devices="sdb")), wanted(disk(1))) == []
     assert plan.unmet(view(osd(5, "up", devices="loop7")), wanted(disk(1, device="/dev/loop7"))) == []
-
-
-def test_destroyed_osds_are_not_known() -> None:
-    assert plan.known_osds(view(osd(0, "up"), osd(1, "destroyed"))) == {"uuid-0": "0"}

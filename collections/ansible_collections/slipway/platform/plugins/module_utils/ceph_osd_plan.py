@@ -71,11 +71,6 @@ def _devices(metadata: Json) -> list[str]:
     return sorted({name for name in names if name})
 
 
-def known_osds(view: Json) -> dict[str, str]:
-    """uuid → number of the OSDs that the cluster counts as its own; a destroyed one's disk is no longer."""
-    return {osd["uuid"]: str(number) for number, osd in view["osds"].items() if not osd["destroyed"]}
-
-
 def spec_of(host: str, disks: Sequence[Mapping[str, Any]], wanted: Wanted, *, unmanaged: bool) -> Json:
     spec: Json = {
         "service_type": "osd",

@@ -51,10 +51,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-known:
-  description: Number of each OSD that the cluster counts as its own, by its uuid.
-  returned: success
-  type: dict
 steps:
   description: What was done, or would be.
   returned: success
@@ -115,7 +111,6 @@ def make(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> None:
     module.exit_json(
         changed=bool(said),
         steps=said,
-        known=plan.known_osds(view),
         diff={"before": "", "after": "".join(f"{sentence}\n" for sentence in said)},
     )
 
