@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -181,32 +183,48 @@ def test_another_program_of_the_image() -> None:
 # --- what runs inside the container ----------------------------------------------------------------------------------
 
 
+DESCRIPTIONS: dict[str, Any] = {
+    f"cmd-{words}": {"sig": words.split("-")}
+    for words in ("status", "missing", "bad", "hang", "a", "b", "version", "refused", "mgr-stat", "orch-ls", "auth-get")
+} | {
+    "cmd-config-get": {"sig": ["config", "get", {"name": "who", "type": "CephString"}]},
+    "cmd-config-set": {"sig": ["config", "set", {"name": "who", "type": "CephString"}]},
+}
+"""As the monitors list their commands: words, then what a command takes."""
+
+
 class Library:
     """ceph_argparse, as far as it is used."""
 
     class ArgumentError(Exception):
         pass
 
-    def __init__(self) -> None:
+    def __init__(self, *, manager: bool = True) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.validated_against: list[list[str]] = []
         self.described = 0
+        self.manager = manager
 
     def find_cmd_target(self, arguments: list[str]) -> tuple[str, str]:
         return ("osd", "0") if arguments[0] == "tell" else ("mon", "")
 
     def parse_json_funcsigs(self, text: str, consumer: str) -> dict[str, Any]:
-        return {"signatures": text}
+        return dict(json.loads(text))
 
     def validate_command(self, signatures: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+        self.validated_against.append(sorted(signatures))
         if arguments == ["bad"]:
             raise self.ArgumentError("bad is not good")
-        return {} if arguments == ["unknown"] else {"prefix": " ".join(arguments)}
+        manager = {"target": ("mon-mgr", "")} if arguments[0] == "orch" else {}
+        return {} if arguments[-1] == "refused" else {"prefix": " ".join(arguments)} | manager
 
     def json_command(self, cluster: Any, **given: Any) -> tuple[int, bytes, str]:
         if given.get("prefix") == "get_command_descriptions":
             self.described += 1
-            return 0, b"{}", ""
+            return 0, json.dumps(DESCRIPTIONS).encode(), ""
         self.sent.append(given)
+        if given["argdict"]["prefix"] == "mgr stat":
+            return 0, json.dumps({"available": self.manager}).encode(), ""
         if given["argdict"]["prefix"] == "hang":
             raise RuntimeError("timed out")
         return (-2, b"", "no such thing") if given["argdict"]["prefix"] == "missing" else (0, b"out", "")
@@ -218,21 +236,64 @@ class Library:
         (["status"], (0, "out", "")),
         (["missing"], (errno.ENOENT, "", "no such thing")),
         (["unknown"], (errno.EINVAL, "", "no valid command: unknown")),
+        (["refused"], (errno.EINVAL, "", "no valid command: refused")),
         (["bad"], (errno.EINVAL, "", "bad is not good")),
         (["hang"], (errno.ETIMEDOUT, "", "timed out")),
     ],
 )
 def test_one_command(args: list[str], expected: tuple[int, str, str]) -> None:
-    answer = ceph_ask.ask(Library(), None, {}, {"args": args, "json": True})
+    answer = ceph_ask.Questions(Library(), None).ask({"args": args, "json": True})
     assert (answer["code"], answer["output"], answer["message"]) == expected
 
 
 def test_commands_are_described_once_and_tell_goes_to_the_daemon() -> None:
-    library, signatures = Library(), {}
+    library = Library()
+    questions = ceph_ask.Questions(library, None)
     for args in (["a"], ["b"], ["tell", "osd.0", "version"]):
-        ceph_ask.ask(library, None, signatures, {"args": args, "input": "x"})
+        questions.ask({"args": args, "input": "x"})
     assert library.described == 2
     assert library.sent[-1] == {"target": ("osd", "0"), "argdict": {"prefix": "version"}, "inbuf": b"x"}
+
+
+def test_a_command_is_held_against_those_that_begin_with_its_words() -> None:
+    library = Library()
+    ceph_ask.Questions(library, None).ask({"args": ["config", "get", "mon"]})
+    assert library.validated_against == [["cmd-config-get"]]
+
+
+@pytest.mark.parametrize(("manager", "wait", "code"), [(True, False, 0), (False, True, 0), (False, False, errno.ENXIO)])
+def test_who_only_looks_does_not_wait_for_a_manager(manager: bool, wait: bool, code: int) -> None:
+    library = Library(manager=manager)
+    questions = ceph_ask.Questions(library, None, manager_wait=wait)
+    assert [questions.ask({"args": args})["code"] for args in (["status"], ["orch", "ls"], ["orch", "ls"])] == [
+        0,
+        code,
+        code,
+    ]
+    prefixes = [sent["argdict"]["prefix"] for sent in library.sent]
+    assert prefixes.count("mgr stat") == (0 if wait else 1)
+    assert ("orch ls" in prefixes) == (code == 0)
+
+
+def test_namespaces_are_listed_over_the_same_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pools:
+        def open_ioctx(self, pool: str) -> Any:
+            if pool != "rbd":
+                raise NoPool(errno.ENOENT)
+            return contextlib.nullcontext(pool)
+
+    class NoPool(Exception):
+        def __init__(self, number: int) -> None:
+            super().__init__("no such pool")
+            self.errno = number
+
+    rados = SimpleNamespace(Error=NoPool)
+    rbd = SimpleNamespace(Error=OSError, RBD=lambda: SimpleNamespace(namespace_list=lambda pool: ["one", "two"]))
+    monkeypatch.setattr(ceph_ask, "import_module", lambda name: {"rados": rados, "rbd": rbd}[name])
+    questions = ceph_ask.Questions(Library(), Pools())
+    answer = questions.ask({"args": ["rbd", "namespace", "ls", "rbd"]})
+    assert json.loads(answer["output"]) == [{"name": "one"}, {"name": "two"}]
+    assert questions.ask({"args": ["rbd", "namespace", "ls", "gone"]})["code"] == errno.ENOENT
 
 
 class Rados:

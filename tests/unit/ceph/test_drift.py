@@ -34,6 +34,7 @@ GIVEN: dict[str, Any] = {
     "resources": {"pools": [], "filesystems": [], "clients": [], "confirm": [], "hosts": ["a"], "key_type": "aes",
                   "default_size": 1},
     "gateways": {"name": "s3", "hosts": {"a": "10.0.0.1"}, "port": 443, "server_name": "s3.test", "options": {}},
+    "probes": [],
 }  # fmt: skip
 
 
@@ -121,6 +122,23 @@ def test_a_changed_option_is_drift_of_the_members_alone(read: Callable[..., dict
         ("gateways", {"gateways": refuse}),
         ("gateways", {"gateways": lambda *arguments: gateways(options={})}),
         ("gateways", {"gateways": lambda *arguments: gateways(certificate="")}),
+        (
+            "gateways",
+            {
+                "options": {
+                    "probes": [
+                        {
+                            "name": "g",
+                            "kind": "redirect",
+                            "address": "127.0.0.1",
+                            "port": 1,
+                            "server_name": "s3.test",
+                            "path": "/",
+                        }
+                    ]
+                }
+            },
+        ),
         ("health", {"options": {"seen": SEEN | {"osds_up": 0}}}),
         ("health", {"options": {"version": "20.2.5"}}),
     ],

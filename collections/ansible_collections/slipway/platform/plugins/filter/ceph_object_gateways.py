@@ -8,7 +8,14 @@ from typing import Any
 
 def gateway_probes(addresses: Mapping[str, str], port: int, name: str, authority: str) -> list[dict[str, Any]]:
     """What slipway.platform.probe has to look at: each gateway under its name, and closed to what is older."""
-    common = {"port": port, "server_name": name, "authority": authority}
+    common = {
+        "port": port,
+        "server_name": name,
+        "authority": authority,
+        "path": "/",
+        "statuses": [200],
+        "valid_days": 0,
+    }
     return [
         {"name": f"{kind} of {host}", "kind": kind, "address": address, **common}
         for host, address in addresses.items()

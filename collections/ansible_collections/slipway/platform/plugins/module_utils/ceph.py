@@ -70,7 +70,11 @@ class Cluster:
     def prefetch(self, commands: list[list[str]], *, texts: Sequence[list[str]] = ()) -> None:
         """Ask all in one process, `commands` for JSON, `texts` without; `ask` then answers them from memory."""
         wanted = [(args, True) for args in commands] + [(args, False) for args in texts]
-        request = {"commands": [{"args": args, "json": json_wanted} for args, json_wanted in wanted], "stop": False}
+        request = {
+            "commands": [{"args": args, "json": json_wanted} for args, json_wanted in wanted],
+            "stop": False,
+            "manager_wait": False,
+        }
         for (args, json_wanted), answer in zip(wanted, self._send(request), strict=False):
             self._prefetched[*args, str(json_wanted)] = answer
 
@@ -94,8 +98,12 @@ class Cluster:
         inputs: list[str | None] | None = None,
         json_wanted: bool = False,
         strict: bool = True,
+        manager_wait: bool = True,
     ) -> list[dict[str, Any]]:
-        """Answers as {code, output, message}, one a command; unless `strict`, a refusal is an answer as well."""
+        """Answers as {code, output, message}, one a command; unless `strict`, a refusal is an answer as well.
+
+        Commands that a manager answers wait for one, unless `manager_wait` is false: then they are refused without it.
+        """
         keys = [(*args, str(json_wanted)) for args in commands]
         if not inputs and all(key in self._prefetched for key in keys):
             return self._checked(commands, [self._prefetched[key] for key in keys], strict=strict)
@@ -105,6 +113,7 @@ class Cluster:
                 {"args": args, "input": text, "json": json_wanted} for args, text in zip(commands, data, strict=True)
             ],
             "stop": strict,
+            "manager_wait": manager_wait,
         }
         answers = self._send(request)
         if len(answers) < len(commands) and not strict:

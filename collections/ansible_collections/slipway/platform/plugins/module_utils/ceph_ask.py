@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ class Unreachable(Exception):
 
 class Denied(Unreachable):
     """The monitors answer, and the key is no longer good."""
+
+
+class Refused(Exception):
+    """A command that cannot be sent: an errno and a sentence."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def in_memory(text: str) -> int:
@@ -54,30 +63,78 @@ def connect(rados: Any, name: str, keyring: str, request: dict[str, Any]) -> Any
     return cluster
 
 
-def ask(library: Any, cluster: Any, signatures: dict[Any, Any], command: dict[str, Any]) -> dict[str, Any]:
-    """One command as `ceph` would run it: code (an errno, 0 is good), output and Ceph's own sentence."""
-    arguments = list(command["args"])
-    try:
-        target = library.find_cmd_target(arguments)
-        if arguments[0] == "tell":
-            arguments = arguments[2:]
-        if target not in signatures:
-            code, output, message = library.json_command(cluster, target=target, prefix="get_command_descriptions")
+class Questions:
+    """Commands as `ceph` would send them, over one connection. What may be sent is read once a kind of daemon."""
+
+    def __init__(self, library: Any, cluster: Any, *, manager_wait: bool = True) -> None:
+        self._library, self._cluster, self._manager_wait = library, cluster, manager_wait
+        self._descriptions: dict[Any, dict[str, Any]] = {}
+        self._manager_active: bool | None = None
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Code (an errno, 0 is good), output and Ceph's own sentence."""
+        arguments = list(command["args"])
+        if arguments[:3] == ["rbd", "namespace", "ls"]:
+            return self._namespaces(arguments[3])
+        try:
+            target = self._library.find_cmd_target(arguments)
+            if arguments[0] == "tell":
+                arguments = arguments[2:]
+            valid = self._validated(target, arguments)
+            if self._without_manager(valid):
+                return {"code": errno.ENXIO, "output": "", "message": "no manager is active"}
+            if command.get("json"):
+                valid["format"] = "json"
+            data = (command.get("input") or "").encode()
+            code, output, message = self._library.json_command(self._cluster, target=target, argdict=valid, inbuf=data)
+        except Refused as error:
+            return {"code": error.code, "output": "", "message": str(error)}
+        except self._library.ArgumentError as error:
+            return {"code": errno.EINVAL, "output": "", "message": str(error)}
+        except RuntimeError as error:
+            return {"code": errno.ETIMEDOUT, "output": "", "message": str(error)}
+        return {"code": abs(code), "output": output.decode(errors="replace"), "message": message}
+
+    def _validated(self, target: Any, arguments: list[str]) -> dict[str, Any]:
+        """The command as fields. Held against its own description alone: against all 500 it takes 70 ms."""
+        if target not in self._descriptions:
+            code, output, message = self._library.json_command(
+                self._cluster, target=target, prefix="get_command_descriptions"
+            )
             if code:
-                return {"code": abs(code), "output": "", "message": message or f"{target[0]} lists no commands"}
-            signatures[target] = library.parse_json_funcsigs(output.decode(), "cli")
-        valid = library.validate_command(signatures[target], arguments)
+                raise Refused(abs(code), message or f"{target[0]} lists no commands")
+            self._descriptions[target] = json.loads(output.decode())
+        own = {name: entry for name, entry in self._descriptions[target].items() if begins(entry["sig"], arguments)}
+        signatures = self._library.parse_json_funcsigs(json.dumps(own), "cli")
+        valid = self._library.validate_command(signatures, arguments) if own else {}
         if not valid:
-            return {"code": errno.EINVAL, "output": "", "message": f"no valid command: {' '.join(arguments)}"}
-        if command.get("json"):
-            valid["format"] = "json"
-        data = (command.get("input") or "").encode()
-        code, output, message = library.json_command(cluster, target=target, argdict=valid, inbuf=data)
-    except library.ArgumentError as error:
-        return {"code": errno.EINVAL, "output": "", "message": str(error)}
-    except RuntimeError as error:
-        return {"code": errno.ETIMEDOUT, "output": "", "message": str(error)}
-    return {"code": abs(code), "output": output.decode(errors="replace"), "message": message}
+            raise Refused(errno.EINVAL, f"no valid command: {' '.join(arguments)}")
+        return dict(valid)
+
+    def _namespaces(self, pool: str) -> dict[str, Any]:
+        """As `rbd namespace ls --format json`, for which a program would have to be started for each pool."""
+        rados, rbd = import_module("rados"), import_module("rbd")
+        try:
+            with self._cluster.open_ioctx(pool) as images:
+                names = rbd.RBD().namespace_list(images)
+        except (rados.Error, rbd.Error) as error:
+            return {"code": abs(getattr(error, "errno", None) or errno.EIO), "output": "", "message": str(error)}
+        return {"code": 0, "output": json.dumps([{"name": name} for name in names]), "message": ""}
+
+    def _without_manager(self, valid: dict[str, Any]) -> bool:
+        """Whether this would wait for a manager that is not there, which nobody wants who only looks."""
+        if self._manager_wait or tuple(valid.get("target", ()))[:1] != ("mon-mgr",):
+            return False
+        if self._manager_active is None:
+            answer = self.ask({"args": ["mgr", "stat"], "json": True})
+            self._manager_active = not answer["code"] and bool(json.loads(answer["output"]).get("available"))
+        return not self._manager_active
+
+
+def begins(signature: list[Any], arguments: list[str]) -> bool:
+    """Whether the words that a command's description begins with are those of `arguments`."""
+    words = list(takewhile(lambda part: isinstance(part, str), signature))
+    return arguments[: len(words)] == words
 
 
 def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str:
@@ -87,7 +144,7 @@ def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str
         raise Unreachable("neither the host nor the container holds a keyring that is good")
     cluster = connect(rados, "mon.", str(own[0]), request)
     try:
-        answer = ask(library, cluster, {}, {"args": ["auth", "get", "client.admin"]})
+        answer = Questions(library, cluster).ask({"args": ["auth", "get", "client.admin"]})
     finally:
         cluster.shutdown()
     if answer["code"]:
@@ -130,9 +187,9 @@ def answer(request: dict[str, Any], answers: list[dict[str, Any]]) -> None:
     if request.get("tool"):
         answers.append(run_tool(keyring, request))
         return
-    signatures: dict[Any, Any] = {}
+    questions = Questions(ceph_argparse, cluster, manager_wait=request.get("manager_wait", True))
     for command in request["commands"]:
-        answers.append(ask(ceph_argparse, cluster, signatures, command))
+        answers.append(questions.ask(command))
         if answers[-1]["code"] and request.get("stop", True):
             break
     cluster.shutdown()

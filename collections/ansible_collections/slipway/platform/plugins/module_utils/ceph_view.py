@@ -14,7 +14,7 @@ Json = dict[str, Any]
 FOUNDED_KEY = "mgr/dashboard/cluster/status"
 """The last thing that `cephadm bootstrap` stores."""
 
-MONITOR_QUESTIONS: dict[str, list[str]] = {
+QUESTIONS: dict[str, list[str]] = {
     "status": ["status"],
     "monmap": ["mon", "dump"],
     "config": ["config", "dump"],
@@ -23,8 +23,7 @@ MONITOR_QUESTIONS: dict[str, list[str]] = {
     "versions": ["versions"],
     "founded": ["config-key", "get", FOUNDED_KEY],
     "osd_map": ["osd", "dump"],
-}
-MANAGER_QUESTIONS: dict[str, list[str]] = {
+    # Only an active manager answers these.
     "orchestrator": ["orch", "status"],
     "user": ["cephadm", "get-user"],
     "key": ["cephadm", "get-pub-key"],
@@ -33,22 +32,14 @@ MANAGER_QUESTIONS: dict[str, list[str]] = {
     "services": ["orch", "ls"],
     "daemons": ["orch", "ps"],
 }
-"""Only an active manager answers these."""
 
 
 def look(cluster: Cluster) -> Json:
     """The whole view. Without a manager, its part is empty."""
-    answers = _ask(cluster, MONITOR_QUESTIONS)
-    if parsed(answers["status"]).get("mgrmap", {}).get("available"):
-        answers |= _ask(cluster, MANAGER_QUESTIONS)
-    return view_of(answers)
-
-
-def _ask(cluster: Cluster, questions: Mapping[str, list[str]]) -> dict[str, str]:
-    answers = cluster.ask(list(questions.values()), json_wanted=True, strict=False)
-    return {
-        name: "" if answer["code"] else str(answer["output"]) for name, answer in zip(questions, answers, strict=True)
-    }
+    answers = cluster.ask(list(QUESTIONS.values()), json_wanted=True, strict=False, manager_wait=False)
+    return view_of(
+        {name: "" if answer["code"] else str(answer["output"]) for name, answer in zip(QUESTIONS, answers, strict=True)}
+    )
 
 
 def parsed(text: str, default: Any = None) -> Any:

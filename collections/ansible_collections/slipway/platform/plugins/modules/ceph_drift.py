@@ -52,6 +52,13 @@ options:
         empty for none.
     type: dict
     default: {}
+  probes:
+    description:
+      - Whole probes as filter P(slipway.platform.ceph_gateway_probes#filter) lists them; what they find is drift of the
+        gateways.
+    type: list
+    elements: dict
+    default: []
 """
 
 EXAMPLES = r"""
@@ -95,8 +102,11 @@ from ansible_collections.slipway.platform.plugins.module_utils import (
     ceph_osd_read,
     ceph_resource_read,
     ceph_resources,
+    probes,
 )
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+
+PROBE_SECONDS = 5.0
 
 
 def planned(plan: Callable[[], list[str]]) -> list[str]:
@@ -159,6 +169,7 @@ def compare(cluster: Cluster, given: Mapping[str, Any]) -> dict[str, Any]:
     )
     gateways = gateways_of(given["gateways"]) if given["gateways"] else None
     questions = [*ceph_osd_read.QUESTIONS, *ceph_resource_read.QUESTIONS.values()]
+    questions += ceph_resource_read.more_questions(resources)
     keys = [["config-key", "get", gateways.certificate_key]] if gateways else []
     cluster.prefetch([*questions, *(ceph_gateway_read.QUESTIONS if gateways else [])], texts=keys)
 
@@ -187,7 +198,7 @@ def compare(cluster: Cluster, given: Mapping[str, Any]) -> dict[str, Any]:
             found.append(ceph_gateway_read.read(cluster, gateways, given["gateways"]["hosts"]))
             return gateway_drift(found[0], gateways)
 
-        drift["gateways"] = planned(read_gateways)
+        drift["gateways"] = [*planned(read_gateways), *probes.run(given["probes"], PROBE_SECONDS)[0]]
         if found:
             certificate = ceph_object_gateways.certificate_of(found[0].certificate)
             undeclared += found[0].other_services
@@ -204,6 +215,7 @@ def main() -> None:
             "osds": {"type": "dict", "required": True},
             "resources": {"type": "dict", "required": True},
             "gateways": {"type": "dict", "default": {}},
+            "probes": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )

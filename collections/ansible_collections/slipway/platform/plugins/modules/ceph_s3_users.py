@@ -106,9 +106,10 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_s3_users imp
 ROOT_POOL = ".rgw.root"
 """Made by the first gateway, and by radosgw-admin itself when it is asked anything before."""
 
-# radosgw-admin answers one question a start; this asks several within one container process.
+# radosgw-admin answers one question a start; this asks several at the same time within one container process.
 READER = """
 import json, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 
 def admin(*words):
     done = subprocess.run(["radosgw-admin", *sys.argv[1:], *words], capture_output=True, text=True, close_fds=False)
@@ -118,9 +119,12 @@ def admin(*words):
         sys.exit(done.stderr.strip() or f"radosgw-admin {words[0]} ended with {done.returncode}")
     return json.loads(done.stdout)
 
-names = admin("metadata", "list", "user") or []
-users = {name: admin("metadata", "get", f"user:{name}") for name in json.load(sys.stdin) if name in names}
-print(json.dumps({"names": names, "users": users}))
+wanted = json.load(sys.stdin)
+with ThreadPoolExecutor(8) as pool:
+    names = pool.submit(admin, "metadata", "list", "user")
+    entries = list(pool.map(lambda name: admin("metadata", "get", f"user:{name}"), wanted))
+users = {name: entry for name, entry in zip(wanted, entries) if entry}
+print(json.dumps({"names": names.result() or [], "users": users}))
 """
 
 
