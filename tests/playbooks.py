@@ -10,13 +10,16 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def run_playbook(folder: Path, inventory: Path | str, playbook: Path | str, *options: str) -> tuple[int, str]:
+def run_playbook(
+    folder: Path, inventory: Path | str, playbook: Path | str, *options: str, config: Path = REPOSITORY / "ansible.cfg"
+) -> tuple[int, str]:
     """Exit code and all that it said; paths are relative to the repository."""
     run = subprocess.run(
         [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), *options, str(playbook)],
         cwd=REPOSITORY,
         env=os.environ
         | {
+            "ANSIBLE_CONFIG": str(config),
             "ANSIBLE_HOME": str(folder / "ansible"),
             "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles"),
             "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"),

@@ -11,6 +11,17 @@ description:
     every one of them, tens of milliseconds each time. This loads this collection's filters and the plugins that
     most tasks use, and freezes the parent's objects for the garbage collector, so that workers share their memory.
   - It changes nothing but time. docs/adr/0008-cost-of-a-run.md has the figures.
+  - Compiled templates and packed modules are kept in O(cache_dir), for workers of this run and of later ones.
+options:
+  cache_dir:
+    description:
+      - Folder of the caches. Whoever can write to it can run code as whoever runs Ansible, so it belongs beside the
+        code. It may be deleted at any time.
+    type: path
+    default: .ansible/cache
+    ini:
+      - section: callback_preload
+        key: cache_dir
 requirements:
   - named in C(callbacks_enabled) of ansible.cfg
 author: [Slipway]
@@ -19,8 +30,10 @@ author: [Slipway]
 import gc
 import pkgutil
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.plugins import loader
 from ansible.plugins.callback import CallbackBase
 
@@ -69,5 +82,20 @@ class CallbackModule(CallbackBase):
             list(getattr(loader, kind).all())
         for name in MODULES:
             import_module(name)
+        self._keep(Path(self.get_option("cache_dir")), Path(package.__path__[0]))
         gc.collect()
         gc.freeze()
+
+    def _keep(self, cache_dir: Path, filters: Path) -> None:
+        """Use the caches, unless this ansible-core or the disk does not allow it."""
+        try:
+            caches = import_module(f"ansible_collections.{COLLECTION}.plugins.plugin_utils.caches")
+            caches.share_plugins()
+            caches.TemplateCache(cache_dir, filters).install()
+            caches.keep_modules(cache_dir, Path(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
+        except (ImportError, AttributeError) as error:
+            self._display.warning(f"preload: no caches for this ansible-core ({error}). Use the version in uv.lock.")
+        except OSError as error:
+            self._display.warning(
+                f"preload: cache_dir {cache_dir} cannot be used ({error.strerror}). Make it writable."
+            )
