@@ -153,14 +153,33 @@ def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("public", "where"),
+    ("public", "where", "name"),
     [
-        ({"ipv4": {"ip": "198.51.100.1"}, "ipv6": {"ip": "2001:db8::/64"}}, "198.51.100.1"),
-        ({"ipv4": None, "ipv6": {"ip": "2001:db8:1::/64"}}, "2001:db8:1::1"),
-        ({"ipv4": None, "ipv6": None}, None),
+        (
+            {"ipv4": {"ip": "198.51.100.1", "dns_ptr": "s3.test"}, "ipv6": {"ip": "2001:db8::/64", "dns_ptr": []}},
+            "198.51.100.1",
+            "s3.test",
+        ),
+        ({"ipv4": {"ip": "198.51.100.1", "dns_ptr": None}, "ipv6": None}, "198.51.100.1", ""),
+        (
+            {
+                "ipv4": None,
+                "ipv6": {
+                    "ip": "2001:db8:1::/64",
+                    "dns_ptr": [
+                        {"ip": "2001:db8:1::2", "dns_ptr": "other.test"},
+                        {"ip": "2001:db8:1:0::1", "dns_ptr": "s3.test"},
+                    ],
+                },
+            },
+            "2001:db8:1::1",
+            "s3.test",
+        ),
+        ({"ipv4": None, "ipv6": {"ip": "2001:db8:1::/64", "dns_ptr": []}}, "2001:db8:1::1", ""),
+        ({"ipv4": None, "ipv6": None}, None, ""),
     ],
 )
-def test_address_of_a_server(public: dict[str, Any], where: str | None) -> None:
+def test_address_of_a_server_and_its_name(public: dict[str, Any], where: str | None, name: str) -> None:
     server = {
         "id": 7,
         "status": "running",
@@ -170,6 +189,7 @@ def test_address_of_a_server(public: dict[str, Any], where: str | None) -> None:
     }
     assert address(server) == where
     assert variables(server, []).get("ansible_host") == where
+    assert variables(server, [])["hcloud_dns_ptr"] == name
 
 
 def test_volumes_of_a_server_by_their_own_name() -> None:

@@ -6,8 +6,9 @@ DOCUMENTATION = r"""
 name: hcloud
 short_description: Addresses of an environment's servers in Hetzner Cloud
 description:
-  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host), and their
-    volumes as C(hcloud_volumes), by the name behind the server's, each with C(id), C(size_gb) and C(path).
+  - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host), the
+    name that reverse DNS has for it as C(hcloud_dns_ptr), and their volumes as C(hcloud_volumes), by the name behind
+    the server's, each with C(id), C(size_gb) and C(path).
   - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
     that no play touches it.
   - Without a token it adds nothing. When the API refuses it says so in one sentence and adds nothing, so that reading
@@ -60,7 +61,7 @@ import contextlib
 import json
 import os
 from datetime import UTC, datetime
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,15 @@ def address(server: dict[str, Any]) -> str | None:
     return None
 
 
+def reverse_name(server: dict[str, Any]) -> str:
+    """What reverse DNS answers for that address; empty where it is no name of its own."""
+    public, where = server["public_net"], address(server)
+    if public.get("ipv4"):
+        return str(public["ipv4"].get("dns_ptr") or "")
+    names = (public.get("ipv6") or {}).get("dns_ptr") or []
+    return next((str(entry["dns_ptr"]) for entry in names if ip_address(entry["ip"]) == ip_address(where or "::")), "")
+
+
 def volumes_of(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The server's volumes, each by its name without the server's."""
     return {
@@ -104,6 +114,7 @@ def variables(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str
         "hcloud_status": server["status"],
         "hcloud_server_type": server["server_type"]["name"],
         "hcloud_location": server["location"]["name"],
+        "hcloud_dns_ptr": reverse_name(server),
         "hcloud_volumes": volumes_of(server, volumes),
     }
     return found | ({"ansible_host": where} if (where := address(server)) else {})
