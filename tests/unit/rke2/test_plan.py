@@ -75,6 +75,18 @@ def make(states: dict[str, Any], version: str = NEW) -> dict[str, Any]:
     return rke2_plan.plan(states, version=version, servers=SERVERS, agents=AGENTS)
 
 
+def test_a_cluster_is_settled_when_every_server_sees_it_whole() -> None:
+    assert make(whole())["settled"]
+    assert not make(whole(), "v1.36.4+rke2r1")["settled"]
+    for name in SERVERS:
+        blind = whole()
+        blind[name]["api"]["error"] = "refused"
+        unready = whole()
+        unready[name]["api"]["nodes"][AGENTS[0]]["ready"] = False
+        assert not make(blind)["settled"] and not make(unready)["settled"]
+        assert not make({other: state for other, state in whole().items() if other != name})["settled"]
+
+
 def actions(plan: dict[str, Any]) -> dict[str, str]:
     return {name: host["action"] for name, host in plan["hosts"].items()}
 

@@ -192,7 +192,13 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
     try:
         parse_version(version)
     except ValueError as error:
-        return {"faults": [f"rke2_version: {error}"], "hosts": {}, "snapshot_host": None, "founder": None}
+        return {
+            "faults": [f"rke2_version: {error}"],
+            "hosts": {},
+            "snapshot_host": None,
+            "founder": None,
+            "settled": False,
+        }
 
     unread = [name for name in servers if name not in states]
     if unread:
@@ -246,6 +252,11 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
         "faults": faults,
         "hosts": hosts,
         "founder": founder,
+        # Nothing to do, and every server sees the whole cluster as wanted: it need not be waited for.
+        "settled": {host["action"] for host in hosts.values()} == {"none"}
+        and not any(
+            unmet(states.get(name, {}), nodes=[*servers, *agents], version=version, members=servers) for name in servers
+        ),
         "snapshot_host": (_healthy(servers, views) or restarts[0]) if restarts else None,
     }
 
