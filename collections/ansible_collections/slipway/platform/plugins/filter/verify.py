@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import unmet
-from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import node_view
-
 
 def ingress_probes(
     names: list[str], address: str, authority: str, statuses: list[int], valid_days: int = 0
@@ -60,7 +57,7 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: st
             found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
         else:
             found += [f"seen from {name}, {sentence}" for sentence in seen["unmet"]]
-            found += release_findings(name, hostvars[name].get("__verify_release") or {}, version)
+            found += release_findings(name, seen["release"], version)
     return found
 
 
@@ -129,29 +126,19 @@ def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: 
     return list(dict.fromkeys(found))
 
 
-def release_findings(name: str, release: Mapping[str, Any], version: str) -> list[str]:
+def release_findings(name: str, lines: list[str], version: str) -> list[str]:
     """What a restart of the host would start, when that is not what is wanted."""
-    lines = release.get("stdout_lines") or []
-    if release.get("failed") or not lines:
-        return [f"{name} carries no release of RKE2 that says its version ({release.get('msg', 'no answer')})"]
+    if not lines:
+        return [f"{name}: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml."]
     if version not in lines[0].split():
         return [f"{name} would start another release after a reboot than {version}: {lines[0]}"]
     return []
 
 
-def node_findings(read: Mapping[str, Any], nodes: list[str], version: str) -> list[str]:
-    """What is unmet in Node objects as kubernetes.core.k8s_info read them; that it could not is a finding too."""
-    if "resources" not in read:
-        return [f"the nodes could not be read through the load balancer ({read.get('msg', 'no answer')})"]
-    seen = {item["metadata"]["name"]: node_view(item) for item in read["resources"]}
-    view = {"error": None, "ready": True, "nodes": seen}
-    return unmet({"api": view}, nodes=list(nodes), version=version)
-
-
 def simulation(hostvars: Mapping[str, Any], servers: list[str]) -> str:
     """A sentence when a server's release says that it is a simulation, else an empty text."""
     for name in servers:
-        lines = (hostvars[name].get("__verify_release") or {}).get("stdout_lines") or []
+        lines = (hostvars[name].get("__verify_seen") or {}).get("release") or []
         for line in reversed(lines):  # the last one says it in words
             if "simulation" in line:
                 return f"RKE2 is a simulation ({line})."
@@ -169,7 +156,6 @@ class FilterModule:
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
             "verify_database_probes": database_probes,
-            "verify_node_findings": node_findings,
             "verify_storage_findings": storage_findings,
             "verify_simulation": simulation,
         }

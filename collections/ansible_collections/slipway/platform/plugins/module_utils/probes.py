@@ -13,8 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.slipway.platform.plugins.module_utils.postgresql_tls import request_tls
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import unmet
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import (
     ReadError,
+    node_view,
     parse_kubeconfig,
     request,
     tls_context,
@@ -116,20 +118,25 @@ def _closed(probe: Probe, timeout: float) -> Outcome:
 
 
 def _api(probe: Probe, timeout: float) -> Outcome:
-    """The Kubernetes API is ready at the address in the kubeconfig, with the administrator's certificate."""
+    """The Kubernetes API is ready and its nodes are as wanted, as whoever has the kubeconfig sees them."""
     try:
         kubeconfig = parse_kubeconfig(Path(probe["kubeconfig"]).read_text())
         context = tls_context(
             kubeconfig["certificate-authority"], kubeconfig["client-certificate"], kubeconfig["client-key"]
         )
-        status, _ = request(
-            kubeconfig["server"], context, probe["path"], timeout=timeout, tls_name=kubeconfig["tls-server-name"]
-        )
-    except (OSError, http.client.HTTPException, ReadError, ValueError) as error:
+        server = kubeconfig["server"]
+        texts = {}
+        for path in ("/readyz", "/api/v1/nodes"):
+            status, texts[path] = request(
+                server, context, path, timeout=timeout, tls_name=kubeconfig["tls-server-name"]
+            )
+            if status != 200:
+                return [f"{server}{path} answers {status}, not 200"], {}
+        found = {node["metadata"]["name"]: node_view(node) for node in json.loads(texts["/api/v1/nodes"])["items"]}
+    except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
         return [f"the API named in {probe['kubeconfig']} does not answer ({error})"], {}
-    if status != 200:
-        return [f"{kubeconfig['server']}{probe['path']} answers {status}, not 200"], {}
-    return [], {"status": status, "server": kubeconfig["server"]}
+    view = {"api": {"error": None, "ready": True, "nodes": found}}
+    return unmet(view, nodes=probe["nodes"] or [], version=probe["version"]), {"server": server}
 
 
 def _postgres(probe: Probe, timeout: float) -> Outcome:

@@ -99,6 +99,15 @@ def read_installed() -> str | None:
         return None
 
 
+def read_release() -> list[str]:
+    """Lines of `rke2 --version`: what a restart of this host would start. None without a program that prints them."""
+    try:
+        shown = subprocess.run([str(BINARY), "--version"], capture_output=True, text=True, timeout=20, check=False)
+    except OSError:
+        return []
+    return shown.stdout.splitlines() if shown.returncode == 0 else []
+
+
 def parse_started(note: str, invocation: str) -> dict[str, str]:
     """Digest by path of what a unit was started with; nothing when the note is of another start, or there is none."""
     number, *lines = note.splitlines() or [""]

@@ -30,8 +30,9 @@ options:
         choices: [https, redirect, tls_refused, closed, api, postgres]
         description:
           - V(https) is answered over TLS 1.3 with a certificate of the authority, V(redirect) sends HTTP to HTTPS,
-            V(tls_refused) turns TLS 1.2 away, V(closed) lets nobody connect, V(api) is a ready Kubernetes API,
-            V(postgres) is answered over TLS 1.3 with a certificate of the authority, as by PostgreSQL's clients.
+            V(tls_refused) turns TLS 1.2 away, V(closed) lets nobody connect, V(api) is a ready Kubernetes API with its
+            nodes Ready, V(postgres) is answered over TLS 1.3 with a certificate of the authority, as by clients of
+            PostgreSQL.
       address:
         type: str
         description: Address to connect to; not for V(api).
@@ -60,6 +61,13 @@ options:
       kubeconfig:
         type: path
         description: Kubeconfig for V(api).
+      nodes:
+        type: list
+        elements: str
+        description: Names of all nodes, for V(api).
+      version:
+        type: str
+        description: Version of RKE2 that all nodes run, for V(api).
   timeout_seconds:
     type: int
     default: 5
@@ -120,13 +128,15 @@ def main() -> None:
                     "authority": {"type": "str"},
                     "valid_days": {"type": "int", "default": 0},
                     "kubeconfig": {"type": "path"},
+                    "nodes": {"type": "list", "elements": "str"},
+                    "version": {"type": "str"},
                 },
                 "required_if": [
                     ("kind", "https", ["address", "port", "server_name", "authority"]),
                     ("kind", "redirect", ["address", "port", "server_name"]),
                     ("kind", "tls_refused", ["address", "port", "server_name", "authority"]),
                     ("kind", "closed", ["address", "port"]),
-                    ("kind", "api", ["kubeconfig"]),
+                    ("kind", "api", ["kubeconfig", "nodes", "version"]),
                     ("kind", "postgres", ["address", "port", "server_name", "authority"]),
                 ],
             },

@@ -50,6 +50,10 @@ options:
     description:
       - Seconds since 1970 after which the service's process has to have started. What a restart is to replace still
         answers for a moment after it was asked for; this tells the new from the old.
+  release_wanted:
+    type: bool
+    default: false
+    description: Whether to return the release that the host carries, too.
   timeout_seconds:
     type: int
     required: true
@@ -68,6 +72,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+release:
+  description: Lines of C(rke2 --version), none when there is no program that prints them.
+  returned: with O(release_wanted)
+  type: list
+  elements: str
 waited_seconds:
   description: How long it took.
   returned: always
@@ -87,6 +96,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     read_api,
     read_etcd,
     read_own_node,
+    read_release,
     read_service,
 )
 
@@ -106,6 +116,7 @@ def main() -> None:
             "members": {"type": "list", "elements": "str", "default": []},
             "api_address": {"type": "str"},
             "started_after": {"type": "float", "default": 0.0},
+            "release_wanted": {"type": "bool", "default": False},
             "timeout_seconds": {"type": "int", "required": True},
         },
         required_if=[("type", "agent", ["api_address"])],
@@ -114,6 +125,7 @@ def main() -> None:
     given = module.params
     if module.check_mode:
         module.exit_json(changed=False, waited_seconds=0.0, unmet=[])
+    release = read_release() if given["release_wanted"] else []
     unit = f"rke2-{given['type']}.service"
     began = time.monotonic()
     restarts = read_service(unit)["restarts"]
@@ -132,7 +144,7 @@ def main() -> None:
         )
         waited = round(time.monotonic() - began, 1)
         if not left:
-            module.exit_json(changed=False, waited_seconds=waited, unmet=[])
+            module.exit_json(changed=False, waited_seconds=waited, unmet=[], release=release)
         if waited + POLL_SECONDS > given["timeout_seconds"] or service["restarts"] - restarts > RESTARTS_TOLERATED:
             break
         time.sleep(POLL_SECONDS)
@@ -144,6 +156,7 @@ def main() -> None:
         ),
         waited_seconds=waited,
         unmet=left,
+        release=release,
     )
 
 
