@@ -22,9 +22,13 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def verify(inventory: Inventory, version: str) -> subprocess.CompletedProcess[str]:
-    extra = ["--extra-vars", f"rke2_version={version} verify_settle_seconds=0"]
+    return play(inventory, "verify", f"rke2_version={version} verify_settle_seconds=0")
+
+
+def play(inventory: Inventory, name: str, variables: str) -> subprocess.CompletedProcess[str]:
+    options = [f"--inventory={inventory.settings['platform_inventory']}", "--extra-vars", variables]
     return subprocess.run(
-        ["ansible-playbook", "playbooks/verify.yml", f"--inventory={inventory.settings['platform_inventory']}", *extra],
+        ["ansible-playbook", f"playbooks/{name}.yml", *options],
         cwd=REPOSITORY,
         env=os.environ | {"ANSIBLE_CACHE_PLUGIN": "memory", "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
         stdin=subprocess.DEVNULL,
@@ -75,6 +79,35 @@ def test_the_ingress_learns_the_client_from_the_balancer(host: Host, inventory: 
 def test_the_ingress_redirects_plain_http(host: Host, inventory: Inventory) -> None:
     shown = ask(host, inventory, "http", 80, "--output /dev/null --write-out '%{http_code} %{redirect_url}'")
     assert shown == f"301 https://{shop(inventory)}/x"
+
+
+ETCD = """
+tls=/var/lib/rancher/rke2/server/tls/etcd
+curl --silent --show-error --fail --max-time 10 \\
+  --cacert $tls/server-ca.crt --cert $tls/client.crt --key $tls/client.key --data '%s' https://127.0.0.1:2379/v3/%s
+"""
+
+
+@pytest.fixture
+def alarm(inventory: Inventory) -> Iterator[str]:
+    """etcd out of space on one server; gives the member's name."""
+    server = inventory.host(inventory.group("rke2_server")[0])
+    with server.sudo():
+        listed = json.loads(server.check_output(ETCD % ("{}", "cluster/member/list")))
+        own = listed["header"]["member_id"]
+        order = '{"action": "%s", "memberID": "%s", "alarm": "NOSPACE"}'
+        server.check_output(ETCD % (order % ("ACTIVATE", own), "maintenance/alarm"))
+        try:
+            yield next(member["name"] for member in listed["members"] if member["ID"] == own)
+        finally:
+            server.check_output(ETCD % (order % ("DEACTIVATE", own), "maintenance/alarm"))
+
+
+def test_a_store_that_takes_no_writes_is_a_finding_and_nothing_is_restarted(alarm: str, inventory: Inventory) -> None:
+    version = inventory.settings["rke2_version"]
+    for done in (verify(inventory, version), play(inventory, "rke2", f"rke2_version={version}")):
+        assert done.returncode == 2, done.stdout
+        assert f"etcd member {alarm} raised the alarm NOSPACE" in done.stdout
 
 
 def test_all_faults_are_named_at_once(stopped: None, inventory: Inventory) -> None:

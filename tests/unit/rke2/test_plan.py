@@ -47,7 +47,9 @@ def state(name: str, **changes: Any) -> dict[str, Any]:
         "sysctls": [],
         "missing_users": [],
         "api": api({other: node() for other in SERVERS + AGENTS}) if server else None,
-        "etcd": {"cluster_id": "1", "members": [member(s) for s in SERVERS], "error": None} if server else None,
+        "etcd": {"cluster_id": "1", "members": [member(s) for s in SERVERS], "alarms": [], "error": None}
+        if server
+        else None,
         "ingress_certificate": {"pem": "", "digest": "x"} if server else None,
     } | changes
 
@@ -85,6 +87,17 @@ def test_a_cluster_is_settled_when_every_server_sees_it_whole() -> None:
         unready[name]["api"]["nodes"][AGENTS[0]]["ready"] = False
         assert not make(blind)["settled"] and not make(unready)["settled"]
         assert not make({other: state for other, state in whole().items() if other != name})["settled"]
+
+
+def test_nothing_is_restarted_under_an_alarm_of_etcd() -> None:
+    states = whole()
+    for name in SERVERS:  # every member tells of all alarms
+        states[name]["etcd"]["alarms"] = [{"member": "s1-0123abcd", "alarm": "NOSPACE"}]
+    states["s2"]["unread"] = ["/etc/rancher/rke2/config.yaml"]
+    plan = make(states)
+    assert plan["hosts"]["s2"]["action"] == "restart"
+    assert [fault for fault in plan["faults"] if "s1-0123abcd raised the alarm NOSPACE" in fault] == plan["faults"]
+    assert len(plan["faults"]) == 1
 
 
 def actions(plan: dict[str, Any]) -> dict[str, str]:
@@ -236,7 +249,10 @@ def test_agents_are_never_started_before_the_servers() -> None:
     assert rke2_plan.recover_action(state("a1") | {"service": {"state": "inactive"}}) == "none"
 
 
-VIEW = {"api": api({"s1": node(), "s2": node()}), "etcd": {"members": [member("s1"), member("s2")], "error": None}}
+VIEW = {
+    "api": api({"s1": node(), "s2": node()}),
+    "etcd": {"members": [member("s1"), member("s2")], "alarms": [], "error": None},
+}
 
 
 @pytest.mark.parametrize(
@@ -249,6 +265,12 @@ VIEW = {"api": api({"s1": node(), "s2": node()}), "etcd": {"members": [member("s
         ({"nodes": {"s1": node(), "s2": node(OLD)}}, {}, f"node s2 runs {OLD}, not {NEW}"),
         ({"nodes": {"s1": node(), "s2": node(etcd_voter=False)}}, {}, "node s2 says EtcdIsVoter=False"),
         ({}, {"error": "timed out"}, "etcd does not answer (timed out)"),
+        (
+            {},
+            {"alarms": [{"member": "s2-0123abcd", "alarm": "NOSPACE"}]},
+            "etcd member s2-0123abcd raised the alarm NOSPACE: every write is refused. Free its space and disarm it "
+            "(docs/runbooks/upgrade_rke2.md, Alarms of etcd)",
+        ),
         ({}, {"members": [member("s1")]}, "s2 is not a member of etcd"),
         ({}, {"members": [member("s1"), member("s2", answers=False)]}, "etcd member s2-0123abcd does not answer"),
         (

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,6 +187,44 @@ def test_members_of_etcd() -> None:
     )
     assert answer["cluster_id"] == "17"
     assert [(m["name"], m["learner"]) for m in answer["members"]] == [("s1-0123abcd", False), ("", True)]
+
+
+def test_alarms_of_etcd() -> None:
+    members = [{"id": "1", "name": "s1-0123abcd"}, {"id": "2", "name": ""}]
+    text = '{"alarms":[{"memberID":"1","alarm":"NOSPACE"},{"memberID":"2","alarm":"CORRUPT"},{"alarm":"NOSPACE"}]}'
+    assert rke2_read.parse_alarms(text, members) == [
+        {"member": "s1-0123abcd", "alarm": "NOSPACE"},
+        {"member": "2", "alarm": "CORRUPT"},
+        {"member": "", "alarm": "NOSPACE"},
+    ]
+    assert rke2_read.parse_alarms("{}", members) == []
+
+
+def test_etcd_is_read_linearizably_and_an_answer_without_a_majority_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "server/tls/etcd"
+    folder.mkdir(parents=True)
+    for name in ("server-ca.crt", "client.crt", "client.key"):
+        (folder / name).write_text("")
+    asked: list[tuple[str, Any]] = []
+    answers = {"/v3/cluster/member/list": (200, '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1"}]}')}
+
+    def answer(url: str, context: Any, path: str, *, body: Any, timeout: float) -> tuple[int, str]:
+        asked.append((path, body))
+        return answers.get(path, (200, '{"alarms":[{"memberID":"1","alarm":"NOSPACE"}]}'))
+
+    monkeypatch.setattr(rke2_read, "DATA", tmp_path)
+    monkeypatch.setattr(rke2_read, "tls_context", lambda *pems: SimpleNamespace(set_alpn_protocols=lambda names: None))
+    monkeypatch.setattr(rke2_read, "request", answer)
+    found = rke2_read.read_etcd()
+    assert asked == [
+        ("/v3/cluster/member/list", {"linearizable": True}),
+        ("/v3/maintenance/alarm", {"action": "GET"}),
+    ]
+    assert (found["error"], found["alarms"]) == (None, [{"member": "s1", "alarm": "NOSPACE"}])
+    answers["/v3/cluster/member/list"] = (503, "no leader")
+    assert rke2_read.read_etcd()["error"] == "port 2382 answered 503; port 2379 answered 503"
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def unmet(
     if members:
         if not etcd or etcd.get("error"):
             return [*found, f"etcd does not answer ({(etcd or {}).get('error') or 'not started'})"]
+        found += alarm_faults(etcd)
         for member in etcd["members"]:
             if member["learner"]:
                 found.append(f"etcd member {member['name'] or member['id']} is still a learner")
@@ -87,6 +88,15 @@ def unmet(
             elif node is not None and node["etcd_voter"] is False:
                 found.append(f"node {name} says EtcdIsVoter=False")
     return found
+
+
+def alarm_faults(etcd: dict[str, Any]) -> list[str]:
+    """Alarms of etcd. Under one the cluster still reads, so everything looks well, and refuses what is written."""
+    return [
+        f"etcd member {entry['member']} raised the alarm {entry['alarm']}: every write is refused. Free its space and "
+        "disarm it (docs/runbooks/upgrade_rke2.md, Alarms of etcd)"
+        for entry in etcd["alarms"]
+    ]
 
 
 def constant_faults(state: dict[str, Any], wanted: dict[str, Any], token_digest: str) -> list[str]:
@@ -217,6 +227,9 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
             f"the servers belong to {len(identities)} different etcd clusters ({', '.join(sorted(identities))}). "
             "Stop; decide which one holds the truth, and rebuild the others."
         )
+
+    # A restart under an alarm would look well and end with a cluster that takes no write.
+    faults += sorted({fault for view in views if view.get("etcd") for fault in alarm_faults(view["etcd"])})
 
     hosts: dict[str, Any] = {}
     for name in [*servers, *agents]:

@@ -380,9 +380,31 @@ def _answers(url: str, context: ssl.SSLContext, timeout: float) -> bool:
         return False
 
 
+def parse_alarms(text: str, members: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Alarms that members raised: name of the member (its number when it has none) and kind, like NOSPACE."""
+    names = {member["id"]: member["name"] for member in members}
+    return [
+        {"member": names.get(str(entry.get("memberID", ""))) or str(entry.get("memberID", "")), "alarm": entry["alarm"]}
+        for entry in json.loads(text).get("alarms", [])
+    ]
+
+
+def _call_etcd(context: ssl.SSLContext, path: str, body: dict[str, Any], timeout: float) -> str:
+    problems = []
+    for port in ETCD_JSON_PORTS:
+        try:
+            status, text = request(f"https://127.0.0.1:{port}", context, path, body=body, timeout=timeout)
+            if status == 200:
+                return text
+            problems.append(f"port {port} answered {status}")
+        except (OSError, http.client.HTTPException) as error:
+            problems.append(f"port {port}: {error}")
+    raise ReadError("; ".join(problems))
+
+
 def read_etcd(timeout: float = 5) -> dict[str, Any]:
-    """The members of etcd as the local member knows them (a linearizable read: it needs a majority)."""
-    result: dict[str, Any] = {"cluster_id": "", "members": [], "error": None}
+    """Members of etcd and their alarms as the local member knows them, by a linearizable read: it needs a majority."""
+    result: dict[str, Any] = {"cluster_id": "", "members": [], "alarms": [], "error": None}
     folder = DATA / "server/tls/etcd"
     try:
         context = tls_context(
@@ -393,20 +415,12 @@ def read_etcd(timeout: float = 5) -> dict[str, Any]:
     except OSError as error:
         result["error"] = f"{error.filename}: {error.strerror}"
         return result
-    problems = []
-    for port in ETCD_JSON_PORTS:
-        try:
-            status, text = request(
-                f"https://127.0.0.1:{port}", context, "/v3/cluster/member/list", body={}, timeout=timeout
-            )
-            if status == 200:
-                result |= parse_members(text)
-                break
-            problems.append(f"port {port} answered {status}")
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            problems.append(f"port {port}: {error}")
-    else:
-        result["error"] = "; ".join(problems)
+    try:
+        result |= parse_members(_call_etcd(context, "/v3/cluster/member/list", {"linearizable": True}, timeout))
+        alarms = _call_etcd(context, "/v3/maintenance/alarm", {"action": "GET"}, timeout)
+        result["alarms"] = parse_alarms(alarms, result["members"])
+    except (ReadError, ValueError, KeyError) as error:
+        result["error"] = str(error)
         return result
     context.set_alpn_protocols(["h2"])
     for member in result["members"]:
