@@ -193,6 +193,18 @@ def test_a_server_is_not_replaced_unless_it_is_named(changes: Json, says: str) -
     assert make_plan(DESIRED, built(), allow_replace=["dev-node-1"]).changes == []
 
 
+def test_nothing_is_deleted_of_a_machine_that_the_run_leaves_out() -> None:
+    project = built()
+    project["servers"][1] |= {"location": {"name": "ash"}}
+    names = {"allow_replace": ["dev-node-1"]}
+    plan = make_plan(DESIRED, project, **names, hosts=["dev-lb-1"])
+    assert "--limit leaves out dev-node-1, so server dev-node-1" in plan.refused[-1]
+    assert "not made again; add dev-node-1 to --limit, or run without it." in plan.refused[-1]
+    assert make_plan(DESIRED, project, **names, hosts=["dev-node-1"]).refused == []
+    # What is left out and stays is no reason to refuse.
+    assert make_plan(DESIRED, built(), hosts=["dev-lb-1"]).refused == []
+
+
 def test_another_type_or_placement_group_needs_only_a_stop() -> None:
     project = built()
     project["servers"][1] |= {"server_type": {"name": "cx53"}, "placement_group": None}

@@ -205,9 +205,19 @@ def make_plan(
     *,
     allow_replace: Iterable[str] = (),
     allow_restart: Iterable[str] = (),
+    hosts: Iterable[str] | None = None,
 ) -> Plan:
-    """Compare. `current` holds the whole project: each of KINDS and `server_types`, as the API tells them."""
-    return _Planner(desired, current, frozenset(allow_replace), frozenset(allow_restart)).run()
+    """Compare. `current` holds the whole project: each of KINDS and `server_types`, as the API tells them.
+
+    `hosts` are the machines that this run makes and changes, all unless given.
+    """
+    return _Planner(
+        desired,
+        current,
+        frozenset(allow_replace),
+        frozenset(allow_restart),
+        frozenset(machine.name for machine in desired.machines) if hosts is None else frozenset(hosts),
+    ).run()
 
 
 class _Planner:
@@ -217,11 +227,13 @@ class _Planner:
         current: Mapping[str, list[Json]],
         allow_replace: frozenset[str],
         allow_restart: frozenset[str],
+        hosts: frozenset[str],
     ) -> None:
         self.desired = desired
         self.current = current
         self.allow_replace = allow_replace
         self.allow_restart = allow_restart
+        self.hosts = hosts
         self.environment = desired.environment
         self.by_name = {kind: {thing["name"]: thing for thing in current.get(kind, ())} for kind in KINDS}
         self.plan = Plan()
@@ -237,8 +249,23 @@ class _Planner:
         self.plan_network_replacement()
         self.plan_one_of_a_group()
         self.plan_addresses_taken()
+        self.plan_limit()
         self.plan_unclaimed()
         return self.plan
+
+    def plan_limit(self) -> None:
+        """What goes is made again in the same run, so nothing goes of a machine that the run leaves out."""
+        for machine in self.desired.machines:
+            if machine.name in self.hosts:
+                continue
+            own = {f"{machine.name}-{volume.name}" for volume in machine.volumes}
+            going = [f"server {name}" for name in self.plan.delete_servers if name == machine.name]
+            going += [f"volume {name}" for name in self.plan.delete_volumes if name in own]
+            if going:
+                self.refuse(
+                    f"--limit leaves out {machine.name}, so {' and '.join(going)} would be deleted and not made again; "
+                    f"add {machine.name} to --limit, or run without it."
+                )
 
     def refuse(self, sentence: str) -> None:
         self.plan.refused.append(sentence)

@@ -77,6 +77,10 @@ options:
     type: list
     elements: str
     default: []
+  hosts:
+    description: Names of the servers that this run makes and changes; all unless given. Nothing of others is deleted.
+    type: list
+    elements: str
   settle_seconds:
     description: How long to wait for servers that are starting, stopping or locked, as a killed run leaves them.
     type: int
@@ -190,6 +194,7 @@ def argument_spec() -> dict[str, Any]:
         "openings": {"type": "list", "elements": "dict", "options": opening, "default": []},
         "allow_replace": {"type": "list", "elements": "str", "default": []},
         "allow_restart": {"type": "list", "elements": "str", "default": []},
+        "hosts": {"type": "list", "elements": "str"},
         "settle_seconds": {"type": "int", "default": 120},
     }
 
@@ -206,7 +211,11 @@ def main() -> None:
     except CloudError as error:
         module.fail_json(msg=str(error))
     plan = make_plan(
-        desired, project, allow_replace=parameters["allow_replace"], allow_restart=parameters["allow_restart"]
+        desired,
+        project,
+        allow_replace=parameters["allow_replace"],
+        allow_restart=parameters["allow_restart"],
+        hosts=parameters["hosts"],
     )
     if plan.refused:
         module.fail_json(
