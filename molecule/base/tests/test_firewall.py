@@ -6,6 +6,7 @@ import json
 
 from testinfra.host import Host
 
+from tests.support.deadlines import until
 from tests.support.inventory import Inventory
 
 testinfra_hosts = [f"ansible://{group}" for group in ("load_balancer", "rke2_server", "rke2_agent", "postgresql")]
@@ -70,6 +71,35 @@ def test_only_the_named_peers_get_in(host: Host, inventory: Inventory) -> None:
         if (answer != "dropped") is not let_in
     ]
     assert wrong == []
+
+
+POD = """
+ip netns add pod && ip link add pod0 type veth peer name eth0 netns pod && ip address add 10.99.0.1/30 dev pod0
+ip link set pod0 up && ip -n pod address add 10.99.0.2/30 dev eth0 && ip -n pod link set eth0 up
+ip -n pod route add default via 10.99.0.1
+nft 'table ip pod { chain redirect { type nat hook prerouting priority dstnat
+tcp dport { 80, 30080 } dnat to 10.99.0.2:8080
+}; }'
+systemd-run --quiet --unit pod ip netns exec pod python3 -m http.server 8080
+"""
+"""A program behind a hostPort (80) and a NodePort (30080), as Kubernetes has them."""
+POD_END = "systemctl stop pod; nft delete table ip pod; ip link delete pod0; ip netns delete pod"
+
+
+def test_what_is_redirected_to_a_pod_is_as_closed_as_what_the_host_serves(host: Host, inventory: Inventory) -> None:
+    client = host.check_output("uname --nodename")
+    if client not in (inventory.group("load_balancer")[0], inventory.group("rke2_agent")[0]):
+        return  # one that may come to port 80, and one that may not
+    name = inventory.group("rke2_server")[1]
+    server = inventory.host(name)
+    with server.sudo():
+        server.check_output(POD)
+        try:
+            until(lambda: server.run("ip netns exec pod ss --listening --numeric | grep -q :8080").rc == 0, 20)
+            answers = knock(host, inventory, [(name, 80), (name, 30080)])
+        finally:
+            server.run(POD_END)
+    assert answers == (["open", "dropped"] if client == inventory.group("load_balancer")[0] else ["dropped", "dropped"])
 
 
 def test_peers_are_known_by_name_and_reached_by_ping(host: Host, inventory: Inventory) -> None:
