@@ -21,7 +21,15 @@ def test_the_firewall_comes_back_after_a_boot_and_leaves_other_tables_alone(host
         host.check_output("systemctl start slipway-firewall")
         host.check_output("nft delete table inet bystander")
     assert "policy drop" in host.check_output("nft list chain inet slipway input")
-    assert "forward" not in host.check_output("nft list table inet slipway")
+    assert "hook forward" not in host.check_output("nft list table inet slipway")
+
+
+def test_what_sudo_makes_is_readable_even_where_sudo_is_told_to_be_stricter(host: Host) -> None:
+    host.check_output("echo 'Defaults umask=0077' > /etc/sudoers.d/10-test")
+    try:
+        assert host.check_output("sudo -u slipway sudo -n sh -c umask") == "0022"
+    finally:
+        host.check_output("rm /etc/sudoers.d/10-test")
 
 
 def test_ssh_lets_in_by_key_alone(host: Host) -> None:

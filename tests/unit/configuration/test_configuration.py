@@ -403,10 +403,21 @@ def test_the_real_host_keeps_modes_links_and_records(tmp_path: Path, monkeypatch
         def atomic_move(self, source: str, target: str, unsafe_writes: bool) -> None:
             Path(source).replace(target)
 
-    host = module.RealHost(Stand())
-    user, group = module._user(os.getuid()), module._group(os.getgid())
-    target = tmp_path / "new" / "a.conf"
-    host.write(str(target), FileState(b"x", 0o640, user, group))
+    umask = os.umask(0o077)  # as sudo may set it
+    try:
+        host = module.RealHost(Stand())
+        user, group = module._user(os.getuid()), module._group(os.getgid())
+        target = tmp_path / "new" / "deep" / "a.conf"
+        host.write(str(target), FileState(b"x", 0o640, user, group))
+        host.make_folder(module.Folder(str(tmp_path / "above" / "folder"), 0o700, user, group, False))
+    finally:
+        os.umask(umask)
+    assert [oct((tmp_path / name).stat().st_mode & 0o777) for name in ("new", "new/deep", "above", "above/folder")] == [
+        "0o755",
+        "0o755",
+        "0o755",
+        "0o700",
+    ]
     assert host.read(str(target)) == FileState(b"x", 0o640, user, group)
     link = tmp_path / "link"
     link.symlink_to("/nowhere")

@@ -183,6 +183,8 @@ class RealHost:
         self.module = module
         self.records = STATE_FOLDER / str(module.params["name"])
         self.staging = tempfile.mkdtemp(prefix="slipway-staging-", dir=STAGING_FOLDER)
+        # For folders on the way to a file, and what commands write: whatever umask sudo sets.
+        os.umask(0o022)
 
     def read(self, path: str) -> FileState | None:
         try:

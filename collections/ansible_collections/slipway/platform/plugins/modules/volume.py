@@ -188,6 +188,7 @@ class Host:
         if planned.enable:
             self.run("systemctl", "enable", "--quiet", name)
         if planned.mount:
+            os.umask(0o022)  # for the folders above it, whatever sudo sets
             Path(wanted.path).mkdir(mode=0o755, parents=True, exist_ok=True)
             self.run("systemctl", "start", name)
             if not any(target == wanted.path for _source, target in self.mounts()):
