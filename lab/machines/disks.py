@@ -106,7 +106,16 @@ class RootDisk:
         """Make a bigger disk of it; the host is off. A disk never shrinks."""
         if self.image.stat().st_size >= size_gb * 10**9:
             return
-        self.close()
+        for mount in (self.root, self.mount):
+            if mount.is_mount():
+                try:
+                    run(["umount", str(mount)])
+                except CommandError as error:
+                    # A file system that is looked into would be changed under whoever looks.
+                    raise MachineError(
+                        f"the disk cannot grow: a program of this machine uses {mount}. "
+                        f"End it (fuser -vm {mount}) and try again"
+                    ) from error
         with self.image.open("r+b") as file:
             file.truncate(size_gb * 10**9)
         try:

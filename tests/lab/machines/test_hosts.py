@@ -149,6 +149,14 @@ def test_new_size_keeps_the_disk_and_rebuild_does_not(lab: Lab, spare: HostSpec)
     lab.output(4, "touch /root/kept /var/lib/kept; sync")
     lab.machines.power_off(4)
     bigger = lab.spec(4, memory_gb=4, disk_gb=40)
+    disk = lab.machines._disk(4)
+    disk.open()
+    with (
+        (disk.mount / "ballast").open("wb"),
+        pytest.raises(MachineError, match="the disk cannot grow: a program of this"),
+    ):
+        lab.machines.resize(bigger)
+    assert disk.image.stat().st_size < 40 * 10**9
     lab.machines.resize(bigger)
     lab.machines.power_on(bigger)
     lab.wait_for_ssh(4)
