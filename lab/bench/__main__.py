@@ -29,7 +29,7 @@ import yaml
 from rich.console import Console
 
 from lab import daemon, mirror, preflight, summary
-from lab.bench import postgresql, storage
+from lab.bench import postgresql, scale, storage
 from lab.bench.goals import Figure, table
 from lab.settings import SLOTS, Settings
 
@@ -63,6 +63,9 @@ def main(
             figures += list(_told(site_runs()))
             figures += list(_told(storage.ratios(settings, REPOSITORY / "inventories" / "lab")))
             figures += list(_told(postgresql.ratios(settings, REPOSITORY / "inventories" / "lab")))
+            figures += list(
+                _told(scale.per_host(REPOSITORY / INVENTORY, lambda name, where: _play(name, inventory=where)[0]))
+            )
     out.rule(style="dim")
     out.print(table(figures))
     kept = REPOSITORY / "artifacts" / "bench" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
@@ -250,9 +253,9 @@ def _machines() -> list[str]:
     return [name for group in inventory["all"]["children"].values() for name in group.get("hosts") or {}]
 
 
-def _play(playbook: str, *options: str) -> tuple[float, float]:
+def _play(playbook: str, *options: str, inventory: Path | str = INVENTORY) -> tuple[float, float]:
     """Seconds on the clock, and of the controller's processor."""
-    return _timed([str(PROGRAMS / "ansible-playbook"), playbook, "-i", INVENTORY, *options])
+    return _timed([str(PROGRAMS / "ansible-playbook"), playbook, "-i", str(inventory), *options])
 
 
 def _timed(command: list[str]) -> tuple[float, float]:
