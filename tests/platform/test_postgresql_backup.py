@@ -144,7 +144,7 @@ def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site
     put(damaged)
     try:
         said = site.run(DATABASE, f"{TOOL} verify")
-        assert said.code == 1 and "repository 1 is damaged" in said.said and "invalid" in said.said, said.said
+        assert said.code == 1 and "repository 1: objects are damaged" in said.said and "invalid" in said.said, said.said
         drill = site.play("operations/drill_postgresql")
         assert drill.code != 0 and "did not restore" in drill.output, drill.output[-3000:]
         assert "an object in the bucket is damaged" in drill.output, drill.output[-3000:]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -78,6 +80,78 @@ def test_one_repository_of_two_that_is_empty_is_filled() -> None:
     assert backup.judge(said)["state"] == "empty"
 
 
+class Buckets:
+    """pgBackRest with two repositories, of which some fail or lose what is written to them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failing: set[int], forgetful: frozenset[int] = frozenset()):
+        self.failing, self.forgetful = failing, forgetful
+        self.stops = {1: [1795255127], 2: [1795255127]}
+        self.calls: list[tuple[str, int]] = []
+        monkeypatch.setattr(backup, "keys", lambda: [1, 2])
+        monkeypatch.setattr(backup, "run", self.run)
+
+    def run(self, *arguments: str, seconds: int | None = None) -> str:
+        (repository,) = (word for word in arguments if word.startswith("--repo="))
+        key, verb = int(repository.removeprefix("--repo=")), arguments[-1]
+        self.calls.append((verb, key))
+        if key in self.failing:
+            raise backup.Fault(f"pgbackrest {verb} failed (49): the bucket does not answer")
+        if verb == "backup" and key not in self.forgetful:
+            self.stops[key].append(int(time.time()))
+        if verb == "verify":
+            return WHOLE
+        taken = [
+            TAKEN | {"label": f"{stop}F", "database": {"repo-key": key}, "timestamp": {"start": stop - 9, "stop": stop}}
+            for stop in self.stops[key]
+        ]
+        said = info(0, "ok", *taken)
+        said[0]["repo"][0]["key"] = key
+        return json.dumps(said)
+
+
+@pytest.mark.parametrize("failing", [{1}, {2}, {1, 2}], ids=str)
+@pytest.mark.parametrize(("command", "verb"), [("full", "backup"), ("verify", "verify")])
+def test_a_repository_that_fails_leaves_the_others_theirs(
+    monkeypatch: pytest.MonkeyPatch, command: str, verb: str, failing: set[int]
+) -> None:
+    buckets = Buckets(monkeypatch, failing)
+    with pytest.raises(backup.Fault) as fault:
+        backup.verify() if command == "verify" else backup.back_up(command)
+    assert [key for called, key in buckets.calls if called == verb] == [1, 2]
+    assert [key for key in (1, 2) if f"repository {key}: pgbackrest {verb} failed" in str(fault.value)] == sorted(
+        failing
+    )
+
+
+def test_a_backup_that_does_not_arrive_in_the_second_repository_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    Buckets(monkeypatch, set(), frozenset({2}))
+    with pytest.raises(backup.Fault, match=r"^repository 2: the full backup did not arrive: the newest is 1795255127F"):
+        backup.back_up("full")
+
+
+def test_two_whole_repositories_have_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    Buckets(monkeypatch, set())
+    backup.back_up("full")
+    backup.verify()
+    assert backup.status()["states"] == {1: "ok", 2: "ok"}
+
+
+def test_a_repository_that_does_not_answer_hides_nothing_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    Buckets(monkeypatch, {1})
+    seen = backup.status()
+    assert (seen["state"], seen["states"]) == ("broken", {1: "broken", 2: "ok"})
+    assert seen["faults"] == ["repository 1: pgbackrest info failed (49): the bucket does not answer"]
+    assert [one["repository"] for one in seen["backups"]] == [2]
+
+
+@pytest.mark.parametrize(("asked", "broken"), [(0, 2), (2, 1)])
+def test_a_restore_needs_no_repository_but_its_own(monkeypatch: pytest.MonkeyPatch, asked: int, broken: int) -> None:
+    Buckets(monkeypatch, {broken})
+    wanted = SimpleNamespace(target="latest", timeline="", repository=asked, repository_time="")
+    seen, _source, _where = recovery.look(wanted)
+    assert {one["repository"] for one in seen["backups"]} == {asked or 1}
+
+
 def test_a_whole_repository_has_no_faults() -> None:
     assert backup.faults_of_verify(WHOLE) == []
 
@@ -142,7 +216,7 @@ def test_backups_of_a_former_database_are_none_of_this_one() -> None:
 def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
     later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
     seen = backup.judge(info(0, "ok", TAKEN, later))
-    assert backup.findings(seen, {}, 1795258800) == [
+    assert backup.findings(seen | {"states": {1: "ok"}}, {}, 1795258800) == [
         "backup 20261121-105838F has damaged pages, which the data had when it was taken"
     ]
     begun = f"--set={TAKEN['label']}"
@@ -182,8 +256,8 @@ def drilled(ok: bool, at: int, **more: Any) -> dict[str, Any]:
     ("seen", "known", "later", "says"),
     [
         (info(0, "ok", TAKEN), {}, 3600, []),
-        (info(2, "no valid backups"), {}, 0, ["there is no backup"]),
-        (info(0, "ok", TAKEN), {}, 27 * 3600, ["the newest backup is 27 hours old"]),
+        (info(2, "no valid backups"), {}, 0, ["repository 1: there is no backup"]),
+        (info(0, "ok", TAKEN), {}, 27 * 3600, ["repository 1: the newest backup is 27 hours old"]),
         (info(99, "other"), {}, 0, ["the backups cannot be used: repository 1: other"]),
         (info(0, "ok", TAKEN), drilled(False, 1795255127), 0,
          ["the last drill failed at 2026-11-21 09:58:47+00:00: it is damaged"]),
@@ -191,7 +265,16 @@ def drilled(ok: bool, at: int, **more: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(seen: list[dict[str, Any]], known: dict[str, Any], later: int, says: list[str]) -> None:
-    assert backup.findings(backup.judge(seen), known, 1795255127 + later) == says
+    judged = backup.judge(seen)
+    judged |= {"states": {1: judged["state"]}}
+    assert backup.findings(judged, known, 1795255127 + later) == says
+
+
+def test_an_old_second_repository_is_found_beside_a_fresh_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    buckets = Buckets(monkeypatch, set())
+    buckets.stops[1].append(1795255127 + 27 * 3600)
+    found = backup.findings(backup.status(), {}, 1795255127 + 27 * 3600)
+    assert found == ["repository 2: the newest backup is 27 hours old"]
 
 
 def test_metrics_are_what_prometheus_reads() -> None:

@@ -190,11 +190,11 @@ def options_of(source):
 def look(arguments):
     """The repository that is restored from, and the options that lead to the target."""
     source = chosen(arguments)
-    seen = repository.status(*options_of(source))
+    # Of the others nothing is read: a fault of one does not keep a restore from another.
+    seen = repository.status(*(options_of(source) or ["--repo=1"]))
     if seen["faults"]:
         raise Fault(f"the repository cannot be used: {'; '.join(seen['faults'])}")
-    backups = [backup for backup in seen["backups"] if backup["repository"] == (arguments.repository or 1)]
-    where = repository.target_options(arguments.target, backups, datetime.now(UTC))
+    where = repository.target_options(arguments.target, seen["backups"], datetime.now(UTC))
     if arguments.timeline:
         where.append(f"--target-timeline={arguments.timeline}")
     return seen, source, where

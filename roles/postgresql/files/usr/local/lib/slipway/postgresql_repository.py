@@ -169,11 +169,28 @@ def _of_others_alone(stanza):
 
 
 def status(*options):
-    try:
-        # pgBackRest itself would try for minutes.
-        return judge(json.loads(run("--output=json", *options, "info", seconds=60) or "[]", strict=False))
-    except Fault as fault:
-        return {"state": "broken", "faults": [str(fault)], "backups": [], "archives": [], "system": ""}
+    """The status of all repositories, or of the one that the options name.
+
+    Each is read by a command of its own: one that does not answer hides nothing of the others.
+    """
+    seen = {}
+    for repo in [options] if options else [(f"--repo={key}",) for key in keys()]:
+        key = int(repo[0].removeprefix("--repo="))
+        try:
+            # pgBackRest itself would try for minutes.
+            seen[key] = judge(json.loads(run("--output=json", *repo, "info", seconds=60) or "[]", strict=False))
+        except Fault as fault:
+            faults = [f"repository {key}: {fault}"]
+            seen[key] = {"state": "broken", "faults": faults, "backups": [], "archives": [], "system": ""}
+    states = {key: one["state"] for key, one in seen.items()}
+    return {
+        "state": min(states.values(), key=("broken", "absent", "empty", "ok").index),
+        "states": states,
+        "faults": [fault for one in seen.values() for fault in one["faults"]],
+        "backups": sorted((backup for one in seen.values() for backup in one["backups"]), key=lambda one: one["stop"]),
+        "archives": [archive for one in seen.values() for archive in one["archives"]],
+        "system": next((one["system"] for one in reversed(seen.values()) if one["system"]), ""),
+    }
 
 
 def faults_of_verify(text):
@@ -196,27 +213,49 @@ def keys():
     return [int(number) for number in re.findall(r"^repo(\d+)-type=", CONFIG.read_text(), re.M)]
 
 
+def each(run_for):
+    """Run a function for every repository, and fail afterwards with the faults of all."""
+    faults = []
+    for key in keys():
+        try:
+            run_for(key)
+        except Fault as fault:
+            faults.append(f"repository {key}: {fault}")
+    if faults:
+        raise Fault("; ".join(faults))
+
+
 def verify():
     """Read every object of every repository."""
-    for key in keys():
+
+    def verify_one(key):
         faults = faults_of_verify(run(f"--repo={key}", MANY, "--output=text", "--verbose", "verify"))
         if faults:
             raise Fault(
-                f"repository {key} is damaged: {'; '.join(faults)[:1500]}. Take a full backup now; "
+                f"objects are damaged: {'; '.join(faults)[:1500]}. Take a full backup now; "
                 "what is damaged can be restored from the bucket's older versions, by --repository-time "
                 "(docs/runbooks/restore_postgresql.md)"
             )
 
+    each(verify_one)
+
 
 def back_up(kind):
-    for key in keys():
+    """Take a backup into every repository, and read from each that it has arrived."""
+
+    def back_up_one(key):
+        began = int(time.time())
         run(f"--type={kind}", f"--repo={key}", "backup")
-    seen = status()
-    if seen["state"] != "ok":
-        raise Fault(f"after a {kind} backup the repository is {seen['state']}: {'; '.join(seen['faults'])}")
-    newest = max(seen["backups"], key=lambda backup: backup["stop"])
-    if newest["error"]:
-        raise Fault(damage(newest))
+        seen = status(f"--repo={key}")
+        if seen["state"] != "ok":
+            raise Fault(f"after a {kind} backup the repository is {seen['state']}: {'; '.join(seen['faults'])}")
+        newest = seen["backups"][-1]
+        if newest["stop"] < began:
+            raise Fault(f"the {kind} backup did not arrive: the newest is {newest['label']}, from before it")
+        if newest["error"]:
+            raise Fault(damage(newest))
+
+    each(back_up_one)
 
 
 def damage(backup):
@@ -284,11 +323,12 @@ def findings(seen, known, now):
     """What is wrong with backups, as sentences."""
     found = [f"the backups cannot be used: {fault}" for fault in seen["faults"]]
     found += [damage(backup) for backup in seen["backups"] if backup["error"]]
-    newest = max((backup["stop"] for backup in seen["backups"]), default=None)
-    if not seen["faults"] and newest is None:
-        found.append("there is no backup")
-    elif newest is not None and now - newest > OLDEST_BACKUP_HOURS * 3600:
-        found.append(f"the newest backup is {(now - newest) // 3600} hours old")
+    for key in sorted(key for key, state in seen["states"].items() if state != "broken"):
+        newest = max((backup["stop"] for backup in seen["backups"] if backup["repository"] == key), default=None)
+        if newest is None:
+            found.append(f"repository {key}: there is no backup")
+        elif now - newest > OLDEST_BACKUP_HOURS * 3600:
+            found.append(f"repository {key}: the newest backup is {(now - newest) // 3600} hours old")
     found += [
         f"the last {command} failed at {moment(result['at'])}: {result['fault']}"
         for command, result in sorted(known.items())
