@@ -7,6 +7,8 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,9 @@ FOLDER = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local
 sys.path.insert(0, str(FOLDER))  # as the script itself finds them
 backup: Any = import_module("postgresql_repository")
 recovery: Any = import_module("postgresql_recovery")
+LOADER = SourceFileLoader("postgresql_backup", str(FOLDER / "postgresql-backup"))
+tool: Any = module_from_spec(spec_from_loader(LOADER.name, LOADER))  # type: ignore[arg-type]
+LOADER.exec_module(tool)
 sys.path.remove(str(FOLDER))
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -333,3 +338,82 @@ def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
     with pytest.raises(recovery.Fault, match="a backup of PostgreSQL 18, and this host runs 17"):
         recovery.bring_back(wanted)
     assert [path.name for path in place.parent.iterdir()] == ["main"]
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the results, in which every run of an hour ago went well."""
+    monkeypatch.setattr(backup, "REPORTS", tmp_path)
+    monkeypatch.setattr(backup, "follows", lambda: False)
+    for command in tool.RECORDED:
+        backup.note(command, int(time.time()) - 3600)
+    return tmp_path
+
+
+def metric(reports: Path, command: str) -> str:
+    name = f'slipway_postgresql_backup_last_result{{command="{command}"}} '
+    (line,) = (line for line in (reports / "metrics.prom").read_text().splitlines() if line.startswith(name))
+    return line.removeprefix(name)
+
+
+@pytest.mark.parametrize("command", ["full", "diff", "incr", "verify", "drill"])
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(backup.Fault("the volume is full"), "the volume is full"), (KeyError("size"), "it crashed (KeyError: 'size')")],
+    ids=["fault", "crash"],
+)
+def test_a_failed_run_replaces_the_result_of_the_last(
+    reports: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: Exception, says: str
+) -> None:
+    def fail(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(tool, "act", fail)
+    began = int(time.time())
+    assert metric(reports, command) == "1" and tool.main([command]) == 1
+    found = backup.results()[command]
+    assert not found["ok"] and found["began"] >= began and found["good"] and says in found["fault"]
+    assert metric(reports, command) == "0"
+
+
+def test_a_run_that_went_well_carries_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "act", lambda _: {"drill_rpo_seconds": 4})
+    began = int(time.time())
+    assert tool.main(["drill"]) == 0
+    found = backup.results()["drill"]
+    assert found["ok"] and began <= found["began"] <= found["at"] == found["good"] and found["drill_rpo_seconds"] == 4
+    assert "running" not in found and metric(reports, "drill") == "1"
+
+
+def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_RESULT", "oom-kill")
+    monkeypatch.setenv("EXIT_CODE", "killed")
+    backup.note_start("drill", 1795255127)
+    assert tool.main(["ended", "drill"]) == 0
+    found = backup.results()["drill"]
+    assert (found["ok"], found["began"]) == (False, 1795255127)
+    assert "it ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
+    assert metric(reports, "drill") == "0" and metric(reports, "full") == "1"
+
+
+@pytest.mark.parametrize("result", ["success", "exit-code"])
+def test_the_unit_keeps_what_a_run_recorded_itself(reports: Path, monkeypatch: pytest.MonkeyPatch, result: str) -> None:
+    if result != "success":
+        backup.note("drill", 1795255127, "it is damaged")
+    before = backup.results()
+    monkeypatch.setenv("SERVICE_RESULT", result)
+    assert tool.main(["ended", "drill"]) == 0
+    assert backup.results() == before
+
+
+def test_a_standby_leaves_the_results_alone(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "follows", lambda: True)
+    before = backup.results()
+    assert tool.main(["verify"]) == 0 and backup.results() == before
+
+
+def test_a_first_run_under_way_has_no_result_yet(reports: Path) -> None:
+    (reports / "results.json").unlink()
+    backup.note_start("full", 1795255127)
+    assert 'command="full"' not in (reports / "metrics.prom").read_text()
+    assert backup.findings({"states": {}, "faults": [], "backups": []}, backup.results(), 1795255127) == []

@@ -4,6 +4,7 @@
 Its `info` and `verify` end with 0 whatever they find: here their words are read, and faults are sentences.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -284,7 +285,11 @@ def metrics(known):
     say(
         "backup_last_result",
         "1 when the last run of this command went well.",
-        [(f'{{command="{command}"}}', int(result["ok"])) for command, result in sorted(known.items())],
+        [
+            (f'{{command="{command}"}}', int(result["ok"]))
+            for command, result in sorted(known.items())
+            if "ok" in result
+        ],
     )
     say(
         "backup_last_success_timestamp_seconds",
@@ -304,19 +309,48 @@ def metrics(known):
     return "".join(f"{line}\n" for line in lines)
 
 
-def note(command, ok, fault="", **more):
-    """Keep what a command found. Readers see the old or the new, never half."""
+def update(command, change):
+    """Change the result of a command. Readers see the old or the new, never half."""
     if not REPORTS.is_dir():
         return
-    known = results()
+    with (REPORTS / ".lock").open("w") as lock:
+        # A backup may end while a verification or a drill does: neither may write back what the other has replaced.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = results()
+        known[command] = change(known.get(command, {}))
+        for name, text in (("results.json", json.dumps(known, indent=1) + "\n"), ("metrics.prom", metrics(known))):
+            half = REPORTS / f".{name}.{os.getpid()}"
+            half.write_text(text)
+            half.chmod(0o644)
+            half.replace(REPORTS / name)
+
+
+def note_start(command, began):
+    """Record beside the last result that a run has begun, for `note_end` in case the run cannot record its own end."""
+    update(command, lambda last: last | {"running": began})
+
+
+def note(command, began, fault="", **more):
+    """Record the result of a run, with the time at which that run began."""
     now = int(time.time())
-    good = now if ok else known.get(command, {}).get("good")
-    known[command] = {"at": now, "ok": ok, "good": good, "fault": fault, **more}
-    for name, text in (("results.json", json.dumps(known, indent=1) + "\n"), ("metrics.prom", metrics(known))):
-        half = REPORTS / f".{name}.{os.getpid()}"
-        half.write_text(text)
-        half.chmod(0o644)
-        half.replace(REPORTS / name)
+
+    def result(last):
+        good = last.get("good") if fault else now
+        return {"began": began, "at": now, "ok": not fault, "good": good, "fault": fault, **more}
+
+    update(command, result)
+
+
+def note_end(command, environment):
+    """Record the failure of a run that was killed: systemd calls this after each, with how the run ended."""
+    last = results().get(command, {})
+    if environment.get("SERVICE_RESULT") != "success" and ("running" in last or last.get("ok", True)):
+        words = " ".join(environment.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"))
+        fault = (
+            f"it ended without a result ({words.strip()}); see journalctl --unit slipway-postgresql-backup@{command}"
+        )
+        began = last.get("running", int(time.time()))
+        note(command, began, fault, report={"began": moment(began), "fault": fault})
 
 
 def findings(seen, known, now):
@@ -332,7 +366,7 @@ def findings(seen, known, now):
     found += [
         f"the last {command} failed at {moment(result['at'])}: {result['fault']}"
         for command, result in sorted(known.items())
-        if not result["ok"]
+        if not result.get("ok", True)
     ]
     drill = known.get("drill", {})
     if drill.get("good") and now - drill["good"] > OLDEST_DRILL_DAYS * 86400:
