@@ -215,8 +215,11 @@ def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
     started = site.ask("SELECT pg_postmaster_start_time()")
     site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
     known = set(asides(site))
+    restore_point = datetime.now(UTC)
     site.ask("SELECT pg_create_restore_point('whole')")
     site.ask("DROP TABLE moments")
+    site.on(DATABASE, f"{TOOL} heartbeat")  # of the running server, and not of what is restored
+    reports = set((ARTIFACTS / "restore_postgresql").glob("*.json"))
     site.played(
         "operations/restore_postgresql",
         op_restore_postgresql_host=DATABASE,
@@ -225,6 +228,8 @@ def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
     )
     assert site.ask("SELECT name FROM moments") == "before"
     assert site.ask("SELECT pg_postmaster_start_time()") == started
+    (report,) = set((ARTIFACTS / "restore_postgresql").glob("*.json")) - reports
+    assert datetime.fromisoformat(json.loads(report.read_text())["newest_row"]) < restore_point
     aside = sorted(set(asides(site)) - known)
     assert len(aside) == 1, "what was there is kept"
     site.ask(f'DROP DATABASE "{aside[0]}"', "postgres")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -317,6 +319,33 @@ def test_why_a_server_ended_is_told_in_its_words() -> None:
         "recovery ended before configured recovery target was reached; the last transaction that can be reached was at "
         "2026-11-21 11:50:00.1+00"
     )
+
+
+@pytest.mark.parametrize("known", ["", "2026-11-21 10:15:00+00"], ids=["no heartbeat yet", "heartbeats"])
+def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    class Restored:
+        def wait(self, _: str) -> None:
+            pass
+
+        def ask(self, statement: str) -> str:
+            if "to_regclass" in statement:
+                return "f" if known else "t"
+            return known if "heartbeat" in statement else "owner"
+
+    @contextmanager
+    def standing(_: Path) -> Iterator[Restored]:
+        yield Restored()
+
+    monkeypatch.setattr(recovery, "place", lambda: tmp_path / "main")
+    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
+    for name in ("fetch", "copy"):
+        monkeypatch.setattr(recovery, name, lambda *_: None)
+    monkeypatch.setattr(recovery, "standing", standing)
+    monkeypatch.setattr(recovery.repository, "run", lambda *_: "")
+    monkeypatch.setattr(recovery.repository, "psql", lambda _: "1")  # the server that runs knows nothing of it
+    assert recovery.database(SimpleNamespace(name="app", target="name:whole"))["restored_to"] == known
 
 
 def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
