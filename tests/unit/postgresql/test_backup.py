@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,15 @@ FOLDER = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local
 sys.path.insert(0, str(FOLDER))  # as the script itself finds them
 backup: Any = import_module("postgresql_repository")
 recovery: Any = import_module("postgresql_recovery")
+HOUR, DAY = 3600, 86400
+PLANNED = {
+    "full": (7 * DAY, 0),
+    "diff": (2 * DAY, 0),
+    "incr": (12 * HOUR, 0),
+    "verify": (7 * DAY, 0),
+    "drill": (35 * DAY, 0),
+}
+"""The schedule of the role's defaults."""
 LOADER = SourceFileLoader("postgresql_backup", str(FOLDER / "postgresql-backup"))
 tool: Any = module_from_spec(spec_from_loader(LOADER.name, LOADER))  # type: ignore[arg-type]
 LOADER.exec_module(tool)
@@ -223,7 +233,7 @@ def test_backups_of_a_former_database_are_none_of_this_one() -> None:
 def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
     later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
     seen = backup.judge(info(0, "ok", TAKEN, later))
-    assert backup.findings(seen | {"states": {1: "ok"}}, {}, 1795258800) == [
+    assert backup.findings(seen | {"states": {1: "ok"}}, results(), 1795258800, PLANNED) == [
         "backup 20261121-105838F has damaged pages, which the data had when it was taken"
     ]
     begun = f"--set={TAKEN['label']}"
@@ -255,39 +265,119 @@ def test_pgbackrests_words_are_explained(said: str, means: str) -> None:
     assert backup.plain(said).startswith(means)
 
 
+ENDED = 1795255127
+
+
+def results(**more: dict[str, Any]) -> dict[str, Any]:
+    """Every recorded command went well a moment ago, but for what is named."""
+    well = {"began": ENDED - 60, "at": ENDED, "ok": True, "good": ENDED, "fault": ""}
+    return dict.fromkeys(backup.RECORDED, well) | more
+
+
 def drilled(ok: bool, at: int, **more: Any) -> dict[str, Any]:
-    return {"drill": {"at": at, "ok": ok, "good": at, "fault": "" if ok else "it is damaged", **more}}
+    fault = "" if ok else "it is damaged"
+    return results(drill={"began": at - 60, "at": at, "ok": ok, "good": at, "fault": fault, **more})
+
+
+def late(command: str, last: str, interval: str) -> list[str]:
+    return [
+        f"{command}: it {last}, and postgresql_backup_schedule.{command} runs it at least every {interval}. "
+        f"Run systemctl start slipway-postgresql-backup@{command}"
+    ]
+
+
+def old(kinds: str, age: str, interval: str) -> list[str]:
+    kind = kinds.split()[-1]
+    return [
+        f"repository 1: the newest {kinds} backup is {age} old, and postgresql_backup_schedule.{kind} takes one at "
+        f"least every {interval}"
+    ]
+
+
+EMPTY = "repository 1: there is no backup of this database. Run playbooks/postgresql.yml"
+NEVER = "has never succeeded on this host"
+LONG = TAKEN | {"timestamp": {"start": ENDED - 4 * HOUR, "stop": ENDED}}
+LATER = TAKEN | {"type": "incr", "timestamp": {"start": ENDED + 8 * DAY, "stop": ENDED + 8 * DAY}}
 
 
 @pytest.mark.parametrize(
-    ("seen", "known", "later", "says"),
+    ("seen", "known", "planned", "later", "says"),
     [
-        (info(0, "ok", TAKEN), {}, 3600, []),
-        (info(2, "no valid backups"), {}, 0, ["repository 1: there is no backup"]),
-        (info(0, "ok", TAKEN), {}, 27 * 3600, ["repository 1: the newest backup is 27 hours old"]),
-        (info(99, "other"), {}, 0, ["the backups cannot be used: repository 1: other"]),
-        (info(0, "ok", TAKEN), drilled(False, 1795255127), 0,
+        (info(0, "ok", TAKEN), results(), {}, 3600, []),
+        (info(2, "no valid backups"), results(), {}, 0, [EMPTY]),
+        # All that it holds is of the database that was here before.
+        ([info(0, "ok", TAKEN)[0] | {"db": [{"id": 7, "repo-key": 1, "system-id": 7042}]}], results(), {}, 0, [EMPTY]),
+        (info(99, "other"), results(), {}, 0, ["the backups cannot be used: repository 1: other"]),
+        (info(0, "ok", TAKEN), results(), {}, 14 * HOUR, []),
+        (info(0, "ok", TAKEN), results(), {}, 15 * HOUR,
+         old("full or diff or incr", "15 hours", "12 hours")),
+        (info(0, "ok", TAKEN), results(), {"incr": (HOUR, 0)}, 4 * HOUR,
+         old("full or diff or incr", "4 hours", "1 hours")),
+        # A full backup that took four hours may take them again.
+        (info(0, "ok", LONG), results(), {}, 17 * HOUR, []),
+        # What adds to a full one that nobody takes any more.
+        (info(0, "ok", TAKEN, LATER), results(), {"diff": (30 * DAY, 0), "verify": (30 * DAY, 0)}, 8 * DAY,
+         old("full", "8 days", "7 days")),
+        (info(0, "ok", TAKEN), drilled(False, ENDED), {}, 0,
          ["the last drill failed at 2026-11-21 09:58:47+00:00: it is damaged"]),
-        (info(0, "ok", TAKEN), drilled(True, 1795255127 - 40 * 86400), 0, ["a restore was last proved 40 days ago"]),
+        (info(0, "ok", TAKEN), drilled(True, ENDED - 34 * DAY), {}, 0, []),
+        (info(0, "ok", TAKEN), drilled(True, ENDED - 40 * DAY), {}, 0,
+         late("drill", "last succeeded 40 days ago", "35 days")),
+        (info(0, "ok", TAKEN), drilled(True, ENDED - 40 * DAY), {"drill": (92 * DAY, 0)}, 0, []),
+        (info(0, "ok", TAKEN), results(drill={}), {}, 0, late("drill", NEVER, "35 days")),
+        (info(0, "ok", TAKEN), results(verify={}), {}, 0, late("verify", NEVER, "7 days")),
+        # Scheduled an hour ago, it is not due.
+        (info(0, "ok", TAKEN), results(drill={}), {"drill": (35 * DAY, ENDED - HOUR)}, 0, []),
+        (info(0, "ok", TAKEN), results(), {"drill": None}, 0,
+         ["drill: there is no timer with a schedule that repeats. Correct postgresql_backup_schedule.drill, and run "
+          "playbooks/postgresql.yml"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told(seen: list[dict[str, Any]], known: dict[str, Any], later: int, says: list[str]) -> None:
+def test_what_is_wrong_is_told(
+    seen: list[dict[str, Any]], known: dict[str, Any], planned: dict[str, Any], later: int, says: list[str]
+) -> None:
     judged = backup.judge(seen)
     judged |= {"states": {1: judged["state"]}}
-    assert backup.findings(judged, known, 1795255127 + later) == says
+    assert backup.findings(judged, known, ENDED + later, PLANNED | planned) == says
 
 
 def test_an_old_second_repository_is_found_beside_a_fresh_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
     buckets = Buckets(monkeypatch, set())
-    buckets.stops[1].append(1795255127 + 27 * 3600)
-    found = backup.findings(backup.status(), {}, 1795255127 + 27 * 3600)
-    assert found == ["repository 2: the newest backup is 27 hours old"]
+    buckets.stops[1].append(ENDED + 27 * HOUR)
+    (found,) = backup.findings(backup.status(), results(), ENDED + 27 * HOUR, PLANNED)
+    assert found.startswith("repository 2: the newest full or diff or incr backup is 27 hours old")
+
+
+@pytest.mark.parametrize(
+    ("calendar", "longest"),
+    [
+        ("Sun 01:00", 7 * DAY),
+        ("Mon..Sat 01:00", 2 * DAY),
+        ("07,13,19:00", 12 * HOUR),
+        ("Sun *-*-01..07 05:00", 35 * DAY),
+        ("Mon..Fri *:0/15", 2 * DAY + 900),
+        ("hourly", HOUR),
+        ("Sun 01:00 Europe/Berlin", 7 * DAY + HOUR),
+        ("2020-01-01", None),
+        ("2099-01-01", None),
+        ("every now and then", None),
+    ],
+)
+def test_the_longest_interval_is_systemds(calendar: str, longest: int | None) -> None:
+    assert backup.longest_interval(calendar) == longest
+
+
+def test_the_schedule_is_that_of_the_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "TIMERS", tmp_path)
+    for command, calendar in (("full", "Sun 01:00"), ("drill", "nonsense")):
+        (tmp_path / f"slipway-postgresql-backup-{command}.timer").write_text(f"[Timer]\nOnCalendar={calendar}\n")
+    os.utime(tmp_path / "slipway-postgresql-backup-full.timer", (ENDED, ENDED))
+    assert backup.schedule() == dict.fromkeys(backup.RECORDED) | {"full": (7 * DAY, ENDED)}
 
 
 def test_metrics_are_what_prometheus_reads() -> None:
-    text = backup.metrics(
-        {"full": {"ok": False, "good": 7}} | drilled(True, 9, drill_rpo_seconds=12.5, drill_rto_seconds=3)
-    )
+    known = drilled(True, 9, drill_rpo_seconds=12.5, drill_rto_seconds=3) | {"full": {"ok": False, "good": 7}}
+    text = backup.metrics(known)
     assert 'slipway_postgresql_backup_last_result{command="full"} 0\n' in text
     assert 'slipway_postgresql_backup_last_success_timestamp_seconds{command="drill"} 9\n' in text
     assert "slipway_postgresql_drill_rpo_seconds 12.5\n" in text
@@ -445,4 +535,5 @@ def test_a_first_run_under_way_has_no_result_yet(reports: Path) -> None:
     (reports / "results.json").unlink()
     backup.note_start("full", 1795255127)
     assert 'command="full"' not in (reports / "metrics.prom").read_text()
-    assert backup.findings({"states": {}, "faults": [], "backups": []}, backup.results(), 1795255127) == []
+    seen, planned = {"states": {}, "faults": [], "backups": []}, dict.fromkeys(backup.RECORDED, (7 * DAY, ENDED))
+    assert backup.findings(seen, backup.results(), ENDED, planned) == []

@@ -12,17 +12,21 @@ import shutil
 import subprocess
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 STANZA = "main"
 CONFIG = Path("/etc/pgbackrest/pgbackrest.conf")
 REPORTS = Path("/var/lib/slipway-postgresql")
+TIMERS = Path("/etc/systemd/system")
 BACKUPS = ("full", "diff", "incr")
+RECORDED = (*BACKUPS, "verify", "drill")
+"""Commands that have a timer, and whose result is kept."""
 OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
 MANY = "--process-max=8"
 """Whoever reads the bucket waits for answers more than he works."""
-OLDEST_BACKUP_HOURS = 26
-OLDEST_DRILL_DAYS = 35
+MARGIN_SECONDS = 2 * 3600
+"""Beyond the schedule: what a timer is delayed by, and an hour of summer time."""
 # pgBackRest's own words, and what somebody has to do about them.
 HINTS = (
     (
@@ -353,24 +357,76 @@ def note_end(command, environment):
         note(command, began, fault, report={"began": moment(began), "fault": fault})
 
 
-def findings(seen, known, now):
-    """What is wrong with backups, as sentences."""
+def longest_interval(calendar):
+    """The most seconds between two elapses of an OnCalendar; None when it does not repeat or systemd cannot read it."""
+    done = subprocess.run(
+        # A thousand cover a week of four an hour, and a year of any that is rarer.
+        ["systemd-analyze", "calendar", "--iterations=1000", calendar],
+        capture_output=True, text=True, check=False, env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
+    )  # fmt: skip
+    elapses = re.findall(r"(?:Next elapse|Iter\S* #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", done.stdout)
+    times = [datetime.fromisoformat(f"{elapse}+00:00") for elapse in elapses]
+    return max((int((later - earlier).total_seconds()) for earlier, later in pairwise(times)), default=None)
+
+
+def schedule():
+    """Command → the longest interval between two runs, and since when the timer says so; None without such a timer."""
+    planned = {}
+    for command in RECORDED:
+        timer = TIMERS / f"slipway-postgresql-backup-{command}.timer"
+        calendar = re.search(r"^OnCalendar=(.+)$", timer.read_text(), re.M) if timer.exists() else None
+        interval = longest_interval(calendar[1]) if calendar else None
+        planned[command] = (interval, int(timer.stat().st_mtime)) if interval else None
+    return planned
+
+
+def span(seconds):
+    return f"{seconds // 86400} days" if seconds >= 3 * 86400 else f"{seconds // 3600} hours"
+
+
+def findings(seen, known, now, planned):
+    """What is wrong with backups, as sentences; `planned` is the schedule, by which ages are judged."""
     found = [f"the backups cannot be used: {fault}" for fault in seen["faults"]]
     found += [damage(backup) for backup in seen["backups"] if backup["error"]]
+    found += [
+        f"{command}: there is no timer with a schedule that repeats. Correct postgresql_backup_schedule.{command}, "
+        "and run playbooks/postgresql.yml"
+        for command in RECORDED
+        if planned.get(command) is None
+    ]
+    # One repository gets its backup after the other, and a backup may take longer than the one before.
+    took = len(seen["states"]) * max((backup["stop"] - backup["start"] for backup in seen["backups"]), default=0)
     for key in sorted(key for key, state in seen["states"].items() if state != "broken"):
-        newest = max((backup["stop"] for backup in seen["backups"] if backup["repository"] == key), default=None)
-        if newest is None:
-            found.append(f"repository {key}: there is no backup")
-        elif now - newest > OLDEST_BACKUP_HOURS * 3600:
-            found.append(f"repository {key}: the newest backup is {(now - newest) // 3600} hours old")
+        backups = [backup for backup in seen["backups"] if backup["repository"] == key]
+        if seen["states"][key] != "ok":
+            found.append(f"repository {key}: there is no backup of this database. Run playbooks/postgresql.yml")
+            continue
+        for number, kind in enumerate(BACKUPS, 1):
+            # A full backup is as good as a differential one, and both as an incremental one.
+            kinds = BACKUPS[:number]
+            age = now - max((backup["stop"] for backup in backups if backup["type"] in kinds), default=0)
+            if planned.get(kind) and age > planned[kind][0] + took + MARGIN_SECONDS:
+                found.append(
+                    f"repository {key}: the newest {' or '.join(kinds)} backup is {span(age)} old, and "
+                    f"postgresql_backup_schedule.{kind} takes one at least every {span(planned[kind][0])}"
+                )
     found += [
         f"the last {command} failed at {moment(result['at'])}: {result['fault']}"
         for command, result in sorted(known.items())
         if not result.get("ok", True)
     ]
-    drill = known.get("drill", {})
-    if drill.get("good") and now - drill["good"] > OLDEST_DRILL_DAYS * 86400:
-        found.append(f"a restore was last proved {(now - drill['good']) // 86400} days ago")
+    for command in ("verify", "drill"):
+        if not planned.get(command):
+            continue
+        result, (interval, since) = known.get(command, {}), planned[command]
+        # Of what never succeeded only the first is awaited, from when it was scheduled.
+        age = now - (result.get("good") or since)
+        if age > interval + result.get("at", 0) - result.get("began", result.get("at", 0)) + MARGIN_SECONDS:
+            last = f"last succeeded {span(age)} ago" if result.get("good") else "has never succeeded on this host"
+            found.append(
+                f"{command}: it {last}, and postgresql_backup_schedule.{command} runs it at least every "
+                f"{span(interval)}. Run systemctl start slipway-postgresql-backup@{command}"
+            )
     return found
 
 
