@@ -43,10 +43,11 @@ def play(folder: Path, before: dict[str, Any] | None, after: dict[str, Any] | No
     ("before", "after", "code", "says"),
     [
         (GOOD | {"began": 1795255100}, None, 1, f"{NO_RESULT}of a drill that began at 2026-11-21 09:58:20+00:00"),
-        (None, None, 1, f"{NO_RESULT}missing"),
+        ({}, None, 1, f"{NO_RESULT}missing"),
+        (None, None, 1, "File not found: "),
         (GOOD | {"began": 1795255100}, DAMAGED | {"began": "NOW"}, 1, "did not restore: damaged pages"),
     ],
-    ids=["stale", "missing", "failed"],
+    ids=["stale", "missing", "without a file", "failed"],
 )
 def test_a_drill_without_a_good_result_of_its_own_fails(
     tmp_path: Path, before: dict[str, Any] | None, after: dict[str, Any] | None, code: int, says: str
