@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -513,6 +514,16 @@ def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatc
     assert (found["ok"], found["began"]) == (False, 1795255127)
     assert "it ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
     assert metric(reports, "drill") == "0" and metric(reports, "full") == "1"
+
+
+def test_the_unit_calls_what_records_a_killed_run() -> None:
+    unit = FOLDER.parents[4] / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2"
+    run, end = (
+        re.findall(rf"^{name}=\{{\{{ __postgresql_folder }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
+        for name in ("ExecStart", "ExecStopPost")
+    )
+    assert (run, end) == (["%i"], ["ended %i"])
+    assert [tool.parser().parse_args(["ended", command]).of for command in tool.RECORDED] == list(tool.RECORDED)
 
 
 @pytest.mark.parametrize("result", ["success", "exit-code"])
