@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +23,18 @@ FOLDER = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local
 sys.path.insert(0, str(FOLDER))  # as the script itself finds them
 backup: Any = import_module("postgresql_repository")
 recovery: Any = import_module("postgresql_recovery")
+HOUR, DAY = 3600, 86400
+PLANNED = {
+    "full": (7 * DAY, 0),
+    "diff": (2 * DAY, 0),
+    "incr": (12 * HOUR, 0),
+    "verify": (7 * DAY, 0),
+    "drill": (35 * DAY, 0),
+}
+"""The schedule of the role's defaults."""
+LOADER = SourceFileLoader("postgresql_backup", str(FOLDER / "postgresql-backup"))
+tool: Any = module_from_spec(spec_from_loader(LOADER.name, LOADER))  # type: ignore[arg-type]
+LOADER.exec_module(tool)
 sys.path.remove(str(FOLDER))
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -76,6 +96,78 @@ def test_one_repository_of_two_that_is_empty_is_filled() -> None:
         {"key": 2, "status": {"code": 2, "message": "no valid backups"}},
     ]
     assert backup.judge(said)["state"] == "empty"
+
+
+class Buckets:
+    """pgBackRest with two repositories, of which some fail or lose what is written to them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failing: set[int], forgetful: frozenset[int] = frozenset()):
+        self.failing, self.forgetful = failing, forgetful
+        self.stops = {1: [1795255127], 2: [1795255127]}
+        self.calls: list[tuple[str, int]] = []
+        monkeypatch.setattr(backup, "keys", lambda: [1, 2])
+        monkeypatch.setattr(backup, "run", self.run)
+
+    def run(self, *arguments: str, seconds: int | None = None) -> str:
+        (repository,) = (word for word in arguments if word.startswith("--repo="))
+        key, verb = int(repository.removeprefix("--repo=")), arguments[-1]
+        self.calls.append((verb, key))
+        if key in self.failing:
+            raise backup.Fault(f"pgbackrest {verb} failed (49): the bucket does not answer")
+        if verb == "backup" and key not in self.forgetful:
+            self.stops[key].append(int(time.time()))
+        if verb == "verify":
+            return WHOLE
+        taken = [
+            TAKEN | {"label": f"{stop}F", "database": {"repo-key": key}, "timestamp": {"start": stop - 9, "stop": stop}}
+            for stop in self.stops[key]
+        ]
+        said = info(0, "ok", *taken)
+        said[0]["repo"][0]["key"] = key
+        return json.dumps(said)
+
+
+@pytest.mark.parametrize("failing", [{1}, {2}, {1, 2}], ids=str)
+@pytest.mark.parametrize(("command", "verb"), [("full", "backup"), ("verify", "verify")])
+def test_a_repository_that_fails_leaves_the_others_theirs(
+    monkeypatch: pytest.MonkeyPatch, command: str, verb: str, failing: set[int]
+) -> None:
+    buckets = Buckets(monkeypatch, failing)
+    with pytest.raises(backup.Fault) as fault:
+        backup.verify() if command == "verify" else backup.back_up(command)
+    assert [key for called, key in buckets.calls if called == verb] == [1, 2]
+    assert [key for key in (1, 2) if f"repository {key}: pgbackrest {verb} failed" in str(fault.value)] == sorted(
+        failing
+    )
+
+
+def test_a_backup_that_does_not_arrive_in_the_second_repository_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    Buckets(monkeypatch, set(), frozenset({2}))
+    with pytest.raises(backup.Fault, match=r"^repository 2: the full backup did not arrive: the newest is 1795255127F"):
+        backup.back_up("full")
+
+
+def test_two_whole_repositories_have_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    Buckets(monkeypatch, set())
+    backup.back_up("full")
+    backup.verify()
+    assert backup.status()["states"] == {1: "ok", 2: "ok"}
+
+
+def test_a_repository_that_does_not_answer_hides_nothing_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    Buckets(monkeypatch, {1})
+    seen = backup.status()
+    assert (seen["state"], seen["states"]) == ("broken", {1: "broken", 2: "ok"})
+    assert seen["faults"] == ["repository 1: pgbackrest info failed (49): the bucket does not answer"]
+    assert [one["repository"] for one in seen["backups"]] == [2]
+
+
+@pytest.mark.parametrize(("asked", "broken"), [(0, 2), (2, 1)])
+def test_a_restore_needs_no_repository_but_its_own(monkeypatch: pytest.MonkeyPatch, asked: int, broken: int) -> None:
+    Buckets(monkeypatch, {broken})
+    wanted = SimpleNamespace(target="latest", timeline="", repository=asked, repository_time="")
+    seen, _source, _where = recovery.look(wanted)
+    assert {one["repository"] for one in seen["backups"]} == {asked or 1}
 
 
 def test_a_whole_repository_has_no_faults() -> None:
@@ -142,7 +234,7 @@ def test_backups_of_a_former_database_are_none_of_this_one() -> None:
 def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
     later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
     seen = backup.judge(info(0, "ok", TAKEN, later))
-    assert backup.findings(seen, {}, 1795258800) == [
+    assert backup.findings(seen | {"states": {1: "ok"}}, results(), 1795258800, PLANNED) == [
         "backup 20261121-105838F has damaged pages, which the data had when it was taken"
     ]
     begun = f"--set={TAKEN['label']}"
@@ -174,30 +266,119 @@ def test_pgbackrests_words_are_explained(said: str, means: str) -> None:
     assert backup.plain(said).startswith(means)
 
 
+ENDED = 1795255127
+
+
+def results(**more: dict[str, Any]) -> dict[str, Any]:
+    """Every recorded command went well a moment ago, but for what is named."""
+    well = {"began": ENDED - 60, "at": ENDED, "ok": True, "good": ENDED, "fault": ""}
+    return dict.fromkeys(backup.RECORDED, well) | more
+
+
 def drilled(ok: bool, at: int, **more: Any) -> dict[str, Any]:
-    return {"drill": {"at": at, "ok": ok, "good": at, "fault": "" if ok else "it is damaged", **more}}
+    fault = "" if ok else "it is damaged"
+    return results(drill={"began": at - 60, "at": at, "ok": ok, "good": at, "fault": fault, **more})
+
+
+def late(command: str, last: str, interval: str) -> list[str]:
+    return [
+        f"{command}: it {last}, and postgresql_backup_schedule.{command} runs it at least every {interval}. "
+        f"Run systemctl start slipway-postgresql-backup@{command}"
+    ]
+
+
+def old(kinds: str, age: str, interval: str) -> list[str]:
+    kind = kinds.split()[-1]
+    return [
+        f"repository 1: the newest {kinds} backup is {age} old, and postgresql_backup_schedule.{kind} takes one at "
+        f"least every {interval}"
+    ]
+
+
+EMPTY = "repository 1: there is no backup of this database. Run playbooks/postgresql.yml"
+NEVER = "has never succeeded on this host"
+LONG = TAKEN | {"timestamp": {"start": ENDED - 4 * HOUR, "stop": ENDED}}
+LATER = TAKEN | {"type": "incr", "timestamp": {"start": ENDED + 8 * DAY, "stop": ENDED + 8 * DAY}}
 
 
 @pytest.mark.parametrize(
-    ("seen", "known", "later", "says"),
+    ("seen", "known", "planned", "later", "says"),
     [
-        (info(0, "ok", TAKEN), {}, 3600, []),
-        (info(2, "no valid backups"), {}, 0, ["there is no backup"]),
-        (info(0, "ok", TAKEN), {}, 27 * 3600, ["the newest backup is 27 hours old"]),
-        (info(99, "other"), {}, 0, ["the backups cannot be used: repository 1: other"]),
-        (info(0, "ok", TAKEN), drilled(False, 1795255127), 0,
+        (info(0, "ok", TAKEN), results(), {}, 3600, []),
+        (info(2, "no valid backups"), results(), {}, 0, [EMPTY]),
+        # All that it holds is of the database that was here before.
+        ([info(0, "ok", TAKEN)[0] | {"db": [{"id": 7, "repo-key": 1, "system-id": 7042}]}], results(), {}, 0, [EMPTY]),
+        (info(99, "other"), results(), {}, 0, ["the backups cannot be used: repository 1: other"]),
+        (info(0, "ok", TAKEN), results(), {}, 14 * HOUR, []),
+        (info(0, "ok", TAKEN), results(), {}, 15 * HOUR,
+         old("full or diff or incr", "15 hours", "12 hours")),
+        (info(0, "ok", TAKEN), results(), {"incr": (HOUR, 0)}, 4 * HOUR,
+         old("full or diff or incr", "4 hours", "1 hours")),
+        # A full backup that took four hours may take them again.
+        (info(0, "ok", LONG), results(), {}, 17 * HOUR, []),
+        # What adds to a full one that nobody takes any more.
+        (info(0, "ok", TAKEN, LATER), results(), {"diff": (30 * DAY, 0), "verify": (30 * DAY, 0)}, 8 * DAY,
+         old("full", "8 days", "7 days")),
+        (info(0, "ok", TAKEN), drilled(False, ENDED), {}, 0,
          ["the last drill failed at 2026-11-21 09:58:47+00:00: it is damaged"]),
-        (info(0, "ok", TAKEN), drilled(True, 1795255127 - 40 * 86400), 0, ["a restore was last proved 40 days ago"]),
+        (info(0, "ok", TAKEN), drilled(True, ENDED - 34 * DAY), {}, 0, []),
+        (info(0, "ok", TAKEN), drilled(True, ENDED - 40 * DAY), {}, 0,
+         late("drill", "last succeeded 40 days ago", "35 days")),
+        (info(0, "ok", TAKEN), drilled(True, ENDED - 40 * DAY), {"drill": (92 * DAY, 0)}, 0, []),
+        (info(0, "ok", TAKEN), results(drill={}), {}, 0, late("drill", NEVER, "35 days")),
+        (info(0, "ok", TAKEN), results(verify={}), {}, 0, late("verify", NEVER, "7 days")),
+        # Scheduled an hour ago, it is not due.
+        (info(0, "ok", TAKEN), results(drill={}), {"drill": (35 * DAY, ENDED - HOUR)}, 0, []),
+        (info(0, "ok", TAKEN), results(), {"drill": None}, 0,
+         ["drill: there is no timer with a schedule that repeats. Correct postgresql_backup_schedule.drill, and run "
+          "playbooks/postgresql.yml"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told(seen: list[dict[str, Any]], known: dict[str, Any], later: int, says: list[str]) -> None:
-    assert backup.findings(backup.judge(seen), known, 1795255127 + later) == says
+def test_what_is_wrong_is_told(
+    seen: list[dict[str, Any]], known: dict[str, Any], planned: dict[str, Any], later: int, says: list[str]
+) -> None:
+    judged = backup.judge(seen)
+    judged |= {"states": {1: judged["state"]}}
+    assert backup.findings(judged, known, ENDED + later, PLANNED | planned) == says
+
+
+def test_an_old_second_repository_is_found_beside_a_fresh_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    buckets = Buckets(monkeypatch, set())
+    buckets.stops[1].append(ENDED + 27 * HOUR)
+    (found,) = backup.findings(backup.status(), results(), ENDED + 27 * HOUR, PLANNED)
+    assert found.startswith("repository 2: the newest full or diff or incr backup is 27 hours old")
+
+
+@pytest.mark.parametrize(
+    ("calendar", "longest"),
+    [
+        ("Sun 01:00", 7 * DAY),
+        ("Mon..Sat 01:00", 2 * DAY),
+        ("07,13,19:00", 12 * HOUR),
+        ("Sun *-*-01..07 05:00", 35 * DAY),
+        ("Mon..Fri *:0/15", 2 * DAY + 900),
+        ("hourly", HOUR),
+        ("Sun 01:00 Europe/Berlin", 7 * DAY + HOUR),
+        ("2020-01-01", None),
+        ("2099-01-01", None),
+        ("every now and then", None),
+    ],
+)
+def test_the_longest_interval_is_systemds(calendar: str, longest: int | None) -> None:
+    assert backup.longest_interval(calendar) == longest
+
+
+def test_the_schedule_is_that_of_the_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "TIMERS", tmp_path)
+    for command, calendar in (("full", "Sun 01:00"), ("drill", "nonsense")):
+        (tmp_path / f"slipway-postgresql-backup-{command}.timer").write_text(f"[Timer]\nOnCalendar={calendar}\n")
+    os.utime(tmp_path / "slipway-postgresql-backup-full.timer", (ENDED, ENDED))
+    assert backup.schedule() == dict.fromkeys(backup.RECORDED) | {"full": (7 * DAY, ENDED)}
 
 
 def test_metrics_are_what_prometheus_reads() -> None:
-    text = backup.metrics(
-        {"full": {"ok": False, "good": 7}} | drilled(True, 9, drill_rpo_seconds=12.5, drill_rto_seconds=3)
-    )
+    known = drilled(True, 9, drill_rpo_seconds=12.5, drill_rto_seconds=3) | {"full": {"ok": False, "good": 7}}
+    text = backup.metrics(known)
     assert 'slipway_postgresql_backup_last_result{command="full"} 0\n' in text
     assert 'slipway_postgresql_backup_last_success_timestamp_seconds{command="drill"} 9\n' in text
     assert "slipway_postgresql_drill_rpo_seconds 12.5\n" in text
@@ -231,6 +412,33 @@ def test_why_a_server_ended_is_told_in_its_words() -> None:
     )
 
 
+@pytest.mark.parametrize("known", ["", "2026-11-21 10:15:00+00"], ids=["no heartbeat yet", "heartbeats"])
+def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    class Restored:
+        def wait(self, _: str) -> None:
+            pass
+
+        def ask(self, statement: str) -> str:
+            if "to_regclass" in statement:
+                return "f" if known else "t"
+            return known if "heartbeat" in statement else "owner"
+
+    @contextmanager
+    def standing(_: Path) -> Iterator[Restored]:
+        yield Restored()
+
+    monkeypatch.setattr(recovery, "place", lambda: tmp_path / "main")
+    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
+    for name in ("fetch", "copy"):
+        monkeypatch.setattr(recovery, name, lambda *_: None)
+    monkeypatch.setattr(recovery, "standing", standing)
+    monkeypatch.setattr(recovery.repository, "run", lambda *_: "")
+    monkeypatch.setattr(recovery.repository, "psql", lambda _: "1")  # the server that runs knows nothing of it
+    assert recovery.database(SimpleNamespace(name="app", target="name:whole"))["restored_to"] == known
+
+
 def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,3 +458,93 @@ def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
     with pytest.raises(recovery.Fault, match="a backup of PostgreSQL 18, and this host runs 17"):
         recovery.bring_back(wanted)
     assert [path.name for path in place.parent.iterdir()] == ["main"]
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the results, in which every run of an hour ago went well."""
+    monkeypatch.setattr(backup, "REPORTS", tmp_path)
+    monkeypatch.setattr(backup, "follows", lambda: False)
+    for command in tool.RECORDED:
+        backup.note(command, int(time.time()) - 3600)
+    return tmp_path
+
+
+def metric(reports: Path, command: str) -> str:
+    name = f'slipway_postgresql_backup_last_result{{command="{command}"}} '
+    (line,) = (line for line in (reports / "metrics.prom").read_text().splitlines() if line.startswith(name))
+    return line.removeprefix(name)
+
+
+@pytest.mark.parametrize("command", ["full", "diff", "incr", "verify", "drill"])
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(backup.Fault("the volume is full"), "the volume is full"), (KeyError("size"), "it crashed (KeyError: 'size')")],
+    ids=["fault", "crash"],
+)
+def test_a_failed_run_replaces_the_result_of_the_last(
+    reports: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: Exception, says: str
+) -> None:
+    def fail(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(tool, "act", fail)
+    began = int(time.time())
+    assert metric(reports, command) == "1" and tool.main([command]) == 1
+    found = backup.results()[command]
+    assert not found["ok"] and found["began"] >= began and found["good"] and says in found["fault"]
+    assert metric(reports, command) == "0"
+
+
+def test_a_run_that_went_well_carries_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "act", lambda _: {"drill_rpo_seconds": 4})
+    began = int(time.time())
+    assert tool.main(["drill"]) == 0
+    found = backup.results()["drill"]
+    assert found["ok"] and began <= found["began"] <= found["at"] == found["good"] and found["drill_rpo_seconds"] == 4
+    assert "running" not in found and metric(reports, "drill") == "1"
+
+
+def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_RESULT", "oom-kill")
+    monkeypatch.setenv("EXIT_CODE", "killed")
+    backup.note_start("drill", 1795255127)
+    assert tool.main(["ended", "drill"]) == 0
+    found = backup.results()["drill"]
+    assert (found["ok"], found["began"]) == (False, 1795255127)
+    assert "it ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
+    assert metric(reports, "drill") == "0" and metric(reports, "full") == "1"
+
+
+def test_the_unit_calls_what_records_a_killed_run() -> None:
+    unit = FOLDER.parents[4] / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2"
+    run, end = (
+        re.findall(rf"^{name}=\{{\{{ __postgresql_folder }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
+        for name in ("ExecStart", "ExecStopPost")
+    )
+    assert (run, end) == (["%i"], ["ended %i"])
+    assert [tool.parser().parse_args(["ended", command]).of for command in tool.RECORDED] == list(tool.RECORDED)
+
+
+@pytest.mark.parametrize("result", ["success", "exit-code"])
+def test_the_unit_keeps_what_a_run_recorded_itself(reports: Path, monkeypatch: pytest.MonkeyPatch, result: str) -> None:
+    if result != "success":
+        backup.note("drill", 1795255127, "it is damaged")
+    before = backup.results()
+    monkeypatch.setenv("SERVICE_RESULT", result)
+    assert tool.main(["ended", "drill"]) == 0
+    assert backup.results() == before
+
+
+def test_a_standby_leaves_the_results_alone(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "follows", lambda: True)
+    before = backup.results()
+    assert tool.main(["verify"]) == 0 and backup.results() == before
+
+
+def test_a_first_run_under_way_has_no_result_yet(reports: Path) -> None:
+    (reports / "results.json").unlink()
+    backup.note_start("full", 1795255127)
+    assert 'command="full"' not in (reports / "metrics.prom").read_text()
+    seen, planned = {"states": {}, "faults": [], "backups": []}, dict.fromkeys(backup.RECORDED, (7 * DAY, ENDED))
+    assert backup.findings(seen, backup.results(), ENDED, planned) == []

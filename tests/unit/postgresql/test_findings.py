@@ -86,10 +86,31 @@ def test_the_script_tells_each_part_with_its_code(tmp_path: Path, server: str, s
     program.write_text(f"#!/bin/sh\n{server}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     done = subprocess.run(
-        ["sh", "-c", SCRIPT, "sh", "SELECT 1"],
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false"],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert (done.stdout.splitlines(), done.stderr) == (said, "")
+
+
+@pytest.mark.parametrize(
+    ("enabled", "said"),
+    [
+        (
+            "true",
+            ["backups are on, and /usr/local/lib/slipway/postgresql-backup is missing. Run playbooks/postgresql.yml"],
+        ),
+        ("false", []),
+    ],
+)
+def test_backups_that_are_on_need_their_tool(tmp_path: Path, enabled: str, said: list[str]) -> None:
+    (tmp_path / "psql").symlink_to("/bin/true")
+    done = subprocess.run(
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1", enabled],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["== server 0", *said, "== backups 0"]
+    read = {"db": {"__verify_database": {"rc": 0, "stdout": done.stdout}, "__verify_database_probe": {"findings": []}}}
+    assert database_findings(read, ["db"]) == [f"backups of the database on db: {line}" for line in said]
 
 
 def test_both_ports_are_probed_under_the_name_of_clients() -> None:

@@ -190,11 +190,11 @@ def options_of(source):
 def look(arguments):
     """The repository that is restored from, and the options that lead to the target."""
     source = chosen(arguments)
-    seen = repository.status(*options_of(source))
+    # Of the others nothing is read: a fault of one does not keep a restore from another.
+    seen = repository.status(*(options_of(source) or ["--repo=1"]))
     if seen["faults"]:
         raise Fault(f"the repository cannot be used: {'; '.join(seen['faults'])}")
-    backups = [backup for backup in seen["backups"] if backup["repository"] == (arguments.repository or 1)]
-    where = repository.target_options(arguments.target, backups, datetime.now(UTC))
+    where = repository.target_options(arguments.target, seen["backups"], datetime.now(UTC))
     if arguments.timeline:
         where.append(f"--target-timeline={arguments.timeline}")
     return seen, source, where
@@ -284,6 +284,13 @@ def wal_reached(server, seen):
         )
 
 
+def newest_row(server):
+    """Time of the newest heartbeat in restored data; empty where the target lies before the first."""
+    if server.ask("SELECT to_regclass('slipway.heartbeat') IS NULL") == "t":
+        return ""
+    return server.ask("SELECT coalesce(max(at)::text, '') FROM slipway.heartbeat")
+
+
 def database(arguments):
     """One database as of the target, in place of the present one, which stays under another name."""
     name = arguments.name
@@ -304,6 +311,7 @@ def database(arguments):
                 owner = server.ask(f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{name}'")
                 if not owner:
                     raise Fault(f"there was no database {name} at that time")
+                restored_to = newest_row(server)
                 repository.psql(f'CREATE DATABASE "{restored}" TEMPLATE template0 OWNER "{owner}"')
                 try:
                     copy(server, name, restored)
@@ -329,7 +337,12 @@ def database(arguments):
     except Fault:
         repository.psql(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
         raise
-    return {"target": arguments.target, "aside": aside, "seconds": round(time.monotonic() - began, 1)}
+    return {
+        "target": arguments.target,
+        "aside": aside,
+        "restored_to": restored_to,
+        "seconds": round(time.monotonic() - began, 1),
+    }
 
 
 def copy(server, name, restored):

@@ -4,6 +4,7 @@
 Its `info` and `verify` end with 0 whatever they find: here their words are read, and faults are sentences.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -11,17 +12,21 @@ import shutil
 import subprocess
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 STANZA = "main"
 CONFIG = Path("/etc/pgbackrest/pgbackrest.conf")
 REPORTS = Path("/var/lib/slipway-postgresql")
+TIMERS = Path("/etc/systemd/system")
 BACKUPS = ("full", "diff", "incr")
+RECORDED = (*BACKUPS, "verify", "drill")
+"""Commands that have a timer, and whose result is kept."""
 OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
 MANY = "--process-max=8"
 """Whoever reads the bucket waits for answers more than he works."""
-OLDEST_BACKUP_HOURS = 26
-OLDEST_DRILL_DAYS = 35
+MARGIN_SECONDS = 2 * 3600
+"""Beyond the schedule: what a timer is delayed by, and an hour of summer time."""
 # pgBackRest's own words, and what somebody has to do about them.
 HINTS = (
     (
@@ -169,11 +174,28 @@ def _of_others_alone(stanza):
 
 
 def status(*options):
-    try:
-        # pgBackRest itself would try for minutes.
-        return judge(json.loads(run("--output=json", *options, "info", seconds=60) or "[]", strict=False))
-    except Fault as fault:
-        return {"state": "broken", "faults": [str(fault)], "backups": [], "archives": [], "system": ""}
+    """The status of all repositories, or of the one that the options name.
+
+    Each is read by a command of its own: one that does not answer hides nothing of the others.
+    """
+    seen = {}
+    for repo in [options] if options else [(f"--repo={key}",) for key in keys()]:
+        key = int(repo[0].removeprefix("--repo="))
+        try:
+            # pgBackRest itself would try for minutes.
+            seen[key] = judge(json.loads(run("--output=json", *repo, "info", seconds=60) or "[]", strict=False))
+        except Fault as fault:
+            faults = [f"repository {key}: {fault}"]
+            seen[key] = {"state": "broken", "faults": faults, "backups": [], "archives": [], "system": ""}
+    states = {key: one["state"] for key, one in seen.items()}
+    return {
+        "state": min(states.values(), key=("broken", "absent", "empty", "ok").index),
+        "states": states,
+        "faults": [fault for one in seen.values() for fault in one["faults"]],
+        "backups": sorted((backup for one in seen.values() for backup in one["backups"]), key=lambda one: one["stop"]),
+        "archives": [archive for one in seen.values() for archive in one["archives"]],
+        "system": next((one["system"] for one in reversed(seen.values()) if one["system"]), ""),
+    }
 
 
 def faults_of_verify(text):
@@ -196,27 +218,49 @@ def keys():
     return [int(number) for number in re.findall(r"^repo(\d+)-type=", CONFIG.read_text(), re.M)]
 
 
+def each(run_for):
+    """Run a function for every repository, and fail afterwards with the faults of all."""
+    faults = []
+    for key in keys():
+        try:
+            run_for(key)
+        except Fault as fault:
+            faults.append(f"repository {key}: {fault}")
+    if faults:
+        raise Fault("; ".join(faults))
+
+
 def verify():
     """Read every object of every repository."""
-    for key in keys():
+
+    def verify_one(key):
         faults = faults_of_verify(run(f"--repo={key}", MANY, "--output=text", "--verbose", "verify"))
         if faults:
             raise Fault(
-                f"repository {key} is damaged: {'; '.join(faults)[:1500]}. Take a full backup now; "
+                f"objects are damaged: {'; '.join(faults)[:1500]}. Take a full backup now; "
                 "what is damaged can be restored from the bucket's older versions, by --repository-time "
                 "(docs/runbooks/restore_postgresql.md)"
             )
 
+    each(verify_one)
+
 
 def back_up(kind):
-    for key in keys():
+    """Take a backup into every repository, and read from each that it has arrived."""
+
+    def back_up_one(key):
+        began = int(time.time())
         run(f"--type={kind}", f"--repo={key}", "backup")
-    seen = status()
-    if seen["state"] != "ok":
-        raise Fault(f"after a {kind} backup the repository is {seen['state']}: {'; '.join(seen['faults'])}")
-    newest = max(seen["backups"], key=lambda backup: backup["stop"])
-    if newest["error"]:
-        raise Fault(damage(newest))
+        seen = status(f"--repo={key}")
+        if seen["state"] != "ok":
+            raise Fault(f"after a {kind} backup the repository is {seen['state']}: {'; '.join(seen['faults'])}")
+        newest = seen["backups"][-1]
+        if newest["stop"] < began:
+            raise Fault(f"the {kind} backup did not arrive: the newest is {newest['label']}, from before it")
+        if newest["error"]:
+            raise Fault(damage(newest))
+
+    each(back_up_one)
 
 
 def damage(backup):
@@ -245,7 +289,11 @@ def metrics(known):
     say(
         "backup_last_result",
         "1 when the last run of this command went well.",
-        [(f'{{command="{command}"}}', int(result["ok"])) for command, result in sorted(known.items())],
+        [
+            (f'{{command="{command}"}}', int(result["ok"]))
+            for command, result in sorted(known.items())
+            if "ok" in result
+        ],
     )
     say(
         "backup_last_success_timestamp_seconds",
@@ -265,38 +313,120 @@ def metrics(known):
     return "".join(f"{line}\n" for line in lines)
 
 
-def note(command, ok, fault="", **more):
-    """Keep what a command found. Readers see the old or the new, never half."""
+def update(command, change):
+    """Change the result of a command. Readers see the old or the new, never half."""
     if not REPORTS.is_dir():
         return
-    known = results()
+    with (REPORTS / ".lock").open("w") as lock:
+        # A backup may end while a verification or a drill does: neither may write back what the other has replaced.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = results()
+        known[command] = change(known.get(command, {}))
+        for name, text in (("results.json", json.dumps(known, indent=1) + "\n"), ("metrics.prom", metrics(known))):
+            half = REPORTS / f".{name}.{os.getpid()}"
+            half.write_text(text)
+            half.chmod(0o644)
+            half.replace(REPORTS / name)
+
+
+def note_start(command, began):
+    """Record beside the last result that a run has begun, for `note_end` in case the run cannot record its own end."""
+    update(command, lambda last: last | {"running": began})
+
+
+def note(command, began, fault="", **more):
+    """Record the result of a run, with the time at which that run began."""
     now = int(time.time())
-    good = now if ok else known.get(command, {}).get("good")
-    known[command] = {"at": now, "ok": ok, "good": good, "fault": fault, **more}
-    for name, text in (("results.json", json.dumps(known, indent=1) + "\n"), ("metrics.prom", metrics(known))):
-        half = REPORTS / f".{name}.{os.getpid()}"
-        half.write_text(text)
-        half.chmod(0o644)
-        half.replace(REPORTS / name)
+
+    def result(last):
+        good = last.get("good") if fault else now
+        return {"began": began, "at": now, "ok": not fault, "good": good, "fault": fault, **more}
+
+    update(command, result)
 
 
-def findings(seen, known, now):
-    """What is wrong with backups, as sentences."""
+def note_end(command, environment):
+    """Record the failure of a run that was killed: systemd calls this after each, with how the run ended."""
+    last = results().get(command, {})
+    if environment.get("SERVICE_RESULT") != "success" and ("running" in last or last.get("ok", True)):
+        words = " ".join(environment.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"))
+        fault = (
+            f"it ended without a result ({words.strip()}); see journalctl --unit slipway-postgresql-backup@{command}"
+        )
+        began = last.get("running", int(time.time()))
+        note(command, began, fault, report={"began": moment(began), "fault": fault})
+
+
+def longest_interval(calendar):
+    """The most seconds between two elapses of an OnCalendar; None when it does not repeat or systemd cannot read it."""
+    done = subprocess.run(
+        # A thousand cover a week of four an hour, and a year of any that is rarer.
+        ["systemd-analyze", "calendar", "--iterations=1000", calendar],
+        capture_output=True, text=True, check=False, env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
+    )  # fmt: skip
+    elapses = re.findall(r"(?:Next elapse|Iter\S* #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", done.stdout)
+    times = [datetime.fromisoformat(f"{elapse}+00:00") for elapse in elapses]
+    return max((int((later - earlier).total_seconds()) for earlier, later in pairwise(times)), default=None)
+
+
+def schedule():
+    """Command → the longest interval between two runs, and since when the timer says so; None without such a timer."""
+    planned = {}
+    for command in RECORDED:
+        timer = TIMERS / f"slipway-postgresql-backup-{command}.timer"
+        calendar = re.search(r"^OnCalendar=(.+)$", timer.read_text(), re.M) if timer.exists() else None
+        interval = longest_interval(calendar[1]) if calendar else None
+        planned[command] = (interval, int(timer.stat().st_mtime)) if interval else None
+    return planned
+
+
+def span(seconds):
+    return f"{seconds // 86400} days" if seconds >= 3 * 86400 else f"{seconds // 3600} hours"
+
+
+def findings(seen, known, now, planned):
+    """What is wrong with backups, as sentences; `planned` is the schedule, by which ages are judged."""
     found = [f"the backups cannot be used: {fault}" for fault in seen["faults"]]
     found += [damage(backup) for backup in seen["backups"] if backup["error"]]
-    newest = max((backup["stop"] for backup in seen["backups"]), default=None)
-    if not seen["faults"] and newest is None:
-        found.append("there is no backup")
-    elif newest is not None and now - newest > OLDEST_BACKUP_HOURS * 3600:
-        found.append(f"the newest backup is {(now - newest) // 3600} hours old")
+    found += [
+        f"{command}: there is no timer with a schedule that repeats. Correct postgresql_backup_schedule.{command}, "
+        "and run playbooks/postgresql.yml"
+        for command in RECORDED
+        if planned.get(command) is None
+    ]
+    # One repository gets its backup after the other, and a backup may take longer than the one before.
+    took = len(seen["states"]) * max((backup["stop"] - backup["start"] for backup in seen["backups"]), default=0)
+    for key in sorted(key for key, state in seen["states"].items() if state != "broken"):
+        backups = [backup for backup in seen["backups"] if backup["repository"] == key]
+        if seen["states"][key] != "ok":
+            found.append(f"repository {key}: there is no backup of this database. Run playbooks/postgresql.yml")
+            continue
+        for number, kind in enumerate(BACKUPS, 1):
+            # A full backup is as good as a differential one, and both as an incremental one.
+            kinds = BACKUPS[:number]
+            age = now - max((backup["stop"] for backup in backups if backup["type"] in kinds), default=0)
+            if planned.get(kind) and age > planned[kind][0] + took + MARGIN_SECONDS:
+                found.append(
+                    f"repository {key}: the newest {' or '.join(kinds)} backup is {span(age)} old, and "
+                    f"postgresql_backup_schedule.{kind} takes one at least every {span(planned[kind][0])}"
+                )
     found += [
         f"the last {command} failed at {moment(result['at'])}: {result['fault']}"
         for command, result in sorted(known.items())
-        if not result["ok"]
+        if not result.get("ok", True)
     ]
-    drill = known.get("drill", {})
-    if drill.get("good") and now - drill["good"] > OLDEST_DRILL_DAYS * 86400:
-        found.append(f"a restore was last proved {(now - drill['good']) // 86400} days ago")
+    for command in ("verify", "drill"):
+        if not planned.get(command):
+            continue
+        result, (interval, since) = known.get(command, {}), planned[command]
+        # Of what never succeeded only the first is awaited, from when it was scheduled.
+        age = now - (result.get("good") or since)
+        if age > interval + result.get("at", 0) - result.get("began", result.get("at", 0)) + MARGIN_SECONDS:
+            last = f"last succeeded {span(age)} ago" if result.get("good") else "has never succeeded on this host"
+            found.append(
+                f"{command}: it {last}, and postgresql_backup_schedule.{command} runs it at least every "
+                f"{span(interval)}. Run systemctl start slipway-postgresql-backup@{command}"
+            )
     return found
 
 
