@@ -164,6 +164,29 @@ def test_no_shell_script_in_a_task_is_templated() -> None:
     assert len(files) > 100 and faults == []
 
 
+def ended_by_unreachable(node: Any, fatal: bool) -> list[str]:
+    """Tasks with ignore_unreachable that any_errors_fatal, their own or inherited, makes end the play all the same."""
+    if isinstance(node, list):
+        return [fault for child in node for fault in ended_by_unreachable(child, fatal)]
+    if not isinstance(node, dict):
+        return []
+    fatal = node.get("any_errors_fatal", fatal)
+    inner = [node[key] for key in ("pre_tasks", "tasks", "post_tasks", "block", "rescue", "always") if key in node]
+    faults = [fault for child in inner for fault in ended_by_unreachable(child, fatal)]
+    return faults + ([str(node.get("name"))] if node.get("ignore_unreachable") and fatal and not inner else [])
+
+
+def test_what_ignores_an_unreachable_host_does_not_end_the_play() -> None:
+    faults = []
+    for path in sorted([*(REPOSITORY / "roles").glob("*/tasks/*.yml"), *(REPOSITORY / "playbooks").rglob("*.yml")]):
+        # A file of tasks does not know the play that includes it.
+        faults += [f"{path.name}: {name}" for name in ended_by_unreachable(load(path), path.parent.name == "tasks")]
+    assert faults == []
+    assert ended_by_unreachable(
+        [{"any_errors_fatal": True, "tasks": [{"name": "a", "ignore_unreachable": True}]}], False
+    )
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_environments_have_the_same_files(environment: str) -> None:
     """What one environment says, all say: they differ by value, not by shape."""

@@ -50,7 +50,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "tasks": [
             {
                 "ansible.builtin.copy": {
-                    "content": "{{ dict(foreign=__postgresql_version_foreign, fault=__postgresql_version_fault) | to_json }}",
+                    "content": "{{ dict(foreign=__postgresql_version_foreign, "
+                    "fault=__postgresql_version_fault) | to_json }}",
                     "dest": f"{folder}/{{{{ item.name }}}}",
                     "mode": "0600",
                 },
