@@ -124,13 +124,14 @@ def test_without_the_primary_nothing_acknowledged_is_lost(site: Pair) -> None:
     with load(site) as rows:
         grows(rows, 50)
         site.power_off(FIRST)
-        site.played("operations/promote_postgresql", op_promote_postgresql_host=SECOND)
+        run = site.played("operations/promote_postgresql", op_promote_postgresql_host=SECOND)
         grows(rows, 50)
     noted, found = acknowledged(site), there(site, SECOND)
     lost, silence = sorted(set(noted) - found), longest_silence(noted)
     keep("acknowledged rows", len(noted))
     keep("lost rows", len(lost))
     keep("seconds without writes", round(silence, 1))
+    assert f"{FIRST} is off or cannot be reached" in " ".join(run.output.split())
     assert lost == []
     assert silence < LONGEST_OUTAGE_SECONDS
 
@@ -164,8 +165,9 @@ def test_a_second_run_changes_nothing(site: Pair) -> None:
 @pytest.mark.soak
 def test_a_living_primary_hands_over_in_order(site: Pair) -> None:
     with load(site, primary=SECOND) as rows:
-        site.played("operations/promote_postgresql", op_promote_postgresql_host=FIRST)
+        run = site.played("operations/promote_postgresql", op_promote_postgresql_host=FIRST)
         grows(rows, 50)
+    assert f"nothing, {FIRST} has all WAL of {SECOND}" in " ".join(run.output.split())
     noted = acknowledged(site)
     silence = longest_silence(noted)
     keep("seconds without writes", round(silence, 1))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import distribution
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.static.repository import REPOSITORY, inventory_files, load
 
@@ -98,6 +102,89 @@ def test_nothing_is_swept_under_the_rug() -> None:
         if pattern.search(line)
     ]
     assert faults == []
+
+
+def _strings(node: Any) -> Iterator[list[Any]]:
+    """Every list of words in a YAML document, such as the argv of a task."""
+    if isinstance(node, list):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _strings(child)
+
+
+SHELL_SCRIPT = re.compile(r"(?:^|[/\s'\"])(?:ba|da)?sh['\",\s]+-[a-z]*c\b")
+FILE_LOOKUP = re.compile(r"\{\{ lookup\('ansible\.builtin\.file', '[^']+'\) \}\}")
+
+
+def templated_shell(document: Any) -> list[str]:
+    """Scripts of a shell in tasks whose text is templated; values belong behind the script, as its arguments."""
+    faults = []
+    for words in _strings(document):
+        for at, (word, following) in enumerate(pairwise(words)):
+            if str(word).rsplit("/")[-1] in ("sh", "bash", "dash") and re.fullmatch("-[a-z]*c", str(following)):
+                script = str(words[at + 2])
+                if "{{" in script and not FILE_LOOKUP.fullmatch(script):
+                    faults.append(script)
+        for task in words:
+            if isinstance(task, dict):
+                for name, value in task.items():
+                    text = value.get("cmd", value.get("argv", "")) if isinstance(value, dict) else value
+                    if name in ("ansible.builtin.shell", "shell") or (
+                        name.endswith("command") and isinstance(text, str) and SHELL_SCRIPT.search(text)
+                    ):
+                        faults += [str(text)] if "{{" in str(text) else []
+    return faults
+
+
+@pytest.mark.parametrize(
+    ("task", "good"),
+    [
+        ("ansible.builtin.command: {argv: [sh, -c, 'du {{ folder }}']}", False),
+        ("ansible.builtin.command: {argv: [runuser, --, /bin/bash, -ec, '{{ script }}']}", False),
+        ("ansible.builtin.command: {cmd: \"sh -c 'du {{ folder }}'\"}", False),
+        ("ansible.builtin.command: {argv: \"{{ ['sh', '-c', 'du ' ~ folder] }}\"}", False),
+        ("ansible.builtin.shell: du {{ folder }}", False),
+        ("ansible.builtin.command: {argv: [sh, -c, 'du \"$1\"', sh, '{{ folder }}']}", True),
+        ("command: {argv: [sh, -c, \"{{ lookup('ansible.builtin.file', 'x.sh') }}\", sh, '{{ folder }}']}", True),
+        ("ansible.builtin.command: {cmd: 'mv {{ folder }} x'}", True),
+    ],
+)
+def test_a_templated_shell_script_is_found(task: str, good: bool) -> None:
+    assert (templated_shell(yaml.safe_load(f"- {task}")) == []) is good
+
+
+def test_no_shell_script_in_a_task_is_templated() -> None:
+    files = [
+        path
+        for folder in ("roles", "playbooks")
+        for path in sorted((REPOSITORY / folder).rglob("*.yml"))
+        if folder == "playbooks" or path.parent.name in ("tasks", "handlers", "vars")
+    ]
+    faults = [f"{path.relative_to(REPOSITORY)}: {script}" for path in files for script in templated_shell(load(path))]
+    assert len(files) > 100 and faults == []
+
+
+def ended_by_unreachable(node: Any, fatal: bool) -> list[str]:
+    """Tasks with ignore_unreachable that any_errors_fatal, their own or inherited, makes end the play all the same."""
+    if isinstance(node, list):
+        return [fault for child in node for fault in ended_by_unreachable(child, fatal)]
+    if not isinstance(node, dict):
+        return []
+    fatal = node.get("any_errors_fatal", fatal)
+    inner = [node[key] for key in ("pre_tasks", "tasks", "post_tasks", "block", "rescue", "always") if key in node]
+    faults = [fault for child in inner for fault in ended_by_unreachable(child, fatal)]
+    return faults + ([str(node.get("name"))] if node.get("ignore_unreachable") and fatal and not inner else [])
+
+
+def test_what_ignores_an_unreachable_host_does_not_end_the_play() -> None:
+    faults = []
+    for path in sorted([*(REPOSITORY / "roles").glob("*/tasks/*.yml"), *(REPOSITORY / "playbooks").rglob("*.yml")]):
+        # A file of tasks does not know the play that includes it.
+        faults += [f"{path.name}: {name}" for name in ended_by_unreachable(load(path), path.parent.name == "tasks")]
+    assert faults == []
+    assert ended_by_unreachable(
+        [{"any_errors_fatal": True, "tasks": [{"name": "a", "ignore_unreachable": True}]}], False
+    )
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

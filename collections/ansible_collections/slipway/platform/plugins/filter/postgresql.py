@@ -54,6 +54,7 @@ class FilterModule:
             "postgresql_lacking_slots": _told(postgresql_replication.lacking_slots),
             "postgresql_follower_findings": _told(postgresql_replication.follower_findings),
             "postgresql_promotion": _told(postgresql_replication.promotion),
+            "postgresql_handover": _told(postgresql_replication.handover),
             "postgresql_ahead": _told(postgresql_replication.ahead),
             "postgresql_upgrade": _told(postgresql_upgrade.plan),
             "postgresql_candidates": _told(postgresql_upgrade.candidates),

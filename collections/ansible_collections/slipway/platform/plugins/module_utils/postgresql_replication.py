@@ -155,6 +155,29 @@ def _position(place: str) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
+def handover(target: str, old: str, unit: str, control: str, received: str) -> dict[str, Any]:
+    """What powering off the primary `old` costs: with `faults`, sentences, it must not be done; `loss` is what is lost.
+
+    `unit` is systemd's state of its server before the stop, empty when the host cannot be reached; `control` is what
+    pg_controldata prints there after it; `received` is the WAL position of `target`.
+    """
+    cluster = re.search(r"^Database cluster state: +(.+)$", control, re.M)
+    position = re.search(r"^Latest checkpoint location: +(\S+)$", control, re.M)
+    if cluster and position and cluster[1] == "shut down":
+        # The last record is the checkpoint of the shutdown, which a standby that has all of it has received.
+        faults = ahead(target, {target: received, old: position[1]})
+        return {"faults": faults, "loss": "; ".join(faults) or f"nothing, {target} has all WAL of {old}"}
+    reason = f"{old} is off or cannot be reached"
+    if unit:
+        seen = f"its control file says {cluster[1]!r}" if cluster else "its control file cannot be read"
+        reason = f"PostgreSQL on {old} was {unit} and is not shut down in order, {seen}"
+    loss = (
+        f"what {old} acknowledged after WAL position {received or 'unknown'} and had not sent, or nothing if it waited "
+        f"for {target} (postgresql_synchronous); {reason}"
+    )
+    return {"faults": [reason] if unit not in ("", "inactive", "failed") else [], "loss": loss}
+
+
 def promotion(target: str, old: str, state: Json, server: Json, fenced_by_hand: str = "") -> dict[str, Any]:
     """What promoting `target` in the place of `old` needs; `faults` are sentences, and then nothing may be done.
 
@@ -174,6 +197,13 @@ def promotion(target: str, old: str, state: Json, server: Json, fenced_by_hand: 
             f"so with -e op_promote_postgresql_fenced={old}"
         )
     fence = bool(server.get("known") and server.get("listed") and server.get("status") != "off")
-    steps = [f"power off {old} through the cloud, and see that it is off"] if fence else []
+    steps = (
+        [
+            f"stop PostgreSQL on {old} in order, if the host can be reached",
+            f"power off {old} through the cloud, and see that it is off",
+        ]
+        if fence
+        else []
+    )
     steps.append(f"promote {target}, which has received WAL up to {state.get('received') or 'an unknown place'}")
     return {"action": "refuse" if faults else "promote", "fence": fence, "steps": steps, "faults": faults}

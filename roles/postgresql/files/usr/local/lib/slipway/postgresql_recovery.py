@@ -8,6 +8,7 @@ what was wanted. What was there is touched by nobody.
 import json
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,10 @@ from pathlib import Path
 import postgresql_repository as repository
 from postgresql_repository import Fault
 
+# A recovery that neither writes to its log nor replays WAL for so long is stuck; one segment takes seconds.
+STALL_SECONDS = 600
+STOP_SECONDS = 300
+QUIT_SECONDS = 60
 FETCH = "/usr/local/lib/slipway/postgresql-fetch"
 # A server that recovers must allow as much as the one whose WAL it reads.
 LIMITS = {
@@ -68,6 +73,16 @@ WHERE coalesce(last_archived_time, stats_reset) < now() - interval '60 seconds' 
 # archive_timeout again only at the next checkpoint (seen with 17.12); WAL would stay here for a quarter of an hour.
 
 
+def tool(command, seconds=repository.LONGEST_SECONDS, **more):
+    """Run a program of PostgreSQL to its end, or for so long."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, cwd="/", timeout=seconds, **more
+        )
+    except subprocess.TimeoutExpired:
+        raise Fault(f"{Path(command[0]).name} runs for longer than {seconds} seconds") from None
+
+
 def programs(folder):
     return Path("/usr/lib/postgresql") / (folder / "PG_VERSION").read_text().strip() / "bin"
 
@@ -113,54 +128,57 @@ class Server:
             )  # fmt: skip
 
     def limits(self):
-        told = subprocess.run(
-            [self.programs / "pg_controldata", "-D", self.folder],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"LC_ALL": "C"},
-        ).stdout
-        found = dict(re.findall(r"^(\w+) setting: +(\d+)$", told, re.M))
+        told = tool([self.programs / "pg_controldata", "-D", self.folder], 60, env={"LC_ALL": "C"})
+        if told.returncode != 0:
+            raise Fault(f"pg_controldata failed: {' '.join(told.stderr.split())[:500]}")
+        found = dict(re.findall(r"^(\w+) setting: +(\d+)$", told.stdout, re.M))
         return {setting: found[name] for name, setting in LIMITS.items() if name in found}
 
-    def connection(self, database):
-        return [
-            "--no-psqlrc",
-            "--host",
-            str(self.sockets),
-            "--port",
-            "5499",
-            "--username",
-            "postgres",
-            "--dbname",
-            database,
-        ]
-
-    def ask(self, statement, database="postgres"):
-        done = subprocess.run(
-            ["psql", *self.connection(database), "-qAtX", "-F", "|", "-v", "ON_ERROR_STOP=1", "-c", statement],
-            capture_output=True, text=True, check=False,
+    def ask(self, statement, seconds=repository.LONGEST_SECONDS, **variables):
+        done = tool(
+            [*repository.psql_command("--host", str(self.sockets), "--port=5499", "--dbname=postgres", **variables),
+             "--field-separator=|"],
+            seconds, input=statement,
         )  # fmt: skip
         if done.returncode != 0:
             raise Fault(" ".join(done.stderr.split())[:500])
         return done.stdout.strip()
 
     def wait(self, statement):
-        """Until the statement says t; what ends before has a reason in its log."""
+        """Until the statement says t; what ends before has a reason in its log, and what is stuck is given up."""
+        seen, since = None, time.monotonic()
         while True:
             if self.process.poll() is not None:
                 raise Fault(reason(self.log.read_text(errors="replace")))
+            replayed = ""
             try:
-                if self.ask(statement) == "t":
+                answer, replayed = self.ask(f"SELECT ({statement}), pg_last_wal_replay_lsn()", 60).split("|")
+                if answer == "t":
                     return
             except Fault:
                 pass  # it does not take connections yet
+            # Not the size of the log: each attempt to connect adds a line with FATAL.
+            progress = (self.log.read_text(errors="replace").count("LOG:  "), replayed)
+            if progress != seen:
+                seen, since = progress, time.monotonic()
+            elif time.monotonic() - since > STALL_SECONDS:
+                raise Fault(
+                    f"recovery makes no progress for {STALL_SECONDS} seconds, at WAL position {replayed or 'unknown'}; "
+                    f"its log ends with: {' '.join(self.log.read_text(errors='replace').split())[-300:]}"
+                )
             time.sleep(0.2)
 
     def stop(self):
-        if self.process.poll() is None:
-            self.process.send_signal(2)
-            self.process.wait()
+        """In order, then at once: what is kept of its data recovers either way."""
+        for number, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, QUIT_SECONDS)):
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+                try:
+                    self.process.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    continue
+            return
+        raise Fault(f"the restored server (process {self.process.pid}) does not end; see {self.log} and the disk")
 
 
 @contextmanager
@@ -247,7 +265,7 @@ def bring_back(arguments):
         if arguments.target != "latest":
             try:
                 with standing(folder, recovery_target_action="pause") as server:
-                    server.wait("SELECT pg_get_wal_replay_pause_state() = 'paused'")
+                    server.wait("pg_get_wal_replay_pause_state() = 'paused'")
             except Fault as fault:
                 raise Fault(f"{arguments.target} cannot be reached: {fault}{_elder(arguments.target, seen)}") from None
         said.write_text(json.dumps(wanted))
@@ -294,7 +312,7 @@ def newest_row(server):
 def database(arguments):
     """One database as of the target, in place of the present one, which stays under another name."""
     name = arguments.name
-    if repository.psql(f"SELECT count(*) FROM pg_database WHERE datname = '{name}'") != "1":
+    if repository.psql("SELECT count(*) FROM pg_database WHERE datname = :'name'", name=name) != "1":
         raise Fault(f"there is no database {name} here to put the restored one in the place of")
     folder = place().with_name(f"{place().name}.one")
     began = time.monotonic()
@@ -307,16 +325,18 @@ def database(arguments):
         fetch(folder, seen, source, where, f"--db-include={name}", "--archive-mode=off")
         try:
             with standing(folder) as server:
-                server.wait("SELECT NOT pg_is_in_recovery()")
-                owner = server.ask(f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{name}'")
+                server.wait("NOT pg_is_in_recovery()")
+                owner = server.ask("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = :'name'", name=name)
                 if not owner:
                     raise Fault(f"there was no database {name} at that time")
                 restored_to = newest_row(server)
-                repository.psql(f'CREATE DATABASE "{restored}" TEMPLATE template0 OWNER "{owner}"')
+                repository.psql(
+                    'CREATE DATABASE :"restored" TEMPLATE template0 OWNER :"owner"', restored=restored, owner=owner
+                )
                 try:
                     copy(server, name, restored)
                 except Fault:
-                    repository.psql(f'DROP DATABASE "{restored}"')
+                    repository.psql('DROP DATABASE :"restored"', restored=restored)
                     raise
         except Fault as fault:
             raise Fault(
@@ -328,14 +348,15 @@ def database(arguments):
     # Nobody is in either of the two while they change their names.
     try:
         repository.psql(
-            f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false;\n'
-            f"SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = '{name}' \\gset\n"
-            f'BEGIN; ALTER DATABASE "{name}" RENAME TO "{aside}";\n'
-            f'ALTER DATABASE "{restored}" RENAME TO "{name}"; COMMIT;\n'
-            f'ALTER DATABASE "{aside}" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;\n'
-        )
+            'ALTER DATABASE :"name" WITH ALLOW_CONNECTIONS false;\n'
+            "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = :'name' \\gset\n"
+            'BEGIN; ALTER DATABASE :"name" RENAME TO :"aside";\n'
+            'ALTER DATABASE :"restored" RENAME TO :"name"; COMMIT;\n'
+            'ALTER DATABASE :"aside" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;\n',
+            name=name, restored=restored, aside=aside,
+        )  # fmt: skip
     except Fault:
-        repository.psql(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
+        repository.psql('ALTER DATABASE :"name" WITH ALLOW_CONNECTIONS true', name=name)
         raise
     return {
         "target": arguments.target,
@@ -345,18 +366,31 @@ def database(arguments):
     }
 
 
+def dbname(name):
+    """A database's name where a connection string may stand, which a name with = in it would be taken for."""
+    return "dbname='" + re.sub(r"([\\'])", r"\\\1", name) + "'"
+
+
 def copy(server, name, restored):
     dump = subprocess.Popen(
         [server.programs / "pg_dump", "--host", server.sockets, "--port", "5499", "--username=postgres",
-         "--format=custom", "--compress=none", "--dbname", name],
+         "--format=custom", "--compress=none", "--dbname", dbname(name)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
     )  # fmt: skip
-    load = subprocess.run(
-        [server.programs / "pg_restore", "--username=postgres", "--exit-on-error", "--single-transaction",
-         "--dbname", restored],
-        stdin=dump.stdout, capture_output=True, text=True, check=False, cwd="/",
-    )  # fmt: skip
-    said = dump.communicate()[1].decode(errors="replace")
+    try:
+        load = tool(
+            [server.programs / "pg_restore", "--username=postgres", "--exit-on-error", "--single-transaction",
+             "--dbname", dbname(restored)],
+            stdin=dump.stdout,
+        )  # fmt: skip
+        dump.stdout.close()  # a dump that nobody reads ends
+        said = dump.communicate(timeout=60)[1].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        raise Fault("pg_dump does not end though pg_restore has") from None
+    finally:
+        if dump.poll() is None:
+            dump.kill()
+            dump.wait(60)
     if dump.returncode != 0 or load.returncode != 0:
         raise Fault(f"the copy failed: {' '.join((said + load.stderr).split())[:600]}")
 
@@ -370,7 +404,7 @@ def drill(arguments):
         fetch(folder, seen, source, where, "--archive-mode=off")
         fetched = time.monotonic() - clock
         with standing(folder) as server:
-            server.wait("SELECT NOT pg_is_in_recovery()")
+            server.wait("NOT pg_is_in_recovery()")
             rto = time.monotonic() - clock
             wal_reached(server, seen)
             rows, newest, broken = server.ask(CHAIN).split("|")
@@ -380,20 +414,13 @@ def drill(arguments):
                 raise Fault(f"{broken} of {rows} heartbeats in the restored data are missing or were changed")
             rpo = (began - datetime.fromisoformat(newest)).total_seconds()
             databases = int(server.ask("SELECT count(*) FROM pg_database WHERE datallowconn"))
-            told = subprocess.run(
+            told = tool(
                 [server.programs / "pg_amcheck", "--host", server.sockets, "--port", "5499", "--username=postgres",
-                 "--all", "--install-missing", "--heapallindexed", "--jobs=2"],
-                capture_output=True, text=True, check=False, cwd="/",
+                 "--all", "--install-missing", "--heapallindexed", "--jobs=2"]
             )  # fmt: skip
             if told.returncode != 0:
                 raise Fault(f"amcheck found damage: {' '.join((told.stdout + told.stderr).split())[:600]}")
-        told = subprocess.run(
-            [programs(folder) / "pg_checksums", "--check", "-D", folder],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-        )
+        told = tool([programs(folder) / "pg_checksums", "--check", "-D", folder])
         if told.returncode != 0:
             raise Fault(f"damaged pages: {' '.join((told.stdout + told.stderr).split())[:600]}")
         pages = int(next(iter(re.findall(r"^Blocks scanned: +(\d+)", told.stdout, re.M)), 0))

@@ -27,6 +27,9 @@ MANY = "--process-max=8"
 """Whoever reads the bucket waits for answers more than he works."""
 MARGIN_SECONDS = 2 * 3600
 """Beyond the schedule: what a timer is delayed by, and an hour of summer time."""
+LONGEST_SECONDS = 24 * 3600
+"""For what reads or writes a whole database. Later it is known to hang."""
+STATEMENT_SECONDS = 600
 # pgBackRest's own words, and what somebody has to do about them.
 HINTS = (
     (
@@ -63,7 +66,7 @@ def plain(text, length=700):
     return "; ".join([*hints, words[-length:]]) if words else "it said nothing"
 
 
-def run(*arguments, seconds=None):
+def run(*arguments, seconds=LONGEST_SECONDS):
     command = ["pgbackrest", f"--stanza={STANZA}", *arguments]
     try:
         done = subprocess.run(
@@ -87,13 +90,22 @@ def option(name):
     return found[1].strip()
 
 
-def psql(statement, database="postgres"):
+def psql_command(*connection, **variables):
+    """psql as every statement here is run. It quotes the variables where a statement names them: :'name', :"name"."""
+    given = [f"--set={name}={value}" for name, value in variables.items()]
+    return ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", *given,
+            "--username=postgres", *connection]  # fmt: skip
+
+
+def psql(statement, database="postgres", **variables):
     """Ask the server that runs here."""
-    done = subprocess.run(
-        ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1",
-         "--username=postgres", "--dbname", database],
-        input=statement, capture_output=True, text=True, check=False, cwd="/",
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            psql_command("--dbname", database, **variables),
+            input=statement, capture_output=True, text=True, check=False, cwd="/", timeout=STATEMENT_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Fault(f"PostgreSQL: a statement runs for longer than {STATEMENT_SECONDS} seconds") from None
     if done.returncode != 0:
         raise Fault(f"PostgreSQL does not answer: {' '.join(done.stderr.split())[:500]}")
     return done.stdout.strip()
@@ -101,7 +113,11 @@ def psql(statement, database="postgres"):
 
 def answers():
     """Whether a server runs here."""
-    return subprocess.run(["pg_isready", "--quiet", "--username=postgres"], check=False, cwd="/").returncode == 0
+    # pg_isready gives up by itself after 3 seconds.
+    return (
+        subprocess.run(["pg_isready", "--quiet", "--username=postgres"], check=False, cwd="/", timeout=60).returncode
+        == 0
+    )
 
 
 def follows():

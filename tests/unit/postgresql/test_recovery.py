@@ -1,0 +1,158 @@
+"""Recovery beside the server that runs: no wait without an end, and names that psql quotes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local/lib/slipway"
+sys.path.insert(0, str(FOLDER))  # as the script itself finds them
+recovery: Any = import_module("postgresql_recovery")
+repository: Any = import_module("postgresql_repository")
+sys.path.remove(str(FOLDER))
+
+NAME = """sho'p" = \\x; DROP"""
+
+
+def server(tmp_path: Path, command: list[str], answers: Callable[[int], str]) -> Any:
+    """A Server whose process is `command`, and whose psql answers by the number of the question; "" is no answer."""
+    made = object.__new__(recovery.Server)
+    made.log = tmp_path / "log"
+    made.log.write_text("LOG:  starting\n")
+    made.process = subprocess.Popen(command)
+    asked: list[str] = []
+
+    def ask(statement: str, seconds: float = 0, **_: Any) -> str:
+        asked.append(statement)
+        if not (answer := answers(len(asked))):
+            with made.log.open("a") as log:
+                log.write("FATAL:  the database system is not yet accepting connections\n")
+            raise recovery.Fault("no answer")
+        return answer
+
+    made.ask = ask
+    return made
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes by a minute with each look at the clock."""
+    minutes = iter(range(10_000))
+    monkeypatch.setattr(recovery, "time", SimpleNamespace(monotonic=lambda: 60 * next(minutes), sleep=lambda _: None))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("answer", ["", "f|0/3000060"], ids=["no answer", "no progress"])
+def test_a_recovery_that_is_stuck_is_given_up(tmp_path: Path, answer: str) -> None:
+    stuck = server(tmp_path, ["sleep", "60"], lambda number: answer if number < 1000 else "t|")
+    try:
+        with pytest.raises(recovery.Fault, match="no progress for 600 seconds"):
+            stuck.wait("NOT pg_is_in_recovery()")
+    finally:
+        stuck.process.kill()
+        stuck.process.wait(10)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recovery_that_goes_on_is_waited_for(tmp_path: Path) -> None:
+    """However long it takes: 500 looks are more than eight hours here."""
+    slow = server(tmp_path, ["sleep", "60"], lambda number: f"f|0/{number:X}" if number < 500 else "t|")
+    try:
+        slow.wait("NOT pg_is_in_recovery()")
+    finally:
+        slow.process.kill()
+        slow.process.wait(10)
+
+
+@pytest.mark.parametrize("ignored", ["INT", "INT QUIT"])
+def test_a_server_that_does_not_stop_is_ended_or_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: str
+) -> None:
+    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "QUIT_SECONDS", 0.2)
+    deaf = server(tmp_path, ["sh", "-c", f"trap '' {ignored}; touch {tmp_path}/ready; exec sleep 60"], lambda _: "")
+    while not (tmp_path / "ready").exists():
+        assert deaf.process.poll() is None
+    try:
+        if "QUIT" in ignored:
+            with pytest.raises(recovery.Fault, match="does not end"):
+                deaf.stop()
+        else:
+            deaf.stop()
+            assert deaf.process.returncode == -signal.SIGQUIT
+    finally:
+        deaf.process.kill()
+        deaf.process.wait(10)
+
+
+def test_a_program_that_hangs_is_given_up() -> None:
+    with pytest.raises(recovery.Fault, match=r"sleep runs for longer than 0\.1 seconds"):
+        recovery.tool(["sleep", "60"], 0.1)
+
+
+def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "psql").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "psql").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(repository, "STATEMENT_SECONDS", 0.1)
+    with pytest.raises(repository.Fault, match=r"runs for longer than 0\.1 seconds"):
+        repository.psql("SELECT 1")
+
+
+def test_nothing_is_waited_for_without_an_end() -> None:
+    """Every call that waits for a process says for how long."""
+    for path in sorted(FOLDER.glob("postgresql_*.py")):
+        text = path.read_text()
+        for call in re.finditer(r"(?:subprocess\.run|\.communicate|process\.wait|dump\.wait)\(", text):
+            depth, end = 1, call.end()
+            while depth:
+                depth += {"(": 1, ")": -1}.get(text[end], 0)
+                end += 1
+            inside = text[call.end() : end - 1]
+            line = text.count("\n", 0, call.start()) + 1
+            assert "timeout=" in inside or (call[0].endswith("wait(") and inside), f"{path.name}:{line} has no deadline"
+
+
+def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database whose name holds quotes is exchanged by statements that never contain it."""
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def psql(statement: str, **variables: str) -> str:
+        asked.append((statement, variables))
+        return "1"
+
+    class Restored:
+        def __enter__(self) -> Any:
+            return SimpleNamespace(wait=lambda _: None, ask=psql)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(recovery.repository, "psql", psql)
+    monkeypatch.setattr(recovery.repository, "run", lambda *_, **__: "")
+    monkeypatch.setattr(recovery, "place", lambda: tmp_path / "17/main")
+    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
+    monkeypatch.setattr(recovery, "fetch", lambda *_: None)
+    monkeypatch.setattr(recovery, "standing", lambda _: Restored())
+    monkeypatch.setattr(recovery, "copy", lambda *_: None)
+    found = recovery.database(SimpleNamespace(target="latest", name=NAME))
+    assert found["aside"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
+    assert asked and not [statement for statement, _ in asked if NAME in statement]
+    for statement, variables in asked:
+        named = set(re.findall(r""":['"](\w+)['"]""", statement))
+        assert named == set(variables), statement
+        assert all(f"--set={key}={value}" in repository.psql_command(**variables) for key, value in variables.items())
+
+
+def test_a_database_with_an_equals_sign_is_no_connection_string() -> None:
+    assert recovery.dbname(NAME) == """dbname='sho\\'p" = \\\\x; DROP'"""
