@@ -150,3 +150,9 @@ def test_a_tag_selects_the_plays_of_its_playbook_and_role(path: Path) -> None:
 
 def test_every_role_can_be_selected() -> None:
     assert {path.stem for path in SERVICES} >= set(ROLES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_leaves_tags_to_the_play(role: str) -> None:
+    files = (REPOSITORY / "roles" / role / "tasks").glob("*.yml")
+    assert [path.name for path in files if tagged_below(load(path))] == []
