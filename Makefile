@@ -11,8 +11,8 @@ help: ## List the verbs
 setup: ## Install what the project needs: Debian packages, uv, the locked Python environment
 	@lab/setup.sh
 
-lint: setup ## Read the code: ruff, mypy, yamllint, ansible-lint
-	@ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint
+lint: ## Read the code: ruff, mypy, yamllint, ansible-lint; without root
+	@lab/setup.sh --python && ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint
 
 test: setup ## Prove every promise once, in labs of its own
 	@python -m tests.run
@@ -32,8 +32,8 @@ lab: ## Build the whole platform on this machine, or bring it in line
 lab-down: ## Remove the lab, all of it and only it
 	@lab down
 
-check: setup ## List every fault of an environment's inventory: make check E=prod
-	@ansible-playbook playbooks/check.yml -i inventories/$(E)
+check: ## List every fault of an environment's inventory, without root: make check E=prod
+	@lab/setup.sh --python && ansible-playbook playbooks/check.yml -i inventories/$(E)
 
 bench: setup ## Measure the lab against its goals
 	@python -m lab.bench

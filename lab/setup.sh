@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set this clone up: Debian packages, uv, the locked Python environment. Idempotent, and done in a second when nothing
-# is missing. With --lab it asks first whether a lab can stand on this machine.
+# is missing. With --lab it asks first whether a lab can stand on this machine. With --python it builds the environment
+# alone, which needs neither root nor Debian's packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -108,5 +109,5 @@ sync_environment() {
 }
 
 [ "${1:-}" != --lab ] || ask_machine
-install_packages
+[ "${1:-}" = --python ] || install_packages
 sync_environment

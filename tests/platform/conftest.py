@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = "inventories/lab"
 ARTIFACTS = REPOSITORY / "artifacts/test/lab"
 """Reports of the tests' own runs, apart from those of a lab beside."""
+OUTPUTS = ARTIFACTS / "output"
+"""What each run since the first build printed; test_2_site.py searches it for secrets."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def play(*arguments: str, playbook: str = "site.yml") -> Run:
         stdin=subprocess.DEVNULL,
         timeout=1800,
     )
+    OUTPUTS.mkdir(parents=True, exist_ok=True)
+    (OUTPUTS / f"{time.time_ns()}.log").write_text(done.stdout)
     new = sorted(reports() - before)
     report = json.loads(new[-1].read_text()) if new else {}
     return Run(done.returncode, done.stdout, report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.platform.conftest import INVENTORY, REPOSITORY, kill, play
+from tests.platform.conftest import INVENTORY, OUTPUTS, REPOSITORY, kill, play
 
 KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "1"))
 """How often the first build is killed: once while the storage cluster is bootstrapped, where most is at stake, then at
@@ -72,9 +73,11 @@ def run_and_kill(log: Path, moment: Callable[[float], bool]) -> bool:
 
 
 def test_a_build_killed_at_its_weakest_point_and_at_random_ones_converges(
-    description: dict[str, object], tmp_path: Path
+    description: dict[str, object],
 ) -> None:
-    log, lines = tmp_path / "build.log", bootstrap_lines()
+    shutil.rmtree(OUTPUTS, ignore_errors=True)
+    OUTPUTS.mkdir(parents=True)
+    log, lines = OUTPUTS / "killed.log", bootstrap_lines()
     shown_after: list[float] = []
 
     def bootstrapping(seconds: float) -> bool:
@@ -98,6 +101,6 @@ def test_a_build_killed_at_its_weakest_point_and_at_random_ones_converges(
     killed = [f"{shown_after[0]:.0f} s (bootstrap)", *(f"{seconds:.0f} s" for seconds in moments)]
     print(f"killed {KILLS} runs in {builds} builds, after {', '.join(killed)}")
     began = time.monotonic()
-    run = play(*BUILD)
+    run = play(*BUILD, "--diff")  # what it shows is searched for secrets by test_2_site.py
     print(f"the run after them took {time.monotonic() - began:.0f} s")
     assert run.code == 0, run.output[-6000:]

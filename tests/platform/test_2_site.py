@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hcloud import Client
 
-from tests.platform.conftest import ARTIFACTS, Run, declare, declared, play, reports
+from tests.platform.conftest import ARTIFACTS, OUTPUTS, Run, declare, declared, play
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +56,23 @@ def test_check_mode_announces_changes_and_does_not_make_them(cloud: Client, tmp_
         assert name in run.output and cloud.servers.get_by_name(name) is None
 
 
-def test_the_report_says_how_long_and_how_much() -> None:
-    newest = max(reports())
-    report = json.loads(newest.read_text())
-    assert report["phases"]
-    assert all(phase["seconds"] >= 0 for phase in report["phases"])
+def test_the_report_says_how_long_and_how_much(second: Run) -> None:
+    report = second.report
+    assert report["result"] == "ok"
+    spent = sum(phase["seconds"] for phase in report["phases"])
+    assert 0 < spent <= report["seconds"] + 0.1 * len(report["phases"])  # each is rounded
+    assert sum(phase["changed"] for phase in report["phases"]) == sum(second.changed.values())
+
+
+WRONG = {"load_balancer": "certificate_valid_days", "postgresql": "volume_gb", "rke2": "network_mtu"}
+"""Role → one of its numbers. Its argument spec, which is given every secret, rejects a word before the first task."""
+
+
+@pytest.fixture(scope="module", params=WRONG)
+def failed(request: pytest.FixtureRequest) -> Run:
+    """A run that fails where secrets are at hand, telling all it can; nothing is changed."""
+    role = request.param
+    return play("-vvv", "-e", json.dumps({f"{role}_{WRONG[role]}": "many"}), playbook=f"playbooks/{role}.yml")
 
 
 def texts(value: Any) -> list[str]:
@@ -68,16 +80,39 @@ def texts(value: Any) -> list[str]:
     return [text for one in value.values() for text in texts(one)] if isinstance(value, dict) else [value.strip()]
 
 
-def test_no_secret_reaches_output_or_artifacts(second: Run, description: dict[str, str]) -> None:
-    values = texts(yaml.safe_load(Path(description["secrets_path"]).read_text()))
-    secrets = [value for value in values if "CERTIFICATE" not in value] + [description["token"]]
+def secrets_of(description: dict[str, str]) -> set[str]:
+    """Every secret, and each line of a key: output indents and escapes what has several."""
+    secrets = {description["token"]}
+    for value in texts(yaml.safe_load(Path(description["secrets_path"]).read_text())):
+        lines = value.splitlines()
+        if "CERTIFICATE" not in value:
+            secrets |= {line for line in lines if len(lines) == 1 or (len(line) > 12 and not line.startswith("-----"))}
+    return secrets
+
+
+def leaks(description: dict[str, str]) -> list[str]:
+    """Files of output and artifacts with a secret in them."""
+    secrets = secrets_of(description)
     assert len(secrets) >= 12 and all(len(secret) > 12 for secret in secrets)
-    leaked = [secret[:4] + "…" for secret in secrets if secret in second.output]
-    leaked += [
+    return [
         f"{path}: {secret[:4]}…"
         for path in ARTIFACTS.rglob("*")
         if path.is_file() and path.name != "kubeconfig"
+        for text in [path.read_text(errors="replace")]
         for secret in secrets
-        if secret in path.read_text(errors="replace")
+        if secret in text
     ]
-    assert leaked == []
+
+
+def test_a_failing_run_shows_no_secret(failed: Run, description: dict[str, str]) -> None:
+    assert failed.code != 0
+    assert "'many'" in failed.output and failed.report["failed_tasks"], failed.output[-6000:]
+    assert leaks(description) == []
+
+
+def test_no_secret_reaches_output_or_artifacts(second: Run, description: dict[str, str]) -> None:
+    """Of the build that was killed, the one with --diff that finished it, the upgrade, and a run with -vvv."""
+    outputs = {path.name: path.read_text() for path in OUTPUTS.glob("*.log")}
+    assert "killed.log" in outputs and second.output in outputs.values()
+    assert any("+++ after" in output and "changed: [" in output for output in outputs.values())
+    assert leaks(description) == []

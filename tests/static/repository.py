@@ -10,7 +10,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads Ansible's own tags as plain values."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +113,46 @@ def test_wiring_names_real_options() -> None:
     wiring = play_wiring()
     unknown = {role: sorted(wiring[role] - set(SPECS[role])) for role in ROLES if wiring[role] - set(SPECS[role])}
     assert unknown == {}
+
+
+def plays(path: Path) -> list[dict[str, Any]]:
+    return [play for play in load(path) if "hosts" in play]
+
+
+def roles_of(play: dict[str, Any]) -> set[str]:
+    """Roles that a play runs, by its list of roles or by tasks."""
+    tasks = [task for name in ("pre_tasks", "tasks", "post_tasks") for task in play.get(name, [])]
+    included = [
+        task.get(f"ansible.builtin.{verb}_role", {}).get("name") for task in tasks for verb in ("include", "import")
+    ]
+    return {entry["role"] for entry in play.get("roles", [])} | {name for name in included if name}
+
+
+def tagged_below(node: Any) -> bool:
+    if isinstance(node, dict):
+        return "tags" in node or any(tagged_below(value) for value in node.values())
+    return isinstance(node, list) and any(tagged_below(item) for item in node)
+
+
+SERVICES = [REPOSITORY / entry["ansible.builtin.import_playbook"] for entry in load(REPOSITORY / "site.yml")]
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+def test_a_tag_selects_the_plays_of_its_playbook_and_role(path: Path) -> None:
+    """`--tags rke2` runs all of playbooks/rke2.yml, gathering of facts included, and no task of another playbook.
+
+    A play hands its tags to everything in it, included files too; a tag on a task would select a part of a play.
+    """
+    for play in plays(path):
+        assert set(play.get("tags", [])) == {path.stem} | roles_of(play), play["name"]
+        assert not any(tagged_below(value) for value in play.values()), play["name"]
+
+
+def test_every_role_can_be_selected() -> None:
+    assert {path.stem for path in SERVICES} >= set(ROLES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_leaves_tags_to_the_play(role: str) -> None:
+    files = (REPOSITORY / "roles" / role / "tasks").glob("*.yml")
+    assert [path.name for path in files if tagged_below(load(path))] == []

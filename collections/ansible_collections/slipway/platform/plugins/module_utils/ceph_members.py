@@ -215,7 +215,7 @@ def _of_the_orchestrator(entry: Mapping[str, Any]) -> bool:
 
 
 HELD = ("OSDMAP_FLAGS",)
-"""Warnings of what somebody holds on purpose, like noout while a host is replaced."""
+"""Warnings of what somebody holds on purpose, like noout while an OSD is replaced."""
 
 
 def unmet(view: Mapping[str, Any], wanted: Wanted, version: str) -> list[str]:
