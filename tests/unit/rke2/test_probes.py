@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.platform.plugins.filter import verify
 from ansible_collections.slipway.platform.plugins.module_utils import probes
 from cryptography import x509
@@ -249,6 +250,11 @@ def test_probes_of_the_ingress() -> None:
     assert [probe["kind"] for probe in made] == ["https", "redirect", "https", "redirect", "tls_refused"]
 
 
+def test_public_names_have_to_be_given() -> None:
+    with pytest.raises(AnsibleFilterError, match="verify_ingress_names: the list is empty"):
+        verify.ingress_probes([], "203.0.113.1", "PEM", [200], 14)
+
+
 def test_only_public_addresses_are_tried() -> None:
     hostvars = {
         "s1": {"ansible_host": "203.0.113.1", "provision_private_ip": "10.0.0.1"},
@@ -261,6 +267,7 @@ def test_only_public_addresses_are_tried() -> None:
     ]
 
 
+AGAIN = "Correct that and run playbooks/verify.yml for all hosts."
 RELEASE = {"release": [f"rke2 version {VERSION} (abc)", "go version go1.26"]}
 
 
@@ -271,12 +278,23 @@ def test_findings_name_where_they_were_seen() -> None:
         "s3": {"__verify_seen": {"unreachable": True}},
         "s4": {"__verify_seen": {"failed": True, "msg": "boom"}},
         "s5": {},
+        "s7": {"__verify_seen": {"failed": True, "msg": "boom", "unmet": []} | RELEASE},
+        "s8": {"__verify_seen": {"skipped": True}},
     }
-    assert verify.server_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"], VERSION) == [
+    assert verify.server_findings(hostvars, [f"s{number}" for number in range(1, 9)], VERSION) == [
         "seen from s2, node a1 is not Ready",
         "s3 cannot be reached by SSH",
-        "s4 could not be looked at (boom)",
-        "s5 could not be looked at (it was not part of this run)",
+        f"s4: a check has no result (boom). {AGAIN}",
+        f"s5: a check has no result (it was not part of this run). {AGAIN}",
+        f"s6: a check has no result (it was not part of this run). {AGAIN}",
+        f"s7: a check has no result (boom). {AGAIN}",
+        f"s8: a check has no result (it was not part of this run). {AGAIN}",
+    ]
+
+
+def test_a_platform_without_servers_is_a_finding() -> None:
+    assert verify.server_findings({}, [], VERSION) == [
+        "rke2_server: no server was verified. Name the servers in the inventory's hosts.yml."
     ]
 
 
@@ -285,10 +303,12 @@ def test_a_server_that_would_not_come_back_as_it_is_is_a_finding() -> None:
     hostvars = {
         "s1": {"__verify_seen": {"unmet": [], "release": []}},
         "s2": {"__verify_seen": {"unmet": [], "release": older}},
+        "s3": {"__verify_seen": {"unmet": []}},
     }
-    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
+    assert verify.server_findings(hostvars, ["s1", "s2", "s3"], VERSION) == [
         "s1: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml.",
         f"s2 would start another release after a reboot than {VERSION}: rke2 version v1.36.2+rke2r1 (abc)",
+        "s3: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml.",
     ]
 
 

@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+
+
+def _result(hostvars: Mapping[str, Any], host: str, variable: str) -> Mapping[str, Any]:
+    """What a host registered; empty where the host or the result is missing."""
+    return (hostvars[host].get(variable) if host in hostvars else None) or {}
+
+
+def _unread(name: str, result: Mapping[str, Any]) -> str:
+    """Why the result of a host's check is missing."""
+    if result.get("unreachable"):
+        return f"{name} cannot be reached by SSH"
+    reason = str(result.get("msg") or "it was not part of this run").strip()
+    return f"{name}: a check has no result ({reason}). Correct that and run playbooks/verify.yml for all hosts."
+
 
 def ingress_probes(
     names: list[str], address: str, authority: str, statuses: list[int], valid_days: int = 0
 ) -> list[dict[str, Any]]:
     """Three looks at every public name: TLS 1.3 answers, TLS 1.2 does not, plain HTTP leads to HTTPS."""
+    if not names:
+        raise AnsibleFilterError(
+            "verify_ingress_names: the list is empty, so that no public name would be verified. "
+            "Set platform_ingress_names."
+        )
     probes: list[dict[str, Any]] = []
     for name in names:
         common = {"address": address, "server_name": name}
@@ -18,11 +38,10 @@ def ingress_probes(
             | {"authority": authority, "statuses": list(statuses), "valid_days": valid_days},
             {"name": f"redirect {name}", "kind": "redirect", "port": 80, **common},
         ]
-    if names:
-        probes.append(
-            {"name": "TLS 1.2", "kind": "tls_refused", "port": 443, "address": address}
-            | {"server_name": names[0], "authority": authority}
-        )
+    probes.append(
+        {"name": "TLS 1.2", "kind": "tls_refused", "port": 443, "address": address}
+        | {"server_name": names[0], "authority": authority}
+    )
     return probes
 
 
@@ -46,18 +65,17 @@ def closed_hosts(hostvars: Mapping[str, Any], hosts: list[str], ports: list[int]
 
 
 def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: str) -> list[str]:
-    """What the servers saw unmet, and what they would start next; one that could not be asked is a finding."""
+    """What the servers saw unmet, and what they would start next; a missing result is a finding."""
+    if not servers:
+        return ["rke2_server: no server was verified. Name the servers in the inventory's hosts.yml."]
     found: list[str] = []
     for name in servers:
-        seen = hostvars[name].get("__verify_seen") or {}
-        if seen.get("unreachable"):
-            found.append(f"{name} cannot be reached by SSH")
-            continue
-        if "unmet" not in seen:
-            found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
+        seen = _result(hostvars, name, "__verify_seen")
+        if "unmet" not in seen or (seen.get("failed") and not seen["unmet"]):
+            found.append(_unread(name, seen))
         else:
             found += [f"seen from {name}, {sentence}" for sentence in seen["unmet"]]
-            found += release_findings(name, seen["release"], version)
+            found += release_findings(name, seen.get("release") or [], version)
     return found
 
 
@@ -82,10 +100,10 @@ def _parts(text: str) -> dict[str, tuple[int, list[str]]]:
 
 
 def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
-    """What a database said of itself, and handshakes that failed; one that could not be asked is a finding."""
+    """What a database said of itself, and handshakes that failed; a missing result is a finding."""
     found: list[str] = []
     for name in hosts:
-        said = hostvars[name].get("__verify_database") or {}
+        said = _result(hostvars, name, "__verify_database")
         if said.get("unreachable"):
             found.append(f"{name} cannot be reached by SSH")
             continue
@@ -96,8 +114,11 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
             found += [f"the database on {name}: {line}" for line in lines]
         else:
             found.append(f"the database on {name} does not answer ({' '.join(lines)})")
-        found += [f"backups of the database on {name}: {line}" for line in parts.get("backups", (0, []))[1]]
-        probed = hostvars[name].get("__verify_database_probe") or {}
+        code, lines = parts.get("backups", (0, ["the check did not run"] if parts else []))
+        if code != 0 and not lines:
+            lines = [f"the check ended with {code} and printed nothing"]
+        found += [f"backups of the database on {name}: {line}" for line in lines]
+        probed = _result(hostvars, name, "__verify_database_probe")
         if "findings" in probed:
             found += probed["findings"]
         elif said:
@@ -110,14 +131,12 @@ def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: 
     """What the hosts of the storage cluster saw unmet, and warnings that somebody muted; `expected` may be muted."""
     found: list[str] = []
     for name in members:
-        seen = hostvars[name].get("__verify_storage_seen") or {}
+        seen = _result(hostvars, name, "__verify_storage_seen")
         view = seen.get("view") or {}
-        if seen.get("unreachable"):
-            found.append(f"{name} cannot be reached by SSH")
-        elif not view and "unmet" not in seen:
-            found.append(f"{name} could not be looked at ({seen.get('msg', 'it was not part of this run')})")
-        else:
-            found += [f"seen from {name}, {sentence}" for sentence in seen.get("unmet") or []]
+        if unmet := seen.get("unmet"):
+            found += [f"seen from {name}, {sentence}" for sentence in unmet]
+        elif seen.get("failed") or "muted" not in view:
+            found.append(_unread(name, seen))
         found += [
             f"the storage warning {code} is muted, which nobody declared"
             for code in view.get("muted") or []
@@ -138,7 +157,7 @@ def release_findings(name: str, lines: list[str], version: str) -> list[str]:
 def simulation(hostvars: Mapping[str, Any], servers: list[str]) -> str:
     """A sentence when a server's release says that it is a simulation, else an empty text."""
     for name in servers:
-        lines = (hostvars[name].get("__verify_seen") or {}).get("release") or []
+        lines = _result(hostvars, name, "__verify_seen").get("release") or []
         for line in reversed(lines):  # the last one says it in words
             if "simulation" in line:
                 return f"RKE2 is a simulation ({line})."
