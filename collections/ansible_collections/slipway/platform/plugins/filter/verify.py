@@ -45,22 +45,42 @@ def ingress_probes(
     return probes
 
 
-def closed_probes(hosts: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One probe for every port that has to be closed."""
-    return [
-        {"name": host["name"], "kind": "closed", "address": host["address"], "port": port}
-        for host in hosts
-        for port in host["ports"]
-    ]
+def closed_probes(hosts: list[Mapping[str, Any]], ipv6_enabled: bool = True) -> list[dict[str, Any]]:
+    """A probe of every port that has to be closed, and one of every control, which has to answer."""
+    controls: dict[tuple[str, int], dict[str, Any]] = {}
+    probes: list[dict[str, Any]] = []
+    for host in hosts:
+        if ":" in host["address"] and not ipv6_enabled:
+            continue
+        control = {"name": host["control_name"], "address": host["control_address"], "port": host["control_port"]}
+        controls.setdefault((control["address"] or control["name"], control["port"]), {"kind": "open", **control})
+        # Without an address the control is the finding.
+        ports = host["ports"] if host["address"] else []
+        probes += [{"name": host["name"], "kind": "closed", "address": host["address"], "port": port} for port in ports]
+    return [*controls.values(), *probes]
 
 
-def closed_hosts(hostvars: Mapping[str, Any], hosts: list[str], ports: list[int]) -> list[dict[str, Any]]:
-    """Ports that have to be closed, on the public address of every host that has one."""
+def closed_hosts(
+    hostvars: Mapping[str, Any], hosts: list[str], ports: list[int], balancer: str
+) -> list[dict[str, Any]]:
+    """Ports that have to be closed, on every public address of the hosts, and the port that proves the way to it.
+
+    That is SSH of the host. SSH over IPv6 may be closed to a controller that administrates by IPv4, hence HTTPS of the
+    load balancer there. A host that is reached at its private address has no outside for this controller.
+    """
+    ipv6 = next((address for address in hostvars[balancer].get("hcloud_addresses") or [] if ":" in address), "")
     found = []
     for host in hosts:
-        address = hostvars[host].get("ansible_host")
-        if address and address != hostvars[host].get("provision_private_ip"):
-            found.append({"name": host, "address": address, "ports": list(ports)})
+        variables = hostvars[host]
+        reached = variables.get("ansible_host") or ""
+        if reached and reached == variables.get("provision_private_ip"):
+            continue
+        for address in variables.get("hcloud_addresses") or [reached]:
+            control = (balancer, ipv6, 443) if ":" in address else (host, address, 22)
+            found.append(
+                {"name": host, "address": address, "ports": list(ports)}
+                | dict(zip(("control_name", "control_address", "control_port"), control, strict=True))
+            )
     return found
 
 
