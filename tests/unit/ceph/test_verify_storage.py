@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.slipway.platform.plugins.filter.verify import storage_findings
 
 AGAIN = "Correct that and run playbooks/verify.yml for all hosts."
+GATEWAYS: dict[str, Any] = {"__verify_gateway_probe": {"findings": []}}
 EXPECTED = ["AUTH_INSECURE_KEYS_ALLOWED"]
 
 
@@ -30,9 +31,22 @@ EXPECTED = ["AUTH_INSECURE_KEYS_ALLOWED"]
     ],
 )
 def test_findings(seen: dict[str, Any] | None, says: list[str]) -> None:
-    hostvars = {"a": {"__verify_storage_seen": seen} if seen is not None else {}}
+    hostvars = {"a": GATEWAYS | ({"__verify_storage_seen": seen} if seen is not None else {})}
     assert storage_findings(hostvars, ["a"], EXPECTED) == says
 
 
 def test_a_host_that_the_inventory_does_not_have_is_a_finding() -> None:
     assert storage_findings({}, ["a"], EXPECTED) == [f"a: a check has no result (it was not part of this run). {AGAIN}"]
+
+
+@pytest.mark.parametrize(
+    ("probed", "says"),
+    [
+        ({"findings": ["https://rgw.test/ does not answer"]}, ["https://rgw.test/ does not answer"]),
+        ({"failed": True, "msg": "no python"}, [f"a: a check has no result (no python). {AGAIN}"]),
+        (None, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
+    ],
+)
+def test_findings_of_gateways(probed: dict[str, Any] | None, says: list[str]) -> None:
+    hostvars = {"a": {"__verify_storage_seen": {"view": {"muted": []}}, "__verify_gateway_probe": probed}}
+    assert storage_findings(hostvars, ["a"], EXPECTED) == says

@@ -404,14 +404,19 @@ AGAIN = "Correct that and run playbooks/verify.yml for all hosts."
 RELEASE = {"release": [f"rke2 version {VERSION} (abc)", "go version go1.26"]}
 
 
-def test_findings_name_where_they_were_seen() -> None:
+@pytest.fixture
+def carried(tmp_path: Path) -> dict[str, Any]:
+    return RELEASE | {"ingress_certificate": certificate(tmp_path)[0]}
+
+
+def test_findings_name_where_they_were_seen(carried: dict[str, Any]) -> None:
     hostvars = {
-        "s1": {"__verify_seen": {"unmet": []} | RELEASE},
-        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True} | RELEASE},
+        "s1": {"__verify_seen": {"unmet": []} | carried},
+        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True} | carried},
         "s3": {"__verify_seen": {"unreachable": True}},
         "s4": {"__verify_seen": {"failed": True, "msg": "boom"}},
         "s5": {},
-        "s7": {"__verify_seen": {"failed": True, "msg": "boom", "unmet": []} | RELEASE},
+        "s7": {"__verify_seen": {"failed": True, "msg": "boom", "unmet": []} | carried},
         "s8": {"__verify_seen": {"skipped": True}},
     }
     assert verify.server_findings(hostvars, [f"s{number}" for number in range(1, 9)], VERSION) == [
@@ -425,18 +430,31 @@ def test_findings_name_where_they_were_seen() -> None:
     ]
 
 
+def test_an_ingress_certificate_that_ends_soon_is_a_finding(carried: dict[str, Any]) -> None:
+    hostvars = {name: {"__verify_seen": {"unmet": []} | carried} for name in ("s1", "s2")}
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == []
+    ends = datetime.now(UTC) + timedelta(days=1)
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION, 30) == [
+        f"the certificate of RKE2's ingress: it ends on {ends:%Y-%m-%d}. Run playbooks/rke2.yml."
+    ]
+    hostvars["s2"]["__verify_seen"]["ingress_certificate"] = ""
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
+        "the certificate of RKE2's ingress: there is none yet. Run playbooks/rke2.yml."
+    ]
+
+
 def test_a_platform_without_servers_is_a_finding() -> None:
     assert verify.server_findings({}, [], VERSION) == [
         "rke2_server: no server was verified. Name the servers in the inventory's hosts.yml."
     ]
 
 
-def test_a_server_that_would_not_come_back_as_it_is_is_a_finding() -> None:
+def test_a_server_that_would_not_come_back_as_it_is_is_a_finding(carried: dict[str, Any]) -> None:
     older = ["rke2 version v1.36.2+rke2r1 (abc)"]
     hostvars = {
-        "s1": {"__verify_seen": {"unmet": [], "release": []}},
-        "s2": {"__verify_seen": {"unmet": [], "release": older}},
-        "s3": {"__verify_seen": {"unmet": []}},
+        "s1": {"__verify_seen": carried | {"unmet": [], "release": []}},
+        "s2": {"__verify_seen": carried | {"unmet": [], "release": older}},
+        "s3": {"__verify_seen": {"unmet": [], "ingress_certificate": carried["ingress_certificate"]}},
     }
     assert verify.server_findings(hostvars, ["s1", "s2", "s3"], VERSION) == [
         "s1: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml.",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.slipway.platform.plugins.module_utils import certificates
 
 
 def _result(hostvars: Mapping[str, Any], host: str, variable: str) -> Mapping[str, Any]:
@@ -84,8 +85,11 @@ def closed_hosts(
     return found
 
 
-def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: str) -> list[str]:
-    """What the servers saw unmet, and what they would start next; a missing result is a finding."""
+def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: str, valid_days: int = 0) -> list[str]:
+    """What the servers saw unmet, what they would start next, and an ingress certificate that ends soon.
+
+    A missing result is a finding.
+    """
     if not servers:
         return ["rke2_server: no server was verified. Name the servers in the inventory's hosts.yml."]
     found: list[str] = []
@@ -96,7 +100,9 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: st
         else:
             found += [f"seen from {name}, {sentence}" for sentence in seen["unmet"]]
             found += release_findings(name, seen.get("release") or [], version)
-    return found
+            if reason := certificates.end_due(str(seen.get("ingress_certificate") or ""), int(valid_days)):
+                found.append(f"the certificate of RKE2's ingress: {reason}. Run playbooks/rke2.yml.")
+    return list(dict.fromkeys(found))
 
 
 def database_probes(host: str, server_name: str, authority: str, valid_days: int) -> list[dict[str, Any]]:
@@ -148,7 +154,10 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
 
 
 def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: list[str]) -> list[str]:
-    """What the hosts of the storage cluster saw unmet, and warnings that somebody muted; `expected` may be muted."""
+    """What the hosts of the storage cluster saw unmet, of its gateways too, and warnings that somebody muted.
+
+    `expected` may be muted; a missing result is a finding.
+    """
     found: list[str] = []
     for name in members:
         seen = _result(hostvars, name, "__verify_storage_seen")
@@ -162,6 +171,8 @@ def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: 
             for code in view.get("muted") or []
             if code not in expected
         ]
+        probed = _result(hostvars, name, "__verify_gateway_probe")
+        found += probed["findings"] if "findings" in probed else [_unread(name, probed)]
     return list(dict.fromkeys(found))
 
 

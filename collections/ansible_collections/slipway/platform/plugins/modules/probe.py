@@ -33,7 +33,7 @@ options:
             V(tls_refused) rejects TLS 1.2 by the alert protocol_version, V(open) lets this host connect, V(closed)
             refuses or drops whoever connects, V(api) is a ready Kubernetes API with its nodes Ready, V(postgres) is
             answered over TLS 1.3 with a certificate of the authority, as by clients of PostgreSQL.
-          - Beside V(closed), probe a port with V(open) on the same address; from a host that is down nothing answers either.
+          - Beside V(closed), probe a port with V(open) on the same address; a host that is down answers on no port.
       address:
         type: str
         description: Address to connect to, an empty one is a finding; not for V(api).
