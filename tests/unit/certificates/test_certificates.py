@@ -103,6 +103,22 @@ def test_a_certificate_that_does_not_end_soon_is_not_due_whoever_issued_it() -> 
     assert certificates.end_due(STRANGER.issue(days=31), 30, NOW) == ""
 
 
+def test_the_expiry_of_a_certificate_as_a_metric() -> None:
+    assert filters.certificate_expiry(AUTHORITY.issue(days=365)) == int((NOW + timedelta(days=365)).timestamp())
+    assert {filters.certificate_expiry(FAULTS[name][0]) for name in ("none", "blank", "nonsense", "damaged")} == {0}
+    assert filters.certificate_expiry(None) == 0
+
+
+def test_the_metric_of_the_database_host_is_what_prometheus_reads() -> None:
+    path = "var/lib/prometheus/node-exporter/slipway_postgresql_certificate.prom"
+    text = (REPOSITORY / f"roles/postgresql/templates/{path}.j2").read_text()
+    *comments, sample = text.removesuffix("\n").split("\n")
+    name = "slipway_postgresql_certificate_expiry_timestamp_seconds"
+    assert [comment.split()[1:3] for comment in comments] == [["HELP", name], ["TYPE", name]]
+    assert sample == f"{name} {{{{ __postgresql_certificate | slipway.platform.certificate_expiry }}}}"
+    assert f"path: /{path}\n" in (REPOSITORY / "roles/postgresql/tasks/configure.yml").read_text()
+
+
 @pytest.mark.parametrize(
     ("role", "certificate", "valid"),
     [

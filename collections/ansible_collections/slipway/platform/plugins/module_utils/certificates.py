@@ -66,6 +66,16 @@ def end_due(pem: str, days: int, now: datetime | None = None) -> str:
     return _end_due(certificate, days, now or datetime.now(UTC))
 
 
+def expiry(pem: str) -> int:
+    """When a certificate expires, in seconds since 1970; 0 where there is none that can be read."""
+    from cryptography import x509
+
+    try:
+        return int(x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp())
+    except ValueError:
+        return 0
+
+
 def _end_due(certificate: Any, days: int, moment: datetime) -> str:
     if certificate.not_valid_after_utc - moment < timedelta(days=days):
         return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
