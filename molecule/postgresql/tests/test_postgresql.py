@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -276,6 +277,14 @@ def test_data_is_on_the_volume_with_checksums(host: Host) -> None:
 
 def test_metrics_are_told_to_the_cluster(client: Client) -> None:
     assert "\npg_up 1\n" in client.host.check_output(f"curl -s --max-time 20 http://{client.address}:9187/metrics")
+
+
+def test_the_expiry_of_the_certificate_is_a_metric(host: Host) -> None:
+    with host.sudo():
+        shown = host.check_output("openssl x509 -noout -enddate -in /etc/postgresql-common/slipway/server.crt")
+    expiry = int(ssl.cert_time_to_seconds(shown.removeprefix("notAfter=")))
+    metrics = host.file("/var/lib/prometheus/node-exporter/slipway_postgresql_certificate.prom").content_string
+    assert metrics.endswith(f"\nslipway_postgresql_certificate_expiry_timestamp_seconds {expiry}\n")
 
 
 def test_settings_follow_the_memory(host: Host, inventory: Inventory) -> None:

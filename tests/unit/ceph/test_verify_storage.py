@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from ansible_collections.slipway.platform.plugins.filter.verify import storage_findings
 
+AGAIN = "Correct that and run playbooks/verify.yml for all hosts."
+GATEWAYS: dict[str, Any] = {"__verify_gateway_probe": {"findings": []}}
 EXPECTED = ["AUTH_INSECURE_KEYS_ALLOWED"]
 
 
@@ -20,10 +22,31 @@ EXPECTED = ["AUTH_INSECURE_KEYS_ALLOWED"]
         ),
         ({"view": {"muted": []}, "unmet": ["1 of 3 OSDs are down"]}, ["seen from a, 1 of 3 OSDs are down"]),
         ({"unreachable": True}, ["a cannot be reached by SSH"]),
-        ({"msg": "no daemon runs here"}, ["a could not be looked at (no daemon runs here)"]),
-        (None, ["a could not be looked at (it was not part of this run)"]),
+        ({"view": {}, "unmet": ["no monitor answers"], "failed": True}, ["seen from a, no monitor answers"]),
+        ({"msg": "no daemon runs here"}, [f"a: a check has no result (no daemon runs here). {AGAIN}"]),
+        ({"view": {"muted": []}, "failed": True, "msg": "boom"}, [f"a: a check has no result (boom). {AGAIN}"]),
+        ({"view": {"health": "HEALTH_OK"}}, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
+        ({"skipped": True}, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
+        (None, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
     ],
 )
 def test_findings(seen: dict[str, Any] | None, says: list[str]) -> None:
-    hostvars = {"a": {"__verify_storage_seen": seen} if seen is not None else {}}
+    hostvars = {"a": GATEWAYS | ({"__verify_storage_seen": seen} if seen is not None else {})}
+    assert storage_findings(hostvars, ["a"], EXPECTED) == says
+
+
+def test_a_host_that_the_inventory_does_not_have_is_a_finding() -> None:
+    assert storage_findings({}, ["a"], EXPECTED) == [f"a: a check has no result (it was not part of this run). {AGAIN}"]
+
+
+@pytest.mark.parametrize(
+    ("probed", "says"),
+    [
+        ({"findings": ["https://rgw.test/ does not answer"]}, ["https://rgw.test/ does not answer"]),
+        ({"failed": True, "msg": "no python"}, [f"a: a check has no result (no python). {AGAIN}"]),
+        (None, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
+    ],
+)
+def test_findings_of_gateways(probed: dict[str, Any] | None, says: list[str]) -> None:
+    hostvars = {"a": {"__verify_storage_seen": {"view": {"muted": []}}, "__verify_gateway_probe": probed}}
     assert storage_findings(hostvars, ["a"], EXPECTED) == says

@@ -281,5 +281,7 @@ def test_probes_and_keys() -> None:
         ("https", "10.0.1.51"),
         ("tls_refused", "10.0.1.51"),
     ]
+    assert {probe["valid_days"] for probe in probes} == {0}
+    assert {probe["valid_days"] for probe in gateway_probes({"a": "10.0.1.51"}, 1, "s3", "CA", 30)} == {30}
     users = [{"name": name, "access_key": name, "secret_key": name} for name in ("owner", "writer")]
     assert [key["owner"] for key in s3_keys(users, [{"name": "b", "owner": "owner"}])] == ["owner"]

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.slipway.platform.plugins.filter import certificates as filters
 from ansible_collections.slipway.platform.plugins.module_utils import certificates
 from cryptography import x509
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.static.repository import REPOSITORY
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 NAMES, ADDRESSES = ["db.example.com", "*.db.example.com"], ["10.0.1.71"]
@@ -88,6 +91,59 @@ def test_a_certificate_is_due_for_what_it_is(pem: str, reason: str) -> None:
     wanted: dict[str, Any] = {"authority": AUTHORITY.pem, "names": NAMES, "addresses": ADDRESSES, "days": 30}
     assert certificates.certificate_due(pem, **wanted, now=NOW).startswith(reason)
     assert certificates.key_pair_due(pem, public_key=public(KEY), **wanted, now=NOW).startswith(reason)
+
+
+@pytest.mark.parametrize("fault", ["none", "blank", "nonsense", "damaged", "expired", "ends soon"])
+def test_the_end_of_a_certificate_alone(fault: str) -> None:
+    pem, reason = FAULTS[fault]
+    assert certificates.end_due(pem, 30, NOW).startswith(reason)
+
+
+def test_a_certificate_that_does_not_end_soon_is_not_due_whoever_issued_it() -> None:
+    assert certificates.end_due(STRANGER.issue(days=31), 30, NOW) == ""
+
+
+def test_the_expiry_of_a_certificate_as_a_metric() -> None:
+    assert filters.certificate_expiry(AUTHORITY.issue(days=365)) == int((NOW + timedelta(days=365)).timestamp())
+    assert {filters.certificate_expiry(FAULTS[name][0]) for name in ("none", "blank", "nonsense", "damaged")} == {0}
+    assert filters.certificate_expiry(None) == 0
+
+
+def test_the_metric_of_the_database_host_is_what_prometheus_reads() -> None:
+    path = "var/lib/prometheus/node-exporter/slipway_postgresql_certificate.prom"
+    text = (REPOSITORY / f"roles/postgresql/templates/{path}.j2").read_text()
+    *comments, sample = text.removesuffix("\n").split("\n")
+    name = "slipway_postgresql_certificate_expiry_timestamp_seconds"
+    assert [comment.split()[1:3] for comment in comments] == [["HELP", name], ["TYPE", name]]
+    assert sample == f"{name} {{{{ __postgresql_certificate | slipway.platform.certificate_expiry }}}}"
+    assert f"path: /{path}\n" in (REPOSITORY / "roles/postgresql/tasks/configure.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("role", "certificate", "valid"),
+    [
+        ("ceph", "ceph_object_gateway_certificate", "_days"),
+        ("load_balancer", "load_balancer_certificate", "_valid_days"),
+        ("postgresql", "postgresql_certificate", "_valid_days"),
+        ("rke2", "rke2_ingress_certificate", "_days"),
+    ],
+)
+def test_a_platform_outlives_three_months_without_a_run(role: str, certificate: str, valid: str) -> None:
+    """The last run may have left a certificate alone one day before its renewal; verify finds it before its end."""
+    roles = REPOSITORY / "roles"
+    defaults = yaml.safe_load((roles / role / "defaults/main.yml").read_text())
+    warned = yaml.safe_load((roles / "verify/defaults/main.yml").read_text())["verify_certificate_days"]
+    assert defaults[certificate + valid] == 365
+    assert 92 + warned <= defaults[f"{certificate}_renew_days"] < 365 and warned == 30
+
+
+def test_every_certificate_that_a_role_issues_is_known_to_these_tests() -> None:
+    issued = {
+        path.relative_to(REPOSITORY / "roles").parts[0]
+        for path in (REPOSITORY / "roles").rglob("*.yml")
+        if "ownca_not_after" in path.read_text()
+    }
+    assert issued == {"ceph", "load_balancer", "postgresql", "rke2"}
 
 
 @pytest.mark.parametrize("days", [0, 30, 90])

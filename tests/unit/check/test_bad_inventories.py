@@ -160,9 +160,9 @@ CASES = [
     ),
     case(
         "database certificate that is renewed at once",
-        lambda i: i.add(DATABASE, "postgresql_certificate_renew_days: 90"),
+        lambda i: i.add(DATABASE, "postgresql_certificate_renew_days: 365"),
         DATABASE,
-        "postgresql_certificate_renew_days is 90",
+        "postgresql_certificate_renew_days is 365",
     ),
     case(
         "database whose name needs quotes",
@@ -546,7 +546,13 @@ CASES = [
         "certificate renewed at every run",
         lambda i: i.add(BALANCER, "load_balancer_certificate_valid_days: 20"),
         BALANCER,
-        "load_balancer_certificate_renew_days is 30, but a certificate is valid for 20 days",
+        "load_balancer_certificate_renew_days is 180, but a certificate is valid for 20 days",
+    ),
+    case(
+        "gateway certificate renewed at every run",
+        lambda i: i.add(STORAGE, "ceph_object_gateway_certificate_days: 90"),
+        STORAGE,
+        "ceph_object_gateway_certificate_renew_days is 180, but a certificate is valid for 90 days",
     ),
     # the cloud
     case(

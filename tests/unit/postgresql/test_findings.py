@@ -52,12 +52,21 @@ def test_everything_that_is_wrong_is_named() -> None:
             },
             "__verify_database_probe": {"findings": ["port 6432 is shut", "it expires soon", "it expires soon"]},
         },
+        "killed": {
+            "__verify_database": {"rc": -15, "stdout": "== server 0\nthe newest backup is 30 ho"},
+            "__verify_database_probe": quiet,
+        },
+        "silent": {
+            "__verify_database": {"rc": 0, "stdout": "== server 0\n== backups 137"},
+            "__verify_database_probe": quiet,
+        },
+        "unprobed": {"__verify_database": {"rc": 0, "stdout": "== server 0\n== backups 0"}},
         "mute": {
             "__verify_database": {"rc": 0, "stdout": "== server 0\n== backups 0"},
             "__verify_database_probe": {"failed": True, "msg": "no python"},
         },
     }
-    assert database_findings(hostvars, list(hostvars)) == [
+    assert database_findings(hostvars, [*hostvars, "unknown"]) == [
         "gone cannot be reached by SSH",
         "the database on new does not answer (it was not part of this run)",
         "the database on broken does not answer (no sh)",
@@ -69,7 +78,11 @@ def test_everything_that_is_wrong_is_named() -> None:
         "the database on sick: its data has no checksums",
         "port 6432 is shut",
         "it expires soon",
+        "backups of the database on killed: the check did not run",
+        "backups of the database on silent: the check ended with 137 and printed nothing",
+        "the ports of the database on unprobed could not be probed (no answer)",
         "the ports of the database on mute could not be probed (no python)",
+        "the database on unknown does not answer (it was not part of this run)",
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, variables, volumes_of
+from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, addresses, variables, volumes_of
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 
 Answer = tuple[int, Any]
@@ -190,6 +190,11 @@ def test_address_of_a_server_and_its_name(public: dict[str, Any], where: str | N
     assert address(server) == where
     assert variables(server, []).get("ansible_host") == where
     assert variables(server, [])["hcloud_dns_ptr"] == name
+
+
+def test_both_addresses_of_a_server_are_known() -> None:
+    public = {"ipv4": {"ip": "198.51.100.1"}, "ipv6": {"ip": "2001:db8:1::/64"}}
+    assert addresses({"public_net": public}) == ["198.51.100.1", "2001:db8:1::1"]
 
 
 def test_volumes_of_a_server_by_their_own_name() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import http.server
 import json
+import re
 import socket
 import socketserver
 import ssl
@@ -16,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.platform.plugins.filter import verify
 from ansible_collections.slipway.platform.plugins.module_utils import probes
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.static.repository import REPOSITORY
 
 NAME = "apps.example.com"
 VERSION = "v1.36.3+rke2r1"
@@ -159,7 +165,96 @@ def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any])
     assert "is open from outside" in run(places, "closed", "plain")[0]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        assert run(places, "closed", "plain", port=unused.getsockname()[1]) == []
+        port = unused.getsockname()[1]
+        assert run(places, "closed", "plain", port=port) == []
+        assert (
+            "Connection refused), so that no port judged by it is known to be closed"
+            in (run(places, "open", "plain", port=port)[0])
+        )
+    assert run(places, "open", "plain") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TimeoutError("timed out"), ""),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ""),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "could not be probed ([Errno 113] No route to host)"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "could not be probed ("),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "could not be probed ("),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "could not be probed ("),
+    ],
+)
+def test_only_a_refused_or_dropped_connection_is_a_closed_port(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    probe = {"name": "s1", "address": "2001:db8::1", "port": 2379}
+    found = probes.run([probe | {"kind": "closed"}], 5)[0]
+    assert said in " ".join(found) and bool(found) == bool(said)
+    assert "set verify_ipv6_enabled to false" in probes.run([probe | {"kind": "open"}], 5)[0][0]
+
+
+def test_dropped_packets_are_waited_for_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(200, timeout=20)
+
+    def drop(*_: Any, **__: Any) -> None:
+        together.wait()
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", drop)
+    assert probes.run([{"name": "s", "kind": "closed", "address": "::1", "port": n} for n in range(1, 201)], 5)[0] == []
+
+
+class Abrupt(socketserver.BaseRequestHandler):
+    """Ends every handshake by its answer, of which a client cannot know the reason."""
+
+    answer = b""
+
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.request.sendall(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        (bytes([21, 3, 3, 0, 2, 2, 70]), True),  # alert: protocol_version
+        (bytes([21, 3, 3, 0, 2, 2, 40]), False),  # alert: handshake_failure
+        (bytes([21, 3, 3, 0, 2, 2, 80]), False),  # alert: internal_error
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_only_the_alert_for_it_turns_tls_1_2_away(places: dict[str, Any], answer: bytes, refused: bool) -> None:
+    handler = type("Handler", (Abrupt,), {"answer": answer})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = run(places, "tls_refused", "modern", port=server.server_address[1])
+        server.shutdown()
+    assert (found == []) == refused, found
+    assert refused or "TLS 1.2 ends with another fault than the alert" in found[0] or "does not answer (" in found[0]
+
+
+def test_tls_1_2_with_a_foreign_certificate_is_found(places: dict[str, Any]) -> None:
+    found = run(places, "tls_refused", "old", server_name="other.example.com")
+    assert "TLS 1.2 ends with another fault than the alert" in found[0]
+
+
+@pytest.mark.parametrize("kind", ["https", "tls_refused", "postgres"])
+def test_no_authority_is_a_finding(places: dict[str, Any], kind: str) -> None:
+    assert "no certificate authority is given" in run(places, kind, "modern", authority=" ")[0]
+
+
+@pytest.mark.parametrize("kind", sorted(probes.KINDS.keys() - {"api"}))
+def test_an_empty_address_is_not_this_host(places: dict[str, Any], kind: str) -> None:
+    assert run(places, kind, "modern", address="") == [
+        "p: no address is known to probe. Read the inventory's warnings, correct it."
+    ]
 
 
 class Postgres(socketserver.StreamRequestHandler):
@@ -218,6 +313,7 @@ def test_a_missing_kubeconfig_is_a_finding() -> None:
     ("nodes", "version", "finding"),
     [
         (["s1"], VERSION, None),
+        ([], VERSION, "the API named in {kubeconfig} was asked for no node. Name the servers in hosts.yml."),
         (["s1", "s2"], VERSION, "node s2 is not registered"),
         (["s1"], "v1.36.2+rke2r1", f"node s1 runs {VERSION}, not v1.36.2+rke2r1"),
     ],
@@ -239,7 +335,7 @@ def test_nodes_are_judged_as_the_api_lists_them(
     }
     (tmp_path / "kubeconfig").write_text("".join(f"  {key}: {value}\n" for key, value in values.items()))
     probe = {"name": "api", "kind": "api", "kubeconfig": tmp_path / "kubeconfig", "nodes": nodes, "version": version}
-    assert probes.run([probe], 5)[0] == ([finding] if finding else [])
+    assert probes.run([probe], 5)[0] == ([finding.format(**probe)] if finding else [])
     server.shutdown()
 
 
@@ -249,46 +345,121 @@ def test_probes_of_the_ingress() -> None:
     assert [probe["kind"] for probe in made] == ["https", "redirect", "https", "redirect", "tls_refused"]
 
 
-def test_only_public_addresses_are_tried() -> None:
-    hostvars = {
-        "s1": {"ansible_host": "203.0.113.1", "provision_private_ip": "10.0.0.1"},
-        "s2": {"ansible_host": "10.0.0.2", "provision_private_ip": "10.0.0.2"},
+def test_public_names_have_to_be_given() -> None:
+    with pytest.raises(AnsibleFilterError, match="verify_ingress_names: the list is empty"):
+        verify.ingress_probes([], "203.0.113.1", "PEM", [200], 14)
+
+
+BALANCER = {"ansible_host": "203.0.113.9", "hcloud_addresses": ["203.0.113.9", "2001:db8:9::1"]}
+
+
+def closed(server: dict[str, Any], *, ipv6_enabled: bool = True) -> list[dict[str, Any]]:
+    hosts = verify.closed_hosts({"s1": server, "lb": BALANCER}, ["s1"], [2379, 9345], "lb")
+    return verify.closed_probes(hosts, ipv6_enabled)
+
+
+def test_closed_ports_are_probed_on_every_public_address_beside_a_control() -> None:
+    server = {
+        "ansible_host": "203.0.113.1",
+        "hcloud_addresses": ["203.0.113.1", "2001:db8:1::1"],
+        "provision_private_ip": "10.0.0.1",
     }
-    hosts = verify.closed_hosts(hostvars, ["s1", "s2"], [2379, 9345])
-    assert verify.closed_probes(hosts) == [
+    four = [
+        {"name": "s1", "kind": "open", "address": "203.0.113.1", "port": 22},
         {"name": "s1", "kind": "closed", "address": "203.0.113.1", "port": 2379},
         {"name": "s1", "kind": "closed", "address": "203.0.113.1", "port": 9345},
     ]
+    six = [
+        {"name": "lb", "kind": "open", "address": "2001:db8:9::1", "port": 443},
+        {"name": "s1", "kind": "closed", "address": "2001:db8:1::1", "port": 2379},
+        {"name": "s1", "kind": "closed", "address": "2001:db8:1::1", "port": 9345},
+    ]
+    assert closed(server) == [four[0], six[0], *four[1:], *six[1:]]
+    assert closed(server, ipv6_enabled=False) == four
+    assert closed(server | {"ansible_host": "10.0.0.1"}) == []
 
 
+def test_a_host_without_a_known_address_is_a_finding() -> None:
+    probing = closed({"provision_private_ip": "10.0.0.1"})
+    assert probing == [{"name": "s1", "kind": "open", "address": "", "port": 22}]
+    assert probes.run(probing, 1)[0] == ["s1: no address is known to probe. Read the inventory's warnings, correct it."]
+
+
+def test_ports_of_every_service_are_probed() -> None:
+    """Every port of the matrix that only hosts of the platform may reach, or its two ends."""
+    plays = yaml.safe_load((REPOSITORY / "playbooks/base.yml").read_text())
+    wiring = (REPOSITORY / "playbooks/verify.yml").read_text()
+    wired = {int(number) for number in re.findall(r"\b\d{2,5}\b", wiring)}
+    wanted = {
+        int(end)
+        for entry in plays[0]["vars"]["base_port_matrix"]
+        if entry["protocol"] == "tcp" and not {"admins", "world"} & set(entry["from"])
+        for port in entry["ports"]
+        for end in str(port).split("-")
+    }
+    assert {3300, 7568} < wanted and wanted - {22} <= wired
+
+
+AGAIN = "Correct that and run playbooks/verify.yml for all hosts."
 RELEASE = {"release": [f"rke2 version {VERSION} (abc)", "go version go1.26"]}
 
 
-def test_findings_name_where_they_were_seen() -> None:
+@pytest.fixture
+def carried(tmp_path: Path) -> dict[str, Any]:
+    return RELEASE | {"ingress_certificate": certificate(tmp_path)[0]}
+
+
+def test_findings_name_where_they_were_seen(carried: dict[str, Any]) -> None:
     hostvars = {
-        "s1": {"__verify_seen": {"unmet": []} | RELEASE},
-        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True} | RELEASE},
+        "s1": {"__verify_seen": {"unmet": []} | carried},
+        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True} | carried},
         "s3": {"__verify_seen": {"unreachable": True}},
         "s4": {"__verify_seen": {"failed": True, "msg": "boom"}},
         "s5": {},
+        "s7": {"__verify_seen": {"failed": True, "msg": "boom", "unmet": []} | carried},
+        "s8": {"__verify_seen": {"skipped": True}},
     }
-    assert verify.server_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"], VERSION) == [
+    assert verify.server_findings(hostvars, [f"s{number}" for number in range(1, 9)], VERSION) == [
         "seen from s2, node a1 is not Ready",
         "s3 cannot be reached by SSH",
-        "s4 could not be looked at (boom)",
-        "s5 could not be looked at (it was not part of this run)",
+        f"s4: a check has no result (boom). {AGAIN}",
+        f"s5: a check has no result (it was not part of this run). {AGAIN}",
+        f"s6: a check has no result (it was not part of this run). {AGAIN}",
+        f"s7: a check has no result (boom). {AGAIN}",
+        f"s8: a check has no result (it was not part of this run). {AGAIN}",
     ]
 
 
-def test_a_server_that_would_not_come_back_as_it_is_is_a_finding() -> None:
+def test_an_ingress_certificate_that_ends_soon_is_a_finding(carried: dict[str, Any]) -> None:
+    hostvars = {name: {"__verify_seen": {"unmet": []} | carried} for name in ("s1", "s2")}
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == []
+    ends = datetime.now(UTC) + timedelta(days=1)
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION, 30) == [
+        f"the certificate of RKE2's ingress: it ends on {ends:%Y-%m-%d}. Run playbooks/rke2.yml."
+    ]
+    hostvars["s2"]["__verify_seen"]["ingress_certificate"] = ""
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
+        "the certificate of RKE2's ingress: there is none yet. Run playbooks/rke2.yml."
+    ]
+
+
+def test_a_platform_without_servers_is_a_finding() -> None:
+    assert verify.server_findings({}, [], VERSION) == [
+        "rke2_server: no server was verified. Name the servers in the inventory's hosts.yml."
+    ]
+
+
+def test_a_server_that_would_not_come_back_as_it_is_is_a_finding(carried: dict[str, Any]) -> None:
     older = ["rke2 version v1.36.2+rke2r1 (abc)"]
     hostvars = {
-        "s1": {"__verify_seen": {"unmet": [], "release": []}},
-        "s2": {"__verify_seen": {"unmet": [], "release": older}},
+        "s1": {"__verify_seen": carried | {"unmet": [], "release": []}},
+        "s2": {"__verify_seen": carried | {"unmet": [], "release": older}},
+        "s3": {"__verify_seen": {"unmet": [], "ingress_certificate": carried["ingress_certificate"]}},
     }
-    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
+    assert verify.server_findings(hostvars, ["s1", "s2", "s3"], VERSION) == [
         "s1: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml.",
         f"s2 would start another release after a reboot than {VERSION}: rke2 version v1.36.2+rke2r1 (abc)",
+        "s3: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml.",
     ]
 
 

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def gateway_probes(addresses: Mapping[str, str], port: int, name: str, authority: str) -> list[dict[str, Any]]:
-    """What slipway.platform.probe has to look at: each gateway under its name, and closed to what is older."""
+def gateway_probes(
+    addresses: Mapping[str, str], port: int, name: str, authority: str, valid_days: int = 0
+) -> list[dict[str, Any]]:
+    """Probes of each gateway under its name over TLS 1.3, and of its rejection of TLS 1.2."""
     common = {
         "port": port,
         "server_name": name,
         "authority": authority,
         "path": "/",
         "statuses": [200],
-        "valid_days": 0,
+        "valid_days": int(valid_days),
     }
     return [
         {"name": f"{kind} of {host}", "kind": kind, "address": address, **common}

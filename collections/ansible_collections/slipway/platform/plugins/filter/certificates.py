@@ -15,6 +15,11 @@ def certificate_due(pem: str | None, authority: str, names: Sequence[str], addre
     )
 
 
+def certificate_expiry(pem: str | None) -> int:
+    """When a certificate expires, in seconds since 1970; 0 where there is none that can be read."""
+    return certificates.expiry(pem or "")
+
+
 def key_pair_due(
     pem: str | None,
     private_key: Mapping[str, Any] | None,
@@ -45,6 +50,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "certificate_due": certificate_due,
+            "certificate_expiry": certificate_expiry,
             "key_pair_due": key_pair_due,
             "private_key_due": private_key_due,
         }

@@ -7,8 +7,8 @@ name: hcloud
 short_description: Addresses of an environment's servers in Hetzner Cloud
 description:
   - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host), the
-    name that reverse DNS has for it as C(hcloud_dns_ptr), and their volumes as C(hcloud_volumes), by the name behind
-    the server's, each with C(id), C(size_gb) and C(path).
+    name that reverse DNS has for it as C(hcloud_dns_ptr), all public addresses, IPv4 first, as C(hcloud_addresses), and
+    their volumes as C(hcloud_volumes), by the name behind the server's, each with C(id), C(size_gb) and C(path).
   - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
     that no play touches it.
   - Without a token it adds nothing. When the API refuses it says so in one sentence and adds nothing, so that reading
@@ -76,14 +76,15 @@ REFUSALS = frozenset({"unauthorized", "forbidden"})
 """What the API says of a token; it was asked, so nothing older is believed."""
 
 
-def address(server: dict[str, Any]) -> str | None:
-    """Where the server is reached from outside: its IPv4 address, else the first of its IPv6 network."""
+def addresses(server: dict[str, Any]) -> list[str]:
+    """Where the server is reached from outside: its IPv4 address, and the first of its IPv6 network."""
     public = server["public_net"]
-    if public.get("ipv4"):
-        return str(public["ipv4"]["ip"])
-    if public.get("ipv6"):
-        return str(ip_network(public["ipv6"]["ip"])[1])
-    return None
+    found = [str(public["ipv4"]["ip"])] if public.get("ipv4") else []
+    return found + ([str(ip_network(public["ipv6"]["ip"])[1])] if public.get("ipv6") else [])
+
+
+def address(server: dict[str, Any]) -> str | None:
+    return next(iter(addresses(server)), None)
 
 
 def reverse_name(server: dict[str, Any]) -> str:
@@ -114,6 +115,7 @@ def variables(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str
         "hcloud_status": server["status"],
         "hcloud_server_type": server["server_type"]["name"],
         "hcloud_location": server["location"]["name"],
+        "hcloud_addresses": addresses(server),
         "hcloud_dns_ptr": reverse_name(server),
         "hcloud_volumes": volumes_of(server, volumes),
     }

@@ -50,6 +50,33 @@ def certificate_due(
         return f"it is for {', '.join(sorted(reached)) or 'no address'}"
     if certificate.not_valid_before_utc > moment:
         return f"it is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}"
+    return _end_due(certificate, days, moment)
+
+
+def end_due(pem: str, days: int, now: datetime | None = None) -> str:
+    """Why a certificate is absent, cannot be read or ends within these days, or an empty text."""
+    from cryptography import x509
+
+    if not pem.strip():
+        return "there is none yet"
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError as error:
+        return f"it cannot be read ({error})"
+    return _end_due(certificate, days, now or datetime.now(UTC))
+
+
+def expiry(pem: str) -> int:
+    """When a certificate expires, in seconds since 1970; 0 where there is none that can be read."""
+    from cryptography import x509
+
+    try:
+        return int(x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp())
+    except ValueError:
+        return 0
+
+
+def _end_due(certificate: Any, days: int, moment: datetime) -> str:
     if certificate.not_valid_after_utc - moment < timedelta(days=days):
         return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
     return ""

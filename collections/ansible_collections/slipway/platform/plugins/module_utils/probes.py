@@ -24,12 +24,16 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
 
 # A dropped packet is only ever answered by silence; this much of it is enough between a controller and its servers.
 CLOSED_SECONDS = 2.0
+# More than an environment of ten hosts has, so that all dropped packets are waited for at the same time.
+WORKERS = 512
 
 Probe = dict[str, Any]
 Outcome = tuple[list[str], dict[str, Any]]
 
 
 def _context(authority: str) -> ssl.SSLContext:
+    if not authority.strip():  # without one, ssl trusts the authorities of the system
+        raise OSError("no certificate authority is given")
     context = ssl.create_default_context(cadata=authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -93,28 +97,51 @@ def _redirect(probe: Probe, timeout: float) -> Outcome:
 
 
 def _tls_refused(probe: Probe, timeout: float) -> Outcome:
-    """A client that knows nothing newer than TLS 1.2 is turned away."""
-    context = _context(probe["authority"])
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    """A client that knows nothing newer than TLS 1.2 is rejected by the alert for that, and by nothing else."""
     try:
+        context = _context(probe["authority"])
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
         with (
             socket.create_connection((probe["address"], probe["port"]), timeout=timeout) as raw,
             context.wrap_socket(raw, server_hostname=probe["server_name"]) as secure,
         ):
             return [f"{probe['address']}:{probe['port']} accepts {secure.version()}"], {}
-    except ssl.SSLError:
-        return [], {}
+    except ssl.SSLError as error:
+        if error.reason == "TLSV1_ALERT_PROTOCOL_VERSION":
+            return [], {}
+        return [
+            f"{probe['address']}:{probe['port']}: TLS 1.2 ends with another fault than the alert protocol_version "
+            f"({error}). Let the server reject it."
+        ], {}
     except OSError as error:
         return [f"{probe['address']}:{probe['port']} does not answer ({error})"], {}
 
 
+def _open(probe: Probe, timeout: float) -> Outcome:
+    """The control of closed ports: where the network, the address and the host are good, this one answers."""
+    try:
+        with socket.create_connection((probe["address"], probe["port"]), timeout=timeout):
+            return [], {}
+    except OSError as error:
+        remedy = " On a controller without IPv6, set verify_ipv6_enabled to false." if ":" in probe["address"] else ""
+        return [
+            f"port {probe['port']} of {probe['name']} ({probe['address']}) does not answer ({error}), so that no port "
+            f"judged by it is known to be closed. Restore the way from the controller to it.{remedy}"
+        ], {}
+
+
 def _closed(probe: Probe, timeout: float) -> Outcome:
-    """Nobody outside may reach this port, whether it is refused or dropped."""
+    """Nobody outside may reach this port: it is refused or dropped. Proves something where `open` answers beside it."""
     try:
         with socket.create_connection((probe["address"], probe["port"]), timeout=min(timeout, CLOSED_SECONDS)):
             return [f"port {probe['port']} of {probe['name']} ({probe['address']}) is open from outside"], {}
-    except OSError:
+    except (ConnectionRefusedError, TimeoutError):
         return [], {}
+    except OSError as error:
+        return [
+            f"port {probe['port']} of {probe['name']} ({probe['address']}) could not be probed ({error}). "
+            "Restore the way from the controller to it."
+        ], {}
 
 
 def _api(probe: Probe, timeout: float) -> Outcome:
@@ -135,8 +162,10 @@ def _api(probe: Probe, timeout: float) -> Outcome:
         found = {node["metadata"]["name"]: node_view(node) for node in json.loads(texts["/api/v1/nodes"])["items"]}
     except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
         return [f"the API named in {probe['kubeconfig']} does not answer ({error})"], {}
+    if not probe["nodes"]:
+        return [f"the API named in {probe['kubeconfig']} was asked for no node. Name the servers in hosts.yml."], {}
     view = {"api": {"error": None, "ready": True, "nodes": found}}
-    return unmet(view, nodes=probe["nodes"] or [], version=probe["version"]), {"server": server}
+    return unmet(view, nodes=probe["nodes"], version=probe["version"]), {"server": server}
 
 
 def _postgres(probe: Probe, timeout: float) -> Outcome:
@@ -144,9 +173,9 @@ def _postgres(probe: Probe, timeout: float) -> Outcome:
 
     One whose certificate is valid for fewer than `valid_days` more is a finding, while it is still accepted.
     """
-    context = _context(probe["authority"])
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
+        context = _context(probe["authority"])
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
         with socket.create_connection((probe["address"], probe["port"]), timeout=timeout) as raw:
             if not request_tls(raw):
                 raise OSError("it offers no TLS")
@@ -165,16 +194,23 @@ KINDS = {
     "https": _https,
     "redirect": _redirect,
     "tls_refused": _tls_refused,
+    "open": _open,
     "closed": _closed,
     "api": _api,
     "postgres": _postgres,
 }
 
 
+def _outcome(probe: Probe, timeout: float) -> Outcome:
+    if probe.get("address") == "":  # which the resolver takes for this host
+        return [f"{probe['name']}: no address is known to probe. Read the inventory's warnings, correct it."], {}
+    return KINDS[probe["kind"]](probe, timeout)
+
+
 def run(probes: list[Probe], timeout: float) -> tuple[list[str], dict[str, Any]]:
     """Every probe at the same time; findings in the order of the probes, and what was seen by name."""
-    with ThreadPoolExecutor(max_workers=32) as pool:
-        outcomes = list(pool.map(lambda probe: KINDS[probe["kind"]](probe, timeout), probes))
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        outcomes = list(pool.map(lambda probe: _outcome(probe, timeout), probes))
     findings = [finding for outcome in outcomes for finding in outcome[0]]
     seen = {probe["name"]: outcome[1] for probe, outcome in zip(probes, outcomes, strict=True) if outcome[1]}
     return findings, seen

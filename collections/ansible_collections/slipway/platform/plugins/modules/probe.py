@@ -27,15 +27,16 @@ options:
       kind:
         type: str
         required: true
-        choices: [https, redirect, tls_refused, closed, api, postgres]
+        choices: [https, redirect, tls_refused, open, closed, api, postgres]
         description:
           - V(https) is answered over TLS 1.3 with a certificate of the authority, V(redirect) sends HTTP to HTTPS,
-            V(tls_refused) turns TLS 1.2 away, V(closed) lets nobody connect, V(api) is a ready Kubernetes API with its
-            nodes Ready, V(postgres) is answered over TLS 1.3 with a certificate of the authority, as by clients of
-            PostgreSQL.
+            V(tls_refused) rejects TLS 1.2 by the alert protocol_version, V(open) lets this host connect, V(closed)
+            refuses or drops whoever connects, V(api) is a ready Kubernetes API with its nodes Ready, V(postgres) is
+            answered over TLS 1.3 with a certificate of the authority, as by clients of PostgreSQL.
+          - Beside V(closed), probe a port with V(open) on the same address; a host that is down answers on no port.
       address:
         type: str
-        description: Address to connect to; not for V(api).
+        description: Address to connect to, an empty one is a finding; not for V(api).
       port:
         type: int
         description: Port to connect to; not for V(api).
@@ -82,6 +83,10 @@ EXAMPLES = r"""
 - name: Look at the platform
   slipway.platform.probe:
     probes:
+      - name: SSH of server 1
+        kind: open
+        address: 203.0.113.7
+        port: 22
       - name: etcd of server 1
         kind: closed
         address: 203.0.113.7
@@ -118,7 +123,7 @@ def main() -> None:
                     "kind": {
                         "type": "str",
                         "required": True,
-                        "choices": ["https", "redirect", "tls_refused", "closed", "api", "postgres"],
+                        "choices": ["https", "redirect", "tls_refused", "open", "closed", "api", "postgres"],
                     },
                     "address": {"type": "str"},
                     "port": {"type": "int"},
@@ -135,6 +140,7 @@ def main() -> None:
                     ("kind", "https", ["address", "port", "server_name", "authority"]),
                     ("kind", "redirect", ["address", "port", "server_name"]),
                     ("kind", "tls_refused", ["address", "port", "server_name", "authority"]),
+                    ("kind", "open", ["address", "port"]),
                     ("kind", "closed", ["address", "port"]),
                     ("kind", "api", ["kubeconfig", "nodes", "version"]),
                     ("kind", "postgres", ["address", "port", "server_name", "authority"]),

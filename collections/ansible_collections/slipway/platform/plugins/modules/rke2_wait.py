@@ -53,7 +53,7 @@ options:
   release_wanted:
     type: bool
     default: false
-    description: Whether to return the release that the host carries, too.
+    description: Whether to return the release and the ingress certificate that the host carries, too.
   timeout_seconds:
     type: int
     required: true
@@ -72,6 +72,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ingress_certificate:
+  description: The certificate of the ingress that the host hands to the cluster, PEM; empty where there is none.
+  returned: with O(release_wanted)
+  type: str
 release:
   description: Lines of C(rke2 --version), none when there is no program that prints them.
   returned: with O(release_wanted)
@@ -88,12 +92,14 @@ unmet:
 """
 
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import unmet, unmet_service
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import (
     journal_tail,
     read_api,
+    read_certificate,
     read_etcd,
     read_own_node,
     read_release,
@@ -125,7 +131,9 @@ def main() -> None:
     given = module.params
     if module.check_mode:
         module.exit_json(changed=False, waited_seconds=0.0, unmet=[])
-    release = read_release() if given["release_wanted"] else []
+    carried: dict[str, Any] = {"release": [], "ingress_certificate": ""}
+    if given["release_wanted"]:
+        carried = {"release": read_release(), "ingress_certificate": (read_certificate() or {}).get("pem", "")}
     unit = f"rke2-{given['type']}.service"
     began = time.monotonic()
     restarts = read_service(unit)["restarts"]
@@ -144,7 +152,7 @@ def main() -> None:
         )
         waited = round(time.monotonic() - began, 1)
         if not left:
-            module.exit_json(changed=False, waited_seconds=waited, unmet=[], release=release)
+            module.exit_json(changed=False, waited_seconds=waited, unmet=[], **carried)
         if waited + POLL_SECONDS > given["timeout_seconds"] or service["restarts"] - restarts > RESTARTS_TOLERATED:
             break
         time.sleep(POLL_SECONDS)
@@ -156,7 +164,7 @@ def main() -> None:
         ),
         waited_seconds=waited,
         unmet=left,
-        release=release,
+        **carried,
     )
 
 

@@ -33,11 +33,11 @@ def acme(environment: Environment) -> Iterator[Fault]:
 
 
 def renewal(environment: Environment) -> Iterator[Fault]:
-    for renew, valid in (
-        ("load_balancer_certificate_renew_days", "load_balancer_certificate_valid_days"),
-        ("rke2_ingress_certificate_renew_days", "rke2_ingress_certificate_days"),
+    for group, renew, valid in (
+        (GROUP, "load_balancer_certificate_renew_days", "load_balancer_certificate_valid_days"),
+        ("rke2_server", "rke2_ingress_certificate_renew_days", "rke2_ingress_certificate_days"),
+        ("ceph", "ceph_object_gateway_certificate_renew_days", "ceph_object_gateway_certificate_days"),
     ):
-        group = GROUP if renew.startswith(GROUP) else "rke2_server"
         before, days = environment.tuned(group, renew), environment.tuned(group, valid)
         if isinstance(before, int) and isinstance(days, int) and before >= days:
             yield Fault(
