@@ -420,7 +420,7 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
         def wait(self, _: str) -> None:
             pass
 
-        def ask(self, statement: str) -> str:
+        def ask(self, statement: str, **_: str) -> str:
             if "to_regclass" in statement:
                 return "f" if known else "t"
             return known if "heartbeat" in statement else "owner"
@@ -435,7 +435,7 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
         monkeypatch.setattr(recovery, name, lambda *_: None)
     monkeypatch.setattr(recovery, "standing", standing)
     monkeypatch.setattr(recovery.repository, "run", lambda *_: "")
-    monkeypatch.setattr(recovery.repository, "psql", lambda _: "1")  # the server that runs knows nothing of it
+    monkeypatch.setattr(recovery.repository, "psql", lambda _, **__: "1")  # the server that runs knows nothing of it
     assert recovery.database(SimpleNamespace(name="app", target="name:whole"))["restored_to"] == known
 
 

@@ -378,7 +378,7 @@ def longest_interval(calendar):
     done = subprocess.run(
         # A thousand cover a week of four an hour, and a year of any that is rarer.
         ["systemd-analyze", "calendar", "--iterations=1000", calendar],
-        capture_output=True, text=True, check=False, env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
+        capture_output=True, text=True, check=False, timeout=60, env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
     )  # fmt: skip
     elapses = re.findall(r"(?:Next elapse|Iter\S* #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", done.stdout)
     times = [datetime.fromisoformat(f"{elapse}+00:00") for elapse in elapses]
