@@ -110,6 +110,26 @@ def test_a_store_that_takes_no_writes_is_a_finding_and_nothing_is_restarted(alar
         assert f"etcd member {alarm} raised the alarm NOSPACE" in done.stdout
 
 
+@pytest.fixture
+def only_reads(inventory: Inventory) -> Iterator[None]:
+    database = inventory.host(inventory.group("postgresql")[0])
+    psql = "psql --username=postgres --no-psqlrc --quiet --command"
+    with database.sudo():
+        database.check_output(f"{psql} 'ALTER SYSTEM SET default_transaction_read_only = on'")
+        database.check_output(f"{psql} 'SELECT pg_reload_conf()'")
+        try:
+            yield
+        finally:
+            database.check_output(f"{psql} 'ALTER SYSTEM RESET default_transaction_read_only'")
+            database.check_output(f"{psql} 'SELECT pg_reload_conf()'")
+
+
+def test_a_database_that_only_reads_is_a_finding(only_reads: None, inventory: Inventory) -> None:
+    done = verify(inventory, inventory.settings["rke2_version"])
+    assert done.returncode == 2, done.stdout
+    assert "new transactions only read (default_transaction_read_only)" in done.stdout
+
+
 def test_all_faults_are_named_at_once(stopped: None, inventory: Inventory) -> None:
     done = verify(inventory, ANOTHER_RELEASE)
     assert done.returncode == 2

@@ -52,6 +52,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        self.answer(201)
+
+    def do_DELETE(self) -> None:
+        self.answer(200)
+
+    def answer(self, status: int) -> None:
+        """Of a store that takes writes, unless the server is told that its store is full."""
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        written = self.server.__dict__.setdefault("written", [])
+        written.append((self.command, self.path))
+        full = self.server.__dict__.get("full")
+        body = b"etcdserver: mvcc: database space exceeded" if full else b"{}"
+        self.send_response(500 if full else status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Be quiet."""
 
@@ -180,7 +198,8 @@ def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any])
         (TimeoutError("timed out"), ""),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ""),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "could not be probed ([Errno 113] No route to host)"),
-        (OSError(errno.ENETUNREACH, "Network is unreachable"), "could not be probed ("),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "could not be probed ("),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), ""),  # the control is a finding then
         (PermissionError(errno.EPERM, "Operation not permitted"), "could not be probed ("),
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "could not be probed ("),
     ],
@@ -335,7 +354,16 @@ def test_nodes_are_judged_as_the_api_lists_them(
     }
     (tmp_path / "kubeconfig").write_text("".join(f"  {key}: {value}\n" for key, value in values.items()))
     probe = {"name": "api", "kind": "api", "kubeconfig": tmp_path / "kubeconfig", "nodes": nodes, "version": version}
-    assert probes.run([probe], 5)[0] == ([finding.format(**probe)] if finding else [])
+    assert probes.run([probe | {"write": False}], 5)[0] == ([finding.format(**probe)] if finding else [])
+    assert "written" not in server.__dict__
+    if finding is None:
+        assert probes.run([probe | {"write": True}], 5)[0] == []
+        folder = "/api/v1/namespaces/kube-system/configmaps"
+        own = ("DELETE", f"{folder}/slipway-verify")
+        assert server.__dict__["written"] == [own, ("POST", folder), own], "what it writes is gone"
+        server.__dict__["full"] = True
+        found = probes.run([probe | {"write": True}], 5)[0]
+        assert "a write is answered 500 (etcdserver: mvcc: database space exceeded)" in found[0]
     server.shutdown()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -138,6 +141,8 @@ def _closed(probe: Probe, timeout: float) -> Outcome:
     except (ConnectionRefusedError, TimeoutError):
         return [], {}
     except OSError as error:
+        if error.errno == errno.ENETUNREACH:
+            return [], {}  # the control beside it is the one finding for all ports
         return [
             f"port {probe['port']} of {probe['name']} ({probe['address']}) could not be probed ({error}). "
             "Restore the way from the controller to it."
@@ -152,20 +157,32 @@ def _api(probe: Probe, timeout: float) -> Outcome:
             kubeconfig["certificate-authority"], kubeconfig["client-certificate"], kubeconfig["client-key"]
         )
         server = kubeconfig["server"]
+        call = partial(request, server, context, timeout=timeout, tls_name=kubeconfig["tls-server-name"])
         texts = {}
         for path in ("/readyz", "/api/v1/nodes"):
-            status, texts[path] = request(
-                server, context, path, timeout=timeout, tls_name=kubeconfig["tls-server-name"]
-            )
+            status, texts[path] = call(path)
             if status != 200:
                 return [f"{server}{path} answers {status}, not 200"], {}
         found = {node["metadata"]["name"]: node_view(node) for node in json.loads(texts["/api/v1/nodes"])["items"]}
+        refused = _write(call, server) if probe["write"] else []
     except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
         return [f"the API named in {probe['kubeconfig']} does not answer ({error})"], {}
     if not probe["nodes"]:
         return [f"the API named in {probe['kubeconfig']} was asked for no node. Name the servers in hosts.yml."], {}
     view = {"api": {"error": None, "ready": True, "nodes": found}}
-    return unmet(view, nodes=probe["nodes"], version=probe["version"]), {"server": server}
+    return [*unmet(view, nodes=probe["nodes"], version=probe["version"]), *refused], {"server": server}
+
+
+def _write(call: Callable[..., tuple[int, str]], server: str) -> list[str]:
+    """A cluster whose store is full reads as if all were well: create an object and delete it."""
+    folder, name = "/api/v1/namespaces/kube-system/configmaps", "slipway-verify"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+    call(f"{folder}/{name}", method="DELETE")  # of a run that was killed
+    for wanted, (status, text) in ((201, call(folder, body=body)), (200, call(f"{folder}/{name}", method="DELETE"))):
+        if status != wanted:
+            reason = " ".join(text.split())[:300]
+            return [f"{server}: a write is answered {status} ({reason}). Read the alarms of etcd and the API's log."]
+    return []
 
 
 def _postgres(probe: Probe, timeout: float) -> Outcome:

@@ -267,10 +267,11 @@ def request(
     path: str,
     *,
     body: dict[str, Any] | None = None,
+    method: str = "",
     timeout: float = 5,
     tls_name: str = "",
 ) -> tuple[int, str]:
-    """Status and body; the certificate is verified under `tls_name`, or the URL's host."""
+    """Status and body; the certificate is verified under `tls_name`, or the URL's host. GET, or POST with a body."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 443
     connection = http.client.HTTPSConnection(host, port, context=context, timeout=timeout)
@@ -278,7 +279,9 @@ def request(
         if tls_name:
             raw = socket.create_connection((host, port), timeout=timeout)
             connection.sock = context.wrap_socket(raw, server_hostname=tls_name)
-        connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        text = None if body is None else json.dumps(body)
+        connection.request(method or ("GET" if body is None else "POST"), path, text, headers)
         response = connection.getresponse()
         return response.status, response.read().decode()
     finally:

@@ -6,13 +6,14 @@ DOCUMENTATION = r"""
 module: probe
 short_description: Look at the platform from outside and list what is not as planned
 description:
-  - Runs all probes at the same time from the host it runs on, usually the controller, and changes nothing.
+  - Runs all probes at the same time from the host it runs on, usually the controller, and changes nothing, but for
+    O(probes[].write).
   - Never fails for what it finds; the caller gathers findings of all kinds and fails once.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Reads only.
+    description: Reads only, also where O(probes[].write) is set.
 options:
   probes:
     type: list
@@ -69,6 +70,12 @@ options:
       version:
         type: str
         description: Version of RKE2 that all nodes run, for V(api).
+      write:
+        type: bool
+        default: false
+        description:
+          - Whether V(api) also creates a ConfigMap C(slipway-verify) in the namespace kube-system, and deletes it. Not
+            in check mode.
   timeout_seconds:
     type: int
     default: 5
@@ -135,6 +142,7 @@ def main() -> None:
                     "kubeconfig": {"type": "path"},
                     "nodes": {"type": "list", "elements": "str"},
                     "version": {"type": "str"},
+                    "write": {"type": "bool", "default": False},
                 },
                 "required_if": [
                     ("kind", "https", ["address", "port", "server_name", "authority"]),
@@ -151,6 +159,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    for probe in module.params["probes"] if module.check_mode else ():
+        probe["write"] = False
     deadline = time.monotonic() + module.params["settle_seconds"]
     while True:
         findings, seen = run(module.params["probes"], module.params["timeout_seconds"])
