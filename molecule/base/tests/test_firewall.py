@@ -77,7 +77,7 @@ POD = """
 ip netns add pod && ip link add pod0 type veth peer name eth0 netns pod && ip address add 10.99.0.1/30 dev pod0
 ip link set pod0 up && ip -n pod address add 10.99.0.2/30 dev eth0 && ip -n pod link set eth0 up
 ip -n pod route add default via 10.99.0.1
-nft 'table ip pod { chain redirect { type nat hook prerouting priority dstnat
+nft 'table ip pod { chain translate { type nat hook prerouting priority dstnat
 tcp dport { 80, 30080 } dnat to 10.99.0.2:8080
 }; }'
 systemd-run --quiet --unit pod ip netns exec pod python3 -m http.server 8080
