@@ -53,7 +53,7 @@ def test_a_whole_platform_has_no_findings(inventory: Inventory) -> None:
     done = verify(inventory, inventory.settings["rke2_version"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 nodes are Ready" in done.stdout
-    assert "the storage cluster is well on 3 hosts" in done.stdout
+    assert "the storage cluster is healthy on 3 hosts" in done.stdout
 
 
 def ask(host: Host, inventory: Inventory, scheme: str, port: int, show: str = "") -> str:
@@ -127,7 +127,7 @@ def only_reads(inventory: Inventory) -> Iterator[None]:
 def test_a_database_that_only_reads_is_a_finding(only_reads: None, inventory: Inventory) -> None:
     done = verify(inventory, inventory.settings["rke2_version"])
     assert done.returncode == 2, done.stdout
-    assert "new transactions only read (default_transaction_read_only)" in done.stdout
+    assert "new transactions are read-only (default_transaction_read_only)" in done.stdout
 
 
 def test_all_faults_are_named_at_once(stopped: None, inventory: Inventory) -> None:

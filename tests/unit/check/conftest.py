@@ -17,7 +17,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
-from ansible_collections.slipway.platform.plugins.action.check_environment import ask_cloud
+from ansible_collections.slipway.platform.plugins.action.check_environment import check_cloud
 from ansible_collections.slipway.platform.plugins.module_utils.environment.checks import pure_faults
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Environment, Fault
 from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import read_environment
@@ -95,7 +95,7 @@ class Inventory:
         path.write_text(text)
 
     def set(self, name: str, value: str, file: str = PLATFORM) -> None:
-        """Give a variable another value, in place of all lines it has."""
+        """Give a variable another value, replacing all of its lines."""
         self.edit(file, rf"^{name}:.*\n(?:[ ]+.*\n)*", f"{name}: {value}\n")
 
     def add(self, file: str, text: str) -> None:
@@ -130,7 +130,7 @@ class Inventory:
 
     def faults(self, *, ask: bool = False) -> list[Fault]:
         environment = self.environment()
-        return sorted({*pure_faults(environment), *(ask_cloud(environment) if ask else ())})
+        return sorted({*pure_faults(environment), *(check_cloud(environment) if ask else ())})
 
 
 @pytest.fixture(scope="session", autouse=True)

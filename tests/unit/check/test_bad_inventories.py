@@ -1,4 +1,4 @@
-"""Inventories broken in one place each: every one ends in a readable list of faults, and nothing is changed."""
+"""Inventories broken in one point each: every one ends in a readable list of faults, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CASES = [
         "backups that reach back too little",
         lambda i: i.add(DATABASE, "postgresql_backup_retention_days: 3"),
         DATABASE,
-        "postgresql_backup_retention_days keeps 3 days; 7 or more are needed",
+        "postgresql_backup_retention_days is 3; 7 or more are needed",
     ),
     case(
         "backups whose schedule leaves one out",
@@ -68,7 +68,7 @@ CASES = [
             DATABASE, "postgresql_backup_schedule: {full: Sun 01:00, diff: daily, incr: hourly, verify: Sat}"
         ),
         DATABASE,
-        "does not say when drill",
+        "has no time for drill",
     ),
     case(
         "backups whose schedule knows more than there is",
@@ -77,7 +77,7 @@ CASES = [
             "postgresql_backup_schedule: {full: Sun, diff: daily, incr: 6:00, verify: Sat, drill: Sun, snapshot: Mon}",
         ),
         DATABASE,
-        'has "snapshot", which nothing runs',
+        'has "snapshot", which is no job',
     ),
     case(
         "backups whose schedule is empty",
@@ -85,7 +85,7 @@ CASES = [
             DATABASE, "postgresql_backup_schedule: {full: Sun, diff: daily, incr: hourly, verify: Sat, drill: ''}"
         ),
         DATABASE,
-        'says "" for drill',
+        'has "" for drill',
     ),
     case(
         "second bucket without a name",
@@ -117,7 +117,7 @@ CASES = [
             "name: '{{ platform_object_storage_bucket }}'}",
         ),
         DATABASE,
-        "is the first one again",
+        "is the same as the first",
     ),
     # databases
     case(
@@ -130,24 +130,24 @@ CASES = [
         "two databases side by side",
         lambda i: i.edit("hosts.yml", "^.*prod-postgresql-1.*$", TWO_DATABASES),
         "hosts.yml",
-        "group postgresql has 2 hosts, and prod-postgresql-1, prod-postgresql-2 of them would take the writes",
+        "group postgresql has 2 hosts and 2 primaries (prod-postgresql-1, prod-postgresql-2)",
     ),
     case(
         "standby without a password",
         lambda i: i.edit("hosts.yml", "^.*prod-postgresql-1.*$", STANDBY),
         "group_vars/all/vault.yml",
-        "postgresql_standby_password is missing, by which prod-postgresql-2 would follow",
+        "postgresql_standby_password is missing, which prod-postgresql-2 needs for replication",
     ),
     case(
-        "nobody to take the writes",
+        "no primary",
         lambda i: i.edit(
             "hosts.yml", "^.*prod-postgresql-1.*$", STANDBY.replace("71 }", "71, postgresql_standby: true }")
         ),
         "hosts.yml",
-        "group postgresql has 2 hosts, and none of them would take the writes",
+        "group postgresql has 2 hosts and 0 primaries (none)",
     ),
     case(
-        "waiting for nobody",
+        "synchronous without a standby",
         lambda i: i.add(DATABASE, "postgresql_synchronous: true"),
         DATABASE,
         "postgresql_synchronous is true, but group postgresql has no host with postgresql_standby: true",
@@ -180,7 +180,7 @@ CASES = [
         "role that the platform makes itself",
         lambda i: i.edit(DATABASE, "name: app_report", "name: app_ro"),
         DATABASE,
-        "role app_ro would be one that the platform itself makes",
+        "role app_ro is reserved, because the platform itself creates it",
     ),
     case(
         "role that is declared twice",
@@ -192,13 +192,13 @@ CASES = [
         "role that comes from elsewhere",
         lambda i: i.edit(DATABASE, "access: rw }", "access: rw, cidrs: [0.0.0.0/0] }"),
         DATABASE,
-        "role app may come from 0.0.0.0/0, which lies outside platform_network_cidr 10.40.0.0/16",
+        "role app may connect from 0.0.0.0/0, which lies outside platform_network_cidr 10.40.0.0/16",
     ),
     case(
         "role that comes from no range",
         lambda i: i.edit(DATABASE, "access: rw }", "access: rw, cidrs: [10.40.1.7/24] }"),
         DATABASE,
-        'role app may come from "10.40.1.7/24"',
+        'role app may connect from "10.40.1.7/24"',
     ),
     case(
         "role without a password",
@@ -293,14 +293,14 @@ CASES = [
         "administrators everywhere",
         lambda i: i.set("platform_admin_cidrs", "[0.0.0.0/0]"),
         PLATFORM,
-        "platform_admin_cidrs holds 0.0.0.0/0, which lets the world",
+        "platform_admin_cidrs holds 0.0.0.0/0, which opens SSH",
         "check_world_admins_allowed",
     ),
     case(
         "administrator's address without its mask",
         lambda i: i.set("platform_admin_cidrs", "[198.51.100.7]"),
         PLATFORM,
-        'platform_admin_cidrs holds "198.51.100.7"; write ranges of addresses, one machine as 198.51.100.7/32',
+        'platform_admin_cidrs holds "198.51.100.7"; write CIDR ranges, one machine as 198.51.100.7/32',
     ),
     case(
         "administrators nowhere",
@@ -342,7 +342,7 @@ CASES = [
         "group misspelt",
         lambda i: i.edit("hosts.yml", r"^    rke2_agent:", "    rke2_agents:"),
         "hosts.yml",
-        "group rke2_agents is the group of no play; did you mean rke2_agent?",
+        "group rke2_agents is used by no play; did you mean rke2_agent?",
     ),
     case(
         "tuning for no group",
@@ -509,7 +509,7 @@ CASES = [
         "platform_ca_certificate is no certificate in PEM form",
     ),
     case(
-        "key of nobody",
+        "placeholder as a key",
         lambda i: i.set("platform_admin_public_keys", "[ssh-ed25519 REPLACE-WITH-YOURS me]"),
         PLATFORM,
         "key 1 of platform_admin_public_keys is a placeholder",
@@ -528,13 +528,13 @@ CASES = [
     ),
     # certificates
     case(
-        "wildcard that nobody would sign",
+        "wildcard with ACME",
         lambda i: i.add(BALANCER, "load_balancer_certificate_source: acme\nload_balancer_acme_email: ops@example.com"),
         PLATFORM,
-        'platform_ingress_names holds "*.apps.example.com", which cannot be proved',
+        'platform_ingress_names holds "*.apps.example.com", which cannot be validated',
     ),
     case(
-        "nobody to write to",
+        "ACME without an address",
         lambda i: (
             i.add(BALANCER, "load_balancer_certificate_source: acme"),
             i.set("platform_ingress_names", "[rancher.example.com]"),
@@ -699,7 +699,7 @@ CASES = [
         "too little memory for an OSD",
         lambda i: i.add(CEPH, "ceph_osd_memory_target_mb: 512"),
         CEPH,
-        "ceph_osd_memory_target_mb is 512, and Ceph refuses less than 896",
+        "ceph_osd_memory_target_mb is 512, and Ceph rejects less than 896",
     ),
     case(
         "shared hosts about which two groups speak",
@@ -718,7 +718,7 @@ CASES = [
 
 
 def files(faults: list[Fault]) -> list[str]:
-    return [fault.place.file.removeprefix("inventories/prod/") for fault in faults]
+    return [fault.origin.file.removeprefix("inventories/prod/") for fault in faults]
 
 
 def untouched(cloud: Lab) -> bool:
@@ -734,14 +734,14 @@ def test_the_inventory_to_be_broken_is_sound(sound: Inventory) -> None:
 def test_bad_inventory_ends_in_readable_faults(broken: Case, sound: Inventory, cloud: Lab) -> None:
     broken.breaks(sound)
     faults = sound.faults(ask=broken.asks)
-    ours = [fault for fault in faults if all(part in fault.sentence for part in broken.says)]
+    ours = [fault for fault in faults if all(part in fault.message for part in broken.says)]
     assert ours, "\n".join(map(str, faults)) or "no fault was found"
     assert set(files(ours)) == {broken.file}
     # One thing is broken: at most two more sentences follow from it.
     assert len(faults) <= 5, "\n".join(map(str, faults))
     for fault in faults:
-        assert fault.sentence.endswith((".", "?")) and "\n" not in fault.sentence
-        assert fault.sentence[0].islower() or fault.sentence.startswith("The ")
+        assert fault.message.endswith((".", "?")) and "\n" not in fault.message
+        assert fault.message[0].islower() or fault.message.startswith("The ")
     assert untouched(cloud)
 
 
@@ -808,7 +808,7 @@ def test_a_sound_inventory_passes_and_check_mode_plans(sound: Inventory, cloud: 
 
 @pytest.mark.parametrize("environment", ["dev", "stage", "prod"])
 def test_what_is_delivered_lacks_only_keys_and_secrets(environment: str, copy: Callable[[str], Inventory]) -> None:
-    sentences = [fault.sentence for fault in copy(environment).faults()]
+    sentences = [fault.message for fault in copy(environment).faults()]
     assert len(sentences) == 4
     assert "is a placeholder" in sentences[0]
     assert "object_storage_access_key" in sentences[1]

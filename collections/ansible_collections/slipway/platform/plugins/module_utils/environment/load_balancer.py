@@ -1,4 +1,4 @@
-"""How served names and certificates fit together."""
+"""Load balancer: ACME settings, and renewal periods of the certificates of all services."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ def faults(environment: Environment) -> Iterator[Fault]:
 
 
 def acme(environment: Environment) -> Iterator[Fault]:
-    """What an ACME server would refuse, hours later and with less patience."""
-    if environment.tuned(GROUP, "load_balancer_certificate_source") != "acme":
+    """Settings that an ACME server would reject at the first run."""
+    if environment.group_value(GROUP, "load_balancer_certificate_source") != "acme":
         return
-    if environment.tuned(GROUP, "load_balancer_mode") != "terminate":
+    if environment.group_value(GROUP, "load_balancer_mode") != "terminate":
         return
-    place = environment.tuned_place(GROUP, "load_balancer_certificate_source")
-    if not environment.tuned(GROUP, "load_balancer_acme_email"):
-        yield Fault(place, "load_balancer_certificate_source is acme, but load_balancer_acme_email is not set; add it.")
+    origin = environment.group_value_origin(GROUP, "load_balancer_certificate_source")
+    if not environment.group_value(GROUP, "load_balancer_acme_email"):
+        yield Fault(
+            origin, "load_balancer_certificate_source is acme, but load_balancer_acme_email is not set; add it."
+        )
     for name in environment.texts("platform_ingress_names"):
         if name.startswith("*"):
             yield environment.fault(
                 "platform_ingress_names",
-                f"platform_ingress_names holds {show(name)}, which cannot be proved to an ACME server by HTTP; name "
+                f"platform_ingress_names holds {show(name)}, which cannot be validated by ACME over HTTP; name "
                 "the hosts one by one, or set load_balancer_certificate_source to ca.",
             )
 
@@ -38,10 +40,10 @@ def renewal(environment: Environment) -> Iterator[Fault]:
         ("rke2_server", "rke2_ingress_certificate_renew_days", "rke2_ingress_certificate_days"),
         ("ceph", "ceph_object_gateway_certificate_renew_days", "ceph_object_gateway_certificate_days"),
     ):
-        before, days = environment.tuned(group, renew), environment.tuned(group, valid)
+        before, days = environment.group_value(group, renew), environment.group_value(group, valid)
         if isinstance(before, int) and isinstance(days, int) and before >= days:
             yield Fault(
-                environment.tuned_place(group, renew, valid),
+                environment.group_value_origin(group, renew, valid),
                 f"{renew} is {before}, but a certificate is valid for {days} days ({valid}); make the first smaller, "
                 "or every run renews it.",
             )

@@ -1,4 +1,4 @@
-"""Databases, their roles and who may come."""
+"""PostgreSQL: primary and standbys, volume, version, certificate, databases, roles and their passwords."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from ..postgresql import ACCESS, NAME, RESERVED_DATABASES, RESERVED_ROLES, group_of
-from .model import Environment, Fault, Host, Place, listed, show
+from .model import Environment, Fault, Host, Origin, listed, show
 from .secrets import FEWEST_DIFFERENT, SHORTEST_SECRET
 from .specs import SECRETS_FILE
 
@@ -32,38 +32,39 @@ def faults(environment: Environment) -> Iterator[Fault]:
 
 
 def standbys(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
-    """One host takes the writes, the others follow it."""
-    place = environment.group_places.get(GROUP, hosts[-1].place)
-    following = [
+    """Exactly one host is the primary, all others are standbys."""
+    origin = environment.group_origins.get(GROUP, hosts[-1].origin)
+    standby_names = [
         host.name
         for host in hosts
         if (setting := host.settings.get("postgresql_standby")) is not None and setting.value is True
     ]
-    leading = [host.name for host in hosts if host.name not in following]
-    if len(leading) != 1:
+    primary_names = [host.name for host in hosts if host.name not in standby_names]
+    if len(primary_names) != 1:
         yield Fault(
-            place,
-            f"group {GROUP} has {len(hosts)} hosts, and {listed(leading) if leading else 'none'} of them would take "
-            "the writes; give postgresql_standby: true to all but one, because two would be two databases that know "
-            "nothing of each other.",
+            origin,
+            f"group {GROUP} has {len(hosts)} hosts and {len(primary_names)} primaries ({listed(primary_names)}); set "
+            "postgresql_standby: true on all hosts but one.",
         )
-    if following and not environment.settings.get("postgresql_standby_password"):
+    if standby_names and not environment.settings.get("postgresql_standby_password"):
         yield Fault(
-            Place(f"{environment.path}/{SECRETS_FILE}"),
-            f"postgresql_standby_password is missing, by which {listed(following)} would follow; make it with "
+            Origin(f"{environment.path}/{SECRETS_FILE}"),
+            f"postgresql_standby_password is missing, which {listed(standby_names)} needs for replication; create it "
+            "with "
             f"ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
         )
-    if not following and environment.tuned(GROUP, "postgresql_synchronous") is True:
+    if not standby_names and environment.group_value(GROUP, "postgresql_synchronous") is True:
         yield Fault(
-            environment.tuned_place(GROUP, "postgresql_synchronous"),
-            f"postgresql_synchronous is true, but group {GROUP} has no host with postgresql_standby: true; name one, "
-            "or nothing is waited for.",
+            environment.group_value_origin(GROUP, "postgresql_synchronous"),
+            f"postgresql_synchronous is true, but group {GROUP} has no host with postgresql_standby: true; declare "
+            "one, "
+            "or set it to false.",
         )
 
 
 def entries(environment: Environment, name: str) -> list[dict[str, Any]]:
-    """The entries of a list that have a name; what has none is a fault of its type."""
-    value = environment.tuned(GROUP, name)
+    """The entries of a list that have a name; `specs` reports those without."""
+    value = environment.group_value(GROUP, name)
     return [entry for entry in value or () if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 
@@ -75,72 +76,75 @@ def volume(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
             continue
         if not any(isinstance(entry, dict) and entry.get("name") == VOLUME for entry in value or ()):
             yield Fault(
-                setting.place if setting else Place(f"{environment.path}/group_vars/{GROUP}/provision.yml"),
+                setting.origin if setting else Origin(f"{environment.path}/group_vars/{GROUP}/provision.yml"),
                 f"host {host.name} has no volume called {VOLUME} in provision_volumes; its data must outlive the "
                 "server.",
             )
 
 
 def version(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
-    if environment.tuned(GROUP, "postgresql_source") != "distro":
+    if environment.group_value(GROUP, "postgresql_source") != "distro":
         return
-    wanted = environment.tuned(GROUP, "postgresql_version")
+    wanted = environment.group_value(GROUP, "postgresql_version")
     for image in {str(host.settings["provision_image"].value) for host in hosts if "provision_image" in host.settings}:
-        there = DISTRO_VERSIONS.get(image)
-        if there is not None and wanted != there:
+        packaged = DISTRO_VERSIONS.get(image)
+        if packaged is not None and wanted != packaged:
             yield Fault(
-                environment.tuned_place(GROUP, "postgresql_version", "postgresql_source"),
-                f"postgresql_version is {show(wanted)}, but {image} itself has {there}; set that, or postgresql_source "
+                environment.group_value_origin(GROUP, "postgresql_version", "postgresql_source"),
+                f"postgresql_version is {show(wanted)}, but {image} itself has {packaged}; set that, or "
+                "postgresql_source "
                 "to pgdg.",
             )
 
 
 def renewal(environment: Environment) -> Iterator[Fault]:
     renew, valid = "postgresql_certificate_renew_days", "postgresql_certificate_valid_days"
-    before, days = environment.tuned(GROUP, renew), environment.tuned(GROUP, valid)
+    before, days = environment.group_value(GROUP, renew), environment.group_value(GROUP, valid)
     if isinstance(before, int) and isinstance(days, int) and before >= days:
         yield Fault(
-            environment.tuned_place(GROUP, renew, valid),
+            environment.group_value_origin(GROUP, renew, valid),
             f"{renew} is {before}, but a certificate is valid for {days} days ({valid}); make the first smaller, or "
             "every run renews it.",
         )
 
 
 def names(environment: Environment, databases: list[Any], roles: list[Any]) -> Iterator[Fault]:
-    databases_place = environment.tuned_place(GROUP, "postgresql_databases")
-    roles_place = environment.tuned_place(GROUP, "postgresql_roles")
-    made = {group_of(entry["name"], access) for entry in databases for access in ACCESS}
+    databases_origin = environment.group_value_origin(GROUP, "postgresql_databases")
+    roles_origin = environment.group_value_origin(GROUP, "postgresql_roles")
+    group_roles = {group_of(entry["name"], access) for entry in databases for access in ACCESS}
     known = {entry["name"] for entry in databases}
-    for place, what, reserved, found in (
-        (databases_place, "database", set(RESERVED_DATABASES), databases),
-        (roles_place, "role", set(RESERVED_ROLES) | made, roles),
+    for origin, kind, reserved, declared in (
+        (databases_origin, "database", set(RESERVED_DATABASES), databases),
+        (roles_origin, "role", set(RESERVED_ROLES) | group_roles, roles),
     ):
         seen: set[str] = set()
-        for entry in found:
+        for entry in declared:
             name = entry["name"]
             if not NAME.fullmatch(name) or name.startswith("pg_"):
                 yield Fault(
-                    place,
-                    f"{what} {show(name)} has no usable name; use lower-case letters, digits and underscores, a letter "
+                    origin,
+                    f"{kind} {show(name)} has no usable name; use lower-case letters, digits and underscores, a letter "
                     "first, not pg_ at the beginning, at most 63.",
                 )
             elif name in reserved:
-                yield Fault(place, f"{what} {name} would be one that the platform itself makes; choose another name.")
+                yield Fault(
+                    origin, f"{kind} {name} is reserved, because the platform itself creates it; choose another name."
+                )
             elif name in seen:
-                yield Fault(place, f"{what} {name} is declared twice; keep one of the two.")
+                yield Fault(origin, f"{kind} {name} is declared twice; keep one of the two.")
             seen.add(name)
     for role in roles:
         if role.get("database") not in known:
             yield Fault(
-                roles_place,
+                roles_origin,
                 f"role {role['name']} is for the database {show(role.get('database'))}, which postgresql_databases "
                 f"does not declare; it has {listed(sorted(known))}.",
             )
 
 
 def ranges(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
-    """Only hosts of this environment come: others would be those of another one, or the world."""
-    place = environment.tuned_place(GROUP, "postgresql_roles")
+    """Roles may connect only from the environment's own network."""
+    origin = environment.group_value_origin(GROUP, "postgresql_roles")
     try:
         network = IPv4Network(environment.text("platform_network_cidr"))
     except ValueError:
@@ -150,14 +154,12 @@ def ranges(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
             try:
                 cidr = ip_network(str(text))
             except ValueError as error:
-                yield Fault(
-                    place, f"role {role['name']} may come from {show(text)}: {error}; write a range of addresses."
-                )
+                yield Fault(origin, f"role {role['name']} may connect from {show(text)}: {error}; write a CIDR range.")
                 continue
             if not isinstance(cidr, IPv4Network) or not cidr.subnet_of(network):
                 yield Fault(
-                    place,
-                    f"role {role['name']} may come from {cidr}, which lies outside platform_network_cidr {network}; "
+                    origin,
+                    f"role {role['name']} may connect from {cidr}, which lies outside platform_network_cidr {network}; "
                     "the database serves this environment alone.",
                 )
 
@@ -169,8 +171,8 @@ def passwords(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
     missing = sorted({role["name"] for role in roles} - set(setting.value))
     if missing:
         yield Fault(
-            Place(f"{environment.path}/{SECRETS_FILE}"),
-            f"postgresql_role_passwords has none for {listed(missing)}; make them with ansible-playbook "
+            Origin(f"{environment.path}/{SECRETS_FILE}"),
+            f"postgresql_role_passwords has none for {listed(missing)}; create them with ansible-playbook "
             f"playbooks/operations/create_secrets.yml -i {environment.path}.",
         )
     for name, value in setting.value.items():
@@ -181,7 +183,7 @@ def passwords(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
             or not (text.isascii() and text.isprintable())
         ):
             yield Fault(
-                setting.place,
+                setting.origin,
                 f"the password of {name} in postgresql_role_passwords can be guessed or is not of printable ASCII; use "
                 f"{SHORTEST_SECRET} random characters or more.",
             )
