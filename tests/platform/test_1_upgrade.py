@@ -24,7 +24,7 @@ def test_an_upgrade_takes_one_node_at_a_time_and_fails_no_call(description: dict
     nodes = SERVERS + AGENTS
     assert releases(kubeconfig) == dict.fromkeys(nodes, RELEASE_BEFORE), "built by test_1_interrupted.py"
     calls = Calls(kubeconfig)
-    with cordons(kubeconfig) as cordoned, calls.going():
+    with cordons(kubeconfig) as cordoned, calls.running():
         run = play("-e", f"op_upgrade_rke2_version={RELEASE}", playbook="playbooks/operations/upgrade_rke2.yml")
     assert run.code == 0, run.output[-6000:]
     assert releases(kubeconfig) == dict.fromkeys(nodes, RELEASE)

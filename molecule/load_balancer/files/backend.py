@@ -1,6 +1,6 @@
-"""Stands in for one node behind the load balancer: an ingress on 80 and 443, the API on 6443, the supervisor on 9345.
+"""Test double of one node behind the load balancer: ingress on 80 and 443, API on 6443, supervisor on 9345.
 
-usage: stand_in.py ADDRESS PEM. Answers tell the node, the headers and, where one came, the PROXY protocol header.
+usage: backend.py ADDRESS PEM. Responses hold the node, the request headers and the PROXY protocol header, if any.
 """
 
 import json
@@ -29,8 +29,8 @@ class Ingress(socketserver.BaseRequestHandler):
                 while line := stream.readline().decode().strip():
                     name, _, value = line.partition(": ")
                     headers[name.lower()] = value
-                told = {"node": ADDRESS, "request": request.strip(), "headers": headers, "proxy": proxy.strip()}
-                body = json.dumps(told).encode()
+                response = {"node": ADDRESS, "request": request.strip(), "headers": headers, "proxy": proxy.strip()}
+                body = json.dumps(response).encode()
                 if headers.get("upgrade") == "websocket":
                     connection.sendall(
                         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
