@@ -70,7 +70,7 @@ def test_nobody_else_loses_anything(cloud: Lab, tmp_path: Path) -> None:
     stranger = cloud.server("by-hand", networks=[network["id"]])
     volume = {"name": "trial-data", "size": 10, "server": ours["id"], "labels": MINE}
     cloud.api.post("/volumes", volume)
-    cloud.quiet()
+    cloud.wait_idle()
 
     code, said = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
     assert code != 0
@@ -78,7 +78,7 @@ def test_nobody_else_loses_anything(cloud: Lab, tmp_path: Path) -> None:
     assert {server["name"] for server in cloud.api.get("/servers")["servers"]} == {"trial-lb-1", "by-hand"}
 
     cloud.api.post(f"/servers/{stranger['id']}/actions/detach_from_network", {"network": network["id"]})
-    cloud.quiet()
+    cloud.wait_idle()
     code, said = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
     assert code == 0, said
     assert [server["name"] for server in cloud.api.get("/servers")["servers"]] == ["by-hand"]
