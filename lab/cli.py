@@ -194,7 +194,7 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
         with _step("Local cloud") as progress:
             daemon.start(settings, progress=progress)
     with _step("Image registry"):
-        registry.wait(settings, settings.state_dir / "pki" / "ca.pem", ceph.IMAGE, storage.digest)
+        registry.wait_for_image(settings, settings.state_dir / "pki" / "ca.pem", ceph.IMAGE, storage.digest)
 
 
 def _prepare_images(settings: Settings, artifacts: Path | None) -> tuple[mirror.Release, ceph.Release]:
@@ -219,7 +219,7 @@ def _prepare_images(settings: Settings, artifacts: Path | None) -> tuple[mirror.
             return ceph.prepare(settings, line)
 
     with _steps() as steps:
-        _, release, storage = builds.run_side_by_side(host_image, rke2_release, ceph_image)
+        _, release, storage = builds.run_in_parallel(host_image, rke2_release, ceph_image)
     return release, storage
 
 

@@ -81,7 +81,7 @@ def serves_ceph(settings: Settings, description: dict[str, Any]) -> bool:
     images = [told[name].partition("@")[2] for name in ("image", "upgrade_image")]
     found = hashlib.sha256(fetched(told["cephadm_url"], authority)).hexdigest()
     return told["cephadm_checksum"] == f"sha256:{found}" and all(
-        registry.answers(settings, Path(authority), ceph.IMAGE, digest) for digest in images
+        registry.serves_image(settings, Path(authority), ceph.IMAGE, digest) for digest in images
     )
 
 

@@ -1,4 +1,4 @@
-"""The image registry for real: it serves what was written into its storage, read-only, and comes back when it dies."""
+"""The image registry: serves the images in its storage, is read-only, and is restarted when it exits."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def fetch(settings: Settings, context: ssl.SSLContext, path: str, method: str = 
 
 def test_an_image_is_served_by_digest_and_by_tag(served: Settings) -> None:
     digest = publish(served)
-    assert registry.storage(served).holds(IMAGE, digest)
+    assert registry.storage(served).has_image(IMAGE, digest)
     with running(served) as trust:
-        registry.wait(served, served.state_dir / "pki/ca.pem", IMAGE, digest)
+        registry.wait_for_image(served, served.state_dir / "pki/ca.pem", IMAGE, digest)
         manifest = fetch(served, trust, f"{IMAGE}/manifests/{digest}")
         assert manifest == fetch(served, trust, f"{IMAGE}/manifests/v1")
         layer = json.loads(manifest)["layers"][0]["digest"]
@@ -84,12 +84,12 @@ def test_it_comes_back_when_it_dies(served: Settings, caplog: pytest.LogCaptureF
     digest = publish(served)
     authority = served.state_dir / "pki/ca.pem"
     with running(served):
-        registry.wait(served, authority, IMAGE, digest)
+        registry.wait_for_image(served, authority, IMAGE, digest)
         config = str(served.state_dir / "registry.json").encode()
         (pid,) = (path for path in Path("/proc").glob("[0-9]*/cmdline") if config in read(path))
         os.kill(int(pid.parent.name), signal.SIGKILL)
-        registry.wait(served, authority, IMAGE, digest)
-    assert not registry.answers(served, authority, IMAGE, digest)
+        registry.wait_for_image(served, authority, IMAGE, digest)
+    assert not registry.serves_image(served, authority, IMAGE, digest)
 
 
 def read(path: Path) -> bytes:
@@ -101,5 +101,5 @@ def read(path: Path) -> bytes:
 
 def test_a_registry_that_does_not_answer_is_one_sentence(served: Settings) -> None:
     authority = pki.ensure_authority(served.state_dir / "pki", served.name)
-    with pytest.raises(MachineError, match=r"does not serve some/image; its log is .*registry\.log"):
-        registry.wait(served, authority.certificate_path, IMAGE, "sha256:0", seconds=0.2)
+    with pytest.raises(MachineError, match=r"does not serve some/image\. See .*registry\.log"):
+        registry.wait_for_image(served, authority.certificate_path, IMAGE, "sha256:0", seconds=0.2)

@@ -67,7 +67,7 @@ def test_locations_of_server_types(api: Api) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "code", "words"),
     [
-        ({"image": "ubuntu-24.04"}, 422, "unsupported_error", "cannot run in this lab"),
+        ({"image": "ubuntu-24.04"}, 422, "unsupported_error", "the lab has no image"),
         ({"image": "docker-ce"}, 422, "unsupported_error", "docker-ce"),
         ({"image": "beos"}, 404, "not_found", "beos"),
         ({"image": 114690389}, 422, "invalid_input", "for arm"),
