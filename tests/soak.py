@@ -63,6 +63,13 @@ PARTS = (
         20,
     ),
     Part(
+        "operations",
+        f"lab up && {PLATFORM}test_ceph_hosts.py tests/platform/test_postgresql_upgrade.py "
+        "tests/platform/test_rke2_upgrade.py tests/platform/test_z_destroy.py",
+        "storage hosts added, drained, replaced; keys rotated; PostgreSQL upgraded, rolled back; everything destroyed",
+        50,
+    ),
+    Part(
         "object_storage",
         f"lab up && {PLATFORM}test_object_storage.py tests/platform/test_ceph_csi.py",
         "S3 of the store and of the gateways, object lock, large objects; Kubernetes' users of Ceph",

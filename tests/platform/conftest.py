@@ -2,7 +2,8 @@
 
 `SLIPWAY_LAB` and `SLIPWAY_LAB_SLOT` name the lab; `lab up --only-cloud` must have started its cloud. Files run in the
 order of their names: test_1_interrupted.py builds the site, through a kill, numbered files need it whole, the others
-break hosts and disks and end with a whole site. Tests marked `soak` are long or repeated, run by `make soak` alone.
+break hosts and disks and end with a whole site. test_z_destroy.py is the last: no site is left after it. Tests marked
+`soak` are long or repeated, run by `make soak` alone.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ def reports() -> set[Path]:
     return set(ARTIFACTS.glob("*/run.json"))
 
 
-def play(*arguments: str, playbook: str = "site.yml") -> Run:
+def play(*arguments: str, playbook: str = "site.yml", inventory: Path | str = INVENTORY) -> Run:
     """Run a playbook on the lab, to its end."""
     before = reports()
     done = subprocess.run(
-        ["ansible-playbook", playbook, "-i", INVENTORY, *arguments],
+        ["ansible-playbook", playbook, "-i", str(inventory), *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "SLIPWAY_ARTIFACTS": str(ARTIFACTS.parent)},
         text=True,
