@@ -40,7 +40,7 @@ def test_a_lost_load_balancer_is_rebuilt_by_one_run(cloud: Client, description: 
     ca_path.write_text(secrets["platform_ca_certificate"].strip() + "\n")
     domain = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())["platform_domain"]
     name = f"shop.apps.{domain}"
-    answer = subprocess.run(
+    response = subprocess.run(
         [
             *("curl", "--silent", "--show-error", "--fail", "--max-time", "10", "--cacert", str(ca_path)),
             *("--resolve", f"{name}:443:{after}", f"https://{name}/"),
@@ -49,5 +49,5 @@ def test_a_lost_load_balancer_is_rebuilt_by_one_run(cloud: Client, description: 
         text=True,
         check=False,
     )
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["headers"]["x-forwarded-host"] == name
+    assert response.returncode == 0, response.stderr
+    assert json.loads(response.stdout)["headers"]["x-forwarded-host"] == name

@@ -12,6 +12,8 @@ from tests.static.repository import REPOSITORY, inventory_files, load, role_defa
 
 ROLES = role_names()
 SPECS = role_specs()
+INTERNAL = {"certificate"}
+"""Included by other roles, with whose scenarios they are tested on hosts: no playbook, scenario or tag of their own."""
 
 
 def owner(variable: str) -> str | None:
@@ -61,16 +63,20 @@ def test_every_option_is_described_and_carries_the_role(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_role_has_its_rooms(role: str) -> None:
     root = REPOSITORY / "roles" / role
+    service = [
+        REPOSITORY / "playbooks" / f"{role}.yml",
+        REPOSITORY / "molecule" / role / "molecule.yml",
+        REPOSITORY / "molecule" / role / "converge.yml",
+        REPOSITORY / "molecule" / role / "tests" / f"test_{role}.py",
+    ]
+    internal = [REPOSITORY / "tests/unit" / role / f"test_{role}.py"]
     missing = [
         str(path.relative_to(REPOSITORY))
         for path in (
             root / "README.md",
             root / "tasks/main.yml",
             root / "meta/main.yml",
-            REPOSITORY / "playbooks" / f"{role}.yml",
-            REPOSITORY / "molecule" / role / "molecule.yml",
-            REPOSITORY / "molecule" / role / "converge.yml",
-            REPOSITORY / "molecule" / role / "tests" / f"test_{role}.py",
+            *(internal if role in INTERNAL else service),
         )
         if not path.exists()
     ]
@@ -149,7 +155,27 @@ def test_a_tag_selects_the_plays_of_its_playbook_and_role(path: Path) -> None:
 
 
 def test_every_role_can_be_selected() -> None:
-    assert {path.stem for path in SERVICES} >= set(ROLES)
+    assert {path.stem for path in SERVICES} >= set(ROLES) - INTERNAL
+
+
+def roles_included(node: Any) -> set[str]:
+    """Roles that tasks include or import, at any depth."""
+    if isinstance(node, list):
+        return set().union(*map(roles_included, node))
+    if not isinstance(node, dict):
+        return set()
+    names = {node.get(f"ansible.builtin.{verb}_role", {}).get("name") for verb in ("include", "import")}
+    return set().union(names - {None}, *map(roles_included, node.values()))
+
+
+def test_roles_include_internal_roles_alone() -> None:
+    """A service knows no other service; an internal role is used by roles, not by plays, and by one at least."""
+    tasks = {role: (REPOSITORY / "roles" / role / "tasks").glob("*.yml") for role in ROLES}
+    by_roles = {role: roles_included([load(path) for path in paths]) for role, paths in tasks.items()}
+    assert set().union(*by_roles.values()) == INTERNAL
+    assert not any(by_roles[role] for role in INTERNAL)
+    by_plays = [play for path in (REPOSITORY / "playbooks").rglob("*.yml") for play in plays(path)]
+    assert not set().union(*map(roles_of, by_plays)) & INTERNAL
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -25,21 +25,21 @@ def curl(host: Host, url: str, *options: str, name: str = NAME) -> Any:
 
 
 def handshake(host: Host, *options: str, name: str = NAME) -> str:
-    answer = host.run(f"openssl s_client -connect {ADDRESS}:443 -servername {name} {' '.join(options)} </dev/null")
-    return str(answer.stdout + answer.stderr)
+    response = host.run(f"openssl s_client -connect {ADDRESS}:443 -servername {name} {' '.join(options)} </dev/null")
+    return str(response.stdout + response.stderr)
 
 
 def test_a_request_reaches_the_ingress_with_forwarded_headers(host: Host) -> None:
-    answer = curl(
+    response = curl(
         host,
         f"https://{NAME}/a?b=c",
         "-H 'X-Forwarded-For: 6.6.6.6'",
         "-H 'X-Forwarded-Proto: http'",
         "-H 'X-Real-IP: 6.6.6.6'",
     )
-    head, _, body = answer.stdout.replace("\r", "").partition("\n\n")
+    head, _, body = response.stdout.replace("\r", "").partition("\n\n")
     head, received = head.lower(), json.loads(body)
-    assert head.startswith("http/2 200"), answer.stdout
+    assert head.startswith("http/2 200"), response.stdout
     assert received["request"] == "GET /a?b=c HTTP/1.1"
     assert received["headers"]["host"] == NAME
     assert received["headers"]["x-forwarded-for"] == ADDRESS
@@ -51,13 +51,13 @@ def test_a_request_reaches_the_ingress_with_forwarded_headers(host: Host) -> Non
 
 
 def test_http_is_redirected_to_https_and_keeps_the_method(host: Host) -> None:
-    answer = curl(host, f"http://{NAME}/a?b=c", "--data x").stdout
-    assert answer.startswith("HTTP/1.1 308") and f"Location: https://{NAME}/a?b=c" in answer
+    response = curl(host, f"http://{NAME}/a?b=c", "--data x").stdout
+    assert response.startswith("HTTP/1.1 308") and f"Location: https://{NAME}/a?b=c" in response
 
 
 def test_requests_for_unknown_names_are_closed(host: Host) -> None:
-    answer = curl(host, "http://evil.example/", name="evil.example")
-    assert answer.rc in {52, 56} and answer.stdout == "", "closed without a response"
+    response = curl(host, "http://evil.example/", name="evil.example")
+    assert response.rc in {52, 56} and response.stdout == "", "closed without a response"
     assert "unrecognized name" in handshake(host, name="evil.example").lower()
     assert curl(host, f"https://{NAME}/", "-H 'Host: evil.example'").rc != 0
 
@@ -81,8 +81,8 @@ def test_a_websocket_is_proxied(host: Host) -> None:
     headers = (
         "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==",
     )  # fmt: skip
-    answer = curl(host, f"https://{NAME}/", "--http1.1", "--no-buffer", *(f"-H '{header}'" for header in headers))
-    assert "101 Switching Protocols" in answer.stdout
+    response = curl(host, f"https://{NAME}/", "--http1.1", "--no-buffer", *(f"-H '{header}'" for header in headers))
+    assert "101 Switching Protocols" in response.stdout
 
 
 @pytest.mark.parametrize("port", [6443, 9345])
@@ -95,8 +95,8 @@ def test_a_lost_node_fails_no_request(host: Host) -> None:
     host.check_output("systemctl stop backend@2")
     try:
         for _ in range(10):
-            answer = curl(host, f"https://{NAME}/")
-            assert '"node": "127.0.1.1"' in answer.stdout, answer.stdout + answer.stderr
+            response = curl(host, f"https://{NAME}/")
+            assert '"node": "127.0.1.1"' in response.stdout, response.stdout + response.stderr
             for port in (6443, 9345):
                 backend = host.check_output(f"timeout 3 bash -c 'cat < /dev/tcp/{ADDRESS}/{port}'")
                 assert backend == f"127.0.1.1 {port}"
@@ -118,11 +118,11 @@ def test_an_ingress_with_another_name_is_rejected(host: Host) -> None:
     host.check_output(f"systemd-run --quiet --unit=other-name nginx -c {changed} -g 'daemon off;'")
     host.check_output("for i in $(seq 40); do ss -ltn | grep -q 127.0.2.1:443 && break; sleep 0.1; done")
     try:
-        answer = host.run(
+        response = host.run(
             f"curl --silent --max-time 5 --cacert {CA} --resolve {NAME}:443:127.0.2.1 --output /dev/null"
             f" --write-out '%{{http_code}}' https://{NAME}/"
         )
-        assert answer.stdout == "502"
+        assert response.stdout == "502"
     finally:
         host.check_output("systemctl stop other-name")
 

@@ -15,13 +15,13 @@ NAME = "ingress.test.slipway.test"
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
 def test_the_ingress_sees_the_client_and_its_own_tls(host: Host, scheme: str, port: int) -> None:
-    answer = host.check_output(
+    response = host.check_output(
         f"curl --silent --show-error --max-time 5 --cacert /etc/ssl/certs/ca-certificates.crt"
         f" --resolve {NAME}:{port}:{ADDRESS} {scheme}://{NAME}/x"
         if scheme == "http"
         else f"curl --silent --show-error --max-time 5 --insecure --resolve {NAME}:{port}:{ADDRESS} {scheme}://{NAME}/x"
     )
-    received = json.loads(answer)
+    received = json.loads(response)
     assert received["proxy"].split()[:3] == ["PROXY", "TCP4", ADDRESS]
     assert "x-forwarded-for" not in received["headers"]
 

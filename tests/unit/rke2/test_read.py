@@ -181,12 +181,12 @@ def test_fields_of_a_node() -> None:
 
 
 def test_members_of_etcd() -> None:
-    answer = rke2_read.parse_members(
+    response = rke2_read.parse_members(
         '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1-0123abcd","clientURLs":["https://10.0.0.1:2379"]},'
         '{"ID":"2","isLearner":true}]}'
     )
-    assert answer["cluster_id"] == "17"
-    assert [(m["name"], m["learner"]) for m in answer["members"]] == [("s1-0123abcd", False), ("", True)]
+    assert response["cluster_id"] == "17"
+    assert [(m["name"], m["learner"]) for m in response["members"]] == [("s1-0123abcd", False), ("", True)]
 
 
 def test_alarms_of_etcd() -> None:
@@ -208,23 +208,23 @@ def test_etcd_is_read_linearizably_and_a_response_without_a_quorum_is_an_error(
     for name in ("server-ca.crt", "client.crt", "client.key"):
         (folder / name).write_text("")
     requests: list[tuple[str, Any]] = []
-    answers = {"/v3/cluster/member/list": (200, '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1"}]}')}
+    responses = {"/v3/cluster/member/list": (200, '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1"}]}')}
 
-    def answer(url: str, context: Any, path: str, *, body: Any, timeout: float) -> tuple[int, str]:
+    def respond(url: str, context: Any, path: str, *, body: Any, timeout: float) -> tuple[int, str]:
         requests.append((path, body))
-        return answers.get(path, (200, '{"alarms":[{"memberID":"1","alarm":"NOSPACE"}]}'))
+        return responses.get(path, (200, '{"alarms":[{"memberID":"1","alarm":"NOSPACE"}]}'))
 
     monkeypatch.setattr(rke2_read, "DATA", tmp_path)
     monkeypatch.setattr(rke2_read, "tls_context", lambda *pems: SimpleNamespace(set_alpn_protocols=lambda names: None))
-    monkeypatch.setattr(rke2_read, "request", answer)
+    monkeypatch.setattr(rke2_read, "request", respond)
     found = rke2_read.read_etcd()
     assert requests == [
         ("/v3/cluster/member/list", {"linearizable": True}),
         ("/v3/maintenance/alarm", {"action": "GET"}),
     ]
     assert (found["error"], found["alarms"]) == (None, [{"member": "s1", "alarm": "NOSPACE"}])
-    answers["/v3/cluster/member/list"] = (503, "no leader")
-    assert rke2_read.read_etcd()["error"] == "port 2382 answered 503; port 2379 answered 503"
+    responses["/v3/cluster/member/list"] = (503, "no leader")
+    assert rke2_read.read_etcd()["error"] == "port 2382 returned 503; port 2379 returned 503"
 
 
 @pytest.mark.parametrize(

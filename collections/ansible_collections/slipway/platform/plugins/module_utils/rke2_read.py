@@ -315,7 +315,7 @@ def read_api(timeout: float = 5) -> dict[str, Any]:
         result["ready"] = status == 200
         status, text = request(server, context, "/api/v1/nodes", timeout=timeout)
         if status != 200:
-            raise ReadError(f"{server} answered {status}")
+            raise ReadError(f"{server} returned {status}")
         result["nodes"] = {node["metadata"]["name"]: node_view(node) for node in json.loads(text)["items"]}
     except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
         result["error"] = _reason(error)
@@ -338,7 +338,7 @@ def read_own_node(node_name: str, api_address: str, timeout: float = 5) -> dict[
             if status in (200, 404):
                 nodes = {node_name: node_view(json.loads(text))} if status == 200 else {}
                 return {"ready": True, "nodes": nodes, "error": None}
-            problems.append(f"{address} answered {status}")
+            problems.append(f"{address} returned {status}")
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             problems.append(f"{address}: {_reason(error)}")
     return {"ready": False, "nodes": {}, "error": "; ".join(problems)}
@@ -354,9 +354,9 @@ def _reason(error: Exception) -> str:
 
 
 def parse_members(text: str) -> dict[str, Any]:
-    answer = json.loads(text)
+    response = json.loads(text)
     return {
-        "cluster_id": str(answer.get("header", {}).get("cluster_id", "")),
+        "cluster_id": str(response.get("header", {}).get("cluster_id", "")),
         "members": [
             {
                 "id": str(member["ID"]),
@@ -365,7 +365,7 @@ def parse_members(text: str) -> dict[str, Any]:
                 "client_urls": member.get("clientURLs", []),
                 "answers": False,
             }
-            for member in answer.get("members", [])
+            for member in response.get("members", [])
         ],
     }
 
@@ -399,7 +399,7 @@ def _call_etcd(context: ssl.SSLContext, path: str, body: dict[str, Any], timeout
             status, text = request(f"https://127.0.0.1:{port}", context, path, body=body, timeout=timeout)
             if status == 200:
                 return text
-            problems.append(f"port {port} answered {status}")
+            problems.append(f"port {port} returned {status}")
         except (OSError, http.client.HTTPException) as error:
             problems.append(f"port {port}: {error}")
     raise ReadError("; ".join(problems))

@@ -22,8 +22,8 @@ def parse_list(text: str) -> list[dict[str, Any]]:
 
     RKE2 prints a list of ETCDSnapshotFile objects; releases before 1.28 printed a plain array.
     """
-    answer = json.loads(text) if text.strip() else []
-    items = answer.get("items") or [] if isinstance(answer, dict) else answer or []
+    response = json.loads(text) if text.strip() else []
+    items = response.get("items") or [] if isinstance(response, dict) else response or []
     found = []
     for item in items:
         spec, status = item.get("spec", item), item.get("status", item)
