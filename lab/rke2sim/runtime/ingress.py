@@ -1,4 +1,4 @@
-"""Ports 80 and 443 of a node, as Traefik would hold them: every request is answered with what arrived."""
+"""Ports 80 and 443 of a node, as Traefik's: every response contains the request."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def trusted(address: str, ranges: list[str]) -> bool:
     return any(ipaddress.ip_address(address) in ipaddress.ip_network(item) for item in ranges)
 
 
-async def take_proxy_line(connection: socket.socket) -> str | None:
-    """The client address of a PROXY v1 line, which is taken off the connection; None when there is no such line."""
+async def read_proxy_line(connection: socket.socket) -> str | None:
+    """Consume a PROXY v1 line and return its client address; None without such a line."""
     loop = asyncio.get_running_loop()
     prefix = b"PROXY "
     for _ in range(100):
@@ -40,7 +40,7 @@ async def take_proxy_line(connection: socket.socket) -> str | None:
         if len(seen) >= 108:
             break
         await asyncio.sleep(0.02)
-    raise http.BadRequest("a PROXY line without an end")
+    raise http.BadRequest("a PROXY line without a line end")
 
 
 class Ingress:
@@ -93,7 +93,7 @@ class Ingress:
         server = http.Server(lambda request: self.answer(entry, request))
         try:
             if trusted(remote, self.entries[entry]["proxy"]):
-                remote = await take_proxy_line(connection) or remote
+                remote = await read_proxy_line(connection) or remote
             reader = asyncio.StreamReader(limit=http.MAX_HEAD)
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await loop.connect_accepted_socket(
@@ -106,7 +106,7 @@ class Ingress:
 
 
 def redirect(redirection: traefik.Settings, request: http.Request) -> http.Response:
-    kept = request.method == "GET"  # other methods are to stay what they are
+    kept = request.method == "GET"  # keep the method of other requests
     status = (301 if kept else 308) if redirection["permanent"] else (302 if kept else 307)
     where = traefik.location(redirection, request.headers.get("host", ""), request.target)
     response = http.text_response(http.REASONS[status], status)

@@ -1,4 +1,4 @@
-"""A simulated API server with a real etcd behind it, on loopback, for as long as a test session."""
+"""A simulated API server with a real etcd on loopback, for the test session."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """Debian 13's etcd and etcdctl, from the cache that the mirror of the lab shares."""
+    """Debian 13's etcd and etcdctl, from the cache of the lab's mirror."""
     return package.programs(Settings.from_environment().cache_dir / "rke2sim")
 
 
 @dataclass
 class Cluster:
-    """The API at `url`, seen as administrator through `kubeconfig`; `run` executes on its event loop."""
+    """The API at `url`, with an administrator's `kubeconfig`; `run` executes on its event loop."""
 
     url: str
     kubeconfig: Path

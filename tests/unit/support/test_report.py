@@ -25,10 +25,10 @@ def test_a_layer_over_its_budget_is_marked_and_so_is_one_that_did_not_pass() -> 
     lint, site = Layer("lint", "true", 200), Layer("site", "true", 2_000)
     lines = report.layers([Result(lint, 1204.4, "passed"), Result(site, 20, "interrupted")], 1300, 1200)
     assert lines == [
-        "layer                    seconds  budget",
-        "lint                       1,204     200  OVER BUDGET by 1,004 s",
-        "site                          20   2,000  interrupted",
-        "all, from first to last    1,300   1,200  OVER BUDGET by 100 s",
+        "layer  seconds  budget",
+        "lint     1,204     200  OVER BUDGET by 1,004 s",
+        "site        20   2,000  interrupted",
+        "total    1,300   1,200  OVER BUDGET by 100 s",
     ]
 
 

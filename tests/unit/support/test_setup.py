@@ -60,7 +60,7 @@ def test_every_lab_of_the_tests_has_a_name_and_a_slot_of_its_own() -> None:
 def test_make_test_leaves_the_lab_of_make_role(monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[str] = []
     monkeypatch.setattr("tests.support.labs.Lab.down", lambda lab: removed.append(lab.name))
-    run.down()
+    run.remove_labs()
     assert removed == [TEST.name, TEST2.name]
     assert ROLE not in {plan.lab for stage in run.STAGES for plan in stage.plans}
     assert ROLE not in vars(soak).values()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import soak
-from tests.soak import PARTS, Part, Record, current_commit, due, last, read_records, rows, write_records
+from tests.soak import PARTS, Part, Record, current_commit, due, newest, read_records, rows, write_records
 
 A, B = Part("a", "true", "this", 5), Part("b", "true", "that", 90)
 
@@ -18,13 +18,13 @@ def record(part: str, commit: str = "c1", result: str = "passed") -> Record:
 
 
 def test_what_passed_at_this_commit_is_not_run_again() -> None:
-    assert due([A, B], "", last([record("a")]), "c1") == [B]
-    assert due([A, B], "", last([record("a")]), "c2") == [A, B]
-    assert due([A, B], "", last([record("a"), record("a", result="failed")]), "c1") == [A, B]
+    assert due([A, B], "", newest([record("a")]), "c1") == [B]
+    assert due([A, B], "", newest([record("a")]), "c2") == [A, B]
+    assert due([A, B], "", newest([record("a"), record("a", result="failed")]), "c1") == [A, B]
 
 
 def test_a_named_part_is_always_run() -> None:
-    assert due([A, B], "a", last([record("a")]), "c1") == [A]
+    assert due([A, B], "a", newest([record("a")]), "c1") == [A]
     with pytest.raises(ValueError, match=r"PART=c: unknown part[.] Name one of: a, b"):
         due([A, B], "c", {}, "c1")
 
@@ -37,7 +37,7 @@ def test_records_are_kept_in_order(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_the_last_result_of_every_part() -> None:
-    lines = rows([A, B], last([record("a", "c1", "failed"), record("a", "0123456789abcdef")]))
+    lines = rows([A, B], newest([record("a", "c1", "failed"), record("a", "0123456789abcdef")]))
     assert lines[1].split() == ["a", "5", "passed", "2", "2026-11-30", "08:00", "0123456789", "this"]
     assert lines[2].split() == ["b", "90", "that"]
 

@@ -46,7 +46,7 @@ def test_a_failure_ends_what_runs_beside_it_and_skips_what_would_follow(logs: Pa
 
 
 def test_a_layer_that_ignores_the_interrupt_is_killed(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracks, "ENDING_SECONDS", 1)
+    monkeypatch.setattr(tracks, "STOP_SECONDS", 1)
     interrupt = threading.Event()
     threading.Timer(1, interrupt.set).start()
     done = run([plan("one", "trap '' INT; sleep 60 & wait; sleep 60")], logs, interrupt)

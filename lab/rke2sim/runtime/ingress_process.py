@@ -1,4 +1,4 @@
-"""Keeps the ingress process of a node running, with the certificate and the settings that the cluster has for it."""
+"""Runs the ingress process of a node with the certificate and the chart values from the cluster."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ VALUES = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs/rke2-t
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 
 
-class IngressKeeper:
+class IngressProcess:
     def __init__(self, layout: Layout, node: str, api: ApiClient) -> None:
         self.folder = layout.ingress
         self.node = node
         self.api = api
         self.read: str | None = None
-        """The values that were read last: what is wrong with them is said once."""
+        """The values of the last read, so that each error is logged once."""
         self.process = Component(
             "ingress",
             [sys.executable, "-IS", str(layout.bin.resolve() / "traefik-simulation"), str(layout.ingress)],
@@ -42,17 +42,17 @@ class IngressKeeper:
         if not (self.folder / "tls.key").exists():
             self._self_signed()
         if not (self.folder / "settings.json").exists():
-            self.take_values("")
+            self.apply_values("")
         await self.process.ensure()
-        keeper = asyncio.create_task(self.process.keep())
+        supervision = asyncio.create_task(self.process.keep_running())
         try:
             while True:
-                with contextlib.suppress(OSError, ValueError, KeyError):  # asked again, like a kubelet does
+                with contextlib.suppress(OSError, ValueError, KeyError):  # retried at the next poll
                     if await self._update():
                         self.process.signal(signal.SIGHUP)
                 await asyncio.sleep(POLL_SECONDS)
         finally:
-            keeper.cancel()
+            supervision.cancel()
 
     def _self_signed(self) -> None:
         key = self.folder / "tls.key"
@@ -67,11 +67,11 @@ class IngressKeeper:
         answer = await self.api.call("GET", VALUES)
         if answer.status not in (200, 404):
             return False
-        changed = self.take_values(answer.json()["spec"].get("valuesContent", "") if answer.status == 200 else "")
+        changed = self.apply_values(answer.json()["spec"].get("valuesContent", "") if answer.status == 200 else "")
         if name := self._settings().get("secret"):
             secret = await self.api.call("GET", f"{SECRETS}/{quote(name)}")
             if secret.status == 200:
-                changed = self._take_certificate(secret.json().get("data") or {}) or changed
+                changed = self._apply_certificate(secret.json().get("data") or {}) or changed
         return changed
 
     def _settings(self) -> traefik.Settings:
@@ -79,25 +79,25 @@ class IngressKeeper:
         settings: traefik.Settings = json.loads(path.read_text()) if path.exists() else {}
         return settings
 
-    def take_values(self, content: str) -> bool:
-        """Whether the settings changed by the chart's values. Wrong ones change nothing, as when Helm refuses them."""
+    def apply_values(self, content: str) -> bool:
+        """Apply the chart's values; True when the settings changed. Invalid values change nothing, as with Helm."""
         if content == self.read:
             return False
         self.read = content
         try:
-            settings, ignored = traefik.understand(yaml.safe_load(content) or {})
+            settings, ignored = traefik.parse_values(yaml.safe_load(content) or {})
         except (yaml.YAMLError, ValueError) as fault:
-            log.error(f"HelmChartConfig rke2-traefik is not applied, the ingress stays as it is: {fault}")
+            log.error(f"HelmChartConfig rke2-traefik is invalid, the ingress keeps its settings: {fault}")
             return False
         if ignored:
-            log.warning(f"HelmChartConfig rke2-traefik: the simulation does nothing about {', '.join(ignored)}")
+            log.warning(f"HelmChartConfig rke2-traefik: the simulation ignores {', '.join(ignored)}")
         settings["node"] = self.node
         if settings == self._settings():
             return False
         write(self.folder / "settings.json", json.dumps(settings))
         return True
 
-    def _take_certificate(self, data: dict[str, str]) -> bool:
+    def _apply_certificate(self, data: dict[str, str]) -> bool:
         pair = [base64.b64decode(data.get(name, "")) for name in ("tls.crt", "tls.key")]
         if not all(pair):
             return False
