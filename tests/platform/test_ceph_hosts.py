@@ -125,7 +125,7 @@ def test_added_host_takes_its_share_of_the_data(
     four: Path,
 ) -> None:
     writer = hosts[HOSTS[0]]
-    inputs = {"op_add_ceph_host_name": NEW}
+    inputs: dict[str, Any] = {"op_add_ceph_host_name": NEW}
     succeeded(
         play("-i", str(four), "--check", "-e", json.dumps(inputs), playbook="playbooks/operations/add_ceph_host.yml")
     )
@@ -154,7 +154,7 @@ def test_drained_host_leaves_the_cluster(
     four: Path,
 ) -> None:
     writer = hosts[HOSTS[0]]
-    inputs = {"op_drain_ceph_host_name": NEW}
+    inputs: dict[str, Any] = {"op_drain_ceph_host_name": NEW}
     before = osds(writer, NEW)
     assert len(before) == 1, "added by the test before"
     succeeded(operate("operations/drain_ceph_host", "--check", inventory=four, **inputs))
@@ -184,7 +184,7 @@ def test_replaced_host_returns_with_its_data(
 ) -> None:
     """The machine is deleted and its volume stays: the new machine brings the same OSD back."""
     writer, lost = hosts[HOSTS[0]], HOSTS[2]
-    inputs = {"op_replace_ceph_host_name": lost}
+    inputs: dict[str, Any] = {"op_replace_ceph_host_name": lost}
     volume, before = volume_of(cloud, lost), osds(writer, lost)
     with loads(writer, store, description, "replace") as running:
         old = cloud.servers.get_by_name(lost)
@@ -226,7 +226,7 @@ def test_rotated_keys_are_learned_and_old_ones_are_rejected(
     writer = hosts[HOSTS[0]]
     before = keys(writer)
     # The lab's keys are younger than a day, which counts as new unless another age is given: 36 seconds here.
-    inputs = {"op_rotate_ceph_keys_clients": [CLIENT], "op_rotate_ceph_keys_age_hours": 0.01}
+    inputs: dict[str, Any] = {"op_rotate_ceph_keys_clients": [CLIENT], "op_rotate_ceph_keys_age_hours": 0.01}
     succeeded(operate("operations/rotate_ceph_keys", "--check", **inputs))
     assert keys(writer) == before
     assert accepts(writer, CLIENT, before[CLIENT])
