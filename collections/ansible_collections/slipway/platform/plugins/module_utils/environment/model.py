@@ -123,7 +123,7 @@ class Environment:
             for settings in (*(host.settings for host in self.members(group)), self.settings):
                 if name in settings:
                     return settings[name].place
-        return Place(f"{self.path}/group_vars/{group}/{group}.yml")
+        return Place(f"{self.path}/group_vars/{group}.yml")
 
     def text(self, name: str) -> str:
         """A shared value if it is a text, else nothing: its type is somebody else's fault."""

@@ -129,7 +129,7 @@ def cluster_ranges(environment: Environment, network: IPv4Network | None) -> Ite
             found = IPv4Network(value)
         except ValueError:
             yield Fault(
-                environment.place(name, "group_vars/all/rke2.yml"),
+                environment.place(name, "group_vars/all/platform.yml"),
                 f"{name} is {show(value)}; write an IPv4 range, for example 10.42.0.0/16.",
             )
             continue
@@ -138,7 +138,7 @@ def cluster_ranges(environment: Environment, network: IPv4Network | None) -> Ite
                 # The one that somebody set is the one to change; both defaults cannot collide.
                 blamed = name if name in environment.settings else other
                 yield Fault(
-                    environment.place(blamed, "group_vars/all/rke2.yml"),
+                    environment.place(blamed, "group_vars/all/platform.yml"),
                     f"{name} {found} overlaps {other} {taken}; choose ranges that have no address in common.",
                 )
         ranges[name] = found

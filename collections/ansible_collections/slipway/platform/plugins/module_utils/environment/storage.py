@@ -117,14 +117,14 @@ def disks(environment: Environment) -> Iterator[Fault]:
         brought.setdefault(sum(size for size in sizes if isinstance(size, int)), host.name)
         if not sizes:
             yield Fault(
-                _place(setting, Place(f"{environment.path}/group_vars/{GROUP}/provision.yml")),
+                _place(setting, Place(f"{environment.path}/hosts.yml")),
                 f"host {host.name} is in group {GROUP}, but has no volume for it; add one named ceph to "
                 "provision_volumes.",
             )
     if len(members) == COPIES and len(brought) > 1 and 0 not in brought:
         (small, one), *_, (large, other) = sorted(brought.items())
         yield Fault(
-            Place(f"{environment.path}/group_vars/{GROUP}/provision.yml"),
+            Place(f"{environment.path}/hosts.yml"),
             f"{other} brings {large} GB to Ceph and {one} brings {small}; each of {COPIES} hosts holds a copy of "
             "everything, so the smallest counts: give all the same.",
         )
