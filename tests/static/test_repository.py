@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from itertools import pairwise
@@ -31,6 +32,14 @@ def test_requirements_agree_with_the_locked_package() -> None:
         name: load(SHIPPED.joinpath(*name.split("."), "MANIFEST.json"))["collection_info"]["version"] for name in pinned
     }
     assert pinned == shipped
+
+
+def test_every_license_is_that_of_the_repository() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    licenses = {project["license"]}
+    licenses |= set(load(REPOSITORY / "collections/ansible_collections/slipway/platform/galaxy.yml")["license"])
+    licenses |= {load(path)["galaxy_info"]["license"] for path in REPOSITORY.glob("roles/*/meta/main.yml")}
+    assert licenses == {(REPOSITORY / "LICENSE").read_text().split()[0]}
 
 
 def test_every_collection_used_is_required() -> None:
