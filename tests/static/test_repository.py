@@ -208,3 +208,34 @@ def test_environments_have_the_same_files(environment: str) -> None:
     shape.discard("group_vars/all/vault.yml")
     expected.discard("group_vars/all/vault.yml")
     assert shape ^ expected == additions
+
+
+def group_variables(environment: str) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for path in sorted((REPOSITORY / "inventories" / environment / "group_vars").rglob("*.yml")):
+        if path.name != "vault.yml":
+            for name, value in (load(path) or {}).items():
+                values.setdefault(name, []).append(value)
+    return values
+
+
+def test_the_readme_lists_every_variable_that_differs_in_the_lab() -> None:
+    prod, lab = group_variables("prod"), group_variables("lab")
+    different = {name for name in prod | lab if prod.get(name) != lab.get(name)}
+    table = (REPOSITORY / "README.md").read_text().partition("## How the lab differs")[2].partition("\n## ")[0]
+    assert {name for name in different if f"`{name}`" not in table} == set()
+
+
+def test_the_network_document_lists_the_port_matrix() -> None:
+    (play,) = [play for play in load(REPOSITORY / "playbooks/base.yml") if "base_port_matrix" in play.get("vars", {})]
+    expected = {
+        (
+            ", ".join(entry["to"]),
+            ", ".join(entry["from"]),
+            ", ".join(f"{port}{'/udp' if entry['protocol'] == 'udp' else ''}" for port in entry["ports"]),
+        )
+        for entry in play["vars"]["base_port_matrix"]
+    }
+    text = (REPOSITORY / "docs/network.md").read_text()
+    rows = {tuple(cell.strip() for cell in row.split("|")[1:4]) for row in text.splitlines() if row.startswith("| ")}
+    assert rows - {("to", "from", "ports")} == expected
