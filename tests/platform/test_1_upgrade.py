@@ -1,4 +1,4 @@
-"""The running cluster is upgraded to the release that the inventory names, and its users do not notice."""
+"""An upgrade of the running cluster to the inventory's release fails no call of the API."""
 
 from __future__ import annotations
 

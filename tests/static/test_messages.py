@@ -1,4 +1,4 @@
-"""What a message tells the operator to set, run or read exists."""
+"""Options, commands and files that a message names exist."""
 
 from __future__ import annotations
 
