@@ -38,7 +38,17 @@ STAGES = (
         "code, images",
         (
             Plan("lint", TEST, (Layer("lint", "make --no-print-directory lint", 200),)),
-            Plan("unit", TEST, (Layer("static and unit tests", "pytest -q -n 2 tests/static tests/unit", 200),)),
+            Plan(
+                "unit",
+                TEST,
+                (
+                    Layer(
+                        "static, unit and lint rule tests",
+                        "pytest -q -n 2 tests/static tests/unit tests/ansible_lint",
+                        200,
+                    ),
+                ),
+            ),
             Plan("test", TEST, (Layer("lab: images, local cloud", "lab up --only-cloud", 240),)),
         ),
     ),

@@ -1,4 +1,4 @@
-"""The whole platform in a lab: built once by the same site.yml as production, then proved.
+"""Tests of the whole platform in a lab, built once by the same site.yml as production.
 
 `SLIPWAY_LAB` and `SLIPWAY_LAB_SLOT` name the lab; `lab up --only-cloud` must have started its cloud. Files run in the
 order of their names: test_1_interrupted.py builds the site, through a kill, numbered files need it whole, the others
@@ -27,14 +27,14 @@ from lab.settings import Settings
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = "inventories/lab"
 ARTIFACTS = REPOSITORY / "artifacts/test/lab"
-"""Reports of the tests' own runs, apart from those of a lab beside."""
+"""Reports of the tests' runs, apart from those of another lab."""
 OUTPUTS = ARTIFACTS / "output"
-"""What each run since the first build printed; test_2_site.py searches it for secrets."""
+"""Output of each run since the first build; test_2_site.py searches it for secrets."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished ansible-playbook: exit code, output and the report that the run wrote about itself."""
+    """One finished ansible-playbook: exit code, output and run report."""
 
     code: int
     output: str
@@ -84,7 +84,7 @@ def declared() -> dict[str, Any]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a run and all that it started, as a loss of power would."""
+    """Kill a run and all its processes, as a power cut would."""
     for pid in family(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -92,16 +92,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def family(ancestor: int) -> list[int]:
-    """A process and all that descend from it: Ansible's workers lead sessions of their own and would outlive it."""
+    """A process and its descendants: Ansible's workers are session leaders and would survive it."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parent = stat.read_text().rpartition(")")[2].split()[1]
             children.setdefault(int(parent), []).append(int(stat.parent.name))
-    found = [ancestor]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    pids = [ancestor]
+    for pid in pids:
+        pids += children.get(pid, [])
+    return pids
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +111,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def description(settings: Settings) -> dict[str, Any]:
-    """What the lab says of itself; the tests fail here when no lab runs."""
+    """The lab's lab.json; the tests end here when no lab runs."""
     if not settings.description.exists():
         pytest.exit(f"no lab named {settings.name} runs here; start it with: lab up --only-cloud", returncode=1)
     return dict(json.loads(settings.description.read_text()))

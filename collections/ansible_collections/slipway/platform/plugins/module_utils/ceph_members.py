@@ -282,6 +282,6 @@ def version_faults(version: str, minimums: Sequence[str]) -> list[str]:
     if floor is None or parts < floor:
         return [
             f"ceph_version is {version}, which is not among the releases with the fix of CVE-2025-30156 "
-            f"({' or '.join(minimums)} and newer of the same major); set a newer one in group_vars/ceph/ceph.yml."
+            f"({' or '.join(minimums)} and newer of the same major); set a newer one in group_vars/all/platform.yml."
         ]
     return []
