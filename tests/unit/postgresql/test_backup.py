@@ -85,7 +85,7 @@ def info(code: int, message: str, *backups: dict[str, Any]) -> list[dict[str, An
     ],
 )
 def test_what_a_repository_is(said: list[dict[str, Any]], state: str, faults: list[str]) -> None:
-    judged = backup.judge(said)
+    judged = backup.parse_info(said)
     assert (judged["state"], judged["faults"]) == (state, faults)
 
 
@@ -95,7 +95,7 @@ def test_one_repository_of_two_that_is_empty_is_filled() -> None:
         {"key": 1, "status": {"code": 0, "message": "ok"}},
         {"key": 2, "status": {"code": 2, "message": "no valid backups"}},
     ]
-    assert backup.judge(said)["state"] == "empty"
+    assert backup.parse_info(said)["state"] == "empty"
 
 
 class Buckets:
@@ -105,8 +105,8 @@ class Buckets:
         self.failing, self.forgetful = failing, forgetful
         self.stops = {1: [1795255127], 2: [1795255127]}
         self.calls: list[tuple[str, int]] = []
-        monkeypatch.setattr(backup, "keys", lambda: [1, 2])
-        monkeypatch.setattr(backup, "run", self.run)
+        monkeypatch.setattr(backup, "repository_keys", lambda: [1, 2])
+        monkeypatch.setattr(backup, "run_pgbackrest", self.run)
 
     def run(self, *arguments: str, seconds: int | None = None) -> str:
         (repository,) = (word for word in arguments if word.startswith("--repo="))
@@ -143,7 +143,9 @@ def test_a_repository_that_fails_leaves_the_others_theirs(
 
 def test_a_backup_that_does_not_arrive_in_the_second_repository_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     Buckets(monkeypatch, set(), frozenset({2}))
-    with pytest.raises(backup.Fault, match=r"^repository 2: the full backup did not arrive: the newest is 1795255127F"):
+    with pytest.raises(
+        backup.Fault, match=r"^repository 2: the full backup is missing in the repository: the newest is 1795255127F"
+    ):
         backup.back_up("full")
 
 
@@ -166,21 +168,21 @@ def test_a_repository_that_does_not_answer_hides_nothing_of_the_other(monkeypatc
 def test_a_restore_needs_no_repository_but_its_own(monkeypatch: pytest.MonkeyPatch, asked: int, broken: int) -> None:
     Buckets(monkeypatch, {broken})
     wanted = SimpleNamespace(target="latest", timeline="", repository=asked, repository_time="")
-    seen, _source, _where = recovery.look(wanted)
+    seen, _source, _where = recovery.resolve_target(wanted)
     assert {one["repository"] for one in seen["backups"]} == {asked or 1}
 
 
 def test_a_whole_repository_has_no_faults() -> None:
-    assert backup.faults_of_verify(WHOLE) == []
+    assert backup.parse_verify(WHOLE) == []
 
 
 def test_damage_is_named() -> None:
-    found = "; ".join(backup.faults_of_verify(DAMAGED))
+    found = "; ".join(backup.parse_verify(DAMAGED))
     assert "status: error" in found and "20261121-095838F, status: invalid" in found and "checksum invalid: 1" in found
 
 
 def test_silence_is_no_proof() -> None:
-    assert backup.faults_of_verify("") == ["it does not say that all is well"]
+    assert backup.parse_verify("") == ["pgbackrest verify printed no 'status: ok'"]
 
 
 @pytest.mark.parametrize(
@@ -204,38 +206,38 @@ def test_silence_is_no_proof() -> None:
     ],
 )
 def test_targets(target: str, options: list[str]) -> None:
-    assert backup.target_options(target, backup.judge(info(0, "ok", TAKEN))["backups"], NOW) == options
+    assert backup.target_options(target, backup.parse_info(info(0, "ok", TAKEN))["backups"], NOW) == options
 
 
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("yesterday", "is no target; write latest, a time with its zone"),
+        ("yesterday", "is not a recovery target. Use latest, a time with its zone"),
         ("2026-11-21 10:30:00", "has no zone"),
         ("2026-11-21 09:00:00+00:00", "the oldest backup ended at 2026-11-21 09:58:47"),
-        ("2026-11-22 09:00:00+00:00", "it is 2026-11-21 12:00:00"),
+        ("2026-11-22 09:00:00+00:00", "now is 2026-11-21 12:00:00"),
         ("name:release@2026-11-21 09:00:00+00:00", "the oldest backup ended at 2026-11-21 09:58:47"),
-        ("name:release@yesterday", "is no target"),
+        ("name:release@yesterday", "is not a recovery target"),
     ],
 )
 def test_targets_that_cannot_be_reached(target: str, says: str) -> None:
     with pytest.raises(backup.Fault, match=says):
-        backup.target_options(target, backup.judge(info(0, "ok", TAKEN))["backups"], NOW)
+        backup.target_options(target, backup.parse_info(info(0, "ok", TAKEN))["backups"], NOW)
 
 
 def test_backups_of_a_former_database_are_none_of_this_one() -> None:
     (stanza,) = info(0, "ok", TAKEN | {"database": {"repo-key": 1, "id": 1}})
     former = {"id": 1, "repo-key": 1, "system-id": 7041}
-    assert backup.judge([stanza | {"db": [former]}])["state"] == "ok"
-    seen = backup.judge([stanza | {"db": [former, former | {"id": 2, "system-id": 7042}]}])
+    assert backup.parse_info([stanza | {"db": [former]}])["state"] == "ok"
+    seen = backup.parse_info([stanza | {"db": [former, former | {"id": 2, "system-id": 7042}]}])
     assert (seen["state"], seen["system"]) == ("empty", "7042")
 
 
 def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
     later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
-    seen = backup.judge(info(0, "ok", TAKEN, later))
+    seen = backup.parse_info(info(0, "ok", TAKEN, later))
     assert backup.findings(seen | {"states": {1: "ok"}}, results(), 1795258800, PLANNED) == [
-        "backup 20261121-105838F has damaged pages, which the data had when it was taken"
+        "backup 20261121-105838F has damaged pages, which were in the data when it was taken"
     ]
     begun = f"--set={TAKEN['label']}"
     assert backup.target_options("latest", seen["backups"], NOW) == ["--type=default", begun]
@@ -253,17 +255,20 @@ def test_an_empty_repository_has_no_target() -> None:
 @pytest.mark.parametrize(
     ("said", "means"),
     [
-        ("ERROR: [029]: CryptoError: unable to decrypt", "the passphrase is another one"),
-        ("[FormatError] key/value found outside of section at line 1: \x97\ufffd$x", "the passphrase is another one"),
+        ("ERROR: [029]: CryptoError: unable to decrypt", "the passphrase differs"),
+        ("[FormatError] key/value found outside of section at line 1: \x97\ufffd$x", "the passphrase differs"),
         ("ERROR: [124]: HostConnectError: unable to get address", "the bucket's host cannot be reached"),
-        ("<Code>InvalidAccessKeyId</Code>", "the bucket does not know this pair of keys"),
-        ("unable to verify certificate presented by 's3:443'", "the certificate of the bucket's host is not believed"),
+        ("<Code>InvalidAccessKeyId</Code>", "the bucket rejects this pair of keys as unknown"),
+        (
+            "unable to verify certificate presented by 's3:443'",
+            "the certificate of the bucket's host cannot be verified",
+        ),
         ("unable to write: [28] No space left on device", "the volume is full"),
-        ("", "it said nothing"),
+        ("", "no output"),
     ],
 )
 def test_pgbackrests_words_are_explained(said: str, means: str) -> None:
-    assert backup.plain(said).startswith(means)
+    assert backup.summarize(said).startswith(means)
 
 
 ENDED = 1795255127
@@ -282,7 +287,7 @@ def drilled(ok: bool, at: int, **more: Any) -> dict[str, Any]:
 
 def late(command: str, last: str, interval: str) -> list[str]:
     return [
-        f"{command}: it {last}, and postgresql_backup_schedule.{command} runs it at least every {interval}. "
+        f"{command}: {last}, and postgresql_backup_schedule.{command} runs it at least every {interval}. "
         f"Run systemctl start slipway-postgresql-backup@{command}"
     ]
 
@@ -337,7 +342,7 @@ LATER = TAKEN | {"type": "incr", "timestamp": {"start": ENDED + 8 * DAY, "stop":
 def test_what_is_wrong_is_told(
     seen: list[dict[str, Any]], known: dict[str, Any], planned: dict[str, Any], later: int, says: list[str]
 ) -> None:
-    judged = backup.judge(seen)
+    judged = backup.parse_info(seen)
     judged |= {"states": {1: judged["state"]}}
     assert backup.findings(judged, known, ENDED + later, PLANNED | planned) == says
 
@@ -369,7 +374,7 @@ def test_the_longest_interval_is_systemds(calendar: str, longest: int | None) ->
 
 
 def test_the_schedule_is_that_of_the_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backup, "TIMERS", tmp_path)
+    monkeypatch.setattr(backup, "TIMER_DIRECTORY", tmp_path)
     for command, calendar in (("full", "Sun 01:00"), ("drill", "nonsense")):
         (tmp_path / f"slipway-postgresql-backup-{command}.timer").write_text(f"[Timer]\nOnCalendar={calendar}\n")
     os.utime(tmp_path / "slipway-postgresql-backup-full.timer", (ENDED, ENDED))
@@ -390,15 +395,15 @@ def test_metrics_are_what_prometheus_reads() -> None:
 )
 def test_a_recovery_that_ended_early_is_no_recovery(position: str, complete: bool) -> None:
     class Server:
-        def ask(self, statement: str) -> str:
+        def query(self, statement: str) -> str:
             return position
 
     seen = {"archives": [{"last": "000000010000000000000005"}]}
     if complete:
-        recovery.wal_reached(Server(), seen)
+        recovery.require_last_segment(Server(), seen)
     else:
         with pytest.raises(backup.Fault, match="a segment between is missing"):
-            recovery.wal_reached(Server(), seen)
+            recovery.require_last_segment(Server(), seen)
 
 
 def test_why_a_server_ended_is_told_in_its_words() -> None:
@@ -406,7 +411,7 @@ def test_why_a_server_ended_is_told_in_its_words() -> None:
         "2026-11-21 11:56:38 UTC LOG:  last completed transaction was at log time 2026-11-21 11:50:00.1+00\n"
         "2026-11-21 11:56:38 UTC FATAL:  recovery ended before configured recovery target was reached\n"
     )
-    assert recovery.reason(log) == (
+    assert recovery.failure_reason(log) == (
         "recovery ended before configured recovery target was reached; the last transaction that can be reached was at "
         "2026-11-21 11:50:00.1+00"
     )
@@ -420,7 +425,7 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
         def wait(self, _: str) -> None:
             pass
 
-        def ask(self, statement: str, **_: str) -> str:
+        def query(self, statement: str, **_: str) -> str:
             if "to_regclass" in statement:
                 return "f" if known else "t"
             return known if "heartbeat" in statement else "owner"
@@ -429,14 +434,14 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
     def standing(_: Path) -> Iterator[Restored]:
         yield Restored()
 
-    monkeypatch.setattr(recovery, "place", lambda: tmp_path / "main")
-    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
-    for name in ("fetch", "copy"):
+    monkeypatch.setattr(recovery, "data_directory", lambda: tmp_path / "main")
+    monkeypatch.setattr(recovery, "resolve_target", lambda _: ({"backups": []}, ["", ""], []))
+    for name in ("restore_files", "copy_database"):
         monkeypatch.setattr(recovery, name, lambda *_: None)
-    monkeypatch.setattr(recovery, "standing", standing)
-    monkeypatch.setattr(recovery.repository, "run", lambda *_: "")
+    monkeypatch.setattr(recovery, "temporary_server", standing)
+    monkeypatch.setattr(recovery.repository, "run_pgbackrest", lambda *_: "")
     monkeypatch.setattr(recovery.repository, "psql", lambda _, **__: "1")  # the server that runs knows nothing of it
-    assert recovery.database(SimpleNamespace(name="app", target="name:whole"))["restored_to"] == known
+    assert recovery.restore_database(SimpleNamespace(name="app", target="name:whole"))["restored_to"] == known
 
 
 def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
@@ -450,23 +455,23 @@ def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
         folder.mkdir()
         (folder / "PG_VERSION").write_text("18\n")
 
-    monkeypatch.setattr(recovery, "place", lambda: place)
-    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
-    monkeypatch.setattr(recovery, "fetch", fetch)
-    monkeypatch.setattr(recovery.repository, "answers", lambda: False)
-    wanted = SimpleNamespace(target="latest", timeline="", repository=None, repository_time="", anew=False)
-    with pytest.raises(recovery.Fault, match="a backup of PostgreSQL 18, and this host runs 17"):
-        recovery.bring_back(wanted)
+    monkeypatch.setattr(recovery, "data_directory", lambda: place)
+    monkeypatch.setattr(recovery, "resolve_target", lambda _: ({"backups": []}, ["", ""], []))
+    monkeypatch.setattr(recovery, "restore_files", fetch)
+    monkeypatch.setattr(recovery.repository, "is_running", lambda: False)
+    wanted = SimpleNamespace(target="latest", timeline="", repository=None, repository_time="", replace=False)
+    with pytest.raises(recovery.Fault, match="in a backup of PostgreSQL 18, and this host runs 17"):
+        recovery.restore(wanted)
     assert [path.name for path in place.parent.iterdir()] == ["main"]
 
 
 @pytest.fixture
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the results, in which every run of an hour ago went well."""
-    monkeypatch.setattr(backup, "REPORTS", tmp_path)
-    monkeypatch.setattr(backup, "follows", lambda: False)
+    monkeypatch.setattr(backup, "REPORT_DIRECTORY", tmp_path)
+    monkeypatch.setattr(backup, "is_standby", lambda: False)
     for command in tool.RECORDED:
-        backup.note(command, int(time.time()) - 3600)
+        backup.record_result(command, int(time.time()) - 3600)
     return tmp_path
 
 
@@ -479,7 +484,7 @@ def metric(reports: Path, command: str) -> str:
 @pytest.mark.parametrize("command", ["full", "diff", "incr", "verify", "drill"])
 @pytest.mark.parametrize(
     ("error", "says"),
-    [(backup.Fault("the volume is full"), "the volume is full"), (KeyError("size"), "it crashed (KeyError: 'size')")],
+    [(backup.Fault("the volume is full"), "the volume is full"), (KeyError("size"), "crashed (KeyError: 'size')")],
     ids=["fault", "crash"],
 )
 def test_a_failed_run_replaces_the_result_of_the_last(
@@ -488,7 +493,7 @@ def test_a_failed_run_replaces_the_result_of_the_last(
     def fail(_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(tool, "act", fail)
+    monkeypatch.setattr(tool, "execute", fail)
     began = int(time.time())
     assert metric(reports, command) == "1" and tool.main([command]) == 1
     found = backup.results()[command]
@@ -497,7 +502,7 @@ def test_a_failed_run_replaces_the_result_of_the_last(
 
 
 def test_a_run_that_went_well_carries_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool, "act", lambda _: {"drill_rpo_seconds": 4})
+    monkeypatch.setattr(tool, "execute", lambda _: {"drill_rpo_seconds": 4})
     began = int(time.time())
     assert tool.main(["drill"]) == 0
     found = backup.results()["drill"]
@@ -508,43 +513,43 @@ def test_a_run_that_went_well_carries_its_start(reports: Path, monkeypatch: pyte
 def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_RESULT", "oom-kill")
     monkeypatch.setenv("EXIT_CODE", "killed")
-    backup.note_start("drill", 1795255127)
-    assert tool.main(["ended", "drill"]) == 0
+    backup.record_start("drill", 1795255127)
+    assert tool.main(["record-end", "drill"]) == 0
     found = backup.results()["drill"]
     assert (found["ok"], found["began"]) == (False, 1795255127)
-    assert "it ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
+    assert "ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
     assert metric(reports, "drill") == "0" and metric(reports, "full") == "1"
 
 
 def test_the_unit_calls_what_records_a_killed_run() -> None:
     unit = FOLDER.parents[4] / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2"
     run, end = (
-        re.findall(rf"^{name}=\{{\{{ __postgresql_folder }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
+        re.findall(rf"^{name}=\{{\{{ __postgresql_library_dir }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
         for name in ("ExecStart", "ExecStopPost")
     )
-    assert (run, end) == (["%i"], ["ended %i"])
-    assert [tool.parser().parse_args(["ended", command]).of for command in tool.RECORDED] == list(tool.RECORDED)
+    assert (run, end) == (["%i"], ["record-end %i"])
+    assert [tool.parser().parse_args(["record-end", command]).of for command in tool.RECORDED] == list(tool.RECORDED)
 
 
 @pytest.mark.parametrize("result", ["success", "exit-code"])
 def test_the_unit_keeps_what_a_run_recorded_itself(reports: Path, monkeypatch: pytest.MonkeyPatch, result: str) -> None:
     if result != "success":
-        backup.note("drill", 1795255127, "it is damaged")
+        backup.record_result("drill", 1795255127, "it is damaged")
     before = backup.results()
     monkeypatch.setenv("SERVICE_RESULT", result)
-    assert tool.main(["ended", "drill"]) == 0
+    assert tool.main(["record-end", "drill"]) == 0
     assert backup.results() == before
 
 
 def test_a_standby_leaves_the_results_alone(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backup, "follows", lambda: True)
+    monkeypatch.setattr(backup, "is_standby", lambda: True)
     before = backup.results()
     assert tool.main(["verify"]) == 0 and backup.results() == before
 
 
 def test_a_first_run_under_way_has_no_result_yet(reports: Path) -> None:
     (reports / "results.json").unlink()
-    backup.note_start("full", 1795255127)
+    backup.record_start("full", 1795255127)
     assert 'command="full"' not in (reports / "metrics.prom").read_text()
     seen, planned = {"states": {}, "faults": [], "backups": []}, dict.fromkeys(backup.RECORDED, (7 * DAY, ENDED))
     assert backup.findings(seen, backup.results(), ENDED, planned) == []

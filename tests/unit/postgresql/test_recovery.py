@@ -32,7 +32,7 @@ def server(tmp_path: Path, command: list[str], answers: Callable[[int], str]) ->
     made.process = subprocess.Popen(command)
     asked: list[str] = []
 
-    def ask(statement: str, seconds: float = 0, **_: Any) -> str:
+    def query(statement: str, seconds: float = 0, **_: Any) -> str:
         asked.append(statement)
         if not (answer := answers(len(asked))):
             with made.log.open("a") as log:
@@ -40,7 +40,7 @@ def server(tmp_path: Path, command: list[str], answers: Callable[[int], str]) ->
             raise recovery.Fault("no answer")
         return answer
 
-    made.ask = ask
+    made.query = query
     return made
 
 
@@ -78,14 +78,14 @@ def test_a_recovery_that_goes_on_is_waited_for(tmp_path: Path) -> None:
 def test_a_server_that_does_not_stop_is_ended_or_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: str
 ) -> None:
-    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.2)
-    monkeypatch.setattr(recovery, "QUIT_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "STOP_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "QUIT_TIMEOUT_SECONDS", 0.2)
     deaf = server(tmp_path, ["sh", "-c", f"trap '' {ignored}; touch {tmp_path}/ready; exec sleep 60"], lambda _: "")
     while not (tmp_path / "ready").exists():
         assert deaf.process.poll() is None
     try:
         if "QUIT" in ignored:
-            with pytest.raises(recovery.Fault, match="does not end"):
+            with pytest.raises(recovery.Fault, match="does not stop"):
                 deaf.stop()
         else:
             deaf.stop()
@@ -96,16 +96,16 @@ def test_a_server_that_does_not_stop_is_ended_or_told(
 
 
 def test_a_program_that_hangs_is_given_up() -> None:
-    with pytest.raises(recovery.Fault, match=r"sleep runs for longer than 0\.1 seconds"):
-        recovery.tool(["sleep", "60"], 0.1)
+    with pytest.raises(recovery.Fault, match=r"sleep: timed out after 0\.1 seconds"):
+        recovery.run_program(["sleep", "60"], 0.1)
 
 
 def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "psql").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "psql").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(repository, "STATEMENT_SECONDS", 0.1)
-    with pytest.raises(repository.Fault, match=r"runs for longer than 0\.1 seconds"):
+    monkeypatch.setattr(repository, "STATEMENT_TIMEOUT_SECONDS", 0.1)
+    with pytest.raises(repository.Fault, match=r"timed out after 0\.1 seconds"):
         repository.psql("SELECT 1")
 
 
@@ -133,19 +133,19 @@ def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: 
 
     class Restored:
         def __enter__(self) -> Any:
-            return SimpleNamespace(wait=lambda _: None, ask=psql)
+            return SimpleNamespace(wait=lambda _: None, query=psql)
 
         def __exit__(self, *_: object) -> None:
             pass
 
     monkeypatch.setattr(recovery.repository, "psql", psql)
-    monkeypatch.setattr(recovery.repository, "run", lambda *_, **__: "")
-    monkeypatch.setattr(recovery, "place", lambda: tmp_path / "17/main")
-    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
-    monkeypatch.setattr(recovery, "fetch", lambda *_: None)
-    monkeypatch.setattr(recovery, "standing", lambda _: Restored())
-    monkeypatch.setattr(recovery, "copy", lambda *_: None)
-    found = recovery.database(SimpleNamespace(target="latest", name=NAME))
+    monkeypatch.setattr(recovery.repository, "run_pgbackrest", lambda *_, **__: "")
+    monkeypatch.setattr(recovery, "data_directory", lambda: tmp_path / "17/main")
+    monkeypatch.setattr(recovery, "resolve_target", lambda _: ({"backups": []}, ["", ""], []))
+    monkeypatch.setattr(recovery, "restore_files", lambda *_: None)
+    monkeypatch.setattr(recovery, "temporary_server", lambda _: Restored())
+    monkeypatch.setattr(recovery, "copy_database", lambda *_: None)
+    found = recovery.restore_database(SimpleNamespace(target="latest", name=NAME))
     assert found["aside"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
     assert asked and not [statement for statement, _ in asked if NAME in statement]
     for statement, variables in asked:
@@ -155,4 +155,4 @@ def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: 
 
 
 def test_a_database_with_an_equals_sign_is_no_connection_string() -> None:
-    assert recovery.dbname(NAME) == """dbname='sho\\'p" = \\\\x; DROP'"""
+    assert recovery.quoted_dbname(NAME) == """dbname='sho\\'p" = \\\\x; DROP'"""
