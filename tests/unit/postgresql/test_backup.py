@@ -45,7 +45,7 @@ TAKEN = {
     "timestamp": {"start": 1795255118, "stop": 1795255127},
     "error": False,
 }
-WHOLE = """stanza: main
+INTACT = """stanza: main
 status: ok
   archiveId: 17-1, total WAL checked: 7, total valid WAL: 7
     missing: 0, checksum invalid: 0, size invalid: 0, other: 0
@@ -73,7 +73,7 @@ def info(code: int, message: str, *backups: dict[str, Any]) -> list[dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "faults"),
+    ("output", "state", "faults"),
     [
         ([], "absent", []),
         (info(1, "missing stanza path"), "absent", []),
@@ -84,18 +84,18 @@ def info(code: int, message: str, *backups: dict[str, Any]) -> list[dict[str, An
         (info(0, "ok", TAKEN | {"error": True}), "ok", []),
     ],
 )
-def test_what_a_repository_is(said: list[dict[str, Any]], state: str, faults: list[str]) -> None:
-    judged = backup.parse_info(said)
-    assert (judged["state"], judged["faults"]) == (state, faults)
+def test_what_a_repository_is(output: list[dict[str, Any]], state: str, faults: list[str]) -> None:
+    parsed = backup.parse_info(output)
+    assert (parsed["state"], parsed["faults"]) == (state, faults)
 
 
 def test_one_repository_of_two_that_is_empty_is_filled() -> None:
-    said = info(4, "different across repos", TAKEN)
-    said[0]["repo"] = [
+    output = info(4, "different across repos", TAKEN)
+    output[0]["repo"] = [
         {"key": 1, "status": {"code": 0, "message": "ok"}},
         {"key": 2, "status": {"code": 2, "message": "no valid backups"}},
     ]
-    assert backup.parse_info(said)["state"] == "empty"
+    assert backup.parse_info(output)["state"] == "empty"
 
 
 class Buckets:
@@ -117,14 +117,14 @@ class Buckets:
         if verb == "backup" and key not in self.forgetful:
             self.stops[key].append(int(time.time()))
         if verb == "verify":
-            return WHOLE
+            return INTACT
         taken = [
             TAKEN | {"label": f"{stop}F", "database": {"repo-key": key}, "timestamp": {"start": stop - 9, "stop": stop}}
             for stop in self.stops[key]
         ]
-        said = info(0, "ok", *taken)
-        said[0]["repo"][0]["key"] = key
-        return json.dumps(said)
+        output = info(0, "ok", *taken)
+        output[0]["repo"][0]["key"] = key
+        return json.dumps(output)
 
 
 @pytest.mark.parametrize("failing", [{1}, {2}, {1, 2}], ids=str)
@@ -149,7 +149,7 @@ def test_a_backup_that_does_not_arrive_in_the_second_repository_is_a_fault(monke
         backup.back_up("full")
 
 
-def test_two_whole_repositories_have_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_intact_repositories_have_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     Buckets(monkeypatch, set())
     backup.back_up("full")
     backup.verify()
@@ -164,16 +164,16 @@ def test_a_repository_that_does_not_answer_hides_nothing_of_the_other(monkeypatc
     assert [one["repository"] for one in seen["backups"]] == [2]
 
 
-@pytest.mark.parametrize(("asked", "broken"), [(0, 2), (2, 1)])
-def test_a_restore_needs_no_repository_but_its_own(monkeypatch: pytest.MonkeyPatch, asked: int, broken: int) -> None:
+@pytest.mark.parametrize(("queried", "broken"), [(0, 2), (2, 1)])
+def test_a_restore_needs_no_repository_but_its_own(monkeypatch: pytest.MonkeyPatch, queried: int, broken: int) -> None:
     Buckets(monkeypatch, {broken})
-    wanted = SimpleNamespace(target="latest", timeline="", repository=asked, repository_time="")
+    wanted = SimpleNamespace(target="latest", timeline="", repository=queried, repository_time="")
     seen, _source, _where = recovery.resolve_target(wanted)
-    assert {one["repository"] for one in seen["backups"]} == {asked or 1}
+    assert {one["repository"] for one in seen["backups"]} == {queried or 1}
 
 
-def test_a_whole_repository_has_no_faults() -> None:
-    assert backup.parse_verify(WHOLE) == []
+def test_an_intact_repository_has_no_faults() -> None:
+    assert backup.parse_verify(INTACT) == []
 
 
 def test_damage_is_named() -> None:
@@ -210,7 +210,7 @@ def test_targets(target: str, options: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "message"),
     [
         ("yesterday", "is not a recovery target. Use latest, a time with its zone"),
         ("2026-11-21 10:30:00", "has no zone"),
@@ -220,8 +220,8 @@ def test_targets(target: str, options: list[str]) -> None:
         ("name:release@yesterday", "is not a recovery target"),
     ],
 )
-def test_targets_that_cannot_be_reached(target: str, says: str) -> None:
-    with pytest.raises(backup.Fault, match=says):
+def test_targets_that_cannot_be_reached(target: str, message: str) -> None:
+    with pytest.raises(backup.Fault, match=message):
         backup.target_options(target, backup.parse_info(info(0, "ok", TAKEN))["backups"], NOW)
 
 
@@ -233,16 +233,16 @@ def test_backups_of_a_former_database_are_none_of_this_one() -> None:
     assert (seen["state"], seen["system"]) == ("empty", "7042")
 
 
-def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
+def test_no_restore_starts_from_a_backup_with_damaged_pages() -> None:
     later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
     seen = backup.parse_info(info(0, "ok", TAKEN, later))
     assert backup.findings(seen | {"states": {1: "ok"}}, results(), 1795258800, PLANNED) == [
         "backup 20261121-105838F has damaged pages, which were in the data when it was taken"
     ]
-    begun = f"--set={TAKEN['label']}"
-    assert backup.target_options("latest", seen["backups"], NOW) == ["--type=default", begun]
-    assert backup.target_options("2026-11-21 11:30:00+00:00", seen["backups"], NOW)[-1] == begun
-    assert backup.target_options("name:before", seen["backups"], NOW)[-1] == begun
+    start_option = f"--set={TAKEN['label']}"
+    assert backup.target_options("latest", seen["backups"], NOW) == ["--type=default", start_option]
+    assert backup.target_options("2026-11-21 11:30:00+00:00", seen["backups"], NOW)[-1] == start_option
+    assert backup.target_options("name:before", seen["backups"], NOW)[-1] == start_option
     with pytest.raises(backup.Fault, match="no backup without damaged pages"):
         backup.target_options("latest", [seen["backups"][1]], NOW)
 
@@ -253,7 +253,7 @@ def test_an_empty_repository_has_no_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "means"),
+    ("output", "means"),
     [
         ("ERROR: [029]: CryptoError: unable to decrypt", "the passphrase differs"),
         ("[FormatError] key/value found outside of section at line 1: \x97\ufffd$x", "the passphrase differs"),
@@ -267,8 +267,8 @@ def test_an_empty_repository_has_no_target() -> None:
         ("", "no output"),
     ],
 )
-def test_pgbackrests_words_are_explained(said: str, means: str) -> None:
-    assert backup.summarize(said).startswith(means)
+def test_pgbackrests_words_are_explained(output: str, means: str) -> None:
+    assert backup.summarize(output).startswith(means)
 
 
 ENDED = 1795255127
@@ -307,7 +307,7 @@ LATER = TAKEN | {"type": "incr", "timestamp": {"start": ENDED + 8 * DAY, "stop":
 
 
 @pytest.mark.parametrize(
-    ("seen", "known", "planned", "later", "says"),
+    ("seen", "known", "planned", "later", "message"),
     [
         (info(0, "ok", TAKEN), results(), {}, 3600, []),
         (info(2, "no valid backups"), results(), {}, 0, [EMPTY]),
@@ -339,12 +339,12 @@ LATER = TAKEN | {"type": "incr", "timestamp": {"start": ENDED + 8 * DAY, "stop":
           "playbooks/postgresql.yml"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told(
-    seen: list[dict[str, Any]], known: dict[str, Any], planned: dict[str, Any], later: int, says: list[str]
+def test_findings(
+    seen: list[dict[str, Any]], known: dict[str, Any], planned: dict[str, Any], later: int, message: list[str]
 ) -> None:
-    judged = backup.parse_info(seen)
-    judged |= {"states": {1: judged["state"]}}
-    assert backup.findings(judged, known, ENDED + later, PLANNED | planned) == says
+    parsed = backup.parse_info(seen)
+    parsed |= {"states": {1: parsed["state"]}}
+    assert backup.findings(parsed, known, ENDED + later, PLANNED | planned) == message
 
 
 def test_an_old_second_repository_is_found_beside_a_fresh_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +406,7 @@ def test_a_recovery_that_ended_early_is_no_recovery(position: str, complete: boo
             recovery.require_last_segment(Server(), seen)
 
 
-def test_why_a_server_ended_is_told_in_its_words() -> None:
+def test_the_reason_of_a_stopped_server_is_read_from_its_log() -> None:
     log = (
         "2026-11-21 11:56:38 UTC LOG:  last completed transaction was at log time 2026-11-21 11:50:00.1+00\n"
         "2026-11-21 11:56:38 UTC FATAL:  recovery ended before configured recovery target was reached\n"
@@ -448,21 +448,21 @@ def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a way back from an upgrade the bucket holds backups of both versions."""
-    place = tmp_path / "17/main"
-    place.mkdir(parents=True)
+    data = tmp_path / "17/main"
+    data.mkdir(parents=True)
 
     def fetch(folder: Path, *_: Any) -> None:
         folder.mkdir()
         (folder / "PG_VERSION").write_text("18\n")
 
-    monkeypatch.setattr(recovery, "data_directory", lambda: place)
+    monkeypatch.setattr(recovery, "data_directory", lambda: data)
     monkeypatch.setattr(recovery, "resolve_target", lambda _: ({"backups": []}, ["", ""], []))
     monkeypatch.setattr(recovery, "restore_files", fetch)
     monkeypatch.setattr(recovery.repository, "is_running", lambda: False)
     wanted = SimpleNamespace(target="latest", timeline="", repository=None, repository_time="", replace=False)
     with pytest.raises(recovery.Fault, match="in a backup of PostgreSQL 18, and this host runs 17"):
         recovery.restore(wanted)
-    assert [path.name for path in place.parent.iterdir()] == ["main"]
+    assert [path.name for path in data.parent.iterdir()] == ["main"]
 
 
 @pytest.fixture
@@ -483,12 +483,12 @@ def metric(reports: Path, command: str) -> str:
 
 @pytest.mark.parametrize("command", ["full", "diff", "incr", "verify", "drill"])
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [(backup.Fault("the volume is full"), "the volume is full"), (KeyError("size"), "crashed (KeyError: 'size')")],
     ids=["fault", "crash"],
 )
 def test_a_failed_run_replaces_the_result_of_the_last(
-    reports: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: Exception, says: str
+    reports: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: Exception, message: str
 ) -> None:
     def fail(_: Any) -> None:
         raise error
@@ -497,11 +497,11 @@ def test_a_failed_run_replaces_the_result_of_the_last(
     began = int(time.time())
     assert metric(reports, command) == "1" and tool.main([command]) == 1
     found = backup.results()[command]
-    assert not found["ok"] and found["began"] >= began and found["good"] and says in found["fault"]
+    assert not found["ok"] and found["began"] >= began and found["good"] and message in found["fault"]
     assert metric(reports, command) == "0"
 
 
-def test_a_run_that_went_well_carries_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_successful_run_records_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool, "execute", lambda _: {"drill_rpo_seconds": 4})
     began = int(time.time())
     assert tool.main(["drill"]) == 0
@@ -547,7 +547,7 @@ def test_a_standby_leaves_the_results_alone(reports: Path, monkeypatch: pytest.M
     assert tool.main(["verify"]) == 0 and backup.results() == before
 
 
-def test_a_first_run_under_way_has_no_result_yet(reports: Path) -> None:
+def test_a_first_run_in_progress_has_no_result_yet(reports: Path) -> None:
     (reports / "results.json").unlink()
     backup.record_start("full", 1795255127)
     assert 'command="full"' not in (reports / "metrics.prom").read_text()

@@ -75,9 +75,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_data_of_another_version_is_found(found: dict[str, Any], name: str) -> None:
-    says = CASES[name][2]
-    assert found[name]["foreign"] is bool(says)
-    assert says in found[name]["fault"]
+    message = CASES[name][2]
+    assert found[name]["foreign"] is bool(message)
+    assert message in found[name]["fault"]
 
 
 def test_no_task_has_a_definition_of_its_own() -> None:

@@ -40,7 +40,7 @@ def play(folder: Path, before: dict[str, Any] | None, after: dict[str, Any] | No
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "code", "says"),
+    ("before", "after", "code", "message"),
     [
         (GOOD | {"began": 1795255100}, None, 1, f"{NO_RESULT}of a drill that started at 2026-11-21 09:58:20+00:00"),
         ({}, None, 1, f"{NO_RESULT}missing"),
@@ -50,14 +50,14 @@ def play(folder: Path, before: dict[str, Any] | None, after: dict[str, Any] | No
     ids=["stale", "missing", "without a file", "failed"],
 )
 def test_a_drill_without_a_good_result_of_its_own_fails(
-    tmp_path: Path, before: dict[str, Any] | None, after: dict[str, Any] | None, code: int, says: str
+    tmp_path: Path, before: dict[str, Any] | None, after: dict[str, Any] | None, code: int, message: str
 ) -> None:
-    ended, said = play(tmp_path, before, after, code)
-    assert ended != 0 and says in said, said
+    ended, output = play(tmp_path, before, after, code)
+    assert ended != 0 and message in output, output
 
 
 def test_the_report_is_of_this_drill(tmp_path: Path) -> None:
-    ended, said = play(tmp_path, GOOD | {"began": 1795255100, "report": {}}, GOOD | {"began": "NOW"}, 0)
-    assert ended == 0, said
+    ended, output = play(tmp_path, GOOD | {"began": 1795255100, "report": {}}, GOOD | {"began": "NOW"}, 0)
+    assert ended == 0, output
     (kept,) = (tmp_path / "test/drill_postgresql").glob("*/drill.json")
     assert json.loads(kept.read_text()) == REPORT | {"host": "db", "ok": True}

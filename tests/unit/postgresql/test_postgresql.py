@@ -159,7 +159,7 @@ def test_the_text_of_the_configuration() -> None:
         configuration({"a": "x\ny"})
 
 
-def test_a_verifier_is_what_the_standard_says() -> None:
+def test_a_verifier_conforms_to_the_standard() -> None:
     """The example of RFC 7677."""
     assert verifier("pencil", base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")) == (
         "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="
@@ -273,7 +273,7 @@ def test_extensions_of_every_database() -> None:
 
 
 def account(role: dict[str, Any], **differs: Any) -> dict[str, Any]:
-    """What a server with this role says of it."""
+    """The role in the state of a server."""
     return {
         "login": role["flags"].startswith("LOGIN"),
         "inherit": True,
@@ -302,7 +302,7 @@ def test_a_server_in_line_lacks_nothing() -> None:
         {"configuration": ["statement_timeout=1s"]},
     ],
 )
-def test_a_role_that_differs_is_brought_in_line(differs: dict[str, Any]) -> None:
+def test_a_role_that_differs_is_converged(differs: dict[str, Any]) -> None:
     wanted = catalogue_roles(DATABASES, ROLES, PASSWORDS)
     accounts = {role["name"]: account(role, **(differs if role["name"] == "app" else {})) for role in wanted}
     assert [role["name"] for role in role_drift(wanted, {"accounts": accounts})] == ["app"]
@@ -392,7 +392,7 @@ def test_a_database_made_a_moment_ago_lacks_everything() -> None:
     assert ("PUBLIC", "ALL") in {(e["roles"], e["privs"]) for e in grant_drift(grants(DATABASES), state, inside)}
 
 
-def test_what_nobody_declared_is_told() -> None:
+def test_undeclared_objects_are_listed() -> None:
     state = {
         "catalogue": dict.fromkeys(["postgres", "app", "old"]),
         "accounts": dict.fromkeys(["postgres", "app", "app_owner", "app_rw", "app_ro", "pgbouncer", "anna"]),

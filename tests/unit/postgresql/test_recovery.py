@@ -30,11 +30,11 @@ def server(tmp_path: Path, command: list[str], answers: Callable[[int], str]) ->
     made.log = tmp_path / "log"
     made.log.write_text("LOG:  starting\n")
     made.process = subprocess.Popen(command)
-    asked: list[str] = []
+    queried: list[str] = []
 
     def query(statement: str, seconds: float = 0, **_: Any) -> str:
-        asked.append(statement)
-        if not (answer := answers(len(asked))):
+        queried.append(statement)
+        if not (answer := answers(len(queried))):
             with made.log.open("a") as log:
                 log.write("FATAL:  the database system is not yet accepting connections\n")
             raise recovery.Fault("no answer")
@@ -75,7 +75,7 @@ def test_a_recovery_that_goes_on_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ignored", ["INT", "INT QUIT"])
-def test_a_server_that_does_not_stop_is_ended_or_told(
+def test_a_server_that_does_not_stop_is_killed_or_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: str
 ) -> None:
     monkeypatch.setattr(recovery, "STOP_TIMEOUT_SECONDS", 0.2)
@@ -110,7 +110,7 @@ def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_nothing_is_waited_for_without_an_end() -> None:
-    """Every call that waits for a process says for how long."""
+    """Every call that waits for a process message for how long."""
     for path in sorted(FOLDER.glob("postgresql_*.py")):
         text = path.read_text()
         for call in re.finditer(r"(?:subprocess\.run|\.communicate|process\.wait|dump\.wait)\(", text):
@@ -125,10 +125,10 @@ def test_nothing_is_waited_for_without_an_end() -> None:
 
 def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database whose name holds quotes is exchanged by statements that never contain it."""
-    asked: list[tuple[str, dict[str, str]]] = []
+    queried: list[tuple[str, dict[str, str]]] = []
 
     def psql(statement: str, **variables: str) -> str:
-        asked.append((statement, variables))
+        queried.append((statement, variables))
         return "1"
 
     class Restored:
@@ -147,8 +147,8 @@ def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(recovery, "copy_database", lambda *_: None)
     found = recovery.restore_database(SimpleNamespace(target="latest", name=NAME))
     assert found["aside"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
-    assert asked and not [statement for statement, _ in asked if NAME in statement]
-    for statement, variables in asked:
+    assert queried and not [statement for statement, _ in queried if NAME in statement]
+    for statement, variables in queried:
         named = set(re.findall(r""":['"](\w+)['"]""", statement))
         assert named == set(variables), statement
         assert all(f"--set={key}={value}" in repository.psql_command(**variables) for key, value in variables.items())

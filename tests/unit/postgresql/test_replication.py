@@ -91,7 +91,7 @@ def test_writes_wait_for_a_standby_only_where_that_is_wanted() -> None:
     assert found["synchronous_standby_names"] == 'ANY 1 ("db-2", "db-3")'
 
 
-def test_the_way_to_a_peer_names_a_database_when_asked() -> None:
+def test_a_connection_string_has_a_database_when_given() -> None:
     assert "dbname" not in conninfo("db-1", "10.1.1.71", FILES)
     assert conninfo("db-1", "10.1.1.71", FILES, database="postgres").endswith("dbname=postgres")
 
@@ -161,7 +161,7 @@ def test_a_slot_has_no_dashes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standbys", "waits", "wanted", "says"),
+    ("standbys", "waits", "wanted", "message"),
     [
         ([STREAMING], False, False, ""),
         ([{**STREAMING, "sync": "quorum"}], True, True, ""),
@@ -172,10 +172,10 @@ def test_a_slot_has_no_dashes() -> None:
         ([{**STREAMING, "state": "catchup"}], True, True, "set postgresql_synchronous to false"),
     ],
 )
-def test_findings_about_standbys(standbys: list[Any], waits: bool, wanted: bool, says: str) -> None:
+def test_findings_about_standbys(standbys: list[Any], waits: bool, wanted: bool, message: str) -> None:
     found = standby_findings(PEERS, {"standbys": standbys, "synchronous": waits}, wanted)
-    assert bool(found) is bool(says)
-    assert says in " ".join(found)
+    assert bool(found) is bool(message)
+    assert message in " ".join(found)
 
 
 ON, OFF = {"known": True, "listed": True, "status": "running"}, {"known": True, "listed": True, "status": "off"}
@@ -184,7 +184,7 @@ RECOVERING = {"recovering": True, "received": "0/3000060"}
 
 
 @pytest.mark.parametrize(
-    ("state", "server", "by_hand", "action", "fence", "says"),
+    ("state", "server", "by_hand", "action", "fence", "message"),
     [
         (RECOVERING, ON, "", "promote", True, ""),
         (RECOVERING, OFF, "", "promote", False, ""),
@@ -198,17 +198,17 @@ RECOVERING = {"recovering": True, "received": "0/3000060"}
     ],
 )  # fmt: skip
 def test_a_standby_is_promoted_only_over_a_fenced_primary(
-    state: dict[str, Any], server: dict[str, Any], by_hand: str, action: str, fence: bool, says: str
+    state: dict[str, Any], server: dict[str, Any], by_hand: str, action: str, fence: bool, message: str
 ) -> None:
     found = promotion("db-2", "db-1", state, server, by_hand)
     assert (found["action"], found["fence"]) == (action, fence)
-    assert bool(found["faults"]) is bool(says)
-    assert says in " ".join(found["faults"])
+    assert bool(found["faults"]) is bool(message)
+    assert message in " ".join(found["faults"])
     assert found["steps"]
 
 
 @pytest.mark.parametrize(
-    ("received", "says"),
+    ("received", "message"),
     [
         ({"db-2": "0/3000060", "db-3": "0/3000060"}, ""),
         ({"db-2": "1/0", "db-3": "0/FFFFFFFF"}, ""),
@@ -217,6 +217,6 @@ def test_a_standby_is_promoted_only_over_a_fenced_primary(
         ({"db-2": "", "db-3": "0/3000060"}, "the WAL position of db-2 is unknown"),
     ],
 )
-def test_the_standby_that_has_most_is_known(received: dict[str, str], says: str) -> None:
+def test_the_standby_that_has_most_is_known(received: dict[str, str], message: str) -> None:
     found = ahead("db-2", received)
-    assert bool(found) is bool(says) and says in " ".join(found)
+    assert bool(found) is bool(message) and message in " ".join(found)

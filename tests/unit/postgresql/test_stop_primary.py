@@ -62,7 +62,7 @@ LACKING = "db-1 has WAL up to 0/3000028, db-2 up to 0/2000000"
 
 
 @pytest.mark.parametrize(
-    ("unit", "receiver", "more", "calls", "says"),
+    ("unit", "receiver", "more", "calls", "message"),
     [
         # psql would end with 2 or 1 in the first two: no connection left, starting up
         ("active", "streaming", {}, STOP, ""),
@@ -76,7 +76,7 @@ LACKING = "db-1 has WAL up to 0/3000028, db-2 up to 0/2000000"
     ],
 )  # fmt: skip
 def test_a_reachable_old_primary_is_stopped_cleanly(
-    tmp_path: Path, unit: str, receiver: str | None, more: dict[str, Any], calls: list[str], says: str
+    tmp_path: Path, unit: str, receiver: str | None, more: dict[str, Any], calls: list[str], message: str
 ) -> None:
     for name, text in {
         "systemctl": SYSTEMCTL,
@@ -127,6 +127,6 @@ def test_a_reachable_old_primary_is_stopped_cleanly(
         env={**os.environ, "ANSIBLE_CACHE_PLUGIN": "memory", "SLIPWAY_ARTIFACTS": str(tmp_path / "artifacts")},
     )  # fmt: skip
     output = " ".join((done.stdout + done.stderr).split())
-    assert (done.returncode == 0) is (not says), output
-    assert says in output
+    assert (done.returncode == 0) is (not message), output
+    assert message in output
     assert (tmp_path / "calls").read_text().splitlines() == calls

@@ -18,7 +18,7 @@ SEEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("wanted", "more", "options", "action", "says"),
+    ("wanted", "more", "options", "action", "message"),
     [
         ("17", {}, {}, "none", "nothing: 17.11-1 is the newest"),
         ("17", {"installed": {"17": "17.10-1"}}, {}, "minor", "install 17.11-1 in place of 17.10-1"),
@@ -53,11 +53,11 @@ SEEN: dict[str, Any] = {
     ],
 )
 def test_every_case_has_its_plan(
-    wanted: str, more: dict[str, Any], options: dict[str, bool], action: str, says: str
+    wanted: str, more: dict[str, Any], options: dict[str, bool], action: str, message: str
 ) -> None:
     found = plan(wanted, SEEN | more, **{"backed_up": True, **options})
     assert found["action"] == action
-    assert says in "; ".join(found["steps"] + found["faults"])
+    assert message in "; ".join(found["steps"] + found["faults"])
     assert bool(found["faults"]) is (action == "reject")
 
 

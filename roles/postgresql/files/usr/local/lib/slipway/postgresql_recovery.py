@@ -324,7 +324,7 @@ def restore_database(arguments):
     repository.run_pgbackrest("check")
     seen, source, where = resolve_target(arguments)
     stamp = datetime.now(UTC).strftime("%Y%m%dt%H%M%Sz")
-    restored, aside = f"{name}_restored_{stamp}", f"{name}_before_{stamp}"
+    restored, previous = f"{name}_restored_{stamp}", f"{name}_before_{stamp}"
     try:
         restore_files(folder, seen, source, where, f"--db-include={name}", "--archive-mode=off")
         try:
@@ -357,17 +357,17 @@ def restore_database(arguments):
         repository.psql(
             'ALTER DATABASE :"name" WITH ALLOW_CONNECTIONS false;\n'
             "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = :'name' \\gset\n"
-            'BEGIN; ALTER DATABASE :"name" RENAME TO :"aside";\n'
+            'BEGIN; ALTER DATABASE :"name" RENAME TO :"previous";\n'
             'ALTER DATABASE :"restored" RENAME TO :"name"; COMMIT;\n'
-            'ALTER DATABASE :"aside" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;\n',
-            name=name, restored=restored, aside=aside,
+            'ALTER DATABASE :"previous" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;\n',
+            name=name, restored=restored, previous=previous,
         )  # fmt: skip
     except Fault:
         repository.psql('ALTER DATABASE :"name" WITH ALLOW_CONNECTIONS true', name=name)
         raise
     return {
         "target": arguments.target,
-        "aside": aside,
+        "aside": previous,
         "restored_to": restored_to,
         "seconds": round(time.monotonic() - began, 1),
     }

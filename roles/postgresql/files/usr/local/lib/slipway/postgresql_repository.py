@@ -472,22 +472,22 @@ def target_options(target, backups, now):
 
     `name:<restore point>@<a time before it, with zone>` starts from the last backup before that time.
     """
-    whole = [backup for backup in backups if not backup.get("error")]
-    if not whole:
+    usable = [backup for backup in backups if not backup.get("error")]
+    if not usable:
         flaw = " without damaged pages" if backups else ""
         raise Fault(f"the repository holds no backup{flaw}")
     # pgBackRest itself starts from the newest backup, damaged or not.
-    chosen = [f"--set={max(whole, key=lambda backup: backup['stop'])['label']}"] if len(whole) < len(backups) else []
+    chosen = [f"--set={max(usable, key=lambda backup: backup['stop'])['label']}"] if len(usable) < len(backups) else []
     if target == "latest":
         return ["--type=default", *chosen]
     if target.startswith("name:"):
         name, _, before = target.removeprefix("name:").partition("@")
         options = ["--type=name", f"--target={name}", "--target-action=promote"]
         if before:
-            chosen = [f"--set={_last_backup_before(parse_time(before), whole, target)['label']}"]
+            chosen = [f"--set={_last_backup_before(parse_time(before), usable, target)['label']}"]
         return [*options, *chosen]
     wanted = parse_time(target)
-    first = _last_backup_before(wanted, whole, target)
+    first = _last_backup_before(wanted, usable, target)
     if wanted > now:
         raise Fault(f"{target} cannot be reached: it is in the future (now is {now:%Y-%m-%d %H:%M:%S+00:00})")
     text = wanted.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
