@@ -110,7 +110,7 @@ def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_nothing_is_waited_for_without_an_end() -> None:
-    """Every call that waits for a process message for how long."""
+    """Every call that waits for a process has a timeout."""
     for path in sorted(FOLDER.glob("postgresql_*.py")):
         text = path.read_text()
         for call in re.finditer(r"(?:subprocess\.run|\.communicate|process\.wait|dump\.wait)\(", text):
