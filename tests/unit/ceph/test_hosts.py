@@ -118,8 +118,8 @@ def hosts(**changes: Any) -> dict[str, Any]:
 
 def test_a_host_with_daemons_that_are_up_is_not_lost() -> None:
     assert ceph_hosts.lost_faults(hosts(), "h3") == [
-        "h3: not lost, osd.2 is up.",
-        "h3: not lost, its monitor is in the quorum.",
+        "h3: it is not lost, osd.2 is up.",
+        "h3: it is not lost, its monitor is in the quorum.",
     ]
     assert ceph_hosts.lost_faults(hosts(), "h9") == ["h9: not a host of this cluster, which has h1, h2, h3, h4."]
 
