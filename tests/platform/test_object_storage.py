@@ -301,7 +301,7 @@ def test_a_lifecycle_is_stored_unchanged(client: Any, bucket: str) -> None:
     assert rule.items() <= kept.items()
 
 
-def test_another_client_copies_both_ways(endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
+def test_another_client_uploads_and_downloads(endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
     """rclone, which has its own S3, TLS and resolver."""
     source, target = tmp_path / "source", tmp_path / "target"
     for name, size in (("small", 10), ("deep/large", 24 * 1024**2)):
