@@ -109,7 +109,7 @@ def rados(cluster: Cluster, monitor: str, keyring: str, command: str) -> Any:
         )
 
 
-@pytest.mark.scenario("tests/platform/test_ceph_csi.py proves it of the clients of the site")
+@pytest.mark.scenario("tests/platform/test_ceph_csi.py tests the clients of the site")
 def test_a_client_has_access_to_its_pool_only(cluster: Cluster, inventory: Inventory) -> None:
     keyring = Path(inventory.settings["platform_state_dir"], "ceph/ceph.client.trial.keyring").read_text()
     monitor = inventory.address(cluster.hosts[0])

@@ -130,7 +130,7 @@ def _hard_faults(disk: dict[str, Any], other: dict[str, Any] | None) -> list[str
     path = disk["path"]
     if not BY_ID.match(path):
         return [
-            f"{path}: not a stable name, the kernel assigns it anew at each boot. "
+            f"{path}: not a stable name, the kernel may assign another one at each boot. "
             "Give the device by its link in /dev/disk/by-id."
         ]
     if other is not None and other["path"] == path:
