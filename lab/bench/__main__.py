@@ -76,8 +76,8 @@ def main(
 
 def _free_slot() -> int:
     for slot in range(SLOTS - 1, -1, -1):
-        seen = preflight.look(Settings(NAME, slot))
-        if not (seen.ports_taken or seen.slot_holder or seen.addresses_taken):
+        seen = preflight.inspect_machine(Settings(NAME, slot))
+        if not (seen.ports_taken or seen.slot_owner or seen.addresses_taken):
             return slot
     raise SystemExit("bench: every slot of this machine is in use by a lab; remove one with: lab down")
 
