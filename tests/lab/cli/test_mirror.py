@@ -18,6 +18,7 @@ import uvicorn
 from lab import mirror, pki
 from lab.mirror import CHECKSUMS, TARBALL, VERSIONS, MirrorError, Source
 from lab.settings import Settings
+from tests.support.deadlines import until
 
 from .conftest import free_port
 
@@ -150,8 +151,8 @@ def served(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     )
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        assert thread.is_alive()
+    until(lambda: server.started or not thread.is_alive(), 60, pause=0.005)
+    assert server.started, "the mirror does not start"
     yield f"https://127.0.0.1:{port}/rke2/releases/download", authority.certificate_path
     server.should_exit = True
     thread.join(10)
