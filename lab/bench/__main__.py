@@ -78,8 +78,8 @@ def main(
 
 def _free_slot() -> int:
     for slot in range(SLOTS - 1, -1, -1):
-        machine = preflight.look(Settings(NAME, slot))
-        if not (machine.ports_taken or machine.slot_holder or machine.addresses_taken):
+        seen = preflight.inspect_machine(Settings(NAME, slot))
+        if not (seen.ports_taken or seen.slot_owner or seen.addresses_taken):
             return slot
     raise SystemExit("bench: every slot of this machine is in use. Remove a lab with: lab down")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from lab.machines.stub import StubMachines
 from lab.settings import Settings
 from tests.lab.cloud.oracle import Oracle
 from tests.lab.cloud.support import TOKEN, differences, listen
+from tests.support.deadlines import until
 
 
 @dataclass
@@ -85,14 +85,12 @@ class Lab:
 
     def wait_idle(self, seconds: float = 60) -> None:
         """Wait until no job is pending."""
-        end = time.monotonic() + seconds
-        while True:
+
+        def pending() -> list[Job]:
             with self.cloud.store.transaction() as tx:
-                jobs = tx.all(Job)
-            if not jobs:
-                return
-            assert time.monotonic() < end, f"pending jobs: {jobs}"
-            time.sleep(0.01)
+                return tx.all(Job)
+
+        until(pending, seconds, lambda jobs: not jobs, pause=0.01)
 
     def server(self, name: str = "web-1", **more: Any) -> dict[str, Any]:
         """A created server, running unless `start_after_create` is false."""
@@ -131,10 +129,8 @@ def serving(folder: Path, seconds: float = 0.0, machines: StubMachines | None = 
     server = uvicorn.Server(uvicorn.Config(oracle, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    end = time.monotonic() + 60
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < end, "the cloud does not start"
-        time.sleep(0.005)
+    until(lambda: server.started or not thread.is_alive(), 60, pause=0.005)
+    assert server.started, "the cloud does not start"
 
     def stop() -> None:
         server.should_exit = True

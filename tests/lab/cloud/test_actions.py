@@ -13,6 +13,7 @@ import pytest
 from lab.cloud.actions import runnable
 from lab.cloud.domain.objects import Job
 from tests.lab.cloud.conftest import Lab, Serve
+from tests.support.deadlines import until
 
 BODY = {"name": "web-1", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}
 
@@ -142,9 +143,8 @@ def test_jobs_of_different_servers_run_in_parallel(lab: Lab) -> None:
         assert reached.wait(60)
         del lab.machines.create_host  # the method of the class again, for later servers
         made = lab.api.post("/servers", BODY | {"name": "quick", "networks": [network]})
-        end = time.monotonic() + 60
-        while lab.api.get(f"/servers/{made['server']['id']}")["server"]["status"] != "running":
-            assert time.monotonic() < end
+        path = f"/servers/{made['server']['id']}"
+        until(lambda: lab.api.get(path)["server"]["status"], 60, lambda status: status == "running", pause=0.01)
         assert lab.api.get("/servers", name="slow")["servers"][0]["status"] == "initializing"
 
 

@@ -1,4 +1,4 @@
-"""Waits: on a condition, with a deadline that grows with the load."""
+"""Waiting for a condition, with a deadline that grows with the load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_missed_deadline_shows_the_last_value(monkeypatch: pytest.MonkeyPatch)
         until(lambda: "red", 0, lambda colour: colour == "green", pause=0)
 
 
-def test_errors_of_the_given_types_are_raised_only_when_it_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_given_types_are_raised_only_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLIPWAY_TEST_TIMEOUT_FACTOR", "1")
     answers = iter([OSError("refused"), OSError("refused"), "ok"])
 
