@@ -106,21 +106,21 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _use_local(artifacts: Path, folder: Path) -> Release:
-    given = {path.name: path for path in sorted(artifacts.glob("v*+rke2r*")) if path.is_dir()}
-    if VERSIONS[0] not in given:
+    folders = {path.name: path for path in sorted(artifacts.glob("v*+rke2r*")) if path.is_dir()}
+    if VERSIONS[0] not in folders:
         raise MirrorError(
             f"{artifacts} has no folder {VERSIONS[0]}. Copy {TARBALL} and {CHECKSUMS} of that release to "
             f"{artifacts / VERSIONS[0]}."
         )
-    for path in given.values():
+    for path in folders.values():
         for name in (TARBALL, CHECKSUMS):
             if not (path / name).is_file():
                 raise MirrorError(f"{path / name} is missing. Add it: a release consists of {TARBALL} and {CHECKSUMS}.")
         verify(path)
     _clear(folder, keep=())
-    for version, path in given.items():
+    for version, path in folders.items():
         (folder / version).symlink_to(path.resolve())
-    return Release(Source.LOCAL, f"RKE2 is the release in {artifacts.resolve()} ({', '.join(given)}).")
+    return Release(Source.LOCAL, f"RKE2 is the release in {artifacts.resolve()} ({', '.join(folders)}).")
 
 
 def _use_official(url: str, cache: Path, folder: Path, progress: Progress) -> Release:

@@ -92,10 +92,10 @@ def main() -> int:
     (LOGS / "junit").mkdir(parents=True)
     try:
         for stage in STAGES:
-            began = time.monotonic()
+            stage_started = time.monotonic()
             with Sampler() as sampler:
                 tracks = run(stage.plans, LOGS, interrupt)
-            usages.append((stage.name, time.monotonic() - began, sampler.usage()))
+            usages.append((stage.name, time.monotonic() - stage_started, sampler.usage()))
             results += [result for track in tracks for result in track.results]
             if any(result.outcome != "passed" for result in results) or interrupt.is_set():
                 print_report(results, usages, time.monotonic() - started)

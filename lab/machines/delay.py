@@ -49,13 +49,13 @@ def packets(data: bytes) -> list[tuple[int, int]]:
         length, kind = struct.unpack_from("=IH", data, offset)
         if kind == _QUEUE_PACKET:
             queue = socket.ntohs(struct.unpack_from("=H", data, offset + 18)[0])
-            place = offset + 20
-            while place + 4 <= offset + length:
-                size, number = struct.unpack_from("=HH", data, place)
+            position = offset + 20
+            while position + 4 <= offset + length:
+                size, number = struct.unpack_from("=HH", data, position)
                 if number & 0x7FFF == _ATTR_PACKET_HEADER:
-                    found.append((queue, struct.unpack_from(">I", data, place + 4)[0]))
+                    found.append((queue, struct.unpack_from(">I", data, position + 4)[0]))
                     break
-                place += size + (-size % 4)
+                position += size + (-size % 4)
         if length < 16:
             break
         offset += length + (-length % 4)

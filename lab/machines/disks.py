@@ -131,20 +131,20 @@ class RootDisk:
         if free_mb is None:
             return
         with self.fill_file.open("wb") as file:
-            taken = 0
+            allocated_bytes = 0
             # fallocate fails as a whole when one block is missing: continue with smaller pieces.
             for piece in (2**30, 2**24, 2**20):
                 with contextlib.suppress(OSError):
                     while self.free_mb() - free_mb >= piece // 2**20:
-                        os.posix_fallocate(file.fileno(), taken, piece)
-                        taken += piece
+                        os.posix_fallocate(file.fileno(), allocated_bytes, piece)
+                        allocated_bytes += piece
 
     def free_mb(self) -> int:
         """Space that root can write: ext4 reserves some blocks even from root."""
         status, device = os.statvfs(self.mount), self.mount.stat().st_dev
         name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
-        kept = int(Path("/sys/fs/ext4", name, "reserved_clusters").read_text())
-        return max(0, status.f_bfree - kept) * status.f_frsize // 2**20
+        reserved = int(Path("/sys/fs/ext4", name, "reserved_clusters").read_text())
+        return max(0, status.f_bfree - reserved) * status.f_frsize // 2**20
 
     def _mount_disk(self) -> None:
         self.mount.mkdir(exist_ok=True)

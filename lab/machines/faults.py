@@ -75,8 +75,8 @@ class Faults:
     def clear(self, server_id: int, network_id: int | str | None = "all") -> None:
         """Remove the faults of a host, or of one of its links."""
         with self._lock:
-            gone = [key for key in self._faults if key[0] == server_id and network_id in ("all", key[1])]
-            for key in gone:
+            removed = [key for key in self._faults if key[0] == server_id and network_id in ("all", key[1])]
+            for key in removed:
                 del self._faults[key]
                 self.apply(key[1])
 

@@ -19,7 +19,7 @@ from lab.machines.commands import CommandError, run
 log = logging.getLogger(__name__)
 
 FOLDER = Path("/run/netns")
-_making = threading.Lock()
+_lock = threading.Lock()
 
 
 def path(name: str) -> Path:
@@ -44,7 +44,7 @@ def _device(entry: Path) -> int | None:
 
 def ensure(name: str) -> bool:
     """Create the namespace unless it exists; True when it was created."""
-    with _making:
+    with _lock:
         if name in existing():
             return False
         path(name).unlink(missing_ok=True)

@@ -110,7 +110,7 @@ class Networks:
         """Create or update the network; True when its namespace was created."""
         with self._lock:
             old = self._specs.get(spec.network_id)
-            made = self._ensure(spec, old)
+            was_created = self._ensure(spec, old)
             self._specs[spec.network_id] = spec
             self._members.setdefault(spec.network_id, {})
             self._route(spec.network_id)
@@ -119,13 +119,13 @@ class Networks:
                     if member.server_id in self._plugged:
                         host = self._settings.host_namespace(member.server_id)
                         namespaces.batch(host, host_lines(spec, member, member.server_id in self._private_only))
-            return made
+            return was_created
 
     def _ensure(self, spec: NetworkSpec, old: NetworkSpec | None) -> bool:
         name = self.namespace(spec.network_id)
-        made = namespaces.ensure(name)
+        was_created = namespaces.ensure(name)
         lines = []
-        if made:
+        if was_created:
             namespaces.write_sysctls(name, SYSCTLS)
             # Scope link, so that the kernel does not use this address as the source of ARP requests: a host with strict
             # reverse path filtering does not answer those.
@@ -133,7 +133,7 @@ class Networks:
         if old and gateway(old.ip_range) != gateway(spec.ip_range):
             lines.append(f"addr delete {gateway(old.ip_range)}/32 dev lo")
         namespaces.batch(name, [*lines, f"addr replace {gateway(spec.ip_range)}/32 dev lo"])
-        return made
+        return was_created
 
     def delete(self, network_id: int) -> None:
         with self._lock:
@@ -153,9 +153,9 @@ class Networks:
             if old and (old.ip, old.mac_address, old.interface) != (spec.ip, spec.mac_address, spec.interface):
                 self.detach(spec.server_id, spec.network_id)
             members[spec.server_id] = spec
-            made = spec.server_id in self._plugged and self._plug(spec)
+            was_created = spec.server_id in self._plugged and self._plug(spec)
             self._route(spec.network_id)
-            return made
+            return was_created
 
     def detach(self, server_id: int, network_id: int) -> None:
         with self._lock:
@@ -170,13 +170,13 @@ class Networks:
         with self._lock:
             self._plugged.add(server_id)
             (self._private_only.add if private_only else self._private_only.discard)(server_id)
-            made = []
+            was_created = []
             for network_id, members in self._members.items():
                 if server_id in members:
                     if self._plug(members[server_id]):
-                        made.append(network_id)
+                        was_created.append(network_id)
                     self._route(network_id)
-            return made
+            return was_created
 
     def close(self, server_id: int) -> None:
         with self._lock:
@@ -243,8 +243,8 @@ class Networks:
                     if member.server_id in plugged and self._plug(member):
                         done.append(f"plugged server {member.server_id} into network {spec.name}")
                 known = {port(server_id) for server_id in self._members[spec.network_id]}
-                strange = {name for name in namespaces.links(self.namespace(spec.network_id)) if name.startswith("v")}
-                for name in sorted(strange - known):
+                unknown = {name for name in namespaces.links(self.namespace(spec.network_id)) if name.startswith("v")}
+                for name in sorted(unknown - known):
                     namespaces.clear_link(self.namespace(spec.network_id), name)
                     done.append(f"removed {name} from network {spec.name}")
                 if changes := self._route(spec.network_id):

@@ -66,26 +66,26 @@ def parse_query(message: bytes) -> tuple[str, int, int] | None:
     _, flags, questions, *_ = _HEADER.unpack_from(message)
     if flags & 0xF800 or questions != 1:  # an answer, or no standard query
         return None
-    labels, place = [], _HEADER.size
-    while place < len(message) and (length := message[place]):
+    labels, position = [], _HEADER.size
+    while position < len(message) and (length := message[position]):
         if length > 63:
             return None
-        labels.append(message[place + 1 : place + 1 + length])
-        place += 1 + length
-    if place + 5 > len(message):
+        labels.append(message[position + 1 : position + 1 + length])
+        position += 1 + length
+    if position + 5 > len(message):
         return None
-    kind, network = struct.unpack_from(">HH", message, place + 1)
+    kind, network = struct.unpack_from(">HH", message, position + 1)
     if network != _INTERNET:
         return None
-    return b".".join(labels).decode("ascii", errors="replace").lower(), kind, place + 5
+    return b".".join(labels).decode("ascii", errors="replace").lower(), kind, position + 5
 
 
 def answer(message: bytes, address_of: AddressOf) -> bytes | None:
     """The response for a name of the lab; None when the query is to be forwarded."""
-    asked = parse_query(message)
-    if asked is None or (address := address_of(asked[0])) is None:
+    parsed = parse_query(message)
+    if parsed is None or (address := address_of(parsed[0])) is None:
         return None
-    _, kind, end = asked
+    _, kind, end = parsed
     number, flags = struct.unpack_from(">HH", message)
     # The lab's names have IPv4 addresses only: other types get a response without records.
     records = b""

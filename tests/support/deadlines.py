@@ -18,8 +18,8 @@ def timeout_factor(
     environment: Mapping[str, str] = os.environ, load: float | None = None, cores: int | None = None
 ) -> float:
     """The factor of every deadline: the setting, else the load per core, from 1 to LARGEST_FACTOR."""
-    if given := environment.get("SLIPWAY_TEST_TIMEOUT_FACTOR"):
-        return float(given)
+    if configured := environment.get("SLIPWAY_TEST_TIMEOUT_FACTOR"):
+        return float(configured)
     load = os.getloadavg()[0] if load is None else load
     return min(LARGEST_FACTOR, max(1.0, load / (cores or os.cpu_count() or 1)))
 

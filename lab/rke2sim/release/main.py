@@ -13,11 +13,11 @@ ARCHIVE = Path(sys.argv[0])
 
 def chosen_data_dir(arguments: list[str]) -> Path:
     """--data-dir from the command line or config.yaml, without a YAML parser, which is not extracted yet."""
-    for place, word in enumerate(arguments):
+    for position, word in enumerate(arguments):
         if word.startswith("--data-dir="):
             return Path(word.partition("=")[2])
-        if word in ("--data-dir", "-d") and place + 1 < len(arguments):
-            return Path(arguments[place + 1])
+        if word in ("--data-dir", "-d") and position + 1 < len(arguments):
+            return Path(arguments[position + 1])
     main = Path("/etc/rancher/rke2/config.yaml")
     for config in (main, *sorted(Path(f"{main}.d").glob("*.y*ml"))):
         try:

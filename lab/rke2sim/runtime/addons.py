@@ -150,8 +150,8 @@ class Addons:
             for item in items:
                 if item:
                     applied.append(await self._apply_object(item, name))
-        for gone in before - set(applied):
-            api_version, kind, namespace, object_name = gone.split("|")
+        for obsolete in before - set(applied):
+            api_version, kind, namespace, object_name = obsolete.split("|")
             resource = self.api.catalogue.by_kind(api_version, kind)
             if resource is not None:
                 try:

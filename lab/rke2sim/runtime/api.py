@@ -406,8 +406,8 @@ class Api:
                         event = following.result()
                         following = None
                         if event is None:
-                            gone = ApiError(410, "Expired", "the watch cache was reset, list again")
-                            yield line("ERROR", json.loads(status(gone).body))
+                            expired = ApiError(410, "Expired", "the watch cache was reset, list again")
+                            yield line("ERROR", json.loads(status(expired).body))
                             return
                         if event.revision > past:
                             past = event.revision
@@ -428,8 +428,8 @@ class Api:
         if not isinstance(item, dict):
             raise bad_request("the object provided is unrecognized: it is not a map")
         if item.get("kind") not in (None, resource.kind):
-            seen = f"{item.get('kind')} in version {item.get('apiVersion')!r}"
-            raise bad_request(f"{seen} cannot be handled as a {resource.kind}")
+            actual = f"{item.get('kind')} in version {item.get('apiVersion')!r}"
+            raise bad_request(f"{actual} cannot be handled as a {resource.kind}")
         item = copy.deepcopy(item)
         metadata = item.setdefault("metadata", {})
         if not metadata.get("name"):

@@ -21,9 +21,9 @@ def state(path: Path) -> tuple[str, str]:
 
 def check(layout: Layout, arguments: list[str]) -> None:
     output = "text"
-    for place, word in enumerate(arguments):
+    for position, word in enumerate(arguments):
         if word.startswith("--output"):
-            output = word.partition("=")[2] or arguments[place + 1]
+            output = word.partition("=")[2] or arguments[position + 1]
     if output not in ("text", "table", "json"):
         raise Fatal(f"invalid output format {output!r}")
     paths = sorted([*layout.tls.rglob("*.crt"), *layout.agent.glob("*.crt")])

@@ -29,8 +29,8 @@ def host_checks(config: Config) -> None:
     faults = []
     if profile == "cis" or config.flag("protect-kernel-defaults"):
         for name, wanted in SYSCTLS.items():
-            if (seen := sysctl(name)) != wanted:
-                faults.append(f"invalid kernel parameter value {name}={seen} - expected {wanted}")
+            if (actual := sysctl(name)) != wanted:
+                faults.append(f"invalid kernel parameter value {name}={actual} - expected {wanted}")
     if profile in ("cis", "etcd") and config.role == "server":
         try:
             pwd.getpwnam("etcd")

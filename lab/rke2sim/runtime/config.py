@@ -229,7 +229,7 @@ def read_files(path: Path) -> list[dict[str, Any]]:
 def parse_arguments(arguments: list[str]) -> dict[str, list[str]]:
     """`--name value`, `--name=value` and bare booleans; short forms -c, -t and -s as in RKE2."""
     short = {"c": "config", "t": "token", "s": "server", "d": "data-dir", "l": "log"}
-    given: dict[str, list[str]] = {}
+    texts_by_name: dict[str, list[str]] = {}
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
@@ -247,8 +247,8 @@ def parse_arguments(arguments: list[str]) -> dict[str, list[str]]:
                 value = rest.pop(0)
             else:
                 raise Fatal(f"flag needs an argument: -{name}")
-        given.setdefault(name, []).append(value)
-    return given
+        texts_by_name.setdefault(name, []).append(value)
+    return texts_by_name
 
 
 def convert(flag: Flag, texts: list[str]) -> Any:
@@ -276,8 +276,8 @@ def load(role: str, arguments: list[str], *, lenient: bool = False) -> Config:
     RKE2 since 2021 only logs unknown keys in files ("found in config.yaml, skipping"); the simulation fails, because a
     skipped key is a setting without effect.
     """
-    given = parse_arguments(arguments)
-    explicit = (given.get("config") or [os.environ.get("RKE2_CONFIG_FILE", "")])[-1]
+    texts_by_name = parse_arguments(arguments)
+    explicit = (texts_by_name.get("config") or [os.environ.get("RKE2_CONFIG_FILE", "")])[-1]
     path = Path(explicit) if explicit else CONFIG_FILE
     if explicit and not path.exists():
         raise Fatal(f"failed to read config file {path}: no such file or directory")
@@ -285,7 +285,7 @@ def load(role: str, arguments: list[str], *, lenient: bool = False) -> Config:
     for variable, name in ENVIRONMENT.items():
         if value := os.environ.get(variable):
             merged[name] = [value]
-    for name, texts in given.items():
+    for name, texts in texts_by_name.items():
         flag = FLAGS[name]
         merged[name] = merged.get(name, []) + texts if flag.kind == "list" else texts
     values: dict[str, Any] = {}

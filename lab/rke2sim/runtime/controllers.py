@@ -173,8 +173,8 @@ class Controllers:
         for node in self.store.cached(self._resource("", "nodes")):
             name = node["metadata"]["name"]
             renewed = leases.get(name, "")
-            seen, since = self._renewed.get(name, ("", 0.0))
-            if renewed != seen or not since:
+            last_renewal, since = self._renewed.get(name, ("", 0.0))
+            if renewed != last_renewal or not since:
                 self._renewed[name] = (renewed, clock)
                 since = clock
             stale = clock - since > self.grace
@@ -202,7 +202,7 @@ class Controllers:
             for taint in wanted["spec"].get("taints") or []
             if taint["key"] not in (UNREACHABLE, UNSCHEDULABLE, "node.kubernetes.io/not-ready")
         ]
-        kept = {(t["key"], t["effect"]): t for t in node["spec"].get("taints") or []}
+        current_taints = {(t["key"], t["effect"]): t for t in node["spec"].get("taints") or []}
         state = condition(wanted, "Ready")
         for key, effect, needed in (
             (UNREACHABLE, "NoSchedule", state == "Unknown"),
@@ -211,7 +211,7 @@ class Controllers:
             (UNSCHEDULABLE, "NoSchedule", bool(wanted["spec"].get("unschedulable"))),
         ):
             if needed:
-                taints.append(kept.get((key, effect), {"key": key, "effect": effect, "timeAdded": now()}))
+                taints.append(current_taints.get((key, effect), {"key": key, "effect": effect, "timeAdded": now()}))
         if taints:
             wanted["spec"]["taints"] = taints
         else:
@@ -295,16 +295,16 @@ class Controllers:
             if node_name not in nodes:
                 await self._delete(pod)
                 continue
-            alive = condition(nodes[node_name], "Ready") != "Unknown"
-            if pod["status"].get("phase") != "Running" or (condition(pod, "Ready") == "True") == alive:
+            is_ready = condition(nodes[node_name], "Ready") != "Unknown"
+            if pod["status"].get("phase") != "Running" or (condition(pod, "Ready") == "True") == is_ready:
                 continue
             status = copy.deepcopy(pod["status"])
             for entry in status.get("conditions") or []:
                 if entry["type"] in ("Ready", "ContainersReady"):
-                    entry["status"] = "True" if alive else "False"
+                    entry["status"] = "True" if is_ready else "False"
                     entry["lastTransitionTime"] = now()
             for entry in status.get("containerStatuses") or []:
-                entry["ready"] = alive
+                entry["ready"] = is_ready
             await self.store.replace(resource, {**pod, "status": status}, pod["metadata"]["resourceVersion"])
 
     def _owned(self, owner: Obj, pods: list[Obj]) -> list[Obj]:
@@ -413,11 +413,11 @@ class Controllers:
             mark = template_hash(item["spec"].get("template") or {})
             owned = self._owned(item, self._pods(item["metadata"]["namespace"]))
             pods = {pod["metadata"]["name"]: pod for pod in owned}
-            for place in range(wanted):
-                pod = pods.get(f"{name}-{place}")
+            for position in range(wanted):
+                pod = pods.get(f"{name}-{position}")
                 if pod is None:
                     labels = {"controller-revision-hash": f"{name}-{mark}"}
-                    await self._new_pod(item, item["spec"]["template"], f"{name}-{place}", extra=labels)
+                    await self._new_pod(item, item["spec"]["template"], f"{name}-{position}", extra=labels)
                 elif pod["metadata"]["labels"].get("controller-revision-hash") != f"{name}-{mark}":
                     await self._delete(pod)
             for pod_name, pod in pods.items():

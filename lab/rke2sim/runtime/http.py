@@ -255,15 +255,15 @@ class Server:
             await writer.drain()
 
         pumping = asyncio.ensure_future(pump())
-        gone = asyncio.ensure_future(reader.read(1))
+        eof = asyncio.ensure_future(reader.read(1))
         try:
-            await asyncio.wait({pumping, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({pumping, eof}, return_when=asyncio.FIRST_COMPLETED)
             if pumping.done():
                 pumping.result()
         finally:
-            for task in (pumping, gone):
+            for task in (pumping, eof):
                 task.cancel()
-            await asyncio.gather(pumping, gone, return_exceptions=True)
+            await asyncio.gather(pumping, eof, return_exceptions=True)
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
@@ -307,21 +307,21 @@ class Client:
         message = self._head(method, target, body, headers or {})
         async with asyncio.timeout(timeout):
             while True:
-                kept = bool(self._idle)
-                reader, writer = self._idle.pop() if kept else await self._open()
-                keep = False
+                reused = bool(self._idle)
+                reader, writer = self._idle.pop() if reused else await self._open()
+                keep_alive = False
                 try:
                     writer.write(message)
                     await writer.drain()
-                    first, got = await _read_head(reader)
-                    answer = Answer(int(first.split(" ")[1]), got, await _read_body(reader, got))
-                    keep = got.get("connection", "").lower() != "close"
+                    first, fields = await _read_head(reader)
+                    answer = Answer(int(first.split(" ")[1]), fields, await _read_body(reader, fields))
+                    keep_alive = fields.get("connection", "").lower() != "close"
                     return answer
                 except (ConnectionError, asyncio.IncompleteReadError) as fault:
-                    if not kept:
+                    if not reused:
                         raise ConnectionError(f"{self.host}:{self.port} closed the connection") from fault
                 finally:
-                    if keep:
+                    if keep_alive:
                         self._idle.append((reader, writer))
                     else:
                         writer.close()

@@ -31,13 +31,13 @@ async def read_proxy_line(connection: socket.socket) -> str | None:
             await asyncio.wait_for(ready.wait(), 10)
         finally:
             loop.remove_reader(connection)
-        seen = connection.recv(108, socket.MSG_PEEK)
-        if not seen or not (seen.startswith(prefix) or prefix.startswith(seen)):
+        received = connection.recv(108, socket.MSG_PEEK)
+        if not received or not (received.startswith(prefix) or prefix.startswith(received)):
             return None
-        if b"\r\n" in seen:
-            line = connection.recv(seen.index(b"\r\n") + 2).decode("ascii", "replace").split()
+        if b"\r\n" in received:
+            line = connection.recv(received.index(b"\r\n") + 2).decode("ascii", "replace").split()
             return line[2] if len(line) >= 6 and line[1] in ("TCP4", "TCP6") else ""
-        if len(seen) >= 108:
+        if len(received) >= 108:
             break
         await asyncio.sleep(0.02)
     raise http.BadRequest("a PROXY line without a line end")
@@ -106,8 +106,8 @@ class Ingress:
 
 
 def redirect(redirection: traefik.Settings, request: http.Request) -> http.Response:
-    kept = request.method == "GET"  # keep the method of other requests
-    status = (301 if kept else 308) if redirection["permanent"] else (302 if kept else 307)
+    is_get = request.method == "GET"  # keep the method of other requests
+    status = (301 if is_get else 308) if redirection["permanent"] else (302 if is_get else 307)
     where = traefik.location(redirection, request.headers.get("host", ""), request.target)
     response = http.text_response(http.REASONS[status], status)
     response.headers["Location"] = where

@@ -103,10 +103,10 @@ def _ordered(field: str, items: list[Any], order: list[Any]) -> list[Any]:
     key = _merge_key(field, items)
 
     def rank(item: Any) -> int:
-        for place, wanted in enumerate(order):
+        for index, wanted in enumerate(order):
             same = item.get(key) == wanted.get(key) if key and isinstance(wanted, dict) else item == wanted
             if same:
-                return place
+                return index
         return len(order)
 
     return sorted(items, key=rank)
@@ -122,14 +122,14 @@ def _strategic_list(target: list[Any], patch: list[Any], field: str) -> list[Any
         return copy.deepcopy(patch)
     result = list(target)
     for item in patch:
-        place = next((i for i, old in enumerate(result) if isinstance(old, dict) and old.get(key) == item[key]), None)
+        index = next((i for i, old in enumerate(result) if isinstance(old, dict) and old.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
-            if place is not None:
-                del result[place]
-        elif place is None:
+            if index is not None:
+                del result[index]
+        elif index is None:
             result.append(strategic_merge({}, item))
         else:
-            result[place] = strategic_merge(result[place], item)
+            result[index] = strategic_merge(result[index], item)
     return result
 
 
@@ -196,8 +196,8 @@ def _apply_operation(document: Any, operation: Obj) -> Any:
         if not parts:
             return copy.deepcopy(operation.get("value"))
         container = _walk(document, parts[:-1])
-        place = _index(container, parts[-1]) if isinstance(container, list) else parts[-1]
-        container[place] = copy.deepcopy(operation.get("value"))
+        index = _index(container, parts[-1]) if isinstance(container, list) else parts[-1]
+        container[index] = copy.deepcopy(operation.get("value"))
         return document
     raise PatchError(f"unknown JSON patch operation {kind!r}")
 

@@ -75,9 +75,9 @@ def issue(
 ) -> bool:
     """Issue a leaf unless the existing one has the same properties and CA and does not expire soon; True if issued."""
     alternatives = subject_alternatives(names)
-    wish = hashlib.sha256(f"{name}|{organization}|{alternatives}|{usage}|".encode() + ca[0].read_bytes()).hexdigest()
+    wanted = hashlib.sha256(f"{name}|{organization}|{alternatives}|{usage}|".encode() + ca[0].read_bytes()).hexdigest()
     mark = certificate.with_name(f".{certificate.name}.wish")
-    if key.exists() and certificate.exists() and mark.exists() and mark.read_text() == wish:
+    if key.exists() and certificate.exists() and mark.exists() and mark.read_text() == wanted:
         fresh = subprocess.run(
             ["openssl", "x509", "-checkend", str(RENEW_DAYS * 86400), "-noout", "-in", str(certificate)],
             capture_output=True,
@@ -96,7 +96,7 @@ def issue(
         "-subj", subject, "-addext", "keyUsage=critical,digitalSignature,keyEncipherment", *extensions,
     )  # fmt: skip
     write(certificate, pem + ca[0].read_bytes(), 0o644)
-    write(mark, wish)
+    write(mark, wanted)
     return True
 
 

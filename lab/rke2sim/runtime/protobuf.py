@@ -100,14 +100,14 @@ def _table() -> dict[str, dict[int, tuple[str, str]]]:
 TABLE = _table()
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        byte = data[place]
-        place += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if not byte & 0x80:
-            return value, place
+            return value, position
         shift += 7
 
 
@@ -117,19 +117,19 @@ def _signed(value: int) -> int:
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Field numbers with a number or bytes each."""
-    place = 0
-    while place < len(data):
-        tag, place = _varint(data, place)
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
         match tag & 7:
             case 0:
-                value, place = _varint(data, place)
+                value, position = _varint(data, position)
                 yield tag >> 3, _signed(value)
             case 2:
-                length, place = _varint(data, place)
-                if place + length > len(data):
+                length, position = _varint(data, position)
+                if position + length > len(data):
                     raise IndexError
-                yield tag >> 3, data[place : place + length]
-                place += length
+                yield tag >> 3, data[position : position + length]
+                position += length
             case other:
                 raise ValueError(f"wire type {other}")
 

@@ -119,8 +119,8 @@ async def run(config: Config, release: Release) -> int:
             "cluster-reset was successfully performed, please remove the cluster-reset flag and start rke2 normally, "
             f"if you need to perform another cluster reset, you must first manually delete the {layout.reset_flag} file"
         )
-    given = config.secret("token") or (layout.token.read_text() if layout.token.exists() else "")
-    token = Token.parse(given).password if given else ""
+    token_text = config.secret("token") or (layout.token.read_text() if layout.token.exists() else "")
+    token = Token.parse(token_text).password if token_text else ""
     path = config.text("cluster-reset-restore-path")
     member = Member(config, layout, node_name(config), node_addresses(config)[0])
     if pid := member.process.running_pid():

@@ -83,9 +83,9 @@ def parse_fields(text: str) -> Callable[[Mapping[str, Any]], bool]:
             value: Any = item
             for word in path:
                 value = value.get(word) if isinstance(value, Mapping) else None
-            seen = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            seen = seen or FIELD_DEFAULTS.get(".".join(path), "")
-            if (seen == wanted) != equal:
+            actual = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            actual = actual or FIELD_DEFAULTS.get(".".join(path), "")
+            if (actual == wanted) != equal:
                 return False
         return True
 

@@ -145,9 +145,9 @@ class Node:
 
     def _tokens(self, *, joining: bool) -> None:
         """Set the server token: from the settings, else from an earlier start, else a new one (first server only)."""
-        given = self.config.secret("token")
-        if given:
-            self.token = Token.parse(given).password
+        token_text = self.config.secret("token")
+        if token_text:
+            self.token = Token.parse(token_text).password
         elif self.layout.token.exists():
             self.token = Token.parse(self.layout.token.read_text()).password
         elif joining:
@@ -183,11 +183,11 @@ class Node:
                 reason = str(fault) or type(fault).__name__
                 log.info(f"Waiting for {registration.url} to accept a new server: {reason}")
                 await asyncio.sleep(JOIN_RETRY_SECONDS)
-        theirs, ours = cluster["critical"], self.cluster["critical"]
-        different = [key for key in ours if theirs.get(key) != ours[key]]
+        cluster_critical, own = cluster["critical"], self.cluster["critical"]
+        different = [key for key in own if cluster_critical.get(key) != own[key]]
         if different:
             for key in different:
-                shown = "" if "token" in key else f": {ours[key]!r} here, {theirs.get(key)!r} on the servers"
+                shown = "" if "token" in key else f": {own[key]!r} here, {cluster_critical.get(key)!r} on the servers"
                 log.error(f"critical configuration mismatched: --{key}{shown}")
             raise Fatal(
                 "failed to validate server configuration: critical configuration value mismatch between servers: "
@@ -247,8 +247,8 @@ class Node:
         background(self.tasks, "watch cache", store.follow(), essential=True)
         await store.synced.wait()
         await first_objects(api, catalogue)
-        door = Server(api.handle)
-        await door.listen(
+        api_server = Server(api.handle)
+        await api_server.listen(
             6443,
             server_context(
                 layout.tls / "serving-kube-apiserver.crt",
@@ -288,7 +288,7 @@ class Node:
         for task in list(self.tasks):
             task.cancel()
         await front.close()
-        await door.close()
+        await api_server.close()
 
     async def _start_node(self, etcd: member.Member, api: Api) -> None:
         """Start the kubelet of this server, authenticated by node password as on every node."""

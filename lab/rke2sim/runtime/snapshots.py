@@ -42,10 +42,10 @@ def cron_matches(expression: str, moment: datetime) -> bool:
     if len(fields) != 5:
         raise Fatal(f"invalid etcd-snapshot-schedule-cron {expression!r}: five fields are expected")
     limits = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-    seen = (moment.minute, moment.hour, moment.day, moment.month, moment.isoweekday() % 7)
+    parts = (moment.minute, moment.hour, moment.day, moment.month, moment.isoweekday() % 7)
     hits = [
-        value in _cron_values(field, low, high) or (place == 4 and value == 0 and 7 in _cron_values(field, low, high))
-        for place, (field, (low, high), value) in enumerate(zip(fields, limits, seen, strict=True))
+        value in _cron_values(field, low, high) or (index == 4 and value == 0 and 7 in _cron_values(field, low, high))
+        for index, (field, (low, high), value) in enumerate(zip(fields, limits, parts, strict=True))
     ]
     days = hits[2] or hits[4] if fields[2] != "*" and fields[4] != "*" else hits[2] and hits[4]
     return hits[0] and hits[1] and hits[3] and days
@@ -59,8 +59,8 @@ def _cron_values(field: str, low: int, high: int) -> set[int]:
             if span == "*":
                 first, last = low, high
             else:
-                begin, _, end = span.partition("-")
-                first = int(begin)
+                first_text, _, end = span.partition("-")
+                first = int(first_text)
                 last = int(end) if end else (high if step else first)
             if not low <= first <= last <= high:
                 raise ValueError(part)
@@ -200,23 +200,23 @@ class Snapshots:
     def prune(self, name: str) -> list[str]:
         """Apply the retention: delete this node's oldest snapshots with that name, on disk and in S3."""
         prefix = f"{name}-{self.node}-"
-        gone: list[str] = []
-        keep = self.config.number("etcd-snapshot-retention", DEFAULT_RETENTION)
-        mine = sorted((s for s in self.local() if s.name.startswith(prefix)), key=lambda s: s.created, reverse=True)
-        for snapshot in mine[keep:] if keep > 0 else []:
+        removed: list[str] = []
+        kept_count = self.config.number("etcd-snapshot-retention", DEFAULT_RETENTION)
+        own = sorted((s for s in self.local() if s.name.startswith(prefix)), key=lambda s: s.created, reverse=True)
+        for snapshot in own[kept_count:] if kept_count > 0 else []:
             self._delete_object(snapshot.name)
-            gone.append(snapshot.name)
+            removed.append(snapshot.name)
         if (bucket := self._bucket()) is not None:
-            keep = self.config.number("etcd-s3-retention", DEFAULT_RETENTION)
+            kept_count = self.config.number("etcd-s3-retention", DEFAULT_RETENTION)
             stored = sorted(
                 (s for s in self.remote() if s.name.startswith(prefix)), key=lambda s: s.created, reverse=True
             )
-            for snapshot in stored[keep:] if keep > 0 else []:
+            for snapshot in stored[kept_count:] if kept_count > 0 else []:
                 bucket.delete(snapshot.name)
-                gone.append(snapshot.location)
-        for item in gone:
+                removed.append(snapshot.location)
+        for item in removed:
             log.info(f"Removed snapshot {item}")
-        return gone
+        return removed
 
     def _delete_object(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
@@ -261,8 +261,8 @@ class Snapshots:
                     kind = "application/merge-patch+json"
                     await api.call("PATCH", f"{FILES}/{name}/status", {"status": item["status"]}, kind=kind)
         for name, item in present.items():
-            gone = item["spec"]["nodeName"] in nodes and name not in wanted
-            if gone and not item.get("status", {}).get("error"):
+            is_obsolete = item["spec"]["nodeName"] in nodes and name not in wanted
+            if is_obsolete and not item.get("status", {}).get("error"):
                 await api.call("DELETE", f"{FILES}/{name}")
 
     async def run(self) -> None:
@@ -386,10 +386,11 @@ def show(found: list[Snapshot], config: Config, output: str) -> None:
     if output != "table":
         raise Fatal(f"invalid output format: {output}")
     width = max([len(s.name) for s in found] + [4])
-    place = max([len(s.location) for s in found] + [8])
-    print(f"{'Name':<{width}} {'Location':<{place}} {'Size':<10} Created")
+    location_width = max([len(s.location) for s in found] + [8])
+    print(f"{'Name':<{width}} {'Location':<{location_width}} {'Size':<10} Created")
     for s in sorted(found, key=lambda s: (s.name, s.location)):
-        print(f"{s.name:<{width}} {s.location:<{place}} {s.size:<10} {s.created.strftime('%Y-%m-%dT%H:%M:%SZ')}")
+        created = s.created.strftime("%Y-%m-%dT%H:%M:%SZ")
+        print(f"{s.name:<{width}} {s.location:<{location_width}} {s.size:<10} {created}")
 
 
 def unpack(content: bytes) -> bytes:

@@ -87,8 +87,8 @@ class Store:
     # Encoding
 
     def encode(self, key: str, item: Obj) -> bytes:
-        kept = {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "resourceVersion"}}
-        data = json.dumps(kept, separators=(",", ":")).encode()
+        stored = {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "resourceVersion"}}
+        data = json.dumps(stored, separators=(",", ":")).encode()
         if key.startswith(SECRET_PREFIX):
             return self._mark + tokens.seal(self._secret_key, data, rounds=1)
         return data

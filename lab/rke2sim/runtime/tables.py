@@ -131,9 +131,9 @@ def _disruptions(item: Obj) -> Row:
 
 def _event(item: Obj) -> Row:
     involved = item.get("involvedObject", {})
-    seen = item.get("lastTimestamp") or item.get("eventTime")
+    last_seen = item.get("lastTimestamp") or item.get("eventTime")
     return [
-        age(seen), item.get("type", ""), item.get("reason", ""),
+        age(last_seen), item.get("type", ""), item.get("reason", ""),
         f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}", str(item.get("message", "")).strip(),
     ]  # fmt: skip
 

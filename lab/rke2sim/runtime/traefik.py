@@ -85,15 +85,15 @@ def _redirections(arguments: Any) -> tuple[dict[str, Settings], list[str]]:
     """Entry point → its redirection, with Traefik's defaults; and all other arguments."""
     if not isinstance(arguments, list):
         raise ValueError(f"additionalArguments is a {type(arguments).__name__}, not a list")
-    given: dict[str, dict[str, str]] = {}
+    parts_by_entry: dict[str, dict[str, str]] = {}
     unknown = []
     for argument in arguments:
         match = REDIRECTION.fullmatch(str(argument))
         if match is None:
             unknown.append(str(argument))
         else:
-            given.setdefault(match.group(1).lower(), {})[match.group(2).lower()] = match.group(3)
-    return {entry: _redirection(entry, parts) for entry, parts in given.items()}, unknown
+            parts_by_entry.setdefault(match.group(1).lower(), {})[match.group(2).lower()] = match.group(3)
+    return {entry: _redirection(entry, parts) for entry, parts in parts_by_entry.items()}, unknown
 
 
 def _redirection(entry: str, parts: dict[str, str]) -> Settings:

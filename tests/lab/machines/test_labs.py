@@ -44,7 +44,7 @@ def test_destroy_needs_no_state_of_the_daemon(lab: Lab, key: Path) -> None:
     second.machines.apply_network(NETWORKS[0])
     second.boot(second.spec(1))
     second.machines.close()
-    stranger = second.fresh_machines()
-    stranger.destroy()
-    stranger.destroy()
+    second_backend = second.fresh_machines()
+    second_backend.destroy()
+    second_backend.destroy()
     assert second.leftovers() == []

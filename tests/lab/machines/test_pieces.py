@@ -169,8 +169,8 @@ def test_the_image_name_depends_on_the_recipe() -> None:
     assert recipe_hash("debian-13", Mirror()) == recipe_hash("debian-13", Mirror())
     assert recipe_hash("debian-13", Mirror(), ("nginx",)) != recipe_hash("debian-13", Mirror())
     assert images.support("debian-13").supported
-    refused = images.support("rocky-10")
-    assert not refused.supported and "rocky-10" in refused.reason
+    image = images.support("rocky-10")
+    assert not image.supported and "rocky-10" in image.reason
 
 
 def test_excluded_paths_are_removed_from_extracted_packages(tmp_path: Path) -> None:
@@ -247,12 +247,12 @@ def test_a_link_may_disappear_while_it_is_deleted(
     after: set[str], raises: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The namespace of its other end ended between the check and the command; an existing link is an error."""
-    looks = iter([{"gone-up"}, after])
+    checks = iter([{"gone-up"}, after])
 
-    def refuse(namespace: str | None, lines: list[str], family: str = "") -> None:
+    def fail(namespace: str | None, lines: list[str], family: str = "") -> None:
         raise CommandError(["ip", *lines], "Cannot find device", 1)
 
-    monkeypatch.setattr(namespaces, "links", lambda namespace: next(looks))
-    monkeypatch.setattr(namespaces, "batch", refuse)
+    monkeypatch.setattr(namespaces, "links", lambda namespace: next(checks))
+    monkeypatch.setattr(namespaces, "batch", fail)
     with pytest.raises(CommandError) if raises else nullcontext():
         namespaces.clear_link(None, "gone-up")

@@ -62,8 +62,8 @@ def test_a_name_of_the_lab_has_an_ipv4_address_only() -> None:
 
 class _Udp(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        asked, listener = self.request
-        listener.sendto(asked.upper(), self.client_address)
+        data, listener = self.request
+        listener.sendto(data.upper(), self.client_address)
 
 
 class _Tcp(socketserver.BaseRequestHandler):
@@ -81,9 +81,9 @@ def resolver() -> Iterator[Resolver]:
     for server in upstream:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     # The first of the machine's servers does not answer: the next one is used.
-    made = Resolver(LISTEN, [DEAD, UPSTREAM], address_of)
-    yield made
-    made.close()
+    started = Resolver(LISTEN, [DEAD, UPSTREAM], address_of)
+    yield started
+    started.close()
     for server in upstream:
         server.shutdown()
         server.server_close()

@@ -73,14 +73,14 @@ async def serve(folder: Path, etcd: Etcd, ready: Future[tuple[Store, Api, int]],
     await store.synced.wait()
     await first_objects(api, catalogue)
     controlling = asyncio.create_task(Controllers(Config("server", {}), store, api, "test").run())
-    door = Server(api.handle)
-    await door.listen(
+    api_server = Server(api.handle)
+    await api_server.listen(
         0, server_context(folder / "server.crt", folder / "server.key", folder / "client-ca.crt"), "127.0.0.1"
     )
-    ready.set_result((store, api, door.ports[0]))
+    ready.set_result((store, api, api_server.ports[0]))
     await stop.wait()
     api.stopping.set()
-    await door.close()
+    await api_server.close()
     for task in (following, controlling):
         task.cancel()
     await asyncio.gather(following, controlling, return_exceptions=True)

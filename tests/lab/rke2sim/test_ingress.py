@@ -87,9 +87,9 @@ def test_unsupported_values_are_listed() -> None:
     ],
 )
 def test_an_invalid_value_is_an_error(values: Any, sentence: str) -> None:
-    with pytest.raises(ValueError, match=r".") as refused:
+    with pytest.raises(ValueError, match=r".") as raised:
         parse_values(values)
-    assert sentence in str(refused.value)
+    assert sentence in str(raised.value)
 
 
 @pytest.mark.parametrize(
