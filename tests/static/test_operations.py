@@ -1,4 +1,4 @@
-"""What an operation leaves behind when a step of it fails, and how its dry run ends."""
+"""Operations: flags after a failed step, and the result of a dry run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPERATIONS = sorted((REPOSITORY / "playbooks/operations").rglob("*.yml"))
 
 
 def tasks_of(node: Any, always: tuple[Any, ...] = ()) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
-    """Each task, with the tasks that run after it whatever happens."""
+    """Each task, with the tasks of the `always` parts around it."""
     for task in node or []:
         later = (*always, *task.get("always", []))
         yield task, always
@@ -37,7 +37,7 @@ def flags_left(document: Any) -> list[str]:
 
 
 def failing_dry_runs(document: Any) -> list[str]:
-    """Tasks that fail for no other reason than check mode."""
+    """Tasks that fail in check mode only."""
     found = []
     for task, _ in tasks_of(document):
         when = task.get("when", [])

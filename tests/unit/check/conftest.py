@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
@@ -32,7 +33,8 @@ from tests.lab.cloud.conftest import TOKEN, Lab, serving
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLATFORM = "group_vars/all/platform.yml"
 VAULT = "group_vars/all/vault.yml"
-CEPH = "group_vars/ceph/ceph.yml"
+HOSTS = "hosts.yml"
+CEPH = "group_vars/ceph.yml"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,13 @@ class Inventory:
         """Give a variable another value, replacing all of its lines."""
         self.edit(file, rf"^{name}:.*\n(?:[ ]+.*\n)*", f"{name}: {value}\n")
 
+    def tune(self, group: str, name: str, value: str) -> None:
+        """Set a variable of a group in the file of the hosts."""
+        path = self.folder / HOSTS
+        document = yaml.safe_load(path.read_text())
+        document["all"]["children"][group].setdefault("vars", {})[name] = yaml.safe_load(value)
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+
     def add(self, file: str, text: str) -> None:
         path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +166,7 @@ def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> In
     inventory.set("platform_admin_public_keys", f'["{material.public_key} admin"]')
     inventory.set("platform_hcloud_endpoint", cloud.endpoint)
     inventory.set("platform_hcloud_token", f'"{TOKEN}"')
-    inventory.set("ceph_cephadm_checksum", f"sha256:{'0' * 64}", CEPH)
+    inventory.set("ceph_cephadm_checksum", f"sha256:{'0' * 64}")
 
     def block(text: str) -> str:
         return "|\n" + "".join(f"  {line}\n" for line in text.splitlines())

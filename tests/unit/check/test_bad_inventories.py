@@ -12,17 +12,15 @@ import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Fault
 
 from tests.lab.cloud.conftest import Lab
-from tests.unit.check.conftest import CEPH, PLATFORM, REPOSITORY, VAULT, Inventory
+from tests.unit.check.conftest import CEPH, HOSTS, PLATFORM, REPOSITORY, VAULT, Inventory
 
-SERVERS = "group_vars/rke2_server/provision.yml"
-RKE2 = "group_vars/all/rke2.yml"
-STORAGE = "group_vars/ceph/provision.yml"
-BALANCER = "group_vars/load_balancer/load_balancer.yml"
-DATABASE = "group_vars/postgresql/postgresql.yml"
-DATABASE_MACHINES = "group_vars/postgresql/provision.yml"
+SERVERS = "group_vars/rke2_server.yml"
+BALANCER = "group_vars/load_balancer.yml"
+DATABASE = "group_vars/postgresql.yml"
 TWO_DATABASES = """\
         prod-postgresql-1: { provision_private_ip: 10.40.1.71 }
         prod-postgresql-2: { provision_private_ip: 10.40.1.72 }"""
+SHARED_HOST = "    ceph: {vars: {provision_server_types: [cx23]}, hosts: {prod-rke2-server-1: {}}}\n"
 STANDBY = TWO_DATABASES.replace("72 }", "72, postgresql_standby: true }")
 
 
@@ -122,8 +120,8 @@ CASES = [
     # databases
     case(
         "database without a volume",
-        lambda i: i.set("provision_volumes", "[]", DATABASE_MACHINES),
-        DATABASE_MACHINES,
+        lambda i: i.tune("postgresql", "provision_volumes", "[]"),
+        HOSTS,
         "host prod-postgresql-1 has no volume called data",
     ),
     case(
@@ -155,7 +153,7 @@ CASES = [
     case(
         "version that the distribution has not",
         lambda i: i.add(DATABASE, "postgresql_source: distro"),
-        DATABASE,
+        PLATFORM,
         'postgresql_version is "18", but debian-13 itself has 17',
     ),
     case(
@@ -346,8 +344,8 @@ CASES = [
     ),
     case(
         "tuning for no group",
-        lambda i: i.add("group_vars/rke2_servers/provision.yml", "provision_image: debian-13"),
-        "group_vars/rke2_servers/provision.yml",
+        lambda i: i.add("group_vars/rke2_servers.yml", "provision_image: debian-13"),
+        "group_vars/rke2_servers.yml",
         "rke2_servers is no group of this inventory; did you mean rke2_server?",
     ),
     case(
@@ -376,7 +374,7 @@ CASES = [
             "".join(f"        prod-rke2-agent-{n}: {{provision_private_ip: 10.40.1.{100 + n}}}\n" for n in range(4, 14))
             + "        prod-rke2-agent-1: {provision_private_ip: 10.40.1.41}\n",
         ),
-        "group_vars/rke2_agent/provision.yml",
+        HOSTS,
         "more than 10 hosts",
     ),
     # variables
@@ -425,8 +423,8 @@ CASES = [
     ),
     case(
         "nested key misspelt",
-        lambda i: i.set("provision_volumes", "[{name: data, size: 20}]", SERVERS),
-        SERVERS,
+        lambda i: i.tune("rke2_server", "provision_volumes", "[{name: data, size: 20}]"),
+        HOSTS,
         "provision_volumes",
         "size",
     ),
@@ -457,16 +455,16 @@ CASES = [
     case("root as the user", lambda i: i.set("platform_admin_user", "root"), PLATFORM, "not root"),
     case(
         "volume too small",
-        lambda i: i.set("provision_volumes", "[{name: data, size_gb: 5}]", SERVERS),
-        SERVERS,
+        lambda i: i.tune("rke2_server", "provision_volumes", "[{name: data, size_gb: 5}]"),
+        HOSTS,
         "volume data in provision_volumes has 5 GB",
     ),
     # versions
-    case("version too old", lambda i: i.set("rke2_version", "v1.34.10+rke2r1", RKE2), RKE2, "1.34 is not supported"),
-    case("version of something else", lambda i: i.set("rke2_version", "1.36.3", RKE2), RKE2, "write a release of RKE2"),
+    case("version too old", lambda i: i.set("rke2_version", "v1.34.10+rke2r1"), PLATFORM, "1.34 is not supported"),
+    case("version of something else", lambda i: i.set("rke2_version", "1.36.3"), PLATFORM, "write a release of RKE2"),
     case(
         "image that is not supported",
-        lambda i: i.set("provision_image", "ubuntu-24.04", SERVERS),
+        lambda i: i.add(SERVERS, "provision_image: ubuntu-24.04"),
         SERVERS,
         'provision_image is "ubuntu-24.04"; choose one of debian-13, debian-12',
     ),
@@ -550,8 +548,8 @@ CASES = [
     ),
     case(
         "gateway certificate renewed at every run",
-        lambda i: i.add(STORAGE, "ceph_object_gateway_certificate_days: 90"),
-        STORAGE,
+        lambda i: i.add(CEPH, "ceph_object_gateway_certificate_days: 90"),
+        CEPH,
         "ceph_object_gateway_certificate_renew_days is 180, but a certificate is valid for 90 days",
     ),
     # the cloud
@@ -585,26 +583,26 @@ CASES = [
     ),
     case(
         "type that is none",
-        lambda i: i.set("provision_server_types", "[ccx24]", SERVERS),
-        SERVERS,
+        lambda i: i.tune("rke2_server", "provision_server_types", "[ccx24]"),
+        HOSTS,
         "provision_server_types holds ccx24, which Hetzner does not have; did you mean ccx",
         needs_cloud=True,
     ),
     case(
         "type of another architecture",
-        lambda i: i.set("provision_server_types", "[cax21]", SERVERS),
-        SERVERS,
+        lambda i: i.tune("rke2_server", "provision_server_types", "[cax21]"),
+        HOSTS,
         "cax21, which is arm",
         needs_cloud=True,
     ),
     case(
         "type not sold there",
         lambda i: (
-            i.set("provision_server_types", "[cx23]", SERVERS),
+            i.tune("rke2_server", "provision_server_types", "[cx23]"),
             i.set("platform_locations", "[ash]"),
             i.set("platform_network_zone", "us-east"),
         ),
-        SERVERS,
+        HOSTS,
         "provision_server_types holds cx23, which is not sold in ash",
         needs_cloud=True,
     ),
@@ -631,40 +629,40 @@ CASES = [
     ),
     case(
         "cluster's number that is none",
-        lambda i: i.set("ceph_fsid", "prod", CEPH),
-        CEPH,
+        lambda i: i.set("ceph_fsid", "prod"),
+        PLATFORM,
         'ceph_fsid is "prod"; write a UUID',
     ),
     case(
         "cluster's number of another environment",
-        lambda i: i.beside("stage", CEPH, "ceph_fsid: fe94d781-67a9-44c0-bef8-f96df8775826 # copied"),
-        CEPH,
+        lambda i: i.beside("stage", PLATFORM, "ceph_fsid: fe94d781-67a9-44c0-bef8-f96df8775826 # copied"),
+        PLATFORM,
         "which the environment stage has too",
     ),
     case(
         "storage release with a hole",
-        lambda i: i.set("ceph_version", "20.2.3", CEPH),
-        CEPH,
+        lambda i: i.set("ceph_version", "20.2.3"),
+        PLATFORM,
         'ceph_version is "20.2.3"',
         "CVE-2025-30156",
     ),
     case(
         "storage image that moves",
-        lambda i: i.set("ceph_image", "quay.io/ceph/ceph:v20", CEPH),
-        CEPH,
+        lambda i: i.set("ceph_image", "quay.io/ceph/ceph:v20"),
+        PLATFORM,
         'ceph_image is "quay.io/ceph/ceph:v20", which may be another image tomorrow',
     ),
     case(
         "program without a checksum",
-        lambda i: i.set("ceph_cephadm_checksum", "sha256:REPLACE-ME", CEPH),
-        CEPH,
+        lambda i: i.set("ceph_cephadm_checksum", "sha256:REPLACE-ME"),
+        PLATFORM,
         "ceph_cephadm_checksum is",
         "a placeholder or no checksum",
     ),
     case(
         "storage host without a disk",
-        lambda i: i.set("provision_volumes", "[{ name: data, size_gb: 20 }]", STORAGE),
-        STORAGE,
+        lambda i: i.tune("ceph", "provision_volumes", "[{ name: data, size_gb: 20 }]"),
+        HOSTS,
         "is in group ceph, but has no volume for it",
     ),
     case(
@@ -674,7 +672,7 @@ CASES = [
             r"prod-ceph-2: .*",
             "prod-ceph-2: { provision_private_ip: 10.40.1.52, provision_volumes: [{ name: ceph, size_gb: 100 }] }",
         ),
-        STORAGE,
+        HOSTS,
         "prod-ceph-1 brings 200 GB to Ceph and prod-ceph-2 brings 100",
     ),
     case(
@@ -703,9 +701,9 @@ CASES = [
     ),
     case(
         "shared hosts about which two groups speak",
-        lambda i: i.edit("hosts.yml", r"^    ceph:\n(?: {6,}.*\n)+", "    ceph: {hosts: {prod-rke2-server-1: {}}}\n"),
-        STORAGE,
-        "provision_server_types, provision_volumes is set for each of ceph, rke2_server",
+        lambda i: i.edit("hosts.yml", r"^    ceph:\n(?: {6,}.*\n)+", SHARED_HOST),
+        HOSTS,
+        "provision_server_types is set for each of ceph, rke2_server",
     ),
     case(
         "more servers than allowed",
@@ -766,7 +764,7 @@ def test_a_run_lists_every_fault_by_file_and_stops(sound: Inventory, cloud: Lab)
     sound.set("platform_subnet_cidr", "10.50.1.0/24")
     sound.remove("rke2_agent_token", VAULT)
     sound.add(SERVERS, "provision_imagee: debian-13")
-    sound.set("rke2_version", "v1.30.0+rke2r1", RKE2)
+    sound.set("rke2_version", "v1.30.0+rke2r1")
     sound.set("platform_hcloud_token", "wrong")
     run = play(sound)
     assert run.returncode == 2
@@ -775,7 +773,7 @@ def test_a_run_lists_every_fault_by_file_and_stops(sound: Inventory, cloud: Lab)
         line for line in run.stdout.split("fatal:")[1].splitlines() if line.strip().startswith("- ") and "prod/" in line
     ]
     named = [line.split("prod/")[1].split(":")[0] for line in listed]
-    for file in ("hosts.yml", PLATFORM, VAULT, SERVERS, RKE2):
+    for file in ("hosts.yml", PLATFORM, VAULT, SERVERS):
         assert file in named
     assert named == sorted(named), run.stdout
     assert "nothing has been changed" in run.stdout
@@ -811,6 +809,6 @@ def test_what_is_delivered_lacks_only_keys_and_secrets(environment: str, copy: C
     sentences = [fault.message for fault in copy(environment).faults()]
     assert len(sentences) == 4
     assert "is a placeholder" in sentences[0]
-    assert "object_storage_access_key" in sentences[1]
-    assert "create_secrets.yml" in sentences[2]
-    assert "ceph_cephadm_checksum" in sentences[3]
+    assert "ceph_cephadm_checksum" in sentences[1]
+    assert "object_storage_access_key" in sentences[2]
+    assert "create_secrets.yml" in sentences[3]

@@ -70,7 +70,7 @@ def test_foreign_servers_are_not_affected(cloud: Lab, tmp_path: Path) -> None:
     foreign = cloud.server("by-hand", networks=[network["id"]])
     volume = {"name": "trial-data", "size": 10, "server": ours["id"], "labels": OWNER_LABEL}
     cloud.api.post("/volumes", volume)
-    cloud.quiet()
+    cloud.wait_idle()
 
     code, output = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
     assert code != 0
@@ -78,7 +78,7 @@ def test_foreign_servers_are_not_affected(cloud: Lab, tmp_path: Path) -> None:
     assert {server["name"] for server in cloud.api.get("/servers")["servers"]} == {"trial-lb-1", "by-hand"}
 
     cloud.api.post(f"/servers/{foreign['id']}/actions/detach_from_network", {"network": network["id"]})
-    cloud.quiet()
+    cloud.wait_idle()
     code, output = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
     assert code == 0, output
     assert [server["name"] for server in cloud.api.get("/servers")["servers"]] == ["by-hand"]

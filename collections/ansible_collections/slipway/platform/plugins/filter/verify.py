@@ -155,14 +155,14 @@ def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: 
     found: list[str] = []
     for name in members:
         status = _result(hostvars, name, "__verify_storage_status")
-        view = status.get("view") or {}
+        cluster = status.get("status") or {}
         if unmet := status.get("unmet"):
             found += [f"seen from {name}, {sentence}" for sentence in unmet]
-        elif status.get("failed") or "muted" not in view:
+        elif status.get("failed") or "muted" not in cluster:
             found.append(_missing_result(name, status))
         found += [
             f"the Ceph health warning {code} is muted, but not declared in verify_storage_expected_warnings"
-            for code in view.get("muted") or []
+            for code in cluster.get("muted") or []
             if code not in expected
         ]
         probed = _result(hostvars, name, "__verify_gateway_probe")

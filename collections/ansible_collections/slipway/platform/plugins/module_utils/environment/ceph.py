@@ -117,14 +117,14 @@ def disks(environment: Environment) -> Iterator[Fault]:
         capacity_by_gb.setdefault(sum(size for size in sizes if isinstance(size, int)), host.name)
         if not sizes:
             yield Fault(
-                _origin(setting, Origin(f"{environment.path}/group_vars/{GROUP}/provision.yml")),
+                _origin(setting, Origin(f"{environment.path}/hosts.yml")),
                 f"host {host.name} is in group {GROUP}, but has no volume for it; add one named ceph to "
                 "provision_volumes.",
             )
     if len(members) == COPIES and len(capacity_by_gb) > 1 and 0 not in capacity_by_gb:
         (small_gb, small_host), *_, (large_gb, large_host) = sorted(capacity_by_gb.items())
         yield Fault(
-            Origin(f"{environment.path}/group_vars/{GROUP}/provision.yml"),
+            Origin(f"{environment.path}/hosts.yml"),
             f"{large_host} brings {large_gb} GB to Ceph and {small_host} brings {small_gb}; each of {COPIES} hosts "
             "holds a copy of "
             "all data, so the smallest sets the capacity: give all the same size.",

@@ -108,7 +108,7 @@ def machine_inputs(environment: Environment) -> Iterator[Fault]:
         if not environment.known_groups & set(host.groups) - {"all", "ungrouped"}:
             continue
         group = next((name for name in host.groups if name not in ("all", "ungrouped", "hcloud")), "all")
-        file = Origin(f"{environment.path}/group_vars/{group}/provision.yml")
+        file = environment.group_origins.get(group, Origin(f"{environment.path}/hosts.yml"))
         for name, what in (
             ("provision_server_types", "the server types to try, in order"),
             ("provision_image", "the system image, for example debian-13"),

@@ -123,7 +123,7 @@ class Environment:
             for settings in (*(host.settings for host in self.members(group)), self.settings):
                 if name in settings:
                     return settings[name].origin
-        return Origin(f"{self.path}/group_vars/{group}/{group}.yml")
+        return Origin(f"{self.path}/group_vars/{group}.yml")
 
     def text(self, name: str) -> str:
         """A shared value if it is a string, else an empty one; its type is a fault that `specs` reports."""

@@ -129,7 +129,7 @@ def cluster_ranges(environment: Environment, network: IPv4Network | None) -> Ite
             found = IPv4Network(value)
         except ValueError:
             yield Fault(
-                environment.value_origin(name, "group_vars/all/rke2.yml"),
+                environment.value_origin(name, "group_vars/all/platform.yml"),
                 f"{name} is {show(value)}; write an IPv4 range, for example 10.42.0.0/16.",
             )
             continue
@@ -138,7 +138,7 @@ def cluster_ranges(environment: Environment, network: IPv4Network | None) -> Ite
                 # The defaults do not overlap, so the value that the inventory sets is the one to change.
                 culprit = name if name in environment.settings else other
                 yield Fault(
-                    environment.value_origin(culprit, "group_vars/all/rke2.yml"),
+                    environment.value_origin(culprit, "group_vars/all/platform.yml"),
                     f"{name} {found} overlaps {other} {taken}; choose ranges that do not overlap.",
                 )
         ranges[name] = found

@@ -76,7 +76,7 @@ def volume(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
             continue
         if not any(isinstance(entry, dict) and entry.get("name") == VOLUME for entry in value or ()):
             yield Fault(
-                setting.origin if setting else Origin(f"{environment.path}/group_vars/{GROUP}/provision.yml"),
+                setting.origin if setting else Origin(f"{environment.path}/hosts.yml"),
                 f"host {host.name} has no volume called {VOLUME} in provision_volumes; its data must outlive the "
                 "server.",
             )

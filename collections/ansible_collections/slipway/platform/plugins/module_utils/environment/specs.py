@@ -172,7 +172,7 @@ def missing(environment: Environment) -> Iterator[Fault]:
             without = [host.name for host in hosts if name not in host.settings]
             if without:
                 yield Fault(
-                    Origin(f"{environment.path}/group_vars/all/{role.name}.yml"),
+                    Origin(f"{environment.path}/group_vars/all/platform.yml"),
                     f"{name} is not set for {listed(without)}; add it ({_first_sentence(option)}).",
                 )
 
