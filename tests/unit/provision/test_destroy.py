@@ -77,16 +77,9 @@ def test_foreign_servers_are_not_affected(cloud: Lab, tmp_path: Path) -> None:
     assert "network trial is used by server by-hand" in " ".join(output.split())
     assert {server["name"] for server in cloud.api.get("/servers")["servers"]} == {"trial-lb-1", "by-hand"}
 
-<<<<<<< HEAD
-    cloud.api.post(f"/servers/{stranger['id']}/actions/detach_from_network", {"network": network["id"]})
-    cloud.wait_idle()
-    code, said = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
-    assert code == 0, said
-=======
     cloud.api.post(f"/servers/{foreign['id']}/actions/detach_from_network", {"network": network["id"]})
     cloud.wait_idle()
     code, output = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
     assert code == 0, output
->>>>>>> core
     assert [server["name"] for server in cloud.api.get("/servers")["servers"]] == ["by-hand"]
     assert cloud.api.get("/networks")["networks"] == [] == cloud.api.get("/volumes")["volumes"]
