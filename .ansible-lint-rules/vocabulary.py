@@ -98,7 +98,7 @@ GLOSSARY_OF_IDENTIFIERS = {
 }
 """The same for variables, functions and classes alone."""
 
-ALLOWED_IDENTIFIERS = re.compile(r"look_?up|back_?up|by_hand|in_place", re.I)
+ALLOWED_IDENTIFIERS = re.compile(r"look_?up|back_?up|by_hand|in_place|as_a_whole", re.I)
 """Terms of the field that contain a word of the table."""
 
 

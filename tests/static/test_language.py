@@ -24,18 +24,49 @@ def load_vocabulary() -> ModuleType:
 
 vocabulary = load_vocabulary()
 
-CLEAN = (
+DIRECTORIES = (
     ".ansible-lint-rules",
+    "collections",
     "inventories",
-    "tests/ansible_lint/test_rules.py",
-    "tests/static",
+    "lab",
+    "molecule",
+    "playbooks",
+    "roles",
+    "site.yml",
+    "tests",
 )
-"""Paths without a fault. A path is added when the command line of vocabulary.py reports none below it."""
+FIXTURES = "tests/ansible_lint/fixtures"
+"""Contain faults on purpose."""
+PLUGINS = "collections/ansible_collections/slipway/platform/plugins"
+PENDING = (
+    f"{PLUGINS}/inventory/hcloud.py",
+    f"{PLUGINS}/module_utils/configuration.py",
+    f"{PLUGINS}/module_utils/plan.py",
+    f"{PLUGINS}/module_utils/volume.py",
+    f"{PLUGINS}/modules/configuration.py",
+    f"{PLUGINS}/modules/volume.py",
+    f"{PLUGINS}/plugin_utils/caches.py",
+    "tests/platform",
+    "tests/unit/base",
+    "tests/unit/check",
+    "tests/unit/configuration",
+    "tests/unit/limit",
+    "tests/unit/preload",
+    "tests/unit/provision",
+    "tests/unit/rke2",
+    "tests/unit/volume",
+)
+"""Paths that are not renamed yet. Remove one when the command line of vocabulary.py reports no fault below it."""
 
 
-@pytest.mark.parametrize("path", CLEAN)
-def test_names_use_the_vocabulary(path: str) -> None:
-    files = vocabulary.files_below(REPOSITORY / path)
+@pytest.mark.parametrize("directory", DIRECTORIES)
+def test_names_use_the_vocabulary(directory: str) -> None:
+    excluded = [REPOSITORY / path for path in (FIXTURES, *PENDING)]
+    files = [
+        file
+        for file in vocabulary.files_below(REPOSITORY / directory)
+        if not any(file.is_relative_to(path) for path in excluded)
+    ]
     faults = [
         f"{file.relative_to(REPOSITORY)}:{fault.line}: {fault.rule}: {fault.message}"
         for file in files
