@@ -59,12 +59,12 @@ suitable() { # suitable PYTHON: it runs and its version is one the project is ma
   "$1" -c "import sys, venv; sys.exit(not $PYTHON_MINIMUM <= sys.version_info[:2] < $PYTHON_BELOW)" 2>/dev/null
 }
 
-# A Python of the right version: the one already in use, one on PATH, one of pyenv's, Debian's. Prints nothing when
-# there is none; uv then fetches one.
+# A Python of the right version: the one already in use, one on PATH, one of pyenv's, Debian's. 3.13 first, that of the
+# hosts: they run what it compiles. Prints nothing when there is none; uv then fetches one.
 find_python() {
-  local candidate
-  for candidate in .venv/bin/python python3.13 python3.14 python3.12 python3 \
-    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-4]*/bin/python3 /usr/bin/python3; do
+  local candidate pyenv=${PYENV_ROOT:-$HOME/.pyenv}/versions
+  for candidate in .venv/bin/python python3.13 "$pyenv"/3.13*/bin/python3 python3.14 python3.12 python3 \
+    "$pyenv"/3.1[24]*/bin/python3 /usr/bin/python3; do
     candidate=$(command -v "$candidate" 2>/dev/null) || continue
     if suitable "$candidate"; then
       "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'

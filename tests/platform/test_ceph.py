@@ -404,10 +404,10 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
 @pytest.mark.parametrize(
     ("verb", "inputs", "sentence"),
     [
-        ("upgrade_ceph", {}, "op_upgrade_ceph_image is not given; name the image by its digest"),
-        ("upgrade_ceph", {"op_upgrade_ceph_image": "quay.io/ceph/ceph:v20"}, "a tag may be another image tomorrow"),
-        ("replace_ceph_osd", {"op_replace_ceph_osd_id": "osd.1"}, "name one OSD by its number"),
-        ("replace_ceph_osd", {"op_replace_ceph_osd_id": 77}, "there is no osd.77 in this cluster"),
+        ("upgrade_ceph", {}, "op_upgrade_ceph_image: (not given) has no digest"),
+        ("upgrade_ceph", {"op_upgrade_ceph_image": "quay.io/ceph/ceph:v20"}, "and a tag can change"),
+        ("replace_ceph_osd", {"op_replace_ceph_osd_id": "osd.1"}, "osd.1 is not the id of an OSD"),
+        ("replace_ceph_osd", {"op_replace_ceph_osd_id": 77}, "osd.77 does not exist; the cluster has"),
     ],
 )
 def test_a_wrong_input_is_refused_with_a_sentence(verb: str, inputs: dict[str, Any], sentence: str) -> None:

@@ -111,6 +111,6 @@ def test_a_pool_gets_fewer_copies_only_when_it_is_named(run: Run) -> None:
     pools = {"ceph_pools": [{"name": "kubernetes", "application": "rbd", "size": 2, "namespaces": ["lab"]}]}
     refused = play("--extra-vars", json.dumps(pools), playbook="playbooks/ceph.yml")
     assert refused.code != 0
-    assert "The pool kubernetes has size 3, and 2 is declared." in refused.output
-    assert "name kubernetes in ceph_pool_confirm" in refused.output
+    assert "Pool kubernetes: size is 3, declared is 2;" in refused.output
+    assert "Add kubernetes to ceph_pool_confirm" in refused.output
     assert asked(run, "osd pool get kubernetes size")["size"] == 3

@@ -66,7 +66,7 @@ def encoded(wanted: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Client:
-    """A host from which the database is asked, and what an application there knows of it."""
+    """A host from which the database is queried, and what an application there knows of it."""
 
     host: Host
     name: str
@@ -85,7 +85,7 @@ class Client:
             "connect_timeout": 5,
         } | options
 
-    def ask(self, login: str, *statements: str, port: int = DIRECT, **options: Any) -> tuple[list[Any], str]:
+    def query(self, login: str, *statements: str, port: int = DIRECT, **options: Any) -> tuple[list[Any], str]:
         """Rows of each statement, or why there are none."""
         wanted = {"connection": self.connection(login, port, **options), "statements": statements or ["SELECT 1"]}
         found = json.loads(self.host.check_output("python3 -c %s %s", CLIENT, encoded(wanted)))
@@ -112,7 +112,7 @@ def client(inventory: Inventory) -> Client:
 
 
 @pytest.fixture(scope="module")
-def stranger(inventory: Inventory) -> Host:
+def outsider(inventory: Inventory) -> Host:
     return inventory.host(inventory.group("load_balancer")[0])
 
 
@@ -133,9 +133,9 @@ def wait_until_it_serves(host: Host) -> None:
 @pytest.fixture(scope="module")
 def table(host: Host, client: Client) -> Iterator[str]:
     """A table as a release of an application makes it."""
-    assert client.ask("app_migration", "CREATE TABLE IF NOT EXISTS canary (number bigserial PRIMARY KEY)")[1] == ""
+    assert client.query("app_migration", "CREATE TABLE IF NOT EXISTS canary (number bigserial PRIMARY KEY)")[1] == ""
     yield "canary"
-    client.ask("app_migration", "DROP TABLE canary")
+    client.query("app_migration", "DROP TABLE canary")
 
 
 @pytest.mark.parametrize("service", [SERVICE, "pgbouncer", "prometheus-postgres-exporter"])
@@ -151,13 +151,13 @@ def test_clients_that_verify_are_served_by_tls_1_3(client: Client, user: str, po
     # One who makes tables is its owner from the start, and as that it may not see whose connection this is.
     own = ["SET ROLE NONE"] if port == DIRECT else []
     seen = "SELECT session_user, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-    rows, error = client.ask(user, *own, seen, port=port)
+    rows, error = client.query(user, *own, seen, port=port)
     assert (error, rows[-1:]) == ("", [[[user, "TLSv1.3"]]])
 
 
 @pytest.mark.parametrize("port", [DIRECT, POOLED])
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"sslmode": "disable", "sslrootcert": ""}, ("pg_hba.conf rejects", "SSL required")),
         ({"ssl_max_protocol_version": "TLSv1.2"}, ("protocol version", "tlsv1 alert")),
@@ -168,22 +168,24 @@ def test_clients_that_verify_are_served_by_tls_1_3(client: Client, user: str, po
         ({"user": "postgres"}, ("pg_hba.conf rejects", "no such user")),
     ],
 )
-def test_lesser_ways_are_refused(client: Client, port: int, options: dict[str, str], says: tuple[str, ...]) -> None:
+def test_weaker_connections_are_rejected(
+    client: Client, port: int, options: dict[str, str], message: tuple[str, ...]
+) -> None:
     options = {name: value.format(address=client.address) for name, value in options.items()}
-    rows, error = client.ask(options.get("user", "app"), port=port, **options)
+    rows, error = client.query(options.get("user", "app"), port=port, **options)
     assert rows == []
-    assert any(words in error for words in says), error
+    assert any(words in error for words in message), error
 
 
 def test_an_address_is_a_name_of_the_certificate_too(client: Client) -> None:
-    assert client.ask("app", host=client.address)[1] == ""
+    assert client.query("app", host=client.address)[1] == ""
 
 
 @pytest.mark.parametrize("port", [DIRECT, POOLED, 9187])
-def test_hosts_that_need_not_come_are_dropped(stranger: Host, client: Client, port: int) -> None:
+def test_hosts_that_need_not_come_are_dropped(outsider: Host, client: Client, port: int) -> None:
     probe = f"timeout 3 bash -c 'echo > /dev/tcp/{client.address}/{port}'"
     assert client.host.run(probe).rc == 0
-    assert stranger.run(probe).rc == 124
+    assert outsider.run(probe).rc == 124
 
 
 def test_a_peer_that_no_rule_names_is_rejected(host: Host, client: Client) -> None:
@@ -225,7 +227,7 @@ def test_a_peer_that_no_rule_names_is_rejected(host: Host, client: Client) -> No
 def test_roles_can_do_what_they_may_and_nothing_else(
     client: Client, table: str, user: str, statement: str, allowed: bool
 ) -> None:
-    error = client.ask(user, statement)[1]
+    error = client.query(user, statement)[1]
     assert (error == "") is allowed, error
 
 
@@ -234,22 +236,26 @@ def test_what_a_release_makes_belongs_to_the_owner(host: Host, table: str) -> No
 
 
 def test_sessions_end_themselves(client: Client) -> None:
-    rows, _error = client.ask("app", "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout", port=POOLED)
+    rows, _error = client.query(
+        "app", "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout", port=POOLED
+    )
     assert rows == [[["1min"]], [["1min"]]]
-    assert client.ask("app_migration", "SHOW statement_timeout")[0] == [[["0"]]]
+    assert client.query("app_migration", "SHOW statement_timeout")[0] == [[["0"]]]
 
 
 def test_prepared_statements_live_through_the_pooler(client: Client) -> None:
     """psycopg prepares a statement that it sees often; connections behind the pooler change."""
-    rows, error = client.ask("app", *["SELECT 1 + 1"] * 12, port=POOLED, prepare_threshold=1)
+    rows, error = client.query("app", *["SELECT 1 + 1"] * 12, port=POOLED, prepare_threshold=1)
     assert (error, rows[-1]) == ("", [["2"]])
 
 
 def test_passwords_are_nowhere_but_with_their_owners(host: Host, client: Client) -> None:
     assert psql(host, "SELECT count(*) FROM pg_authid WHERE rolpassword NOT LIKE 'SCRAM-SHA-256$%'") == "0"
     with host.sudo():
-        places = "cat /proc/[0-9]*/cmdline /var/log/postgresql/* /etc/postgresql/17/main/* /etc/pgbouncer/* 2>/dev/null"
-        text = host.run(f"({places}; journalctl --no-pager -o cat) | tr '\\0' '\\n'").stdout
+        sources = (
+            "cat /proc/[0-9]*/cmdline /var/log/postgresql/* /etc/postgresql/17/main/* /etc/pgbouncer/* 2>/dev/null"
+        )
+        text = host.run(f"({sources}; journalctl --no-pager -o cat) | tr '\\0' '\\n'").stdout
     text += psql(host, "SELECT query FROM pg_stat_statements")
     for role, password in client.passwords.items():
         assert password not in text, f"the password of {role}"
@@ -275,7 +281,7 @@ def test_data_is_on_the_volume_with_checksums(host: Host) -> None:
     assert psql(host, "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'app'") == "b|C.UTF-8"
 
 
-def test_metrics_are_told_to_the_cluster(client: Client) -> None:
+def test_metrics_are_served_to_the_cluster(client: Client) -> None:
     assert "\npg_up 1\n" in client.host.check_output(f"curl -s --max-time 20 http://{client.address}:9187/metrics")
 
 
@@ -293,7 +299,7 @@ def test_settings_follow_the_memory(host: Host, inventory: Inventory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "says"),
+    ("file", "line", "message"),
     [
         ("pg_hba.conf", "hostssl app app 10.0.0.0/99 scram-sha-256", "pg_hba.conf line"),
         ("pg_hba.conf", "hostssl app app 10.0.0.0/8 md6", 'invalid authentication method "md6"'),
@@ -301,7 +307,7 @@ def test_settings_follow_the_memory(host: Host, inventory: Inventory) -> None:
         ("postgresql.conf", "no_such_setting = 1", 'unrecognized configuration parameter "no_such_setting"'),
     ],
 )
-def test_files_that_the_server_would_not_take_are_told_before(host: Host, file: str, line: str, says: str) -> None:
+def test_faulty_files_are_detected_before_a_reload(host: Host, file: str, line: str, message: str) -> None:
     path = f"/etc/postgresql/17/main/{file}"
     with host.sudo():
         host.check_output("cp -p %s /root/kept && echo %s >> %s", path, line, path)
@@ -309,14 +315,14 @@ def test_files_that_the_server_would_not_take_are_told_before(host: Host, file: 
             found = host.run("/usr/local/lib/slipway/postgresql-check")
         finally:
             host.check_output("cp -p /root/kept %s && rm /root/kept", path)
-        assert found.rc != 0 and says in found.stderr
+        assert found.rc != 0 and message in found.stderr
         assert host.run("/usr/local/lib/slipway/postgresql-check").rc == 0
 
 
 @pytest.mark.scenario("tests/platform/test_postgresql.py proves it of the site, with four writers")
 def test_killed_under_load_it_loses_nothing_acknowledged(host: Host, client: Client, table: str) -> None:
     ledger = "/tmp/canary.ledger"
-    client.ask("app", "DELETE FROM canary")
+    client.query("app", "DELETE FROM canary")
     wanted = {"connection": client.connection("app", POOLED, prepare_threshold=None), "ledger": ledger}
     writer = client.host.check_output(
         "rm -f %s*; nohup python3 -c %s %s > /tmp/writer.log 2>&1 & echo $!", ledger, WRITER, encoded(wanted)
@@ -338,7 +344,7 @@ def test_killed_under_load_it_loses_nothing_acknowledged(host: Host, client: Cli
     client.host.check_output("touch %s.stop", ledger)
     until(lambda: client.host.run(f"kill -0 {writer}").rc != 0, 30)
     acknowledged = {int(line) for line in client.host.check_output(f"cat {ledger}").split()}
-    stored = {int(row[0]) for row in client.ask("app", "SELECT number FROM canary")[0][0]}
+    stored = {int(row[0]) for row in client.query("app", "SELECT number FROM canary")[0][0]}
     assert len(acknowledged) > 100
     assert acknowledged - stored == set(), (
         f"{len(acknowledged - stored)} of {len(acknowledged)} acknowledged rows are lost"

@@ -42,7 +42,7 @@ CEPH = [
         "tasks": [
             {
                 "ansible.builtin.set_fact": {
-                    "__ceph_plan": {"faults": [], "answers": False, "found": False},
+                    "__ceph_plan": {"faults": [], "reachable": False, "bootstrap_needed": False},
                 }
             },
             {"ansible.builtin.include_role": {"name": "ceph", "tasks_from": "check", "rolespec_validate": False}},

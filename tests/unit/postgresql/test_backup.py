@@ -45,7 +45,7 @@ TAKEN = {
     "timestamp": {"start": 1795255118, "stop": 1795255127},
     "error": False,
 }
-WHOLE = """stanza: main
+INTACT = """stanza: main
 status: ok
   archiveId: 17-1, total WAL checked: 7, total valid WAL: 7
     missing: 0, checksum invalid: 0, size invalid: 0, other: 0
@@ -73,7 +73,7 @@ def info(code: int, message: str, *backups: dict[str, Any]) -> list[dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "faults"),
+    ("output", "state", "faults"),
     [
         ([], "absent", []),
         (info(1, "missing stanza path"), "absent", []),
@@ -84,18 +84,18 @@ def info(code: int, message: str, *backups: dict[str, Any]) -> list[dict[str, An
         (info(0, "ok", TAKEN | {"error": True}), "ok", []),
     ],
 )
-def test_what_a_repository_is(said: list[dict[str, Any]], state: str, faults: list[str]) -> None:
-    judged = backup.judge(said)
-    assert (judged["state"], judged["faults"]) == (state, faults)
+def test_what_a_repository_is(output: list[dict[str, Any]], state: str, faults: list[str]) -> None:
+    parsed = backup.parse_info(output)
+    assert (parsed["state"], parsed["faults"]) == (state, faults)
 
 
 def test_one_repository_of_two_that_is_empty_is_filled() -> None:
-    said = info(4, "different across repos", TAKEN)
-    said[0]["repo"] = [
+    output = info(4, "different across repos", TAKEN)
+    output[0]["repo"] = [
         {"key": 1, "status": {"code": 0, "message": "ok"}},
         {"key": 2, "status": {"code": 2, "message": "no valid backups"}},
     ]
-    assert backup.judge(said)["state"] == "empty"
+    assert backup.parse_info(output)["state"] == "empty"
 
 
 class Buckets:
@@ -105,8 +105,8 @@ class Buckets:
         self.failing, self.forgetful = failing, forgetful
         self.stops = {1: [1795255127], 2: [1795255127]}
         self.calls: list[tuple[str, int]] = []
-        monkeypatch.setattr(backup, "keys", lambda: [1, 2])
-        monkeypatch.setattr(backup, "run", self.run)
+        monkeypatch.setattr(backup, "repository_keys", lambda: [1, 2])
+        monkeypatch.setattr(backup, "run_pgbackrest", self.run)
 
     def run(self, *arguments: str, seconds: int | None = None) -> str:
         (repository,) = (word for word in arguments if word.startswith("--repo="))
@@ -117,14 +117,14 @@ class Buckets:
         if verb == "backup" and key not in self.forgetful:
             self.stops[key].append(int(time.time()))
         if verb == "verify":
-            return WHOLE
+            return INTACT
         taken = [
             TAKEN | {"label": f"{stop}F", "database": {"repo-key": key}, "timestamp": {"start": stop - 9, "stop": stop}}
             for stop in self.stops[key]
         ]
-        said = info(0, "ok", *taken)
-        said[0]["repo"][0]["key"] = key
-        return json.dumps(said)
+        output = info(0, "ok", *taken)
+        output[0]["repo"][0]["key"] = key
+        return json.dumps(output)
 
 
 @pytest.mark.parametrize("failing", [{1}, {2}, {1, 2}], ids=str)
@@ -143,11 +143,13 @@ def test_a_repository_that_fails_leaves_the_others_theirs(
 
 def test_a_backup_that_does_not_arrive_in_the_second_repository_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     Buckets(monkeypatch, set(), frozenset({2}))
-    with pytest.raises(backup.Fault, match=r"^repository 2: the full backup did not arrive: the newest is 1795255127F"):
+    with pytest.raises(
+        backup.Fault, match=r"^repository 2: the full backup is missing in the repository: the newest is 1795255127F"
+    ):
         backup.back_up("full")
 
 
-def test_two_whole_repositories_have_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_intact_repositories_have_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     Buckets(monkeypatch, set())
     backup.back_up("full")
     backup.verify()
@@ -162,25 +164,25 @@ def test_a_repository_that_does_not_answer_hides_nothing_of_the_other(monkeypatc
     assert [one["repository"] for one in seen["backups"]] == [2]
 
 
-@pytest.mark.parametrize(("asked", "broken"), [(0, 2), (2, 1)])
-def test_a_restore_needs_no_repository_but_its_own(monkeypatch: pytest.MonkeyPatch, asked: int, broken: int) -> None:
+@pytest.mark.parametrize(("queried", "broken"), [(0, 2), (2, 1)])
+def test_a_restore_needs_no_repository_but_its_own(monkeypatch: pytest.MonkeyPatch, queried: int, broken: int) -> None:
     Buckets(monkeypatch, {broken})
-    wanted = SimpleNamespace(target="latest", timeline="", repository=asked, repository_time="")
-    seen, _source, _where = recovery.look(wanted)
-    assert {one["repository"] for one in seen["backups"]} == {asked or 1}
+    wanted = SimpleNamespace(target="latest", timeline="", repository=queried, repository_time="")
+    seen, _source, _where = recovery.resolve_target(wanted)
+    assert {one["repository"] for one in seen["backups"]} == {queried or 1}
 
 
-def test_a_whole_repository_has_no_faults() -> None:
-    assert backup.faults_of_verify(WHOLE) == []
+def test_an_intact_repository_has_no_faults() -> None:
+    assert backup.parse_verify(INTACT) == []
 
 
 def test_damage_is_named() -> None:
-    found = "; ".join(backup.faults_of_verify(DAMAGED))
+    found = "; ".join(backup.parse_verify(DAMAGED))
     assert "status: error" in found and "20261121-095838F, status: invalid" in found and "checksum invalid: 1" in found
 
 
 def test_silence_is_no_proof() -> None:
-    assert backup.faults_of_verify("") == ["it does not say that all is well"]
+    assert backup.parse_verify("") == ["pgbackrest verify printed no 'status: ok'"]
 
 
 @pytest.mark.parametrize(
@@ -204,43 +206,43 @@ def test_silence_is_no_proof() -> None:
     ],
 )
 def test_targets(target: str, options: list[str]) -> None:
-    assert backup.target_options(target, backup.judge(info(0, "ok", TAKEN))["backups"], NOW) == options
+    assert backup.target_options(target, backup.parse_info(info(0, "ok", TAKEN))["backups"], NOW) == options
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "message"),
     [
-        ("yesterday", "is no target; write latest, a time with its zone"),
+        ("yesterday", "is not a recovery target. Use latest, a time with its zone"),
         ("2026-11-21 10:30:00", "has no zone"),
         ("2026-11-21 09:00:00+00:00", "the oldest backup ended at 2026-11-21 09:58:47"),
-        ("2026-11-22 09:00:00+00:00", "it is 2026-11-21 12:00:00"),
+        ("2026-11-22 09:00:00+00:00", "now is 2026-11-21 12:00:00"),
         ("name:release@2026-11-21 09:00:00+00:00", "the oldest backup ended at 2026-11-21 09:58:47"),
-        ("name:release@yesterday", "is no target"),
+        ("name:release@yesterday", "is not a recovery target"),
     ],
 )
-def test_targets_that_cannot_be_reached(target: str, says: str) -> None:
-    with pytest.raises(backup.Fault, match=says):
-        backup.target_options(target, backup.judge(info(0, "ok", TAKEN))["backups"], NOW)
+def test_targets_that_cannot_be_reached(target: str, message: str) -> None:
+    with pytest.raises(backup.Fault, match=message):
+        backup.target_options(target, backup.parse_info(info(0, "ok", TAKEN))["backups"], NOW)
 
 
 def test_backups_of_a_former_database_are_none_of_this_one() -> None:
     (stanza,) = info(0, "ok", TAKEN | {"database": {"repo-key": 1, "id": 1}})
     former = {"id": 1, "repo-key": 1, "system-id": 7041}
-    assert backup.judge([stanza | {"db": [former]}])["state"] == "ok"
-    seen = backup.judge([stanza | {"db": [former, former | {"id": 2, "system-id": 7042}]}])
+    assert backup.parse_info([stanza | {"db": [former]}])["state"] == "ok"
+    seen = backup.parse_info([stanza | {"db": [former, former | {"id": 2, "system-id": 7042}]}])
     assert (seen["state"], seen["system"]) == ("empty", "7042")
 
 
-def test_a_backup_with_damaged_pages_is_told_and_not_begun_with() -> None:
+def test_no_restore_starts_from_a_backup_with_damaged_pages() -> None:
     later = TAKEN | {"label": "20261121-105838F", "timestamp": {"start": 1795258718, "stop": 1795258727}, "error": True}
-    seen = backup.judge(info(0, "ok", TAKEN, later))
+    seen = backup.parse_info(info(0, "ok", TAKEN, later))
     assert backup.findings(seen | {"states": {1: "ok"}}, results(), 1795258800, PLANNED) == [
-        "backup 20261121-105838F has damaged pages, which the data had when it was taken"
+        "backup 20261121-105838F has damaged pages, which were in the data when it was taken"
     ]
-    begun = f"--set={TAKEN['label']}"
-    assert backup.target_options("latest", seen["backups"], NOW) == ["--type=default", begun]
-    assert backup.target_options("2026-11-21 11:30:00+00:00", seen["backups"], NOW)[-1] == begun
-    assert backup.target_options("name:before", seen["backups"], NOW)[-1] == begun
+    start_option = f"--set={TAKEN['label']}"
+    assert backup.target_options("latest", seen["backups"], NOW) == ["--type=default", start_option]
+    assert backup.target_options("2026-11-21 11:30:00+00:00", seen["backups"], NOW)[-1] == start_option
+    assert backup.target_options("name:before", seen["backups"], NOW)[-1] == start_option
     with pytest.raises(backup.Fault, match="no backup without damaged pages"):
         backup.target_options("latest", [seen["backups"][1]], NOW)
 
@@ -251,19 +253,22 @@ def test_an_empty_repository_has_no_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "means"),
+    ("output", "means"),
     [
-        ("ERROR: [029]: CryptoError: unable to decrypt", "the passphrase is another one"),
-        ("[FormatError] key/value found outside of section at line 1: \x97\ufffd$x", "the passphrase is another one"),
+        ("ERROR: [029]: CryptoError: unable to decrypt", "the passphrase differs"),
+        ("[FormatError] key/value found outside of section at line 1: \x97\ufffd$x", "the passphrase differs"),
         ("ERROR: [124]: HostConnectError: unable to get address", "the bucket's host cannot be reached"),
-        ("<Code>InvalidAccessKeyId</Code>", "the bucket does not know this pair of keys"),
-        ("unable to verify certificate presented by 's3:443'", "the certificate of the bucket's host is not believed"),
+        ("<Code>InvalidAccessKeyId</Code>", "the bucket rejects this pair of keys as unknown"),
+        (
+            "unable to verify certificate presented by 's3:443'",
+            "the certificate of the bucket's host cannot be verified",
+        ),
         ("unable to write: [28] No space left on device", "the volume is full"),
-        ("", "it said nothing"),
+        ("", "no output"),
     ],
 )
-def test_pgbackrests_words_are_explained(said: str, means: str) -> None:
-    assert backup.plain(said).startswith(means)
+def test_pgbackrests_words_are_explained(output: str, means: str) -> None:
+    assert backup.summarize(output).startswith(means)
 
 
 ENDED = 1795255127
@@ -282,7 +287,7 @@ def drilled(ok: bool, at: int, **more: Any) -> dict[str, Any]:
 
 def late(command: str, last: str, interval: str) -> list[str]:
     return [
-        f"{command}: it {last}, and postgresql_backup_schedule.{command} runs it at least every {interval}. "
+        f"{command}: {last}, and postgresql_backup_schedule.{command} runs it at least every {interval}. "
         f"Run systemctl start slipway-postgresql-backup@{command}"
     ]
 
@@ -302,7 +307,7 @@ LATER = TAKEN | {"type": "incr", "timestamp": {"start": ENDED + 8 * DAY, "stop":
 
 
 @pytest.mark.parametrize(
-    ("seen", "known", "planned", "later", "says"),
+    ("seen", "known", "planned", "later", "message"),
     [
         (info(0, "ok", TAKEN), results(), {}, 3600, []),
         (info(2, "no valid backups"), results(), {}, 0, [EMPTY]),
@@ -334,12 +339,12 @@ LATER = TAKEN | {"type": "incr", "timestamp": {"start": ENDED + 8 * DAY, "stop":
           "playbooks/postgresql.yml"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told(
-    seen: list[dict[str, Any]], known: dict[str, Any], planned: dict[str, Any], later: int, says: list[str]
+def test_findings(
+    seen: list[dict[str, Any]], known: dict[str, Any], planned: dict[str, Any], later: int, message: list[str]
 ) -> None:
-    judged = backup.judge(seen)
-    judged |= {"states": {1: judged["state"]}}
-    assert backup.findings(judged, known, ENDED + later, PLANNED | planned) == says
+    parsed = backup.parse_info(seen)
+    parsed |= {"states": {1: parsed["state"]}}
+    assert backup.findings(parsed, known, ENDED + later, PLANNED | planned) == message
 
 
 def test_an_old_second_repository_is_found_beside_a_fresh_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +374,7 @@ def test_the_longest_interval_is_systemds(calendar: str, longest: int | None) ->
 
 
 def test_the_schedule_is_that_of_the_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backup, "TIMERS", tmp_path)
+    monkeypatch.setattr(backup, "TIMER_DIRECTORY", tmp_path)
     for command, calendar in (("full", "Sun 01:00"), ("drill", "nonsense")):
         (tmp_path / f"slipway-postgresql-backup-{command}.timer").write_text(f"[Timer]\nOnCalendar={calendar}\n")
     os.utime(tmp_path / "slipway-postgresql-backup-full.timer", (ENDED, ENDED))
@@ -390,23 +395,23 @@ def test_metrics_are_what_prometheus_reads() -> None:
 )
 def test_a_recovery_that_ended_early_is_no_recovery(position: str, complete: bool) -> None:
     class Server:
-        def ask(self, statement: str) -> str:
+        def query(self, statement: str) -> str:
             return position
 
     seen = {"archives": [{"last": "000000010000000000000005"}]}
     if complete:
-        recovery.wal_reached(Server(), seen)
+        recovery.require_last_segment(Server(), seen)
     else:
         with pytest.raises(backup.Fault, match="a segment between is missing"):
-            recovery.wal_reached(Server(), seen)
+            recovery.require_last_segment(Server(), seen)
 
 
-def test_why_a_server_ended_is_told_in_its_words() -> None:
+def test_the_reason_of_a_stopped_server_is_read_from_its_log() -> None:
     log = (
         "2026-11-21 11:56:38 UTC LOG:  last completed transaction was at log time 2026-11-21 11:50:00.1+00\n"
         "2026-11-21 11:56:38 UTC FATAL:  recovery ended before configured recovery target was reached\n"
     )
-    assert recovery.reason(log) == (
+    assert recovery.failure_reason(log) == (
         "recovery ended before configured recovery target was reached; the last transaction that can be reached was at "
         "2026-11-21 11:50:00.1+00"
     )
@@ -420,7 +425,7 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
         def wait(self, _: str) -> None:
             pass
 
-        def ask(self, statement: str, **_: str) -> str:
+        def query(self, statement: str, **_: str) -> str:
             if "to_regclass" in statement:
                 return "f" if known else "t"
             return known if "heartbeat" in statement else "owner"
@@ -429,44 +434,44 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
     def standing(_: Path) -> Iterator[Restored]:
         yield Restored()
 
-    monkeypatch.setattr(recovery, "place", lambda: tmp_path / "main")
-    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
-    for name in ("fetch", "copy"):
+    monkeypatch.setattr(recovery, "data_directory", lambda: tmp_path / "main")
+    monkeypatch.setattr(recovery, "resolve_target", lambda _: ({"backups": []}, ["", ""], []))
+    for name in ("restore_files", "copy_database"):
         monkeypatch.setattr(recovery, name, lambda *_: None)
-    monkeypatch.setattr(recovery, "standing", standing)
-    monkeypatch.setattr(recovery.repository, "run", lambda *_: "")
+    monkeypatch.setattr(recovery, "temporary_server", standing)
+    monkeypatch.setattr(recovery.repository, "run_pgbackrest", lambda *_: "")
     monkeypatch.setattr(recovery.repository, "psql", lambda _, **__: "1")  # the server that runs knows nothing of it
-    assert recovery.database(SimpleNamespace(name="app", target="name:whole"))["restored_to"] == known
+    assert recovery.restore_database(SimpleNamespace(name="app", target="name:whole"))["restored_to"] == known
 
 
 def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a way back from an upgrade the bucket holds backups of both versions."""
-    place = tmp_path / "17/main"
-    place.mkdir(parents=True)
+    data = tmp_path / "17/main"
+    data.mkdir(parents=True)
 
     def fetch(folder: Path, *_: Any) -> None:
         folder.mkdir()
         (folder / "PG_VERSION").write_text("18\n")
 
-    monkeypatch.setattr(recovery, "place", lambda: place)
-    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
-    monkeypatch.setattr(recovery, "fetch", fetch)
-    monkeypatch.setattr(recovery.repository, "answers", lambda: False)
-    wanted = SimpleNamespace(target="latest", timeline="", repository=None, repository_time="", anew=False)
-    with pytest.raises(recovery.Fault, match="a backup of PostgreSQL 18, and this host runs 17"):
-        recovery.bring_back(wanted)
-    assert [path.name for path in place.parent.iterdir()] == ["main"]
+    monkeypatch.setattr(recovery, "data_directory", lambda: data)
+    monkeypatch.setattr(recovery, "resolve_target", lambda _: ({"backups": []}, ["", ""], []))
+    monkeypatch.setattr(recovery, "restore_files", fetch)
+    monkeypatch.setattr(recovery.repository, "is_running", lambda: False)
+    wanted = SimpleNamespace(target="latest", timeline="", repository=None, repository_time="", replace=False)
+    with pytest.raises(recovery.Fault, match="in a backup of PostgreSQL 18, and this host runs 17"):
+        recovery.restore(wanted)
+    assert [path.name for path in data.parent.iterdir()] == ["main"]
 
 
 @pytest.fixture
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the results, in which every run of an hour ago went well."""
-    monkeypatch.setattr(backup, "REPORTS", tmp_path)
-    monkeypatch.setattr(backup, "follows", lambda: False)
+    monkeypatch.setattr(backup, "REPORT_DIRECTORY", tmp_path)
+    monkeypatch.setattr(backup, "is_standby", lambda: False)
     for command in tool.RECORDED:
-        backup.note(command, int(time.time()) - 3600)
+        backup.record_result(command, int(time.time()) - 3600)
     return tmp_path
 
 
@@ -478,26 +483,26 @@ def metric(reports: Path, command: str) -> str:
 
 @pytest.mark.parametrize("command", ["full", "diff", "incr", "verify", "drill"])
 @pytest.mark.parametrize(
-    ("error", "says"),
-    [(backup.Fault("the volume is full"), "the volume is full"), (KeyError("size"), "it crashed (KeyError: 'size')")],
+    ("error", "message"),
+    [(backup.Fault("the volume is full"), "the volume is full"), (KeyError("size"), "crashed (KeyError: 'size')")],
     ids=["fault", "crash"],
 )
 def test_a_failed_run_replaces_the_result_of_the_last(
-    reports: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: Exception, says: str
+    reports: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: Exception, message: str
 ) -> None:
     def fail(_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(tool, "act", fail)
+    monkeypatch.setattr(tool, "execute", fail)
     began = int(time.time())
     assert metric(reports, command) == "1" and tool.main([command]) == 1
     found = backup.results()[command]
-    assert not found["ok"] and found["began"] >= began and found["good"] and says in found["fault"]
+    assert not found["ok"] and found["began"] >= began and found["good"] and message in found["fault"]
     assert metric(reports, command) == "0"
 
 
-def test_a_run_that_went_well_carries_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool, "act", lambda _: {"drill_rpo_seconds": 4})
+def test_a_successful_run_records_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "execute", lambda _: {"drill_rpo_seconds": 4})
     began = int(time.time())
     assert tool.main(["drill"]) == 0
     found = backup.results()["drill"]
@@ -508,43 +513,43 @@ def test_a_run_that_went_well_carries_its_start(reports: Path, monkeypatch: pyte
 def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_RESULT", "oom-kill")
     monkeypatch.setenv("EXIT_CODE", "killed")
-    backup.note_start("drill", 1795255127)
-    assert tool.main(["ended", "drill"]) == 0
+    backup.record_start("drill", 1795255127)
+    assert tool.main(["record-end", "drill"]) == 0
     found = backup.results()["drill"]
     assert (found["ok"], found["began"]) == (False, 1795255127)
-    assert "it ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
+    assert "ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
     assert metric(reports, "drill") == "0" and metric(reports, "full") == "1"
 
 
 def test_the_unit_calls_what_records_a_killed_run() -> None:
     unit = FOLDER.parents[4] / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2"
     run, end = (
-        re.findall(rf"^{name}=\{{\{{ __postgresql_folder }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
+        re.findall(rf"^{name}=\{{\{{ __postgresql_library_dir }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
         for name in ("ExecStart", "ExecStopPost")
     )
-    assert (run, end) == (["%i"], ["ended %i"])
-    assert [tool.parser().parse_args(["ended", command]).of for command in tool.RECORDED] == list(tool.RECORDED)
+    assert (run, end) == (["%i"], ["record-end %i"])
+    assert [tool.parser().parse_args(["record-end", command]).of for command in tool.RECORDED] == list(tool.RECORDED)
 
 
 @pytest.mark.parametrize("result", ["success", "exit-code"])
 def test_the_unit_keeps_what_a_run_recorded_itself(reports: Path, monkeypatch: pytest.MonkeyPatch, result: str) -> None:
     if result != "success":
-        backup.note("drill", 1795255127, "it is damaged")
+        backup.record_result("drill", 1795255127, "it is damaged")
     before = backup.results()
     monkeypatch.setenv("SERVICE_RESULT", result)
-    assert tool.main(["ended", "drill"]) == 0
+    assert tool.main(["record-end", "drill"]) == 0
     assert backup.results() == before
 
 
 def test_a_standby_leaves_the_results_alone(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backup, "follows", lambda: True)
+    monkeypatch.setattr(backup, "is_standby", lambda: True)
     before = backup.results()
     assert tool.main(["verify"]) == 0 and backup.results() == before
 
 
-def test_a_first_run_under_way_has_no_result_yet(reports: Path) -> None:
+def test_a_first_run_in_progress_has_no_result_yet(reports: Path) -> None:
     (reports / "results.json").unlink()
-    backup.note_start("full", 1795255127)
+    backup.record_start("full", 1795255127)
     assert 'command="full"' not in (reports / "metrics.prom").read_text()
     seen, planned = {"states": {}, "faults": [], "backups": []}, dict.fromkeys(backup.RECORDED, (7 * DAY, ENDED))
     assert backup.findings(seen, backup.results(), ENDED, planned) == []

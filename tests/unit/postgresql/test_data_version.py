@@ -25,7 +25,7 @@ CASES: dict[str, tuple[list[str], str, str]] = {
     "a restore in the place of an older version": (["16/main"], "latest", ""),
     "a restore beside a newer version": (["18/main"], "latest", 'Set it to "18"'),
     "data where no version lies": (["data"], "", f"{VOLUME}/data"),
-    "data of the volume itself": (["."], "", f"holds data in {VOLUME}"),
+    "data of the volume itself": (["."], "", f"data in {VOLUME}"),
     "its own data beside a strange folder": (["17/main", "data"], "", ""),
     "data that was set aside": (["16/main.before-20261121T101500Z"], "", ""),
     "what interrupted runs left": (["17/main.unfinished", "17/main.restored", "17/main.drill"], "", ""),
@@ -50,7 +50,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "tasks": [
             {
                 "ansible.builtin.copy": {
-                    "content": "{{ dict(foreign=__postgresql_version_foreign, "
+                    "content": "{{ dict(foreign=__postgresql_version_mismatch, "
                     "fault=__postgresql_version_fault) | to_json }}",
                     "dest": f"{folder}/{{{{ item.name }}}}",
                     "mode": "0600",
@@ -75,9 +75,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_data_of_another_version_is_found(found: dict[str, Any], name: str) -> None:
-    says = CASES[name][2]
-    assert found[name]["foreign"] is bool(says)
-    assert says in found[name]["fault"]
+    message = CASES[name][2]
+    assert found[name]["foreign"] is bool(message)
+    assert message in found[name]["fault"]
 
 
 def test_no_task_has_a_definition_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""The play of a drill, with a unit that stands for the one of the host: it tells of its own drill and of no other."""
+"""The play of a drill, with a stubbed unit: it reports the result of its own drill only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.static.repository import REPOSITORY
 REPORT = {"restored_to": "2026-11-21 10:15:00+00", "rto_seconds": 7.5, "rpo_seconds": 31.5}
 GOOD = {"ok": True, "at": 1795255127, "good": 1795255127, "fault": "", "report": REPORT}
 DAMAGED = GOOD | {"ok": False, "fault": "damaged pages", "report": {"fault": "damaged pages"}}
-NO_RESULT = "db: the drill left no result; the newest is "
+NO_RESULT = "db: the drill recorded no result; the newest is "
 
 
 def play(folder: Path, before: dict[str, Any] | None, after: dict[str, Any] | None, code: int) -> tuple[int, str]:
@@ -40,24 +40,24 @@ def play(folder: Path, before: dict[str, Any] | None, after: dict[str, Any] | No
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "code", "says"),
+    ("before", "after", "code", "message"),
     [
-        (GOOD | {"began": 1795255100}, None, 1, f"{NO_RESULT}of a drill that began at 2026-11-21 09:58:20+00:00"),
+        (GOOD | {"began": 1795255100}, None, 1, f"{NO_RESULT}of a drill that started at 2026-11-21 09:58:20+00:00"),
         ({}, None, 1, f"{NO_RESULT}missing"),
         (None, None, 1, "File not found: "),
-        (GOOD | {"began": 1795255100}, DAMAGED | {"began": "NOW"}, 1, "did not restore: damaged pages"),
+        (GOOD | {"began": 1795255100}, DAMAGED | {"began": "NOW"}, 1, "the restore drill failed: damaged pages"),
     ],
     ids=["stale", "missing", "without a file", "failed"],
 )
 def test_a_drill_without_a_good_result_of_its_own_fails(
-    tmp_path: Path, before: dict[str, Any] | None, after: dict[str, Any] | None, code: int, says: str
+    tmp_path: Path, before: dict[str, Any] | None, after: dict[str, Any] | None, code: int, message: str
 ) -> None:
-    ended, said = play(tmp_path, before, after, code)
-    assert ended != 0 and says in said, said
+    ended, output = play(tmp_path, before, after, code)
+    assert ended != 0 and message in output, output
 
 
 def test_the_report_is_of_this_drill(tmp_path: Path) -> None:
-    ended, said = play(tmp_path, GOOD | {"began": 1795255100, "report": {}}, GOOD | {"began": "NOW"}, 0)
-    assert ended == 0, said
+    ended, output = play(tmp_path, GOOD | {"began": 1795255100, "report": {}}, GOOD | {"began": "NOW"}, 0)
+    assert ended == 0, output
     (kept,) = (tmp_path / "test/drill_postgresql").glob("*/drill.json")
     assert json.loads(kept.read_text()) == REPORT | {"host": "db", "ok": True}

@@ -1,4 +1,4 @@
-"""What verify says of a database, from what its host saw."""
+"""Findings of verify about a database, from the results on its host."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def test_everything_that_is_wrong_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "said"),
+    ("server", "output"),
     [
         ("echo 'fsync is off'; echo 'WARNING: noise' >&2", ["fsync is off", "== server 0", "== backups 0"]),
         ("echo 'psql: error: no server' >&2; exit 2", ["psql: error: no server", "== server 2", "== backups 0"]),
         ("exit 3", ["", "== server 3", "== backups 0"]),
     ],
 )
-def test_the_script_tells_each_part_with_its_code(tmp_path: Path, server: str, said: list[str]) -> None:
+def test_the_script_prints_each_part_with_its_code(tmp_path: Path, server: str, output: list[str]) -> None:
     program = tmp_path / "psql"
     program.write_text(f"#!/bin/sh\n{server}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -102,11 +102,11 @@ def test_the_script_tells_each_part_with_its_code(tmp_path: Path, server: str, s
         ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false"],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert (done.stdout.splitlines(), done.stderr) == (said, "")
+    assert (done.stdout.splitlines(), done.stderr) == (output, "")
 
 
 @pytest.mark.parametrize(
-    ("enabled", "said"),
+    ("enabled", "output"),
     [
         (
             "true",
@@ -115,15 +115,15 @@ def test_the_script_tells_each_part_with_its_code(tmp_path: Path, server: str, s
         ("false", []),
     ],
 )
-def test_backups_that_are_on_need_their_tool(tmp_path: Path, enabled: str, said: list[str]) -> None:
+def test_backups_that_are_on_need_their_tool(tmp_path: Path, enabled: str, output: list[str]) -> None:
     (tmp_path / "psql").symlink_to("/bin/true")
     done = subprocess.run(
         ["sh", "-c", SCRIPT, "sh", "SELECT 1", enabled],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.splitlines() == ["== server 0", *said, "== backups 0"]
+    assert done.stdout.splitlines() == ["== server 0", *output, "== backups 0"]
     read = {"db": {"__verify_database": {"rc": 0, "stdout": done.stdout}, "__verify_database_probe": {"findings": []}}}
-    assert database_findings(read, ["db"]) == [f"backups of the database on db: {line}" for line in said]
+    assert database_findings(read, ["db"]) == [f"backups of the database on db: {line}" for line in output]
 
 
 def test_both_ports_are_probed_under_the_name_of_clients() -> None:

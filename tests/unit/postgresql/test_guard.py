@@ -1,4 +1,4 @@
-"""What the guard before PostgreSQL's start does with each answer of a peer: rendered by Ansible, commands stubbed."""
+"""The start guard with each answer of a peer: rendered by Ansible, commands stubbed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("guard", "standby", "answer", "code", "starts", "asked"),
+    ("guard", "standby", "answer", "code", "starts", "queried"),
     [
         ("peer", False, "f", 0, False, True),
         ("peer", False, "t", 0, True, True),
@@ -75,8 +75,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["peer is primary", "peer is standby", "peer gives no answer", "own data is a standby's", "no peer"],
 )
-def test_a_primary_starts_unless_a_peer_says_that_it_takes_the_writes(
-    folder: Path, guard: str, standby: bool, answer: str, code: int, starts: bool, asked: bool
+def test_a_primary_starts_unless_a_peer_is_primary(
+    folder: Path, guard: str, standby: bool, answer: str, code: int, starts: bool, queried: bool
 ) -> None:
     signal, calls = folder / "data/standby.signal", folder / "calls"
     calls.write_text("")
@@ -88,8 +88,8 @@ def test_a_primary_starts_unless_a_peer_says_that_it_takes_the_writes(
         env={"PATH": f"{folder}:/usr/bin:/bin", "CALLS": str(calls), "ANSWER": answer, "CODE": str(code)},
     )  # fmt: skip
     assert (done.returncode == 0) is starts, done.stderr
-    assert starts or "db-2 takes the writes now" in done.stderr
-    assert ("connect_timeout=5" in calls.read_text()) is asked, "it would wait for a filtered peer"
+    assert starts or "db-2 is the primary now" in done.stderr
+    assert ("connect_timeout=5" in calls.read_text()) is queried, "it would wait for a filtered peer"
 
 
 @pytest.mark.parametrize("path", ["roles/postgresql/README.md", "docs/runbooks/promote_postgresql.md"])

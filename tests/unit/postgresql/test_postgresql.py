@@ -11,17 +11,17 @@ from ansible_collections.slipway.platform.plugins.module_utils.postgresql import
     PostgresqlError,
     catalogue_roles,
     configuration,
+    database_drift,
+    extension_drift,
     extensions,
+    grant_drift,
     grants,
     hba,
     hba_text,
-    lacking_databases,
-    lacking_extensions,
-    lacking_grants,
-    lacking_memberships,
-    lacking_roles,
+    membership_drift,
     memberships,
     pooler_hba,
+    role_drift,
     scram,
     settings,
     undeclared,
@@ -153,13 +153,13 @@ def test_sizes_that_cannot_be(memory_mb: int, cores: int, connections: int) -> N
 
 def test_the_text_of_the_configuration() -> None:
     assert configuration({"b": "it's \\ one", "a.b": True, "a": 5}) == "a = '5'\na.b = 'on'\nb = 'it''s \\\\ one'\n"
-    with pytest.raises(PostgresqlError, match="no name of a setting"):
+    with pytest.raises(PostgresqlError, match="not a valid name of a setting"):
         configuration({"a = 1\nb": "x"})
     with pytest.raises(PostgresqlError, match="line break"):
         configuration({"a": "x\ny"})
 
 
-def test_a_verifier_is_what_the_standard_says() -> None:
+def test_a_verifier_conforms_to_the_standard() -> None:
     """The example of RFC 7677."""
     assert verifier("pencil", base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")) == (
         "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="
@@ -208,7 +208,7 @@ def test_who_may_come_to_the_pooler() -> None:
 
 
 def test_a_range_that_is_none() -> None:
-    with pytest.raises(PostgresqlError, match=r"10\.1\.1\.1/24 of the role app is no range"):
+    with pytest.raises(PostgresqlError, match=r"role app: 10\.1\.1\.1/24 is not a range"):
         hba([{"name": "app", "database": "app", "cidrs": ["10.1.1.1/24"]}], NODES, "10.1.1.61")
 
 
@@ -273,7 +273,7 @@ def test_extensions_of_every_database() -> None:
 
 
 def account(role: dict[str, Any], **differs: Any) -> dict[str, Any]:
-    """What a server with this role says of it."""
+    """The role in the state of a server."""
     return {
         "login": role["flags"].startswith("LOGIN"),
         "inherit": True,
@@ -288,7 +288,7 @@ def account(role: dict[str, Any], **differs: Any) -> dict[str, Any]:
 def test_a_server_in_line_lacks_nothing() -> None:
     wanted = catalogue_roles(DATABASES, ROLES, PASSWORDS)
     state = {"accounts": {role["name"]: account(role) for role in wanted}}
-    assert lacking_roles(wanted, state) == []
+    assert role_drift(wanted, state) == []
 
 
 @pytest.mark.parametrize(
@@ -302,12 +302,12 @@ def test_a_server_in_line_lacks_nothing() -> None:
         {"configuration": ["statement_timeout=1s"]},
     ],
 )
-def test_a_role_that_differs_is_brought_in_line(differs: dict[str, Any]) -> None:
+def test_a_role_that_differs_is_converged(differs: dict[str, Any]) -> None:
     wanted = catalogue_roles(DATABASES, ROLES, PASSWORDS)
     accounts = {role["name"]: account(role, **(differs if role["name"] == "app" else {})) for role in wanted}
-    assert [role["name"] for role in lacking_roles(wanted, {"accounts": accounts})] == ["app"]
+    assert [role["name"] for role in role_drift(wanted, {"accounts": accounts})] == ["app"]
     del accounts["app"]
-    assert [role["name"] for role in lacking_roles(wanted, {"accounts": accounts})] == ["app"]
+    assert [role["name"] for role in role_drift(wanted, {"accounts": accounts})] == ["app"]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_role_that_differs_is_brought_in_line(differs: dict[str, Any]) -> None
     ],
 )
 def test_databases_that_are_lacking(catalogue: dict[str, Any], lacks: bool) -> None:
-    assert bool(lacking_databases(DATABASES, {"catalogue": catalogue})) is lacks
+    assert bool(database_drift(DATABASES, {"catalogue": catalogue})) is lacks
 
 
 @pytest.mark.parametrize(
@@ -328,12 +328,12 @@ def test_databases_that_are_lacking(catalogue: dict[str, Any], lacks: bool) -> N
 )
 def test_a_role_belongs_to_its_group_alone(groups: list[str] | None, lacks: bool) -> None:
     wanted = [{"member": "app", "group": "app_rw"}]
-    assert bool(lacking_memberships(wanted, {"members": {"app": groups} if groups else None})) is lacks
+    assert bool(membership_drift(wanted, {"members": {"app": groups} if groups else None})) is lacks
 
 
 def test_extensions_that_are_lacking() -> None:
     inside = {"app": {"extensions": ["plpgsql"]}, "postgres": {"extensions": ["pg_stat_statements"]}}
-    assert lacking_extensions(extensions(DATABASES), inside) == [{"database": "app", "name": "pg_trgm"}]
+    assert extension_drift(extensions(DATABASES), inside) == [{"database": "app", "name": "pg_trgm"}]
 
 
 def in_line() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -361,13 +361,13 @@ def in_line() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_rights_that_are_there_are_not_given_again() -> None:
-    assert lacking_grants(grants(DATABASES), *in_line()) == []
+    assert grant_drift(grants(DATABASES), *in_line()) == []
 
 
 def test_an_empty_database_has_no_tables_to_give_rights_on() -> None:
     state, inside = in_line()
     inside["app"] |= {"totals": None, "rights": None}
-    assert lacking_grants(grants(DATABASES), state, inside) == []
+    assert grant_drift(grants(DATABASES), state, inside) == []
 
 
 def test_rights_that_are_lacking() -> None:
@@ -376,9 +376,7 @@ def test_rights_that_are_lacking() -> None:
     inside["app"]["rights"]["table app_ro SELECT"] = 1
     inside["app"]["defaults"]["S"] = None
     del inside["app"]["schema"]["app_rw"]
-    found = {
-        (entry["type"], entry["objs"], entry["roles"]) for entry in lacking_grants(grants(DATABASES), state, inside)
-    }
+    found = {(entry["type"], entry["objs"], entry["roles"]) for entry in grant_drift(grants(DATABASES), state, inside)}
     assert found == {
         ("database", "app", "PUBLIC"),
         ("table", "ALL_IN_SCHEMA", "app_ro"),
@@ -391,10 +389,10 @@ def test_rights_that_are_lacking() -> None:
 def test_a_database_made_a_moment_ago_lacks_everything() -> None:
     state, inside = in_line()
     del state["catalogue"]["app"]
-    assert ("PUBLIC", "ALL") in {(e["roles"], e["privs"]) for e in lacking_grants(grants(DATABASES), state, inside)}
+    assert ("PUBLIC", "ALL") in {(e["roles"], e["privs"]) for e in grant_drift(grants(DATABASES), state, inside)}
 
 
-def test_what_nobody_declared_is_told() -> None:
+def test_undeclared_objects_are_listed() -> None:
     state = {
         "catalogue": dict.fromkeys(["postgres", "app", "old"]),
         "accounts": dict.fromkeys(["postgres", "app", "app_owner", "app_rw", "app_ro", "pgbouncer", "anna"]),

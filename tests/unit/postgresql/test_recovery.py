@@ -30,17 +30,17 @@ def server(tmp_path: Path, command: list[str], answers: Callable[[int], str]) ->
     made.log = tmp_path / "log"
     made.log.write_text("LOG:  starting\n")
     made.process = subprocess.Popen(command)
-    asked: list[str] = []
+    queried: list[str] = []
 
-    def ask(statement: str, seconds: float = 0, **_: Any) -> str:
-        asked.append(statement)
-        if not (answer := answers(len(asked))):
+    def query(statement: str, seconds: float = 0, **_: Any) -> str:
+        queried.append(statement)
+        if not (answer := answers(len(queried))):
             with made.log.open("a") as log:
                 log.write("FATAL:  the database system is not yet accepting connections\n")
             raise recovery.Fault("no answer")
         return answer
 
-    made.ask = ask
+    made.query = query
     return made
 
 
@@ -75,17 +75,17 @@ def test_a_recovery_that_goes_on_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ignored", ["INT", "INT QUIT"])
-def test_a_server_that_does_not_stop_is_ended_or_told(
+def test_a_server_that_does_not_stop_is_killed_or_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: str
 ) -> None:
-    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.2)
-    monkeypatch.setattr(recovery, "QUIT_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "STOP_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "QUIT_TIMEOUT_SECONDS", 0.2)
     deaf = server(tmp_path, ["sh", "-c", f"trap '' {ignored}; touch {tmp_path}/ready; exec sleep 60"], lambda _: "")
     while not (tmp_path / "ready").exists():
         assert deaf.process.poll() is None
     try:
         if "QUIT" in ignored:
-            with pytest.raises(recovery.Fault, match="does not end"):
+            with pytest.raises(recovery.Fault, match="does not stop"):
                 deaf.stop()
         else:
             deaf.stop()
@@ -96,21 +96,21 @@ def test_a_server_that_does_not_stop_is_ended_or_told(
 
 
 def test_a_program_that_hangs_is_given_up() -> None:
-    with pytest.raises(recovery.Fault, match=r"sleep runs for longer than 0\.1 seconds"):
-        recovery.tool(["sleep", "60"], 0.1)
+    with pytest.raises(recovery.Fault, match=r"sleep: timed out after 0\.1 seconds"):
+        recovery.run_program(["sleep", "60"], 0.1)
 
 
 def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "psql").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "psql").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(repository, "STATEMENT_SECONDS", 0.1)
-    with pytest.raises(repository.Fault, match=r"runs for longer than 0\.1 seconds"):
+    monkeypatch.setattr(repository, "STATEMENT_TIMEOUT_SECONDS", 0.1)
+    with pytest.raises(repository.Fault, match=r"timed out after 0\.1 seconds"):
         repository.psql("SELECT 1")
 
 
 def test_nothing_is_waited_for_without_an_end() -> None:
-    """Every call that waits for a process says for how long."""
+    """Every call that waits for a process has a timeout."""
     for path in sorted(FOLDER.glob("postgresql_*.py")):
         text = path.read_text()
         for call in re.finditer(r"(?:subprocess\.run|\.communicate|process\.wait|dump\.wait)\(", text):
@@ -125,34 +125,34 @@ def test_nothing_is_waited_for_without_an_end() -> None:
 
 def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database whose name holds quotes is exchanged by statements that never contain it."""
-    asked: list[tuple[str, dict[str, str]]] = []
+    queried: list[tuple[str, dict[str, str]]] = []
 
     def psql(statement: str, **variables: str) -> str:
-        asked.append((statement, variables))
+        queried.append((statement, variables))
         return "1"
 
     class Restored:
         def __enter__(self) -> Any:
-            return SimpleNamespace(wait=lambda _: None, ask=psql)
+            return SimpleNamespace(wait=lambda _: None, query=psql)
 
         def __exit__(self, *_: object) -> None:
             pass
 
     monkeypatch.setattr(recovery.repository, "psql", psql)
-    monkeypatch.setattr(recovery.repository, "run", lambda *_, **__: "")
-    monkeypatch.setattr(recovery, "place", lambda: tmp_path / "17/main")
-    monkeypatch.setattr(recovery, "look", lambda _: ({"backups": []}, ["", ""], []))
-    monkeypatch.setattr(recovery, "fetch", lambda *_: None)
-    monkeypatch.setattr(recovery, "standing", lambda _: Restored())
-    monkeypatch.setattr(recovery, "copy", lambda *_: None)
-    found = recovery.database(SimpleNamespace(target="latest", name=NAME))
+    monkeypatch.setattr(recovery.repository, "run_pgbackrest", lambda *_, **__: "")
+    monkeypatch.setattr(recovery, "data_directory", lambda: tmp_path / "17/main")
+    monkeypatch.setattr(recovery, "resolve_target", lambda _: ({"backups": []}, ["", ""], []))
+    monkeypatch.setattr(recovery, "restore_files", lambda *_: None)
+    monkeypatch.setattr(recovery, "temporary_server", lambda _: Restored())
+    monkeypatch.setattr(recovery, "copy_database", lambda *_: None)
+    found = recovery.restore_database(SimpleNamespace(target="latest", name=NAME))
     assert found["aside"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
-    assert asked and not [statement for statement, _ in asked if NAME in statement]
-    for statement, variables in asked:
+    assert queried and not [statement for statement, _ in queried if NAME in statement]
+    for statement, variables in queried:
         named = set(re.findall(r""":['"](\w+)['"]""", statement))
         assert named == set(variables), statement
         assert all(f"--set={key}={value}" in repository.psql_command(**variables) for key, value in variables.items())
 
 
 def test_a_database_with_an_equals_sign_is_no_connection_string() -> None:
-    assert recovery.dbname(NAME) == """dbname='sho\\'p" = \\\\x; DROP'"""
+    assert recovery.quoted_dbname(NAME) == """dbname='sho\\'p" = \\\\x; DROP'"""

@@ -1,4 +1,4 @@
-"""One database on several hosts: settings, slots, what is wrong, and when a standby may be promoted."""
+"""Replication: settings, slots, findings, and the promotion of a standby."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ansible_collections.slipway.platform.plugins.module_utils.postgresql import
     catalogue_roles,
     grants,
     hba,
-    lacking_roles,
+    role_drift,
     undeclared,
 )
 from ansible_collections.slipway.platform.plugins.module_utils.postgresql_replication import (
     ahead,
     conninfo,
-    follower_findings,
-    lacking_slots,
     primary,
     promotion,
     settings,
     slot,
+    slot_drift,
+    standby_findings,
 )
 
 FILES = {"authority": "/ca.crt", "password": "/pgpass"}
@@ -41,7 +41,7 @@ def entry(name: str, **more: Any) -> dict[str, Any]:
         ({"db-1": {}}, "db-1"),
     ],
 )
-def test_the_host_that_is_no_standby_takes_the_writes(flags: dict[str, Any], expected: str) -> None:
+def test_the_host_that_is_no_standby_is_the_primary(flags: dict[str, Any], expected: str) -> None:
     assert primary(flags, list(flags)) == expected
 
 
@@ -80,8 +80,8 @@ def test_a_slot_that_would_fill_the_volume_is_refused() -> None:
         settings("db-1", PEERS, "", 10, FILES, slot_keep_gb=6)
 
 
-def test_whom_nobody_knows_nobody_follows() -> None:
-    with pytest.raises(PostgresqlError, match="cannot follow db-9"):
+def test_an_unknown_upstream_is_rejected() -> None:
+    with pytest.raises(PostgresqlError, match="cannot stream from db-9"):
         settings("db-1", PEERS, "db-9", 100, FILES)
 
 
@@ -91,7 +91,7 @@ def test_writes_wait_for_a_standby_only_where_that_is_wanted() -> None:
     assert found["synchronous_standby_names"] == 'ANY 1 ("db-2", "db-3")'
 
 
-def test_the_way_to_a_peer_names_a_database_when_asked() -> None:
+def test_a_connection_string_has_a_database_when_given() -> None:
     assert "dbname" not in conninfo("db-1", "10.1.1.71", FILES)
     assert conninfo("db-1", "10.1.1.71", FILES, database="postgres").endswith("dbname=postgres")
 
@@ -116,8 +116,8 @@ def test_the_account_may_replicate_and_nothing_else() -> None:
 def test_a_role_that_may_replicate_and_should_not_differs() -> None:
     (wanted,) = (role for role in catalogue_roles([], [], {}) if role["name"] == "pgbouncer")
     there = {"login": True, "inherit": True, "limit": 10, "special": False, "configuration": [], "verifier": ""}
-    assert lacking_roles([wanted], {"accounts": {"pgbouncer": {**there, "replication": False}}}) == []
-    assert lacking_roles([wanted], {"accounts": {"pgbouncer": {**there, "replication": True}}}) == [wanted]
+    assert role_drift([wanted], {"accounts": {"pgbouncer": {**there, "replication": False}}}) == []
+    assert role_drift([wanted], {"accounts": {"pgbouncer": {**there, "replication": True}}}) == [wanted]
 
 
 def test_the_account_is_declared_while_there_are_standbys() -> None:
@@ -152,7 +152,7 @@ def test_the_account_is_declared_while_there_are_standbys() -> None:
 def test_slots_are_for_the_standbys_and_for_nobody_else(
     slots: list[dict[str, Any]], standby: bool, expected: list[tuple[str, str]]
 ) -> None:
-    found = lacking_slots(PEERS, {"slots": slots}, standby)
+    found = slot_drift(PEERS, {"slots": slots}, standby)
     assert [(change["name"], change["state"]) for change in found] == expected
 
 
@@ -161,21 +161,21 @@ def test_a_slot_has_no_dashes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("followers", "waits", "wanted", "says"),
+    ("standbys", "waits", "wanted", "message"),
     [
         ([STREAMING], False, False, ""),
         ([{**STREAMING, "sync": "quorum"}], True, True, ""),
-        ([STREAMING], False, True, "no standby is waited for yet"),
-        ([], False, False, "does not follow"),
-        ([{**STREAMING, "state": "catchup"}], False, False, "does not follow"),
-        ([], True, True, "writes wait"),
+        ([STREAMING], False, True, "synchronous replication is not configured yet"),
+        ([], False, False, "does not stream"),
+        ([{**STREAMING, "state": "catchup"}], False, False, "does not stream"),
+        ([], True, True, "writes block"),
         ([{**STREAMING, "state": "catchup"}], True, True, "set postgresql_synchronous to false"),
     ],
 )
-def test_what_is_wrong_with_a_standby_is_told(followers: list[Any], waits: bool, wanted: bool, says: str) -> None:
-    found = follower_findings(PEERS, {"followers": followers, "synchronous": waits}, wanted)
-    assert bool(found) is bool(says)
-    assert says in " ".join(found)
+def test_findings_about_standbys(standbys: list[Any], waits: bool, wanted: bool, message: str) -> None:
+    found = standby_findings(PEERS, {"standbys": standbys, "synchronous": waits}, wanted)
+    assert bool(found) is bool(message)
+    assert message in " ".join(found)
 
 
 ON, OFF = {"known": True, "listed": True, "status": "running"}, {"known": True, "listed": True, "status": "off"}
@@ -184,39 +184,39 @@ RECOVERING = {"recovering": True, "received": "0/3000060"}
 
 
 @pytest.mark.parametrize(
-    ("state", "server", "by_hand", "action", "fence", "says"),
+    ("state", "server", "by_hand", "action", "fence", "message"),
     [
         (RECOVERING, ON, "", "promote", True, ""),
         (RECOVERING, OFF, "", "promote", False, ""),
         (RECOVERING, GONE, "", "promote", False, ""),
-        (RECOVERING, SILENT, "", "refuse", False, "does not tell of it (timed out)"),
+        (RECOVERING, SILENT, "", "reject", False, "does not list it (timed out)"),
         (RECOVERING, SILENT, "db-1", "promote", False, ""),
-        (RECOVERING, SILENT, "db-2", "refuse", False, "cannot be fenced"),
+        (RECOVERING, SILENT, "db-2", "reject", False, "cannot be fenced"),
         (RECOVERING, {**ON, "status": "stopping"}, "", "promote", True, ""),
-        ({}, ON, "", "refuse", True, "does not answer"),
+        ({}, ON, "", "reject", True, "does not answer"),
         ({"recovering": False}, ON, "", "finish", False, ""),
     ],
 )  # fmt: skip
 def test_a_standby_is_promoted_only_over_a_fenced_primary(
-    state: dict[str, Any], server: dict[str, Any], by_hand: str, action: str, fence: bool, says: str
+    state: dict[str, Any], server: dict[str, Any], by_hand: str, action: str, fence: bool, message: str
 ) -> None:
     found = promotion("db-2", "db-1", state, server, by_hand)
     assert (found["action"], found["fence"]) == (action, fence)
-    assert bool(found["faults"]) is bool(says)
-    assert says in " ".join(found["faults"])
+    assert bool(found["faults"]) is bool(message)
+    assert message in " ".join(found["faults"])
     assert found["steps"]
 
 
 @pytest.mark.parametrize(
-    ("received", "says"),
+    ("received", "message"),
     [
         ({"db-2": "0/3000060", "db-3": "0/3000060"}, ""),
         ({"db-2": "1/0", "db-3": "0/FFFFFFFF"}, ""),
         ({"db-2": "0/3000060", "db-3": "0/3000100"}, "db-3 has WAL up to 0/3000100, db-2 up to 0/3000060"),
-        ({"db-2": "0/3000060", "db-3": ""}, "db-3 does not say how far it came"),
-        ({"db-2": "", "db-3": "0/3000060"}, "db-2 does not say how far it came"),
+        ({"db-2": "0/3000060", "db-3": ""}, "the WAL position of db-3 is unknown"),
+        ({"db-2": "", "db-3": "0/3000060"}, "the WAL position of db-2 is unknown"),
     ],
 )
-def test_the_standby_that_has_most_is_known(received: dict[str, str], says: str) -> None:
+def test_the_standby_that_has_most_is_known(received: dict[str, str], message: str) -> None:
     found = ahead("db-2", received)
-    assert bool(found) is bool(says) and says in " ".join(found)
+    assert bool(found) is bool(message) and message in " ".join(found)

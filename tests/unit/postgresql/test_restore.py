@@ -1,4 +1,4 @@
-"""The report of a restore: what it tells was read from the restored data."""
+"""The report of a restore: its values are read from the restored data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ RESTORED, LIVE = "2026-11-21 10:15:00+00", "2026-11-21 10:19:59+00"
 @pytest.mark.parametrize(
     ("database", "newest"),
     [("app", RESTORED), ("", LIVE)],
-    ids=["one database", "all of them, on which the server runs"],
+    ids=["one database", "all databases, on which the server runs"],
 )
 def test_the_newest_row_is_of_the_restored_data(tmp_path: Path, database: str, newest: str) -> None:
     *_, report = yaml.safe_load((REPOSITORY / "playbooks/operations/restore_postgresql.yml").read_text())
-    told = {"__postgresql_exchanged": {"stdout": json.dumps({"restored_to": RESTORED})}} if database else {}
+    facts_of_restore = (
+        {"__postgresql_database_restore": {"stdout": json.dumps({"restored_to": RESTORED})}} if database else {}
+    )
     facts = {
         "hosts": "all",
         "gather_facts": False,
-        "tasks": [{"ansible.builtin.set_fact": {"op_restore_postgresql_began": BEGAN, **told}}],
+        "tasks": [{"ansible.builtin.set_fact": {"op_restore_postgresql_began": BEGAN, **facts_of_restore}}],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([facts, report]))
     (tmp_path / "psql").write_text(f"#!/bin/sh\necho '{LIVE}'\n")

@@ -1,4 +1,4 @@
-"""What an upgrade has to do, and when it must not begin."""
+"""The plan of an upgrade, and the faults that prevent it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SEEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("wanted", "more", "options", "action", "says"),
+    ("wanted", "more", "options", "action", "message"),
     [
         ("17", {}, {}, "none", "nothing: 17.11-1 is the newest"),
         ("17", {"installed": {"17": "17.10-1"}}, {}, "minor", "install 17.11-1 in place of 17.10-1"),
         ("17", {"candidates": {"17": None}}, {}, "none", "nothing"),
         ("18", {}, {}, "major", "copy 1000 MB with pg_upgrade"),
-        ("18", {"majors": ["15", "17"]}, {}, "major", "keep the data of version 17 as the way back"),
+        ("18", {"majors": ["15", "17"]}, {}, "major", "keep the data of version 17 for a rollback"),
         (
             "18",
             {"majors": ["17", "18"], "unfinished": True},
             {},
             "continue",
-            "finish what an upgrade from 17 left to do",
+            "complete the upgrade from 17",
         ),
         (
             "18",
@@ -39,37 +39,37 @@ SEEN: dict[str, Any] = {
             "minor",
             "install 18.6-1 in place of 18.5-1",
         ),
-        ("18", {"free_mb": 1000}, {}, "refuse", "made beside the old"),
-        ("18", {"candidates": {"18": None}}, {}, "refuse", "no archive that it knows has PostgreSQL 18"),
+        ("18", {"free_mb": 1000}, {}, "reject", "MB beside the old"),
+        ("18", {"candidates": {"18": None}}, {}, "reject", "no configured package archive has PostgreSQL 18"),
         ("18", {"candidates": {"18": None}, "installed": {"18": "18.6-1"}}, {}, "major", "install PostgreSQL 18"),
-        ("18", {}, {"backed_up": False}, "refuse", "nothing backs it up"),
-        ("18", {}, {"backed_up": False, "unsaved": True}, "major", "start version 18"),
-        ("18", {"free_mb": 0}, {"standby": True}, "major", "set its data of version 17 aside"),
-        ("16", {}, {}, "refuse", "there is no way down to 16"),
-        ("18", {"majors": []}, {}, "refuse", "there is no data"),
-        ("18", {"majors": []}, {"standby": True}, "none", "copy the primary when that runs 18"),
+        ("18", {}, {"backed_up": False}, "reject", "there is no backup"),
+        ("18", {}, {"backed_up": False, "without_backup": True}, "major", "start version 18"),
+        ("18", {"free_mb": 0}, {"standby": True}, "major", "move the data of version 17 aside"),
+        ("16", {}, {}, "reject", "a downgrade to 16 is not possible"),
+        ("18", {"majors": []}, {}, "reject", "there is no data"),
+        ("18", {"majors": []}, {"standby": True}, "none", "copy the primary when it runs 18"),
         ("17", {"running": "17.10-1"}, {}, "minor", "install 17.11-1 in place of 17.10-1"),
         ("17", {"running": "17.11-1"}, {}, "none", "nothing"),
     ],
 )
 def test_every_case_has_its_plan(
-    wanted: str, more: dict[str, Any], options: dict[str, bool], action: str, says: str
+    wanted: str, more: dict[str, Any], options: dict[str, bool], action: str, message: str
 ) -> None:
     found = plan(wanted, SEEN | more, **{"backed_up": True, **options})
     assert found["action"] == action
-    assert says in "; ".join(found["steps"] + found["faults"])
-    assert bool(found["faults"]) is (action == "refuse")
+    assert message in "; ".join(found["steps"] + found["faults"])
+    assert bool(found["faults"]) is (action == "reject")
 
 
 def test_a_backup_comes_first_and_last() -> None:
     steps = plan("18", SEEN, backed_up=True)["steps"]
-    assert steps[0] == "take a full backup and read every object of it"
+    assert steps[0] == "take a full backup and verify every object of it"
     assert "take a full backup" in steps[-2]
-    assert "backup" not in " ".join(plan("18", SEEN, backed_up=False, unsaved=True)["steps"])
+    assert "backup" not in " ".join(plan("18", SEEN, backed_up=False, without_backup=True)["steps"])
 
 
-def test_a_version_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(PostgresqlError, match="give one of 15"):
+def test_an_unsupported_version_is_rejected() -> None:
+    with pytest.raises(PostgresqlError, match="Set one of 15"):
         plan("9", SEEN, backed_up=True)
 
 

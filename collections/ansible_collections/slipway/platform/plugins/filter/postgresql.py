@@ -1,4 +1,4 @@
-"""Filters of the role postgresql: from the inventory's words to PostgreSQL's own."""
+"""Filters of the role postgresql: PostgreSQL's settings, rules and grants from the inventory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ansible_collections.slipway.platform.plugins.module_utils import (
 )
 
 
-def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Faults of the inputs as Ansible's own error."""
+def _as_filter_error(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with faults of its inputs raised as AnsibleFilterError."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
@@ -32,30 +32,30 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "postgresql_settings": _told(postgresql.settings),
-            "postgresql_configuration": _told(postgresql.configuration),
-            "postgresql_hba": _told(postgresql.hba),
-            "postgresql_pooler_hba": _told(postgresql.pooler_hba),
-            "postgresql_hba_text": _told(postgresql.hba_text),
-            "postgresql_roles": _told(postgresql.catalogue_roles),
-            "postgresql_memberships": _told(postgresql.memberships),
-            "postgresql_grants": _told(postgresql.grants),
-            "postgresql_extensions": _told(postgresql.extensions),
-            "postgresql_lacking_roles": _told(postgresql.lacking_roles),
-            "postgresql_lacking_databases": _told(postgresql.lacking_databases),
-            "postgresql_lacking_memberships": _told(postgresql.lacking_memberships),
-            "postgresql_lacking_extensions": _told(postgresql.lacking_extensions),
-            "postgresql_lacking_grants": _told(postgresql.lacking_grants),
-            "postgresql_undeclared": _told(postgresql.undeclared),
-            "postgresql_primary": _told(postgresql_replication.primary),
-            "postgresql_slot": _told(postgresql_replication.slot),
-            "postgresql_conninfo": _told(postgresql_replication.conninfo),
-            "postgresql_replication_settings": _told(postgresql_replication.settings),
-            "postgresql_lacking_slots": _told(postgresql_replication.lacking_slots),
-            "postgresql_follower_findings": _told(postgresql_replication.follower_findings),
-            "postgresql_promotion": _told(postgresql_replication.promotion),
-            "postgresql_handover": _told(postgresql_replication.handover),
-            "postgresql_ahead": _told(postgresql_replication.ahead),
-            "postgresql_upgrade": _told(postgresql_upgrade.plan),
-            "postgresql_candidates": _told(postgresql_upgrade.candidates),
+            "postgresql_settings": _as_filter_error(postgresql.settings),
+            "postgresql_configuration": _as_filter_error(postgresql.configuration),
+            "postgresql_hba": _as_filter_error(postgresql.hba),
+            "postgresql_pooler_hba": _as_filter_error(postgresql.pooler_hba),
+            "postgresql_hba_text": _as_filter_error(postgresql.hba_text),
+            "postgresql_roles": _as_filter_error(postgresql.catalogue_roles),
+            "postgresql_memberships": _as_filter_error(postgresql.memberships),
+            "postgresql_grants": _as_filter_error(postgresql.grants),
+            "postgresql_extensions": _as_filter_error(postgresql.extensions),
+            "postgresql_role_drift": _as_filter_error(postgresql.role_drift),
+            "postgresql_database_drift": _as_filter_error(postgresql.database_drift),
+            "postgresql_membership_drift": _as_filter_error(postgresql.membership_drift),
+            "postgresql_extension_drift": _as_filter_error(postgresql.extension_drift),
+            "postgresql_grant_drift": _as_filter_error(postgresql.grant_drift),
+            "postgresql_undeclared": _as_filter_error(postgresql.undeclared),
+            "postgresql_primary": _as_filter_error(postgresql_replication.primary),
+            "postgresql_slot": _as_filter_error(postgresql_replication.slot),
+            "postgresql_conninfo": _as_filter_error(postgresql_replication.conninfo),
+            "postgresql_replication_settings": _as_filter_error(postgresql_replication.settings),
+            "postgresql_slot_drift": _as_filter_error(postgresql_replication.slot_drift),
+            "postgresql_standby_findings": _as_filter_error(postgresql_replication.standby_findings),
+            "postgresql_promotion": _as_filter_error(postgresql_replication.promotion),
+            "postgresql_promotion_loss": _as_filter_error(postgresql_replication.promotion_loss),
+            "postgresql_ahead": _as_filter_error(postgresql_replication.ahead),
+            "postgresql_upgrade": _as_filter_error(postgresql_upgrade.plan),
+            "postgresql_candidates": _as_filter_error(postgresql_upgrade.candidates),
         }

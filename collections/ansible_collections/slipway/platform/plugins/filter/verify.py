@@ -161,14 +161,14 @@ def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: 
     found: list[str] = []
     for name in members:
         seen = _result(hostvars, name, "__verify_storage_seen")
-        view = seen.get("view") or {}
+        status = seen.get("status") or {}
         if unmet := seen.get("unmet"):
             found += [f"seen from {name}, {sentence}" for sentence in unmet]
-        elif seen.get("failed") or "muted" not in view:
+        elif seen.get("failed") or "muted" not in status:
             found.append(_unread(name, seen))
         found += [
             f"the storage warning {code} is muted, which nobody declared"
-            for code in view.get("muted") or []
+            for code in status.get("muted") or []
             if code not in expected
         ]
         probed = _result(hostvars, name, "__verify_gateway_probe")

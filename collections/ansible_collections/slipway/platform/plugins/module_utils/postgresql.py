@@ -30,21 +30,19 @@ SEQUENCE_RIGHTS = {"rw": "USAGE,SELECT,UPDATE", "ro": "SELECT"}
 
 
 class PostgresqlError(Exception):
-    """A fault in the inputs, told in a sentence."""
+    """A fault of the inputs, with a message for the operator."""
 
 
 def settings(
     memory_mb: int, cores: int, volume_gb: int, max_connections: int, major: str, extra: Json | None = None
 ) -> dict[str, str]:
-    """Settings that depend on the host's size, and those that are right on every one; `extra` wins."""
+    """Settings derived from the host's size, and those of every host; `extra` overrides them."""
     if memory_mb < SMALLEST_MEMORY_MB:
-        raise PostgresqlError(
-            f"{memory_mb} MB of memory are too few for PostgreSQL; give it {SMALLEST_MEMORY_MB} or more."
-        )
+        raise PostgresqlError(f"memory is {memory_mb} MB, too few for PostgreSQL. Set {SMALLEST_MEMORY_MB} MB or more.")
     if cores < 1 or max_connections < 10:
-        raise PostgresqlError(f"{cores} cores and {max_connections} connections are too few; give it 1 and 10 or more.")
+        raise PostgresqlError(f"{cores} cores and {max_connections} connections are too few. Set 1 and 10 or more.")
     parallel = max(1, min(4, cores // 2))
-    # The volume has to hold the data as well; a tenth of it between two checkpoints is enough on small ones.
+    # A tenth of the volume for WAL between two checkpoints leaves room for the data on small volumes.
     wal_mb = _clamp(volume_gb * 1024 // 10, 512, 16384)
     found = {
         # memory
@@ -56,12 +54,12 @@ def settings(
         "huge_pages": "try",
         # connections and workers
         "max_connections": str(max_connections),
-        # On every host the same: a standby, or a restored server, that has fewer than the one before does not start.
+        # The same on every host: a standby or a restored server with a lower value than its origin does not start.
         "max_worker_processes": "64",
         "max_parallel_workers": str(max(2, cores)),
         "max_parallel_workers_per_gather": str(parallel),
         "max_parallel_maintenance_workers": str(parallel),
-        # disk: Hetzner's volumes are SSDs behind a network, random reads cost little more than others
+        # disk: Hetzner's volumes are SSDs behind a network; random reads cost little more than sequential ones
         "random_page_cost": "1.1",
         "effective_io_concurrency": "200",
         "maintenance_io_concurrency": "200",
@@ -73,13 +71,13 @@ def settings(
         "wal_level": "replica",
         "max_wal_senders": "10",
         "max_replication_slots": "10",
-        # what a person asks for when something was slow
+        # for the analysis of slow statements
         "log_checkpoints": "on",
         "log_lock_waits": "on",
         "log_temp_files": "10MB",
         "log_autovacuum_min_duration": "1min",
         "log_min_duration_statement": "1s",
-        # values of slow statements may be secrets
+        # parameters of slow statements may contain secrets
         "log_parameter_max_length": "0",
         "log_connections": "on",
         "log_line_prefix": "%m [%p] %q%u@%d %h ",
@@ -87,7 +85,7 @@ def settings(
         "timezone": "Etc/UTC",
         "shared_preload_libraries": "pg_stat_statements",
         "track_io_timing": "on",
-        # Passwords in CREATE ROLE would otherwise be kept for everybody with pg_read_all_stats.
+        # Otherwise passwords in CREATE ROLE would be readable with pg_read_all_stats.
         "pg_stat_statements.track_utility": "off",
     }
     if int(major) >= 18:
@@ -118,27 +116,27 @@ def configuration(values: Json) -> str:
     lines = []
     for name, value in sorted(values.items()):
         if not re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?", name):
-            raise PostgresqlError(f"{name!r} is no name of a setting.")
+            raise PostgresqlError(f"{name!r} is not a valid name of a setting.")
         text = _plain(value)
         if "\n" in text:
-            raise PostgresqlError(f"The value of {name} holds a line break.")
+            raise PostgresqlError(f"The value of {name} contains a line break.")
         escaped = text.replace("\\", "\\\\").replace("'", "''")
         lines.append(f"{name} = '{escaped}'")
     return "\n".join(lines) + "\n"
 
 
 def scram(password: str, role: str) -> str:
-    """The verifier that PostgreSQL keeps, so that the password itself never reaches the server, its log or statistics.
+    """The SCRAM verifier that PostgreSQL stores: the password itself never reaches the server, its log or statistics.
 
-    The salt follows from the role's name: the same password gives the same verifier at every run.
+    The salt is derived from the role's name, so that the verifier is the same at every run.
     """
     if not password or not password.isascii() or not password.isprintable():
-        raise PostgresqlError(f"The password of {role} is empty or has characters beyond printable ASCII.")
+        raise PostgresqlError(f"The password of {role} is empty or contains characters other than printable ASCII.")
     return verifier(password, hashlib.sha256(f"slipway postgresql {role}".encode()).digest()[:16])
 
 
 def verifier(password: str, salt: bytes) -> str:
-    """RFC 5802 and 7677, as pg_authid keeps it."""
+    """RFC 5802 and 7677, in the format of pg_authid."""
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
     client = hmac.digest(salted, b"Client Key", "sha256")
     stored = hashlib.sha256(client).digest()
@@ -155,12 +153,12 @@ def owner_of(database: Json) -> str:
 
 
 def group_of(database: str, access: str) -> str:
-    """Role without login that carries the rights of one kind of access to one database."""
+    """The NOLOGIN role with the privileges of one kind of access to one database."""
     return f"{database}_{access}"
 
 
 def cidrs_of(role: Json, nodes: Sequence[str]) -> list[str]:
-    """From where a role may come: its own list, else the environment's nodes."""
+    """Ranges from which a role may connect: its own list, or the environment's nodes."""
     return [_cidr(cidr, str(role["name"])) for cidr in role.get("cidrs") or nodes]
 
 
@@ -169,17 +167,17 @@ def _cidr(value: str, role: str) -> str:
         return str(ip_network(str(value), strict=True))
     except ValueError as error:
         raise PostgresqlError(
-            f"{value} of the role {role} is no range of addresses: {error}. Write one, such as 10.40.1.0/24."
+            f"role {role}: {value} is not a range of addresses ({error}). Use one such as 10.40.1.0/24."
         ) from error
 
 
 def hba(
     roles: Sequence[Json], nodes: Sequence[str], pooler: str, peers: Mapping[str, str] | None = None
 ) -> list[list[str]]:
-    """Rows of pg_hba.conf: type, database, role, address, method. What no row names is rejected by the last.
+    """Rows of pg_hba.conf: type, database, role, address, method. The last rows reject everything else.
 
-    `pooler` is the address that PgBouncer comes from; it has looked at the client's own address before. `peers` are the
-    other hosts of the same database: they may follow, and ask who takes the writes.
+    `pooler` is the address of PgBouncer, which has checked the client's address itself. `peers` are the other hosts of
+    the same database: they may replicate, and query whether this host is the primary.
     """
     rows = [
         ["local", "all", "postgres", "", "peer map=superuser"],
@@ -200,7 +198,7 @@ def hba(
 
 
 def pooler_hba(roles: Sequence[Json], nodes: Sequence[str]) -> list[list[str]]:
-    """The same for PgBouncer, which the clients reach first."""
+    """Rows of PgBouncer's own hba file."""
     rows = [["local", "pgbouncer", "pgbouncer", "", "peer"]]
     rows += [_row(role, cidr) for role in roles if role.get("pooled", True) for cidr in cidrs_of(role, nodes)]
     return [*rows, ["host", "all", "all", "0.0.0.0/0", "reject"], ["host", "all", "all", "::/0", "reject"]]
@@ -221,9 +219,9 @@ def hba_text(rows: Iterable[Sequence[str]]) -> str:
 def catalogue_roles(
     databases: Sequence[Json], roles: Sequence[Json], passwords: Mapping[str, str], standby_password: str = ""
 ) -> list[dict[str, Any]]:
-    """Every role that has to exist: owners and groups without login, then the people's, then the platform's own.
+    """Every role that has to exist: owners and groups without login, then login roles, then the platform's own.
 
-    With `standby_password` there are standbys, and an account by which they follow.
+    With `standby_password` there are standbys, and a replication role for them.
     """
     found: list[dict[str, Any]] = []
     for database in databases:
@@ -234,8 +232,8 @@ def catalogue_roles(
         name = str(role["name"])
         if name not in passwords:
             raise PostgresqlError(
-                f"There is no password for the role {name} in postgresql_role_passwords; "
-                "run playbooks/operations/create_secrets.yml."
+                f"postgresql_role_passwords: no password for the role {name}. "
+                "Run playbooks/operations/create_secrets.yml."
             )
         found.append(
             {
@@ -264,20 +262,20 @@ def _flags(login: bool, replication: bool = False) -> str:
 
 
 def session_settings(role: Json) -> dict[str, str]:
-    """What a session of the role begins with."""
+    """Settings of every session of the role."""
     found = {
         "statement_timeout": f"{int(role.get('statement_timeout_seconds', 60))}s",
         "idle_in_transaction_session_timeout": f"{int(role.get('idle_in_transaction_timeout_seconds', 60))}s",
         "lock_timeout": f"{int(role.get('lock_timeout_seconds', 30))}s",
     }
     if role.get("access", "rw") == "owner":
-        # What it makes belongs to the owner, and so to everybody whom default privileges name.
+        # The objects that it creates belong to the owner, so that default privileges apply.
         found["role"] = group_of(str(role["database"]), "owner")
     return found
 
 
 def memberships(roles: Sequence[Json]) -> list[dict[str, str]]:
-    """Login roles in the groups whose rights they have."""
+    """The group of each login role."""
     found = [
         {"member": str(role["name"]), "group": group_of(str(role["database"]), role.get("access", "rw"))}
         for role in roles
@@ -286,7 +284,7 @@ def memberships(roles: Sequence[Json]) -> list[dict[str, str]]:
 
 
 def grants(databases: Sequence[Json], standby: bool = False) -> list[dict[str, str]]:
-    """Rights by database, as the options of community.postgresql.postgresql_privs."""
+    """Privileges by database, as the options of community.postgresql.postgresql_privs."""
     platform = {"database": "postgres", "type": "database", "objs": "postgres"}
     found: list[dict[str, str]] = [
         {**platform, "roles": "PUBLIC", "privs": "ALL", "state": "absent"},
@@ -333,56 +331,61 @@ def extensions(databases: Sequence[Json]) -> list[dict[str, str]]:
     ] + [{"database": "postgres", "name": "pg_stat_statements"}]
 
 
-# What a running server lacks. `state` is what it says of itself (roles/postgresql/vars), `inside` the same by database.
+# Drift of a running server. `state` and `database_states` are the state of the server and of each database
+# (roles/postgresql/vars).
 
 
-def lacking_roles(wanted: Sequence[Json], state: Json) -> list[Json]:
+def role_drift(wanted: Sequence[Json], state: Json) -> list[Json]:
     """Roles that are missing or differ."""
     return [role for role in wanted if _differs(role, (state.get("accounts") or {}).get(role["name"]))]
 
 
-def _differs(role: Json, there: Json | None) -> bool:
-    if there is None:
+def _differs(role: Json, present: Json | None) -> bool:
+    if present is None:
         return True
     configuration = sorted(f"{name}={value}" for name, value in role["configuration"].items())
-    if "verifier" in role and there["verifier"] != hashlib.sha256(str(role["verifier"]).encode()).hexdigest():
+    if "verifier" in role and present["verifier"] != hashlib.sha256(str(role["verifier"]).encode()).hexdigest():
         return True
     return (
-        there["login"] != role["flags"].startswith("LOGIN")
-        or there["special"]
-        or there["replication"] != (",REPLICATION," in role["flags"])
-        or not there["inherit"]
-        or there["limit"] != role["limit"]
-        or sorted(there["configuration"]) != configuration
+        present["login"] != role["flags"].startswith("LOGIN")
+        or present["special"]
+        or present["replication"] != (",REPLICATION," in role["flags"])
+        or not present["inherit"]
+        or present["limit"] != role["limit"]
+        or sorted(present["configuration"]) != configuration
     )
 
 
-def lacking_databases(databases: Sequence[Json], state: Json) -> list[Json]:
+def database_drift(databases: Sequence[Json], state: Json) -> list[Json]:
     found = []
     for database in databases:
-        there = (state.get("catalogue") or {}).get(database["name"])
+        present = (state.get("catalogue") or {}).get(database["name"])
         wanted = {"owner": owner_of(database), "limit": int(database.get("connection_limit") or -1)}
-        if there is None or {name: there[name] for name in wanted} != wanted:
+        if present is None or {name: present[name] for name in wanted} != wanted:
             found.append(database)
     return found
 
 
-def lacking_memberships(wanted: Sequence[Mapping[str, str]], state: Json) -> list[Mapping[str, str]]:
-    """A login role belongs to its group and to no other."""
-    there = state.get("members") or {}
-    return [entry for entry in wanted if there.get(entry["member"]) != [entry["group"]]]
+def membership_drift(wanted: Sequence[Mapping[str, str]], state: Json) -> list[Mapping[str, str]]:
+    """Login roles that are not a member of exactly their group."""
+    present = state.get("members") or {}
+    return [entry for entry in wanted if present.get(entry["member"]) != [entry["group"]]]
 
 
-def lacking_extensions(wanted: Sequence[Mapping[str, str]], inside: Mapping[str, Json]) -> list[Mapping[str, str]]:
+def extension_drift(
+    wanted: Sequence[Mapping[str, str]], database_states: Mapping[str, Json]
+) -> list[Mapping[str, str]]:
     return [
-        entry for entry in wanted if entry["name"] not in (inside.get(entry["database"]) or {}).get("extensions", ())
+        entry
+        for entry in wanted
+        if entry["name"] not in (database_states.get(entry["database"]) or {}).get("extensions", ())
     ]
 
 
-def lacking_grants(
-    wanted: Sequence[Mapping[str, str]], state: Json, inside: Mapping[str, Json]
+def grant_drift(
+    wanted: Sequence[Mapping[str, str]], state: Json, database_states: Mapping[str, Json]
 ) -> list[Mapping[str, str]]:
-    return [entry for entry in wanted if not _granted(entry, state, inside.get(entry["database"]))]
+    return [entry for entry in wanted if not _granted(entry, state, database_states.get(entry["database"]))]
 
 
 def _granted(entry: Mapping[str, str], state: Json, database: Json | None) -> bool:
@@ -401,17 +404,17 @@ def _granted(entry: Mapping[str, str], state: Json, database: Json | None) -> bo
     elif kind == "schema":
         acl = database["schema"] or {}
     else:
-        there = (state.get("catalogue") or {}).get(entry["database"])
-        if there is None:  # made a moment ago, after the state was read
+        present = (state.get("catalogue") or {}).get(entry["database"])
+        if present is None:  # created after the state was read
             return False
-        acl = there["acl"] or {}
+        acl = present["acl"] or {}
     if entry.get("state") == "absent":
         return not any(acl.get(role) for role in entry["roles"].split(","))
     return all(rights <= set(acl.get(role) or ()) for role in entry["roles"].split(","))
 
 
 def undeclared(state: Json, databases: Sequence[Json], roles: Sequence[Json], standby: bool = False) -> list[str]:
-    """Sentences about what is there and nobody declared. It is never dropped."""
+    """Undeclared databases and roles. They are never dropped."""
     passwords = {role["name"]: "x" for role in roles}
     expected_roles = {role["name"] for role in catalogue_roles(databases, roles, passwords, "x" * standby)}
     expected_databases = {str(database["name"]) for database in databases}

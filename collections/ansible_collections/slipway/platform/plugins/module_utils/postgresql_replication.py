@@ -1,6 +1,6 @@
-"""One database on several hosts: who takes the writes, who follows, and what has to be done to change that.
+"""Replication: the primary, its standbys, and the decisions of a failover or switchover.
 
-Everything here is pure. A host's `state` is what its server says of itself (roles/postgresql/vars).
+Everything here is pure. A host's `state` is the state of its server (roles/postgresql/vars).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .postgresql import PostgresqlError
 Json = Mapping[str, Any]
 
 ROLE = "standby"
-"""The account by which standbys follow; it may replicate and read what pg_rewind reads, nothing else."""
+"""The replication role of standbys; it may replicate and call the functions that pg_rewind needs."""
 SLOT_PREFIX = "slipway_"
 CONNECTION = {
     "user": ROLE,
@@ -30,23 +30,23 @@ CONNECTION = {
 
 
 def primary(hostvars: Mapping[str, Json], hosts: Sequence[str]) -> str:
-    """The one host of the database that is no standby by the inventory."""
+    """The one host of the database that the inventory does not declare a standby."""
     found = [host for host in hosts if not hostvars[host].get("postgresql_standby", False)]
     if len(found) != 1:
         raise PostgresqlError(
-            f"{', '.join(found) or 'None'} of {', '.join(hosts)} would take the writes; exactly one host may be "
-            "without postgresql_standby: true in hosts.yml."
+            f"group postgresql: {', '.join(found) or 'none'} of {', '.join(hosts)} would be the primary. Set "
+            "postgresql_standby: true in hosts.yml for all hosts but exactly one host."
         )
     return found[0]
 
 
 def slot(host: str) -> str:
-    """A slot's name has no dashes; by its beginning it is known as one of the platform's."""
+    """The slot of a standby: names of slots have no dashes, and the prefix marks the platform's own."""
     return SLOT_PREFIX + re.sub(r"[^a-z0-9_]", "_", host.lower())
 
 
 def conninfo(name: str, address: str, files: Mapping[str, str], application: str = "", database: str = "") -> str:
-    """How a host comes to a peer: by its address, believing its name. The password is in a file."""
+    """The connection string to a peer: its address, and the name to verify. The password is in a file."""
     words = {"host": name, "hostaddr": address} | CONNECTION
     words |= {"sslrootcert": files["authority"], "passfile": files["password"]}
     if application:
@@ -59,48 +59,48 @@ def conninfo(name: str, address: str, files: Mapping[str, str], application: str
 def settings(
     host: str,
     peers: Mapping[str, str],
-    follows: str,
+    upstream: str,
     volume_gb: int,
     files: Mapping[str, str],
     slot_keep_gb: int = 0,
     synchronous: bool = False,
 ) -> dict[str, str]:
-    """Settings of a member of such a database; none for one that is alone.
+    """Replication settings of a host; none without peers.
 
-    `follows` is the peer that takes the writes, empty on that one itself.
+    `upstream` is the primary that a standby streams from, empty on the primary itself.
     """
     if not peers:
         return {}
-    if follows and follows not in peers:
-        raise PostgresqlError(f"{host} cannot follow {follows}, which is none of {', '.join(peers)}.")
-    kept = slot_keep_gb * 1024 or max(1024, volume_gb * 1024 // 5)
-    if kept > volume_gb * 1024 // 2:
+    if upstream and upstream not in peers:
+        raise PostgresqlError(f"{host} cannot stream from {upstream}, which is not one of {', '.join(peers)}.")
+    retained_mb = slot_keep_gb * 1024 or max(1024, volume_gb * 1024 // 5)
+    if retained_mb > volume_gb * 1024 // 2:
         raise PostgresqlError(
-            f"A slot that keeps {kept} MB of WAL may fill the volume of {volume_gb} GB; give it half of it at most "
-            "(postgresql_slot_keep_gb)."
+            f"{host}: a slot that retains {retained_mb} MB of WAL may fill the volume of {volume_gb} GB. Set "
+            "postgresql_slot_keep_gb to half of it at most."
         )
     found = {
-        # Past it a standby that is away has to be made anew, and the primary goes on.
-        "max_slot_wal_keep_size": f"{kept}MB",
+        # Past this limit the slot is lost, and its standby has to be copied again; the primary stays available.
+        "max_slot_wal_keep_size": f"{retained_mb}MB",
         "wal_sender_timeout": "10s",
         "wal_receiver_timeout": "10s",
     }
-    if follows:
-        found["primary_conninfo"] = conninfo(follows, peers[follows], files, application=host)
+    if upstream:
+        found["primary_conninfo"] = conninfo(upstream, peers[upstream], files, application=host)
         found["primary_slot_name"] = slot(host)
     elif synchronous:
         names = ", ".join(f'"{peer}"' for peer in peers)
         found["synchronous_standby_names"] = f"ANY 1 ({names})"
-        # Acknowledged is what lies on two disks.
+        # A write is acknowledged when it is on two disks.
         found["synchronous_commit"] = "on"
     return found
 
 
-def lacking_slots(peers: Mapping[str, str], state: Json, standby: bool) -> list[dict[str, str]]:
-    """What has to happen with slots, in this order, each with its name and its state afterwards.
+def slot_drift(peers: Mapping[str, str], state: Json, standby: bool) -> list[dict[str, str]]:
+    """Changes of replication slots, in order, each with its name and its state afterwards.
 
-    A primary has one for each peer; one that was cut off at its cap is of no use and made anew. A standby has none, and
-    those of hosts that have gone are dropped: they would keep WAL that nobody fetches. Other people's are left alone.
+    A primary has one for each peer; a lost one is dropped and created again. A standby has none, and slots of removed
+    hosts are dropped, because they would retain WAL. Slots without the platform's prefix are not changed.
     """
     there = {
         entry["name"]: entry
@@ -117,93 +117,91 @@ def lacking_slots(peers: Mapping[str, str], state: Json, standby: bool) -> list[
     return found + [{"name": name, "state": "present"} for name in wanted if name not in there or name in gone]
 
 
-def follower_findings(peers: Mapping[str, str], state: Json, synchronous: bool) -> list[str]:
-    """Sentences about standbys that a primary should have and has not."""
-    streaming = {
-        entry["name"]: entry["sync"] for entry in state.get("followers") or () if entry["state"] == "streaming"
-    }
+def standby_findings(peers: Mapping[str, str], state: Json, synchronous: bool) -> list[str]:
+    """Findings about standbys that are declared and do not stream."""
+    streaming = {entry["name"]: entry["sync"] for entry in state.get("standbys") or () if entry["state"] == "streaming"}
     found = []
     missing = [peer for peer in peers if peer not in streaming]
     if missing and state.get("synchronous") and not {"sync", "quorum"} & set(streaming.values()):
         found.append(
-            f"writes wait, because {', '.join(missing)} does not confirm them and postgresql_synchronous is true. "
-            "Bring it back, or set postgresql_synchronous to false and run playbooks/postgresql.yml to go on without "
-            "it: from then on the loss of this host may cost acknowledged writes"
+            f"writes block: {', '.join(missing)} does not confirm them, and postgresql_synchronous is true. Start the "
+            "standby, or set postgresql_synchronous to false and run playbooks/postgresql.yml; then the loss of this "
+            "host may lose acknowledged writes"
         )
     elif missing:
-        found.append(f"{', '.join(missing)} does not follow; what is written meanwhile is on this host alone")
+        found.append(f"standby {', '.join(missing)} does not stream; new writes are on this host only")
     elif synchronous and not state.get("synchronous"):
-        found.append("no standby is waited for yet; the next run of playbooks/postgresql.yml sees to it")
+        found.append("synchronous replication is not configured yet. Run playbooks/postgresql.yml again")
     return found
 
 
 def ahead(target: str, received: Mapping[str, str]) -> list[str]:
-    """Sentences about standbys that have, or may have, WAL that `target` lacks; `received` is each one's place, X/Y."""
+    """Standbys that have, or may have, WAL that `target` lacks; `received` is the WAL position of each, X/Y."""
     if not received.get(target):
-        return [f"{target} does not say how far it came"]
+        return [f"the WAL position of {target} is unknown"]
     found = []
-    for name, place in received.items():
-        if not place:
-            found.append(f"{name} does not say how far it came, and may have more")
-        elif _position(place) > _position(received[target]):
-            found.append(f"{name} has WAL up to {place}, {target} up to {received[target]}")
+    for name, position in received.items():
+        if not position:
+            found.append(f"the WAL position of {name} is unknown, and it may have more WAL")
+        elif _parse_lsn(position) > _parse_lsn(received[target]):
+            found.append(f"{name} has WAL up to {position}, {target} up to {received[target]}")
     return found
 
 
-def _position(place: str) -> int:
-    high, low = place.strip().split("/")
+def _parse_lsn(position: str) -> int:
+    high, low = position.strip().split("/")
     return (int(high, 16) << 32) + int(low, 16)
 
 
-def handover(target: str, old: str, unit: str, control: str, received: str) -> dict[str, Any]:
-    """What powering off the primary `old` costs: with `faults`, sentences, it must not be done; `loss` is what is lost.
+def promotion_loss(target: str, old: str, unit: str, control: str, received: str) -> dict[str, Any]:
+    """The loss of a power-off of the primary `old`: with `faults` it must not be powered off; `loss` is what is lost.
 
-    `unit` is systemd's state of its server before the stop, empty when the host cannot be reached; `control` is what
-    pg_controldata prints there after it; `received` is the WAL position of `target`.
+    `unit` is the ActiveState of its server before the stop, empty when the host is unreachable; `control` is the output
+    of pg_controldata after the stop; `received` is the WAL position of `target`.
     """
     cluster = re.search(r"^Database cluster state: +(.+)$", control, re.M)
     position = re.search(r"^Latest checkpoint location: +(\S+)$", control, re.M)
     if cluster and position and cluster[1] == "shut down":
-        # The last record is the checkpoint of the shutdown, which a standby that has all of it has received.
+        # The last record is the shutdown checkpoint; a standby that has all WAL has received it.
         faults = ahead(target, {target: received, old: position[1]})
         return {"faults": faults, "loss": "; ".join(faults) or f"nothing, {target} has all WAL of {old}"}
-    reason = f"{old} is off or cannot be reached"
+    reason = f"{old} is off or unreachable"
     if unit:
-        seen = f"its control file says {cluster[1]!r}" if cluster else "its control file cannot be read"
-        reason = f"PostgreSQL on {old} was {unit} and is not shut down in order, {seen}"
+        evidence = f"its control file has the state {cluster[1]!r}" if cluster else "its control file cannot be read"
+        reason = f"PostgreSQL on {old} was {unit} and is not shut down cleanly, {evidence}"
     loss = (
-        f"what {old} acknowledged after WAL position {received or 'unknown'} and had not sent, or nothing if it waited "
-        f"for {target} (postgresql_synchronous); {reason}"
+        f"writes that {old} acknowledged after WAL position {received or 'unknown'} and had not sent, or nothing if "
+        f"{target} was its synchronous standby (postgresql_synchronous); {reason}"
     )
     return {"faults": [reason] if unit not in ("", "inactive", "failed") else [], "loss": loss}
 
 
 def promotion(target: str, old: str, state: Json, server: Json, fenced_by_hand: str = "") -> dict[str, Any]:
-    """What promoting `target` in the place of `old` needs; `faults` are sentences, and then nothing may be done.
+    """The plan of a promotion of `target` in place of `old`; with `faults` nothing may be done.
 
-    `state` is the target's; `server` what the cloud says of the old primary: known, listed, status. A cloud that
-    lists the target and not the old primary tells that the latter is gone.
+    `state` is the target's; `server` is the old primary in the cloud API: known, listed, status. When the cloud lists
+    the target and not the old primary, the old primary does not exist any more.
     """
     if state.get("recovering") is False:
-        steps = [f"finish what promoting {target} leaves to do"]
+        steps = [f"complete the promotion of {target}"]
         return {"action": "finish", "fence": False, "steps": steps, "faults": []}
     faults = []
     if state.get("recovering") is None:
-        faults.append(f"PostgreSQL on {target} does not answer; a server that does not run cannot be promoted")
+        faults.append(f"{target}: PostgreSQL does not answer. Start it before the promotion")
     if not server.get("known") and fenced_by_hand != old:
         faults.append(
-            f"{old} cannot be fenced, because the cloud does not tell of it ({server.get('reason') or 'no answer'}). "
-            "While it may still run, two servers would take writes. Make certain that it is off and stays off, and say "
-            f"so with -e op_promote_postgresql_fenced={old}"
+            f"{old} cannot be fenced, because the cloud API does not list it ({server.get('reason') or 'no answer'}). "
+            "If it still ran, a promotion would be a split-brain. Power it off by other means, make sure that it stays "
+            f"off, and confirm with -e op_promote_postgresql_fenced={old}"
         )
     fence = bool(server.get("known") and server.get("listed") and server.get("status") != "off")
     steps = (
         [
-            f"stop PostgreSQL on {old} in order, if the host can be reached",
-            f"power off {old} through the cloud, and see that it is off",
+            f"stop PostgreSQL on {old} cleanly, if the host is reachable",
+            f"power off {old} through the cloud API, and verify that it is off",
         ]
         if fence
         else []
     )
-    steps.append(f"promote {target}, which has received WAL up to {state.get('received') or 'an unknown place'}")
-    return {"action": "refuse" if faults else "promote", "fence": fence, "steps": steps, "faults": faults}
+    steps.append(f"promote {target}, which has received WAL up to {state.get('received') or 'an unknown position'}")
+    return {"action": "reject" if faults else "promote", "fence": fence, "steps": steps, "faults": faults}

@@ -1,4 +1,4 @@
-"""What an upgrade of PostgreSQL has to do, or why it must not begin. Pure."""
+"""The plan of an upgrade of PostgreSQL, or the faults that prevent it. Pure."""
 
 from __future__ import annotations
 
@@ -9,43 +9,46 @@ from .postgresql import MAJORS, PostgresqlError
 
 Json = Mapping[str, Any]
 
-ROOM = 1.1
-"""The new data beside the old, and what is written while it is made."""
+SPACE_FACTOR = 1.1
+"""The new data beside the old, and WAL written during the upgrade."""
 
 
-def plan(wanted: str, seen: Json, backed_up: bool, standby: bool = False, unsaved: bool = False) -> dict[str, Any]:
-    """`seen` of a host: majors that have data, candidates (package version by major, null where there is none),
-    installed (the same of what is installed), running (the version of the package that the server is of, empty when it
-    does not run), used_mb and free_mb on the volume, unfinished (a note that a run left).
+def plan(
+    wanted: str, observed: Json, backed_up: bool, standby: bool = False, without_backup: bool = False
+) -> dict[str, Any]:
+    """`observed` of a host: majors that have data, candidates (package version by major, null when there is none),
+    installed (package version by major), running (package version of the running server, empty when it does not run),
+    used_mb and free_mb on the volume, unfinished (the marker of an interrupted run exists).
 
-    The action is `none`, `minor`, `major`, `continue` (a dead run's data is in its place) or `refuse`, with the faults.
+    The action is `none`, `minor`, `major`, `continue` (an interrupted run has moved the new data into place) or
+    `reject`, with the faults.
     """
     if wanted not in MAJORS:
-        raise PostgresqlError(f"PostgreSQL {wanted} is not known; give one of {', '.join(MAJORS)}.")
-    majors = sorted((str(major) for major in seen.get("majors") or ()), key=int)
-    candidate = (seen.get("candidates") or {}).get(wanted)
-    installed = (seen.get("installed") or {}).get(wanted)
+        raise PostgresqlError(f"PostgreSQL {wanted} is not supported. Set one of {', '.join(MAJORS)}.")
+    majors = sorted((str(major) for major in observed.get("majors") or ()), key=int)
+    candidate = (observed.get("candidates") or {}).get(wanted)
+    installed = (observed.get("installed") or {}).get(wanted)
     if not majors and standby:
-        steps = [f"copy the primary when that runs {wanted}"]
+        steps = [f"copy the primary when it runs {wanted}"]
         return {"action": "none", "from": wanted, "steps": steps, "faults": []}
     if not majors:
-        return _refused("there is no data; playbooks/postgresql.yml begins a database")
+        return _rejected("there is no data. Initialize it with playbooks/postgresql.yml")
     older = [major for major in majors if int(major) < int(wanted)]
     if int(majors[-1]) > int(wanted):
-        return _refused(
-            f"the data is of version {majors[-1]}, and there is no way down to {wanted}; back from an upgrade leads "
-            f"-e op_upgrade_postgresql_version={wanted} -e op_upgrade_postgresql_back={majors[-1]}"
+        return _rejected(
+            f"the data is of version {majors[-1]}, and a downgrade to {wanted} is not possible. Roll back an "
+            f"upgrade with -e op_upgrade_postgresql_version={wanted} -e op_upgrade_postgresql_rollback={majors[-1]}"
         )
     if wanted in majors:
         behind = bool(candidate and candidate != installed)
-        # A run that died between the two has installed it and not restarted the server.
-        behind = behind or bool(seen.get("running") and seen["running"] != installed)
+        # An interrupted run may have installed it and not restarted the server.
+        behind = behind or bool(observed.get("running") and observed["running"] != installed)
         newest = candidate or installed
-        action = "continue" if older and seen.get("unfinished") else "minor" if behind else "none"
+        action = "continue" if older and observed.get("unfinished") else "minor" if behind else "none"
         steps = {
-            "continue": [f"finish what an upgrade from {older[-1] if older else wanted} left to do"],
+            "continue": [f"complete the upgrade from {older[-1] if older else wanted}"],
             "minor": [
-                f"install {newest} in place of {seen.get('running') or installed}",
+                f"install {newest} in place of {observed.get('running') or installed}",
                 "restart the server",
             ],
             "none": [f"nothing: {installed} is the newest"],
@@ -53,40 +56,38 @@ def plan(wanted: str, seen: Json, backed_up: bool, standby: bool = False, unsave
         return {"action": action, "from": older[-1] if older else wanted, "steps": steps, "faults": []}
     faults = []
     if candidate is None and installed is None:
-        faults.append(
-            f"no archive that it knows has PostgreSQL {wanted}; set postgresql_source to pgdg, or wait for Debian's"
-        )
+        faults.append(f"no configured package archive has PostgreSQL {wanted}. Set postgresql_source to pgdg")
     if standby:
         return {
-            "action": "refuse" if faults else "major",
+            "action": "reject" if faults else "major",
             "from": older[-1],
-            "steps": [f"set its data of version {older[-1]} aside, and copy the primary when that runs {wanted}"],
+            "steps": [f"move the data of version {older[-1]} aside, and copy the primary when it runs {wanted}"],
             "faults": faults,
         }
-    used, free = int(seen.get("used_mb") or 0), int(seen.get("free_mb") or 0)
-    if free < used * ROOM:
+    used, free = int(observed.get("used_mb") or 0), int(observed.get("free_mb") or 0)
+    if free < used * SPACE_FACTOR:
         faults.append(
-            f"its volume has {free} MB free, and the new data of about {int(used * ROOM)} MB is made beside the old, "
-            "which is the way back; give the volume more GB (provision_volumes)"
+            f"the volume has {free} MB free, and the new data needs about {int(used * SPACE_FACTOR)} MB beside the "
+            "old, which stays for a rollback. Increase the volume (provision_volumes)"
         )
-    if not backed_up and not unsaved:
+    if not backed_up and not without_backup:
         faults.append(
-            "nothing backs it up; configure its bucket first, or go on without a backup by "
-            "-e op_upgrade_postgresql_unsaved=true"
+            "there is no backup. Configure the bucket first, or upgrade without a backup with "
+            "-e op_upgrade_postgresql_without_backup=true"
         )
     steps = [
-        *(["take a full backup and read every object of it"] if backed_up else []),
+        *(["take a full backup and verify every object of it"] if backed_up else []),
         f"install PostgreSQL {wanted}" + (f" ({candidate})" if candidate else ""),
-        f"have pg_upgrade look at the data while {older[-1]} goes on serving",
+        f"run pg_upgrade --check while {older[-1]} stays available",
         f"stop the server, copy {used} MB with pg_upgrade, and start version {wanted}",
-        "gather statistics, renew extensions" + (", and take a full backup" if backed_up else ""),
-        f"keep the data of version {older[-1]} as the way back",
+        "gather statistics, update extensions" + (", and take a full backup" if backed_up else ""),
+        f"keep the data of version {older[-1]} for a rollback",
     ]
-    return {"action": "refuse" if faults else "major", "from": older[-1], "steps": steps, "faults": faults}
+    return {"action": "reject" if faults else "major", "from": older[-1], "steps": steps, "faults": faults}
 
 
-def _refused(fault: str) -> dict[str, Any]:
-    return {"action": "refuse", "from": "", "steps": [], "faults": [fault]}
+def _rejected(fault: str) -> dict[str, Any]:
+    return {"action": "reject", "from": "", "steps": [], "faults": [fault]}
 
 
 def candidates(policy: str, majors: Sequence[str]) -> dict[str, str | None]:

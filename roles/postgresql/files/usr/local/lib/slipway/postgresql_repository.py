@@ -1,7 +1,7 @@
 # Written by the role postgresql. Changes made here are overwritten.
-"""What pgBackRest says, read for what it means.
+"""pgBackRest's repositories: backups, verification, their status, and the results of past runs.
 
-Its `info` and `verify` end with 0 whatever they find: here their words are read, and faults are sentences.
+`pgbackrest info` and `verify` exit with 0 whatever they find, so their output is parsed here.
 """
 
 import fcntl
@@ -17,56 +17,56 @@ from pathlib import Path
 
 STANZA = "main"
 CONFIG = Path("/etc/pgbackrest/pgbackrest.conf")
-REPORTS = Path("/var/lib/slipway-postgresql")
-TIMERS = Path("/etc/systemd/system")
+REPORT_DIRECTORY = Path("/var/lib/slipway-postgresql")
+TIMER_DIRECTORY = Path("/etc/systemd/system")
 BACKUPS = ("full", "diff", "incr")
 RECORDED = (*BACKUPS, "verify", "drill")
-"""Commands that have a timer, and whose result is kept."""
+"""Commands that have a timer, and whose result is recorded."""
 OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
-MANY = "--process-max=8"
-"""Whoever reads the bucket waits for answers more than he works."""
-MARGIN_SECONDS = 2 * 3600
-"""Beyond the schedule: what a timer is delayed by, and an hour of summer time."""
-LONGEST_SECONDS = 24 * 3600
-"""For what reads or writes a whole database. Later it is known to hang."""
-STATEMENT_SECONDS = 600
-# pgBackRest's own words, and what somebody has to do about them.
-HINTS = (
+PARALLEL = "--process-max=8"
+"""Reading the bucket waits for the network more than it uses the CPU."""
+SCHEDULE_MARGIN_SECONDS = 2 * 3600
+"""Tolerance beyond the schedule: the random delay of a timer, and an hour of daylight saving time."""
+DATABASE_TIMEOUT_SECONDS = 24 * 3600
+"""For a command that reads or writes a whole database; one that runs longer hangs."""
+STATEMENT_TIMEOUT_SECONDS = 600
+# Patterns of pgBackRest's errors, and their likely cause.
+ERROR_HINTS = (
     (
         r"CryptoError|cipher header invalid|found outside of section",
-        "the passphrase is another one than that of the first backup",
+        "the passphrase differs from that of the first backup",
     ),
     (r"HostConnectError|unable to get address|timeout connecting", "the bucket's host cannot be reached from here"),
     (
         r"CertificateError|unable to verify certificate|certificate",
-        "the certificate of the bucket's host is not believed",
+        "the certificate of the bucket's host cannot be verified",
     ),
-    (r"SignatureDoesNotMatch|InvalidAccessKeyId", "the bucket does not know this pair of keys"),
-    (r"AccessDenied", "the bucket refuses what this pair of keys asks for"),
+    (r"SignatureDoesNotMatch|InvalidAccessKeyId", "the bucket rejects this pair of keys as unknown"),
+    (r"AccessDenied", "this pair of keys lacks a permission on the bucket"),
     (r"ChecksumError|ZSTD|zst|decompress|checksum", "an object in the bucket is damaged"),
     (r"No space left|ENOSPC", "the volume is full"),
 )
 
 
-def moment(seconds):
+def format_time(seconds):
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S+00:00}"
 
 
 class Fault(Exception):
-    """A sentence for people."""
+    """A failure, with a message for the operator."""
 
 
-def plain(text, length=700):
-    """pgBackRest's words without the noise that it puts around them, and with what they mean."""
+def summarize(text, length=700):
+    """pgBackRest's output without timestamps and process numbers, with the likely cause first."""
     words = " ".join(re.sub(r"^\d{4}-\d\d-\d\d \S+ P\d+ +(ERROR|WARN): ", "", line) for line in text.splitlines())
-    # What a wrong passphrase makes of a file is shown by pgBackRest as it is.
+    # With a wrong passphrase pgBackRest prints the binary content of the file.
     words = re.sub(r"(found outside of section at line \d+):.*", r"\1", words)
     words = " ".join(re.sub(r"[^\x20-\x7e]+", " ", words).split())
-    hints = [hint for pattern, hint in HINTS if re.search(pattern, words)][:1]
-    return "; ".join([*hints, words[-length:]]) if words else "it said nothing"
+    hints = [hint for pattern, hint in ERROR_HINTS if re.search(pattern, words)][:1]
+    return "; ".join([*hints, words[-length:]]) if words else "no output"
 
 
-def run(*arguments, seconds=LONGEST_SECONDS):
+def run_pgbackrest(*arguments, seconds=DATABASE_TIMEOUT_SECONDS):
     command = ["pgbackrest", f"--stanza={STANZA}", *arguments]
     try:
         done = subprocess.run(
@@ -74,63 +74,63 @@ def run(*arguments, seconds=LONGEST_SECONDS):
         )
     except subprocess.TimeoutExpired:
         raise Fault(
-            f"the bucket does not answer within {seconds} seconds; see /var/log/pgbackrest and the network"
+            f"the bucket does not answer within {seconds} seconds. See /var/log/pgbackrest, and check the network"
         ) from None
     if done.returncode != 0:
         verb = next(word for word in reversed(arguments) if not word.startswith("-"))
-        raise Fault(f"pgbackrest {verb} failed ({done.returncode}): {plain(done.stderr or done.stdout)}")
+        raise Fault(f"pgbackrest {verb} failed ({done.returncode}): {summarize(done.stderr or done.stdout)}")
     return done.stdout
 
 
-def option(name):
+def configuration_value(name):
     """A value of pgBackRest's configuration."""
     found = re.search(rf"^{re.escape(name)}=(.*)$", CONFIG.read_text(), re.M)
     if found is None:
-        raise Fault(f"{CONFIG} does not say {name}; run playbooks/postgresql.yml")
+        raise Fault(f"{CONFIG}: {name} is not set. Run playbooks/postgresql.yml")
     return found[1].strip()
 
 
 def psql_command(*connection, **variables):
-    """psql as every statement here is run. It quotes the variables where a statement names them: :'name', :"name"."""
+    """The psql command of every statement. It quotes the variables that a statement names as :'name' or :"name"."""
     given = [f"--set={name}={value}" for name, value in variables.items()]
     return ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", *given,
             "--username=postgres", *connection]  # fmt: skip
 
 
 def psql(statement, database="postgres", **variables):
-    """Ask the server that runs here."""
+    """Run a statement on the local server."""
     try:
         done = subprocess.run(
             psql_command("--dbname", database, **variables),
-            input=statement, capture_output=True, text=True, check=False, cwd="/", timeout=STATEMENT_SECONDS,
+            input=statement, capture_output=True, text=True, check=False, cwd="/", timeout=STATEMENT_TIMEOUT_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Fault(f"PostgreSQL: a statement runs for longer than {STATEMENT_SECONDS} seconds") from None
+        raise Fault(f"PostgreSQL: a statement timed out after {STATEMENT_TIMEOUT_SECONDS} seconds") from None
     if done.returncode != 0:
-        raise Fault(f"PostgreSQL does not answer: {' '.join(done.stderr.split())[:500]}")
+        raise Fault(f"PostgreSQL: a statement failed: {' '.join(done.stderr.split())[:500]}")
     return done.stdout.strip()
 
 
-def answers():
-    """Whether a server runs here."""
-    # pg_isready gives up by itself after 3 seconds.
+def is_running():
+    """Whether the local server accepts connections."""
+    # pg_isready has a timeout of 3 seconds of its own.
     return (
         subprocess.run(["pg_isready", "--quiet", "--username=postgres"], check=False, cwd="/", timeout=60).returncode
         == 0
     )
 
 
-def follows():
-    """Whether this is a standby: backups, heartbeats and verification are its primary's business."""
+def is_standby():
+    """Whether this is a standby: backups, heartbeats and verification run on the primary."""
     return psql("SELECT pg_is_in_recovery()") == "t"
 
 
 # the repository
 
 
-def judge(info):
-    """What `info --output=json` means: state absent, empty, ok or broken, faults in words, the backups and the WAL, and
-    whose they are: the identifier of the database system."""
+def parse_info(info):
+    """The status from `info --output=json`: state (absent, empty, ok or broken), faults, backups, WAL archives, and the
+    database system identifier."""
     stanza = next((entry for entry in info if entry.get("name") == STANZA), None)
     if stanza is None:
         return {"state": "absent", "faults": [], "backups": [], "archives": [], "system": ""}
@@ -154,7 +154,7 @@ def judge(info):
     repositories = stanza.get("repo") or [{"key": 1, "status": stanza["status"]}]
     codes = {repository["key"]: repository["status"]["code"] for repository in repositories}
     faults = [
-        f"repository {repository['key']}: {plain(repository['status']['message'])}"
+        f"repository {repository['key']}: {summarize(repository['status']['message'])}"
         for repository in repositories
         if repository["status"]["code"] not in (OK, NO_STANZA_PATH, NO_BACKUP, NO_STANZA_DATA)
     ]
@@ -162,7 +162,7 @@ def judge(info):
         state = "broken"
     elif any(code in (NO_STANZA_PATH, NO_STANZA_DATA) for code in codes.values()):
         state = "absent"
-    elif any(code == NO_BACKUP for code in codes.values()) or _of_others_alone(stanza):
+    elif any(code == NO_BACKUP for code in codes.values()) or _has_only_former_backups(stanza):
         state = "empty"
     else:
         state = "ok"
@@ -176,8 +176,8 @@ def judge(info):
     }
 
 
-def _of_others_alone(stanza):
-    """Whether a repository knows of a newer database than all its backups are of."""
+def _has_only_former_backups(stanza):
+    """Whether a repository has a newer database system than that of all its backups."""
     newest = {}
     for known in stanza.get("db") or ():
         key = known.get("repo-key", 1)
@@ -192,14 +192,16 @@ def _of_others_alone(stanza):
 def status(*options):
     """The status of all repositories, or of the one that the options name.
 
-    Each is read by a command of its own: one that does not answer hides nothing of the others.
+    Each is read by a command of its own, so that a failure of one does not hide the others.
     """
     seen = {}
-    for repo in [options] if options else [(f"--repo={key}",) for key in keys()]:
+    for repo in [options] if options else [(f"--repo={key}",) for key in repository_keys()]:
         key = int(repo[0].removeprefix("--repo="))
         try:
-            # pgBackRest itself would try for minutes.
-            seen[key] = judge(json.loads(run("--output=json", *repo, "info", seconds=60) or "[]", strict=False))
+            # pgBackRest itself retries for minutes.
+            seen[key] = parse_info(
+                json.loads(run_pgbackrest("--output=json", *repo, "info", seconds=60) or "[]", strict=False)
+            )
         except Fault as fault:
             faults = [f"repository {key}: {fault}"]
             seen[key] = {"state": "broken", "faults": faults, "backups": [], "archives": [], "system": ""}
@@ -214,8 +216,8 @@ def status(*options):
     }
 
 
-def faults_of_verify(text):
-    """What `verify --output=text --verbose` found: silence is no proof."""
+def parse_verify(text):
+    """The faults in the output of `verify --output=text --verbose`; output without a status is a fault."""
     faults = [line.strip() for line in text.splitlines() if re.search(r"\bstatus: (?!ok\b|valid\b)", line)]
     faults += [
         line.strip()
@@ -225,19 +227,19 @@ def faults_of_verify(text):
         )
     ]
     if not re.search(r"^\s*status: ok\s*$", text, re.M):
-        faults.append("it does not say that all is well")
+        faults.append("pgbackrest verify printed no 'status: ok'")
     return list(dict.fromkeys(faults))
 
 
-def keys():
-    """The repositories by their numbers."""
+def repository_keys():
+    """The numbers of the configured repositories."""
     return [int(number) for number in re.findall(r"^repo(\d+)-type=", CONFIG.read_text(), re.M)]
 
 
-def each(run_for):
-    """Run a function for every repository, and fail afterwards with the faults of all."""
+def for_each_repository(run_for):
+    """Run a function for every repository, then fail with the faults of all."""
     faults = []
-    for key in keys():
+    for key in repository_keys():
         try:
             run_for(key)
         except Fault as fault:
@@ -250,70 +252,72 @@ def verify():
     """Read every object of every repository."""
 
     def verify_one(key):
-        faults = faults_of_verify(run(f"--repo={key}", MANY, "--output=text", "--verbose", "verify"))
+        faults = parse_verify(run_pgbackrest(f"--repo={key}", PARALLEL, "--output=text", "--verbose", "verify"))
         if faults:
             raise Fault(
                 f"objects are damaged: {'; '.join(faults)[:1500]}. Take a full backup now; "
-                "what is damaged can be restored from the bucket's older versions, by --repository-time "
+                "damaged objects can be restored from the bucket's older versions with --repository-time "
                 "(docs/runbooks/restore_postgresql.md)"
             )
 
-    each(verify_one)
+    for_each_repository(verify_one)
 
 
 def back_up(kind):
-    """Take a backup into every repository, and read from each that it has arrived."""
+    """Take a backup to every repository, and verify that each has it."""
 
     def back_up_one(key):
         began = int(time.time())
-        run(f"--type={kind}", f"--repo={key}", "backup")
+        run_pgbackrest(f"--type={kind}", f"--repo={key}", "backup")
         seen = status(f"--repo={key}")
         if seen["state"] != "ok":
             raise Fault(f"after a {kind} backup the repository is {seen['state']}: {'; '.join(seen['faults'])}")
         newest = seen["backups"][-1]
         if newest["stop"] < began:
-            raise Fault(f"the {kind} backup did not arrive: the newest is {newest['label']}, from before it")
+            raise Fault(
+                f"the {kind} backup is missing in the repository: the newest is {newest['label']}, which is older"
+            )
         if newest["error"]:
-            raise Fault(damage(newest))
+            raise Fault(damaged_backup(newest))
 
-    each(back_up_one)
-
-
-def damage(backup):
-    return f"backup {backup['label']} has damaged pages, which the data had when it was taken"
+    for_each_repository(back_up_one)
 
 
-# what has happened, for people and for Prometheus
+def damaged_backup(backup):
+    return f"backup {backup['label']} has damaged pages, which were in the data when it was taken"
+
+
+# results of past runs, for operators and for Prometheus
 
 
 def results():
     try:
-        return dict(json.loads((REPORTS / "results.json").read_text()))
+        return dict(json.loads((REPORT_DIRECTORY / "results.json").read_text()))
     except (OSError, ValueError):
         return {}
 
 
 def metrics(known):
-    """Prometheus' text format, as its node exporter reads it from files."""
+    """The results in Prometheus' text format, for the textfile collector of its node exporter."""
     lines = []
 
-    def say(name, meaning, values):
+    def add(name, meaning, values):
         if values:
             lines.extend([f"# HELP slipway_postgresql_{name} {meaning}", f"# TYPE slipway_postgresql_{name} gauge"])
             lines.extend(f"slipway_postgresql_{name}{labels} {value}" for labels, value in values)
 
-    say(
+    add(
         "backup_last_result",
-        "1 when the last run of this command went well.",
+        "1 when the last run of this command succeeded.",
         [
             (f'{{command="{command}"}}', int(result["ok"]))
             for command, result in sorted(known.items())
             if "ok" in result
         ],
     )
-    say(
+    add(
         "backup_last_success_timestamp_seconds",
-        "When this command last went well.",
+        "When this command last succeeded.",
         [
             (f'{{command="{command}"}}', result["good"])
             for command, result in sorted(known.items())
@@ -322,55 +326,53 @@ def metrics(known):
     )
     drill = known.get("drill", {})
     for name, meaning in (
-        ("drill_rpo_seconds", "Age of the newest row that the last drill brought back."),
-        ("drill_rto_seconds", "From the start of the last drill until the restored server took writes."),
+        ("drill_rpo_seconds", "Age of the newest row that the last drill restored."),
+        ("drill_rto_seconds", "From the start of the last drill until the restored server accepted writes."),
     ):
-        say(name, meaning, [("", drill[name])] if name in drill else [])
+        add(name, meaning, [("", drill[name])] if name in drill else [])
     return "".join(f"{line}\n" for line in lines)
 
 
-def update(command, change):
-    """Change the result of a command. Readers see the old or the new, never half."""
-    if not REPORTS.is_dir():
+def update_result(command, change):
+    """Change the result of a command, atomically for readers."""
+    if not REPORT_DIRECTORY.is_dir():
         return
-    with (REPORTS / ".lock").open("w") as lock:
-        # A backup may end while a verification or a drill does: neither may write back what the other has replaced.
+    with (REPORT_DIRECTORY / ".lock").open("w") as lock:
+        # A backup may end at the same time as a verification or a drill: neither may overwrite the result of the other.
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = results()
         known[command] = change(known.get(command, {}))
         for name, text in (("results.json", json.dumps(known, indent=1) + "\n"), ("metrics.prom", metrics(known))):
-            half = REPORTS / f".{name}.{os.getpid()}"
+            half = REPORT_DIRECTORY / f".{name}.{os.getpid()}"
             half.write_text(text)
             half.chmod(0o644)
-            half.replace(REPORTS / name)
+            half.replace(REPORT_DIRECTORY / name)
 
 
-def note_start(command, began):
-    """Record beside the last result that a run has begun, for `note_end` in case the run cannot record its own end."""
-    update(command, lambda last: last | {"running": began})
+def record_start(command, began):
+    """Record the start of a run beside the last result, for `record_end` in case the run is killed."""
+    update_result(command, lambda last: last | {"running": began})
 
 
-def note(command, began, fault="", **more):
-    """Record the result of a run, with the time at which that run began."""
+def record_result(command, began, fault="", **more):
+    """Record the result of a run, with its start time."""
     now = int(time.time())
 
     def result(last):
         good = last.get("good") if fault else now
         return {"began": began, "at": now, "ok": not fault, "good": good, "fault": fault, **more}
 
-    update(command, result)
+    update_result(command, result)
 
 
-def note_end(command, environment):
-    """Record the failure of a run that was killed: systemd calls this after each, with how the run ended."""
+def record_end(command, environment):
+    """Record the failure of a run that was killed; systemd calls this after each run, with its exit status."""
     last = results().get(command, {})
     if environment.get("SERVICE_RESULT") != "success" and ("running" in last or last.get("ok", True)):
         words = " ".join(environment.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"))
-        fault = (
-            f"it ended without a result ({words.strip()}); see journalctl --unit slipway-postgresql-backup@{command}"
-        )
+        fault = f"ended without a result ({words.strip()}). See journalctl --unit slipway-postgresql-backup@{command}"
         began = last.get("running", int(time.time()))
-        note(command, began, fault, report={"began": moment(began), "fault": fault})
+        record_result(command, began, fault, report={"began": format_time(began), "fault": fault})
 
 
 def longest_interval(calendar):
@@ -386,31 +388,31 @@ def longest_interval(calendar):
 
 
 def schedule():
-    """Command → the longest interval between two runs, and since when the timer says so; None without such a timer."""
+    """Command → the longest interval between two runs, and when the timer was written; None without such a timer."""
     planned = {}
     for command in RECORDED:
-        timer = TIMERS / f"slipway-postgresql-backup-{command}.timer"
+        timer = TIMER_DIRECTORY / f"slipway-postgresql-backup-{command}.timer"
         calendar = re.search(r"^OnCalendar=(.+)$", timer.read_text(), re.M) if timer.exists() else None
         interval = longest_interval(calendar[1]) if calendar else None
         planned[command] = (interval, int(timer.stat().st_mtime)) if interval else None
     return planned
 
 
-def span(seconds):
+def format_duration(seconds):
     return f"{seconds // 86400} days" if seconds >= 3 * 86400 else f"{seconds // 3600} hours"
 
 
 def findings(seen, known, now, planned):
-    """What is wrong with backups, as sentences; `planned` is the schedule, by which ages are judged."""
+    """The faults of the backups; `planned` is the schedule, which ages are compared with."""
     found = [f"the backups cannot be used: {fault}" for fault in seen["faults"]]
-    found += [damage(backup) for backup in seen["backups"] if backup["error"]]
+    found += [damaged_backup(backup) for backup in seen["backups"] if backup["error"]]
     found += [
         f"{command}: there is no timer with a schedule that repeats. Correct postgresql_backup_schedule.{command}, "
         "and run playbooks/postgresql.yml"
         for command in RECORDED
         if planned.get(command) is None
     ]
-    # One repository gets its backup after the other, and a backup may take longer than the one before.
+    # Repositories are backed up one after the other, and a backup may take longer than the previous one.
     took = len(seen["states"]) * max((backup["stop"] - backup["start"] for backup in seen["backups"]), default=0)
     for key in sorted(key for key, state in seen["states"].items() if state != "broken"):
         backups = [backup for backup in seen["backups"] if backup["repository"] == key]
@@ -418,16 +420,16 @@ def findings(seen, known, now, planned):
             found.append(f"repository {key}: there is no backup of this database. Run playbooks/postgresql.yml")
             continue
         for number, kind in enumerate(BACKUPS, 1):
-            # A full backup is as good as a differential one, and both as an incremental one.
+            # A full backup counts as a differential one, and both as an incremental one.
             kinds = BACKUPS[:number]
             age = now - max((backup["stop"] for backup in backups if backup["type"] in kinds), default=0)
-            if planned.get(kind) and age > planned[kind][0] + took + MARGIN_SECONDS:
+            if planned.get(kind) and age > planned[kind][0] + took + SCHEDULE_MARGIN_SECONDS:
                 found.append(
-                    f"repository {key}: the newest {' or '.join(kinds)} backup is {span(age)} old, and "
-                    f"postgresql_backup_schedule.{kind} takes one at least every {span(planned[kind][0])}"
+                    f"repository {key}: the newest {' or '.join(kinds)} backup is {format_duration(age)} old, and "
+                    f"postgresql_backup_schedule.{kind} takes one at least every {format_duration(planned[kind][0])}"
                 )
     found += [
-        f"the last {command} failed at {moment(result['at'])}: {result['fault']}"
+        f"the last {command} failed at {format_time(result['at'])}: {result['fault']}"
         for command, result in sorted(known.items())
         if not result.get("ok", True)
     ]
@@ -435,55 +437,59 @@ def findings(seen, known, now, planned):
         if not planned.get(command):
             continue
         result, (interval, since) = known.get(command, {}), planned[command]
-        # Of what never succeeded only the first is awaited, from when it was scheduled.
+        # A command that never succeeded is due one interval after it was scheduled.
         age = now - (result.get("good") or since)
-        if age > interval + result.get("at", 0) - result.get("began", result.get("at", 0)) + MARGIN_SECONDS:
-            last = f"last succeeded {span(age)} ago" if result.get("good") else "has never succeeded on this host"
+        if age > interval + result.get("at", 0) - result.get("began", result.get("at", 0)) + SCHEDULE_MARGIN_SECONDS:
+            last = (
+                f"last succeeded {format_duration(age)} ago"
+                if result.get("good")
+                else "has never succeeded on this host"
+            )
             found.append(
-                f"{command}: it {last}, and postgresql_backup_schedule.{command} runs it at least every "
-                f"{span(interval)}. Run systemctl start slipway-postgresql-backup@{command}"
+                f"{command}: {last}, and postgresql_backup_schedule.{command} runs it at least every "
+                f"{format_duration(interval)}. Run systemctl start slipway-postgresql-backup@{command}"
             )
     return found
 
 
-# where to
+# recovery targets
 
 
-def instant(text, example="2026-11-21 10:15:00+00:00"):
+def parse_time(text, example="2026-11-21 10:15:00+00:00"):
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise Fault(
-            f"{text!r} is no target; write latest, a time with its zone ({example}), or name:<restore point>"
+            f"{text!r} is not a recovery target. Use latest, a time with its zone ({example}), or name:<restore point>"
         ) from None
     if found.tzinfo is None:
-        raise Fault(f"{text!r} has no zone; write it behind the time, such as {text}+00:00")
+        raise Fault(f"{text!r} has no zone. Append it to the time, such as {text}+00:00")
     return found
 
 
 def target_options(target, backups, now):
-    """Options of restore for `latest`, a time with its zone, or `name:<restore point>`; a Fault when out of reach.
+    """Options of restore for `latest`, a time with its zone, or `name:<restore point>`; a Fault when it is unreachable.
 
-    `name:<restore point>@<a time before it, with zone>` begins with the last backup from before that time.
+    `name:<restore point>@<a time before it, with zone>` starts from the last backup before that time.
     """
-    whole = [backup for backup in backups if not backup.get("error")]
-    if not whole:
+    usable = [backup for backup in backups if not backup.get("error")]
+    if not usable:
         flaw = " without damaged pages" if backups else ""
-        raise Fault(f"the repository holds no backup{flaw}; there is nothing to restore from")
-    # By itself pgBackRest begins with the newest, whatever it is like.
-    chosen = [f"--set={max(whole, key=lambda backup: backup['stop'])['label']}"] if len(whole) < len(backups) else []
+        raise Fault(f"the repository holds no backup{flaw}")
+    # pgBackRest itself starts from the newest backup, damaged or not.
+    chosen = [f"--set={max(usable, key=lambda backup: backup['stop'])['label']}"] if len(usable) < len(backups) else []
     if target == "latest":
         return ["--type=default", *chosen]
     if target.startswith("name:"):
         name, _, before = target.removeprefix("name:").partition("@")
         options = ["--type=name", f"--target={name}", "--target-action=promote"]
         if before:
-            chosen = [f"--set={_last_before(instant(before), whole, target)['label']}"]
+            chosen = [f"--set={_last_backup_before(parse_time(before), usable, target)['label']}"]
         return [*options, *chosen]
-    wanted = instant(target)
-    first = _last_before(wanted, whole, target)
+    wanted = parse_time(target)
+    first = _last_backup_before(wanted, usable, target)
     if wanted > now:
-        raise Fault(f"{target} cannot be reached: it is {now:%Y-%m-%d %H:%M:%S+00:00} now")
+        raise Fault(f"{target} cannot be reached: it is in the future (now is {now:%Y-%m-%d %H:%M:%S+00:00})")
     text = wanted.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
     return [
         "--type=time",
@@ -493,20 +499,20 @@ def target_options(target, backups, now):
     ]
 
 
-def _last_before(wanted, backups, target):
+def _last_backup_before(wanted, backups, target):
     found = [backup for backup in backups if backup["stop"] < wanted.timestamp()]
     if not found:
-        earliest = moment(min(backup["stop"] for backup in backups))
+        earliest = format_time(min(backup["stop"] for backup in backups))
         raise Fault(f"{target} cannot be reached: the oldest backup ended at {earliest}")
     return max(found, key=lambda backup: backup["stop"])
 
 
-def room(path, needed):
-    """Refuse before anything is fetched when it would not fit, with a tenth to spare for WAL."""
+def require_free_space(path, needed):
+    """Require enough free space for the restored data, and a tenth more for WAL, before anything is fetched."""
     free = shutil.disk_usage(path).free
     wanted = needed + needed // 10 + 256 * 1024**2
     if free < wanted:
         raise Fault(
-            f"{path} has {free // 1024**2} MB free, and the restored data needs {wanted // 1024**2} MB beside what is "
-            "there; give the volume more GB (provision_volumes), or move older copies away (*.before-*)"
+            f"{path}: {free // 1024**2} MB free, and the restored data needs {wanted // 1024**2} MB. Increase the "
+            "volume (provision_volumes), or move previous data directories away (*.before-*)"
         )

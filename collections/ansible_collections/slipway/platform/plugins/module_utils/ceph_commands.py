@@ -1,7 +1,7 @@
-"""Answer a list of questions over one connection to the cluster: what `ceph` does, several times for one start.
+"""Run a list of `ceph` commands over one connection to the cluster, in one process.
 
-`Cluster` sends this file into a container of the Ceph image and reads its answer. So it runs on that image's Python
-(3.9 or newer), takes its request from stdin, where secrets are seen by nobody, and imports nothing of the platform.
+`Cluster` sends this file into a container of the Ceph image and reads its output. It therefore runs on that image's
+Python (3.9 or newer), takes its request from stdin so that no secret is in argv, and imports nothing of the platform.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ MON_KEYRINGS = Path("/var/lib/ceph/mon")
 
 
 class Unreachable(Exception):
-    """No monitor let us in; the text says why."""
+    """No connection to a monitor; the text gives the reason."""
 
 
 class Denied(Unreachable):
-    """The monitors answer, and the key is no longer good."""
+    """The monitors answer and reject the key."""
 
 
-class Refused(Exception):
-    """A command that cannot be sent: an errno and a sentence."""
+class Rejected(Exception):
+    """A command that cannot be sent: an errno and a message."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def in_memory(text: str) -> int:
-    """A descriptor of a file that holds text and never touches a disk: Ceph takes keys from files only."""
+def memory_file(text: str) -> int:
+    """Descriptor of an in-memory file that holds the text: Ceph reads keys from files only."""
     descriptor = os.memfd_create("keyring")
     os.write(descriptor, text.encode())
     return descriptor
@@ -63,16 +63,16 @@ def connect(rados: Any, name: str, keyring: str, request: dict[str, Any]) -> Any
     return cluster
 
 
-class Questions:
-    """Commands as `ceph` would send them, over one connection. What may be sent is read once a kind of daemon."""
+class CommandRunner:
+    """Commands as `ceph` sends them, over one connection. Command descriptions are read once for each daemon type."""
 
     def __init__(self, library: Any, cluster: Any, *, manager_wait: bool = True) -> None:
         self._library, self._cluster, self._manager_wait = library, cluster, manager_wait
         self._descriptions: dict[Any, dict[str, Any]] = {}
         self._manager_active: bool | None = None
 
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Code (an errno, 0 is good), output and Ceph's own sentence."""
+    def run(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Code (an errno, 0 is success), output and Ceph's own message."""
         arguments = list(command["args"])
         if arguments[:3] == ["rbd", "namespace", "ls"]:
             return self._namespaces(arguments[3])
@@ -87,7 +87,7 @@ class Questions:
                 valid["format"] = "json"
             data = (command.get("input") or "").encode()
             code, output, message = self._library.json_command(self._cluster, target=target, argdict=valid, inbuf=data)
-        except Refused as error:
+        except Rejected as error:
             return {"code": error.code, "output": "", "message": str(error)}
         except self._library.ArgumentError as error:
             return {"code": errno.EINVAL, "output": "", "message": str(error)}
@@ -96,23 +96,27 @@ class Questions:
         return {"code": abs(code), "output": output.decode(errors="replace"), "message": message}
 
     def _validated(self, target: Any, arguments: list[str]) -> dict[str, Any]:
-        """The command as fields. Held against its own description alone: against all 500 it takes 70 ms."""
+        """The command as fields, validated against its own description only: against all 500 it takes 70 ms."""
         if target not in self._descriptions:
             code, output, message = self._library.json_command(
                 self._cluster, target=target, prefix="get_command_descriptions"
             )
             if code:
-                raise Refused(abs(code), message or f"{target[0]} lists no commands")
+                raise Rejected(abs(code), message or f"{target[0]} lists no commands")
             self._descriptions[target] = json.loads(output.decode())
-        own = {name: entry for name, entry in self._descriptions[target].items() if begins(entry["sig"], arguments)}
+        own = {
+            name: entry
+            for name, entry in self._descriptions[target].items()
+            if signature_matches(entry["sig"], arguments)
+        }
         signatures = self._library.parse_json_funcsigs(json.dumps(own), "cli")
         valid = self._library.validate_command(signatures, arguments) if own else {}
         if not valid:
-            raise Refused(errno.EINVAL, f"no valid command: {' '.join(arguments)}")
+            raise Rejected(errno.EINVAL, f"no valid command: {' '.join(arguments)}")
         return dict(valid)
 
     def _namespaces(self, pool: str) -> dict[str, Any]:
-        """As `rbd namespace ls --format json`, for which a program would have to be started for each pool."""
+        """As `rbd namespace ls --format json`, without one more process for each pool."""
         rados, rbd = import_module("rados"), import_module("rbd")
         try:
             with self._cluster.open_ioctx(pool) as images:
@@ -122,29 +126,29 @@ class Questions:
         return {"code": 0, "output": json.dumps([{"name": name} for name in names]), "message": ""}
 
     def _without_manager(self, valid: dict[str, Any]) -> bool:
-        """Whether this would wait for a manager that is not there, which nobody wants who only looks."""
+        """Whether the command needs a manager while none is active; a read-only caller does not wait for one."""
         if self._manager_wait or tuple(valid.get("target", ()))[:1] != ("mon-mgr",):
             return False
         if self._manager_active is None:
-            answer = self.ask({"args": ["mgr", "stat"], "json": True})
+            answer = self.run({"args": ["mgr", "stat"], "json": True})
             self._manager_active = not answer["code"] and bool(json.loads(answer["output"]).get("available"))
         return not self._manager_active
 
 
-def begins(signature: list[Any], arguments: list[str]) -> bool:
-    """Whether the words that a command's description begins with are those of `arguments`."""
+def signature_matches(signature: list[Any], arguments: list[str]) -> bool:
+    """Whether the leading words of a command's description are those of `arguments`."""
     words = list(takewhile(lambda part: isinstance(part, str), signature))
     return arguments[: len(words)] == words
 
 
-def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str:
-    """The administrator's keyring as a monitor of this container may read it."""
+def read_admin_keyring(rados: Any, library: Any, request: dict[str, Any]) -> str:
+    """The keyring of client.admin, read with the key of the monitor in this container."""
     own = sorted(MON_KEYRINGS.glob("*/keyring"))
     if not own:
-        raise Unreachable("neither the host nor the container holds a keyring that is good")
+        raise Unreachable("neither the host nor the container holds a valid keyring")
     cluster = connect(rados, "mon.", str(own[0]), request)
     try:
-        answer = Questions(library, cluster).ask({"args": ["auth", "get", "client.admin"]})
+        answer = CommandRunner(library, cluster).run({"args": ["auth", "get", "client.admin"]})
     finally:
         cluster.shutdown()
     if answer["code"]:
@@ -152,15 +156,15 @@ def keyring_of_monitor(rados: Any, library: Any, request: dict[str, Any]) -> str
     return str(answer["output"])
 
 
-def sign_in(rados: Any, library: Any, request: dict[str, Any]) -> tuple[Any, int]:
-    """A connection as the administrator, and his keyring. The host's copy may be older than the last rotation."""
+def connect_as_admin(rados: Any, library: Any, request: dict[str, Any]) -> tuple[Any, int]:
+    """A connection as client.admin, and its keyring. The host's copy may be older than the last rotation."""
     if request.get("keyring"):
-        keyring = in_memory(request["keyring"])
+        keyring = memory_file(request["keyring"])
         try:
             return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", request), keyring
         except Denied:
             os.close(keyring)
-    keyring = in_memory(keyring_of_monitor(rados, library, request))
+    keyring = memory_file(read_admin_keyring(rados, library, request))
     return connect(rados, "client.admin", f"/proc/self/fd/{keyring}", request), keyring
 
 
@@ -179,44 +183,44 @@ def run_tool(keyring: int, request: dict[str, Any]) -> dict[str, Any]:
     return {"code": done.returncode, "output": done.stdout, "message": done.stderr.strip()}
 
 
-def answer(request: dict[str, Any], answers: list[dict[str, Any]]) -> None:
-    """Fill in one answer after the other; what is there when time runs out stays."""
-    # Both exist in the container only.
+def execute(request: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+    """Append one answer for each command; after a timeout the answers so far remain."""
+    # Both modules exist in the container only.
     ceph_argparse, rados = import_module("ceph_argparse"), import_module("rados")
-    cluster, keyring = sign_in(rados, ceph_argparse, request)
+    cluster, keyring = connect_as_admin(rados, ceph_argparse, request)
     if request.get("tool"):
         answers.append(run_tool(keyring, request))
         return
-    questions = Questions(ceph_argparse, cluster, manager_wait=request.get("manager_wait", True))
+    runner = CommandRunner(ceph_argparse, cluster, manager_wait=request.get("manager_wait", True))
     for command in request["commands"]:
-        answers.append(questions.ask(command))
+        answers.append(runner.run(command))
         if answers[-1]["code"] and request.get("stop", True):
             break
     cluster.shutdown()
 
 
-def expire(number: int, frame: Any) -> None:
-    raise TimeoutError("no answer in time")
+def raise_timeout(number: int, frame: Any) -> None:
+    raise TimeoutError("timed out")
 
 
 def main() -> None:
     request = json.loads(sys.stdin.read())
-    # Nobody outside can end what runs in a container, so it ends itself.
-    signal.signal(signal.SIGALRM, expire)
+    # A timeout outside of the container does not stop a process in it, so the process has its own.
+    signal.signal(signal.SIGALRM, raise_timeout)
     signal.alarm(request["connect_seconds"] + request["seconds"])
-    # ceph_argparse prints its help for a wrong command; only the answer may stand on stdout.
+    # ceph_argparse prints its help to stdout for an invalid command; only the answer belongs there.
     output, sys.stdout = sys.stdout, sys.stderr
     answers: list[dict[str, Any]] = []
     result: dict[str, Any] = {"answers": answers}
     try:
-        answer(request, answers)
+        execute(request, answers)
     except Unreachable as error:
         result = {"unreachable": str(error)}
     except (TimeoutError, subprocess.TimeoutExpired) as error:
         answers.append({"code": errno.ETIMEDOUT, "output": "", "message": str(error)})
     output.write(json.dumps(result))
     output.flush()
-    os._exit(0)  # a command that never came back holds a thread that would keep this process
+    os._exit(0)  # a command that hangs holds a thread that would keep this process alive
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a cluster says of itself, in one look and in the words that decisions are made with."""
+"""Status of a whole cluster, read in one batch and reduced to what decisions need."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph import Clust
 
 Json = dict[str, Any]
 
-FOUNDED_KEY = "mgr/dashboard/cluster/status"
+BOOTSTRAP_KEY = "mgr/dashboard/cluster/status"
 """The last thing that `cephadm bootstrap` stores."""
 
-QUESTIONS: dict[str, list[str]] = {
+COMMANDS: dict[str, list[str]] = {
     "status": ["status"],
     "monmap": ["mon", "dump"],
     "config": ["config", "dump"],
     "modules": ["mgr", "module", "ls"],
     "health": ["health", "detail"],
     "versions": ["versions"],
-    "founded": ["config-key", "get", FOUNDED_KEY],
+    "bootstrapped": ["config-key", "get", BOOTSTRAP_KEY],
     "osd_map": ["osd", "dump"],
-    # Only an active manager answers these.
+    # These need an active manager.
     "orchestrator": ["orch", "status"],
     "user": ["cephadm", "get-user"],
     "key": ["cephadm", "get-pub-key"],
@@ -34,11 +34,11 @@ QUESTIONS: dict[str, list[str]] = {
 }
 
 
-def look(cluster: Cluster) -> Json:
-    """The whole view. Without a manager, its part is empty."""
-    answers = cluster.ask(list(QUESTIONS.values()), json_wanted=True, strict=False, manager_wait=False)
-    return view_of(
-        {name: "" if answer["code"] else str(answer["output"]) for name, answer in zip(QUESTIONS, answers, strict=True)}
+def read_status(cluster: Cluster) -> Json:
+    """The whole status. Without an active manager, the part of the orchestrator is empty."""
+    answers = cluster.execute(list(COMMANDS.values()), json_wanted=True, strict=False, manager_wait=False)
+    return parse_status(
+        {name: "" if answer["code"] else str(answer["output"]) for name, answer in zip(COMMANDS, answers, strict=True)}
     )
 
 
@@ -49,17 +49,17 @@ def parsed(text: str, default: Any = None) -> Any:
         return {} if default is None else default
 
 
-def view_of(answers: Mapping[str, str]) -> Json:
+def parse_status(answers: Mapping[str, str]) -> Json:
     status, monmap = parsed(answers["status"]), parsed(answers["monmap"])
     health = parsed(answers["health"])
     manager_map = status.get("mgrmap", {})
     return {
         "fsid": monmap.get("fsid", ""),
-        "founded": answers["founded"].strip().strip('"') == "INSTALLED",
+        "bootstrapped": answers["bootstrapped"].strip().strip('"') == "INSTALLED",
         "monitors": [str(one["name"]) for one in monmap.get("mons", [])],
         "quorum": [str(name) for name in status.get("quorum_names", [])],
         "managers": int(bool(manager_map.get("available"))) + int(manager_map.get("num_standbys", 0)),
-        # The module cephadm answers; until it has a key to reach hosts with, it calls itself not available.
+        # `orch status` reports cephadm as unavailable until it has an SSH key, so the answer of get-user decides.
         "orchestrated": bool(answers.get("user")) and parsed(answers["orchestrator"]).get("backend") == "cephadm",
         "osds": int(status.get("osdmap", {}).get("num_osds", 0)),
         "osds_up": int(status.get("osdmap", {}).get("num_up_osds", 0)),
@@ -97,7 +97,7 @@ def view_of(answers: Mapping[str, str]) -> Json:
         },
         "keyrings": [str(keyring["entity"]) for keyring in parsed(answers.get("keyrings", ""), [])],
         "services": parsed(answers.get("services", ""), []),
-        "placed": sorted(
+        "orchestrator_monitors": sorted(
             str(daemon["hostname"])
             for daemon in parsed(answers.get("daemons", ""), [])
             if daemon.get("daemon_type") == "mon"
@@ -106,7 +106,7 @@ def view_of(answers: Mapping[str, str]) -> Json:
 
 
 def osds_of(osd_map: Mapping[str, Any]) -> dict[str, str]:
-    """uuid → number of the OSDs that the cluster counts as its own; a destroyed one's disk is no longer."""
+    """UUID → id of the OSDs of the cluster, without destroyed ones."""
     return {
         str(entry.get("uuid", "")): str(entry["osd"])
         for entry in osd_map.get("osds", [])
@@ -118,8 +118,8 @@ def _modules(listing: Mapping[str, Any]) -> list[str]:
     return sorted({*listing.get("enabled_modules", []), *listing.get("always_on_modules", [])})
 
 
-# What a placement group may be besides active while it has all its copies: moved by the balancer, scrubbed, trimmed.
-WHOLE = {
+# States besides active of a placement group that has all its copies: being moved, scrubbed or trimmed.
+COMPLETE_STATES = {
     "active",
     "clean",
     "remapped",
@@ -133,13 +133,15 @@ WHOLE = {
 
 
 def unclean(states: list[Mapping[str, Any]]) -> dict[str, int]:
-    """Placement groups that do not serve or lack a copy, by what they are."""
-    found = {str(entry["state_name"]): int(entry["count"]) for entry in states}
-    return {state: count for state, count in found.items() if not {"active"} <= set(state.split("+")) <= WHOLE}
+    """Placement groups that are not active or lack a copy: count by state."""
+    counts = {str(entry["state_name"]): int(entry["count"]) for entry in states}
+    return {
+        state: count for state, count in counts.items() if not {"active"} <= set(state.split("+")) <= COMPLETE_STATES
+    }
 
 
 def ciphers(monmap: Mapping[str, Any]) -> dict[str, Any]:
-    """Which types of keys are accepted and made."""
+    """Key types that the monitors accept and create."""
 
     def name(value: Any) -> str:
         return str(value.get("name", "") if isinstance(value, Mapping) else value)

@@ -1,9 +1,9 @@
-"""What is read of the placement groups: data on the move is whole, a missing copy is not."""
+"""States of placement groups: moving data is complete, a missing copy is not."""
 
 from __future__ import annotations
 
 import pytest
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import unclean
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_status import unclean
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import 
         "active+remapped+backfill_wait",
     ],
 )
-def test_a_group_with_all_its_copies_is_whole(state: str) -> None:
+def test_a_placement_group_with_all_copies_is_complete(state: str) -> None:
     assert unclean([{"state_name": state, "count": 3}]) == {}
 
 
@@ -32,5 +32,5 @@ def test_a_group_with_all_its_copies_is_whole(state: str) -> None:
         "active+clean+inconsistent",
     ],
 )
-def test_a_group_that_does_not_serve_or_lacks_a_copy_is_told(state: str) -> None:
+def test_an_inactive_or_incomplete_placement_group_is_unclean(state: str) -> None:
     assert unclean([{"state_name": "active+clean", "count": 30}, {"state_name": state, "count": 3}]) == {state: 3}

@@ -1,4 +1,4 @@
-"""An old primary is stopped in order before it is powered off: the decision, and the tasks on stubbed commands."""
+"""The clean stop of an old primary before its power-off: the decision, and the tasks on stubbed commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.slipway.platform.plugins.module_utils.postgresql_replication import handover
+from ansible_collections.slipway.platform.plugins.module_utils.postgresql_replication import promotion_loss
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -30,16 +30,16 @@ def control(state: str, position: str = "0/3000028") -> str:
         ("inactive", control("shut down"), "0/30000A0", "", "nothing, db-2 has all WAL of db-1"),
         ("active", control("shut down"), "0/2FFFFFF", "db-1 has WAL up to 0/3000028", "db-1 has WAL up to 0/3000028"),
         ("inactive", control("shut down"), "0/2FFFFFF", "db-1 has WAL up to 0/3000028", "db-2 up to 0/2FFFFFF"),
-        ("active", control("shut down"), "", "db-2 does not say how far it came", "db-2 does not say"),
-        ("active", control("in production"), "0/30000A0", "is not shut down in order", "after WAL position 0/30000A0"),
+        ("active", control("shut down"), "", "the WAL position of db-2 is unknown", "position of db-2 is unknown"),
+        ("active", control("in production"), "0/30000A0", "is not shut down cleanly", "after WAL position 0/30000A0"),
         ("activating", "", "0/30000A0", "its control file cannot be read", "was activating"),
-        ("failed", control("in production"), "0/30000A0", "", "its control file says 'in production'"),
-        ("", "", "0/30000A0", "", "after WAL position 0/30000A0 and had not sent, or nothing if it waited"),
+        ("failed", control("in production"), "0/30000A0", "", "its control file has the state 'in production'"),
+        ("", "", "0/30000A0", "", "after WAL position 0/30000A0 and had not sent, or nothing if"),
         ("", "", "", "", "after WAL position unknown"),
     ],
 )
 def test_the_end_of_the_wal_decides_what_is_lost(unit: str, printed: str, received: str, fault: str, loss: str) -> None:
-    found = handover("db-2", "db-1", unit, printed, received)
+    found = promotion_loss("db-2", "db-1", unit, printed, received)
     assert bool(found["faults"]) is bool(fault) and fault in "; ".join(found["faults"])
     assert loss in found["loss"]
 
@@ -62,11 +62,11 @@ LACKING = "db-1 has WAL up to 0/3000028, db-2 up to 0/2000000"
 
 
 @pytest.mark.parametrize(
-    ("unit", "receiver", "more", "calls", "says"),
+    ("unit", "receiver", "more", "calls", "message"),
     [
         # psql would end with 2 or 1 in the first two: no connection left, starting up
         ("active", "streaming", {}, STOP, ""),
-        ("activating", None, {}, [], "PostgreSQL is activating, and db-2 does not follow it"),
+        ("activating", None, {}, [], "PostgreSQL is activating, and db-2 does not stream from it"),
         ("active", "streaming", {"stop_code": "1", "abandon": "db-1"}, STOP, ""),
         ("active", "streaming", {"received": "0/2000000"}, STOP + START, LACKING),
         ("active", "streaming", {"stop_code": "1"}, STOP + START, "is not powered off"),
@@ -75,8 +75,8 @@ LACKING = "db-1 has WAL up to 0/3000028, db-2 up to 0/2000000"
         ("active", "streaming", {"reachable": False}, [], ""),
     ],
 )  # fmt: skip
-def test_the_old_primary_is_stopped_in_order_wherever_it_can_be(
-    tmp_path: Path, unit: str, receiver: str | None, more: dict[str, Any], calls: list[str], says: str
+def test_a_reachable_old_primary_is_stopped_cleanly(
+    tmp_path: Path, unit: str, receiver: str | None, more: dict[str, Any], calls: list[str], message: str
 ) -> None:
     for name, text in {
         "systemctl": SYSTEMCTL,
@@ -127,6 +127,6 @@ def test_the_old_primary_is_stopped_in_order_wherever_it_can_be(
         env={**os.environ, "ANSIBLE_CACHE_PLUGIN": "memory", "SLIPWAY_ARTIFACTS": str(tmp_path / "artifacts")},
     )  # fmt: skip
     output = " ".join((done.stdout + done.stderr).split())
-    assert (done.returncode == 0) is (not says), output
-    assert says in output
+    assert (done.returncode == 0) is (not message), output
+    assert message in output
     assert (tmp_path / "calls").read_text().splitlines() == calls
