@@ -1,4 +1,4 @@
-"""The running cluster is upgraded to the release that the inventory names, and its users do not notice."""
+"""An upgrade of the running cluster to the inventory's release fails no call of the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.platform.conftest import INVENTORY, REPOSITORY, play
 from tests.platform.test_1_interrupted import RELEASE_BEFORE
 from tests.platform.test_rke2 import AGENTS, SERVERS, Calls, connect, cordons
 
-RELEASE = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/rke2.yml").read_text())["rke2_version"]
+RELEASE = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())["rke2_version"]
 
 
 def releases(kubeconfig: Path) -> dict[str, str]:

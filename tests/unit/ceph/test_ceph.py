@@ -246,7 +246,7 @@ def test_one_command(args: list[str], expected: tuple[int, str, str]) -> None:
     assert (answer["code"], answer["output"], answer["message"]) == expected
 
 
-def test_commands_are_described_once_and_tell_goes_to_the_daemon() -> None:
+def test_commands_are_described_once_for_each_daemon_type() -> None:
     library = Library()
     runner = ceph_commands.CommandRunner(library, None)
     for args in (["a"], ["b"], ["tell", "osd.0", "version"]):

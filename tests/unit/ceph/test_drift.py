@@ -117,7 +117,7 @@ def test_a_changed_option_is_drift_of_the_members_alone(read: Callable[..., dict
         ("osds", {"osds": fail}),
         (
             "osds",
-            {"options": {"osds": GIVEN["osds"] | {"hosts": {"a": [DISK | {"verdict": "blank", "osd_id": None}]}}}},
+            {"options": {"osds": GIVEN["osds"] | {"hosts": {"a": [DISK | {"verdict": "empty", "osd_id": None}]}}}},
         ),
         ("pools", {"options": {"resources": GIVEN["resources"] | {"pools": [{"name": "p", "application": "rbd"}]}}}),
         ("clients", {"options": {"resources": GIVEN["resources"] | {"clients": [{"name": "c"}]}}}),

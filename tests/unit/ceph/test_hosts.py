@@ -45,12 +45,12 @@ def one(**changes: Any) -> dict[str, Any]:
         (
             one(osds=osds(osd2=DOWN), groups={"active+undersized+degraded": 90, "active+recovery_wait+degraded": 7}),
             "wait",
-            "placement groups are recovering without osd.2: 7 active+recovery_wait+degraded",
+            "placement groups are not recovered without osd.2: 7 active+recovery_wait+degraded",
         ),
         (
             one(osds=osds(osd2=DOWN), groups={"undersized+degraded+peered": 1}),
             "wait",
-            "placement groups are recovering without osd.2: 1 undersized+degraded+peered",
+            "placement groups are not recovered without osd.2: 1 undersized+degraded+peered",
         ),
         (one(osds=osds(osd1=DOWN, osd2=DOWN)), "wait", "osd.1 is down as well"),
         (
@@ -118,8 +118,8 @@ def hosts(**changes: Any) -> dict[str, Any]:
 
 def test_a_host_with_daemons_that_are_up_is_not_lost() -> None:
     assert ceph_hosts.lost_faults(hosts(), "h3") == [
-        "h3: not lost, osd.2 is up.",
-        "h3: not lost, its monitor is in the quorum.",
+        "h3: it is not lost, osd.2 is up.",
+        "h3: it is not lost, its monitor is in the quorum.",
     ]
     assert ceph_hosts.lost_faults(hosts(), "h9") == ["h9: not a host of this cluster, which has h1, h2, h3, h4."]
 

@@ -18,7 +18,7 @@ EXPECTED = ["AUTH_INSECURE_KEYS_ALLOWED"]
         ({"status": {"muted": EXPECTED}}, []),
         (
             {"status": {"muted": [*EXPECTED, "OSD_DOWN"]}},
-            ["the storage warning OSD_DOWN is muted, which nobody declared"],
+            ["the Ceph health warning OSD_DOWN is muted, but not declared in verify_storage_expected_warnings"],
         ),
         ({"status": {"muted": []}, "unmet": ["1 of 3 OSDs are down"]}, ["seen from a, 1 of 3 OSDs are down"]),
         ({"unreachable": True}, ["a cannot be reached by SSH"]),
@@ -31,7 +31,7 @@ EXPECTED = ["AUTH_INSECURE_KEYS_ALLOWED"]
     ],
 )
 def test_findings(seen: dict[str, Any] | None, findings: list[str]) -> None:
-    hostvars = {"a": GATEWAYS | ({"__verify_storage_seen": seen} if seen is not None else {})}
+    hostvars = {"a": GATEWAYS | ({"__verify_storage_status": seen} if seen is not None else {})}
     assert storage_findings(hostvars, ["a"], EXPECTED) == findings
 
 
@@ -48,5 +48,5 @@ def test_a_host_without_a_result_is_a_finding() -> None:
     ],
 )
 def test_findings_of_gateways(probed: dict[str, Any] | None, findings: list[str]) -> None:
-    hostvars = {"a": {"__verify_storage_seen": {"status": {"muted": []}}, "__verify_gateway_probe": probed}}
+    hostvars = {"a": {"__verify_storage_status": {"status": {"muted": []}}, "__verify_gateway_probe": probed}}
     assert storage_findings(hostvars, ["a"], EXPECTED) == findings

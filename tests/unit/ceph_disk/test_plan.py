@@ -15,7 +15,7 @@ GB = 2**30
 
 
 def disk(**changes: Any) -> dict[str, Any]:
-    """A blank volume of 10 GB."""
+    """An empty volume of 10 GB."""
     return {
         "path": PATH,
         "size_gb": 10,
@@ -116,14 +116,14 @@ NEVER = {
 }
 
 
-def test_a_blank_volume_is_accepted() -> None:
-    assert verdict(disk())["verdict"] == "blank"
+def test_an_empty_volume_is_accepted() -> None:
+    assert verdict(disk())["verdict"] == "empty"
     assert verdict(disk())["faults"] == []
 
 
 def test_the_size_may_be_decimal_or_binary() -> None:
-    assert verdict(disk(size=10 * 10**9))["verdict"] == "blank"
-    assert verdict(disk(size=123, size_gb=0))["verdict"] == "blank"
+    assert verdict(disk(size=10 * 10**9))["verdict"] == "empty"
+    assert verdict(disk(size=123, size_gb=0))["verdict"] == "empty"
 
 
 @pytest.mark.parametrize("known", [None, {UUID: "3"}])
@@ -196,7 +196,7 @@ def test_all_faults_of_a_disk_are_reported_at_once() -> None:
 
 def test_a_device_is_listed_once() -> None:
     twice = classify([disk(), disk()], fsid=OURS)
-    assert [one["verdict"] for one in twice] == ["blank", "refused"]
+    assert [one["verdict"] for one in twice] == ["empty", "refused"]
     assert "listed twice" in twice[1]["faults"][0]
     links = classify([disk(), disk(path="/dev/disk/by-id/wwn-0x1")], fsid=OURS)
     assert f"/dev/disk/by-id/wwn-0x1 and {PATH}: the same device (/dev/sdb)" in links[1]["faults"][0]

@@ -13,7 +13,7 @@ PATH = "/dev/disk/by-id/scsi-0HC_Volume_"
 ACTIVATE, APPLY = ("cephadm", "osd", "activate", "one"), ("orch", "apply")
 
 
-def disk(volume: int, verdict: str = "blank", number: int | None = None, device: str = "/dev/sdb") -> dict[str, Any]:
+def disk(volume: int, verdict: str = "empty", number: int | None = None, device: str = "/dev/sdb") -> dict[str, Any]:
     uuid = None if number is None else f"uuid-{number}"
     return {"path": f"{PATH}{volume}", "device": device, "verdict": verdict, "osd_id": number, "osd_uuid": uuid}
 
@@ -74,7 +74,7 @@ def kept(*disks: dict[str, Any], method: str = "raw") -> dict[str, Any]:
     }
 
 
-def test_an_osd_is_created_on_each_blank_disk_and_on_no_other() -> None:
+def test_an_osd_is_created_on_each_empty_disk_and_on_no_other() -> None:
     steps = plan.creation_steps(view(osd(0, "up")), wanted(disk(1, "osd", 0), disk(2)))
     assert [step.command for step in steps] == [APPLY]
     assert steps[0].summary == "create OSDs on scsi-0HC_Volume_2 of one"

@@ -81,7 +81,7 @@ def _kinds(daemons: Sequence[str]) -> set[str]:
 def _foreign(states: Mapping[str, State], fsid: str) -> list[str]:
     return [
         f"{name}: holds {', '.join(daemons)} of the cluster {other}, but ceph_fsid is {fsid}. Take the host out of the "
-        "group, or correct ceph_fsid in group_vars/ceph/ceph.yml. Nothing was changed."
+        "group, or correct ceph_fsid in group_vars/all/platform.yml. Nothing was changed."
         for name, state in sorted(states.items())
         for other, daemons in sorted(state["clusters"].items())
         if other != fsid and daemons

@@ -1,6 +1,6 @@
 """Classify the disks that are to become OSDs: pure functions over what ceph_disk_read has read.
 
-A disk is refused unless it is blank, an OSD of this cluster, or confirmed for wiping.
+A disk is refused unless it is empty, an OSD of this cluster, or confirmed for wiping.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def classify(
     known_osds: dict[str, str] | None = None,
     wipe_confirm: list[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """A verdict for each disk: blank, osd (of this cluster), wipe (confirmed by id) or refused, with its faults.
+    """A verdict for each disk: empty, osd (of this cluster), wipe (confirmed by id) or refused, with its faults.
 
     `known_osds` are the OSDs of the running cluster, UUID → id; None when the cluster was not reachable.
     """
@@ -96,7 +96,7 @@ def classify(
             )
             faults.append(f"{disk['path']}: {contents}. {remedy}")
         elif not faults:
-            verdict["verdict"] = "blank"
+            verdict["verdict"] = "empty"
     return verdicts
 
 
@@ -130,7 +130,7 @@ def _hard_faults(disk: dict[str, Any], other: dict[str, Any] | None) -> list[str
     path = disk["path"]
     if not BY_ID.match(path):
         return [
-            f"{path}: not a stable name, the kernel assigns it anew at each boot. "
+            f"{path}: not a stable name, the kernel may assign another one at each boot. "
             "Give the device by its link in /dev/disk/by-id."
         ]
     if other is not None and other["path"] == path:
@@ -213,7 +213,7 @@ def _owner(disk: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _contents(disk: dict[str, Any], owner: dict[str, Any] | None, fsid: str, known_osds: dict[str, str] | None) -> str:
-    """Contents of a disk as part of a message; empty for a blank disk."""
+    """Contents of a disk as part of a message; empty for an empty disk."""
     if owner is not None:
         if not owner["fsid"]:
             return (

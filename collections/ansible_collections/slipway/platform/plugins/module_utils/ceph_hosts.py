@@ -59,7 +59,7 @@ def plan_destroy(view: dict[str, Any], osd: int) -> tuple[str, str]:
     unsettled = {state: count for state, count in groups.items() if not _settled(state)}
     if unsettled:
         states = ", ".join(f"{count} {state}" for state, count in sorted(unsettled.items()))
-        return "wait", f"placement groups are recovering without osd.{osd}: {states}"
+        return "wait", f"placement groups are not recovered without osd.{osd}: {states}"
     return "destroy", f"every placement group is active without osd.{osd}"
 
 
@@ -111,9 +111,9 @@ def lost_faults(view: dict[str, Any], host: str) -> list[str]:
         return [f"{host}: not a host of this cluster, which has {', '.join(sorted(view['hosts']))}."]
     up = [name for name in view["osds"].get(host, []) if view["health"]["osds"][name.removeprefix("osd.")]["up"]]
     if up:
-        found.append(f"{host}: not lost, {', '.join(up)} {'is' if len(up) == 1 else 'are'} up.")
+        found.append(f"{host}: it is not lost, {', '.join(up)} {'is' if len(up) == 1 else 'are'} up.")
     if host in view["health"]["quorum"]:
-        found.append(f"{host}: not lost, its monitor is in the quorum.")
+        found.append(f"{host}: it is not lost, its monitor is in the quorum.")
     rest = [name for name in view["monitors"] if name != host]
     if host in view["monitors"] and len(view["health"]["quorum"]) <= len(rest) // 2:
         found.append(

@@ -284,6 +284,6 @@ def version_faults(version: str, minimums: Sequence[str]) -> list[str]:
     if floor is None or parts < floor:
         return [
             f"ceph_version: {version} lacks the fix of CVE-2025-30156. Set {' or '.join(minimums)} or a newer "
-            "release of the same major in group_vars/ceph/ceph.yml."
+            "release of the same major in group_vars/all/platform.yml."
         ]
     return []

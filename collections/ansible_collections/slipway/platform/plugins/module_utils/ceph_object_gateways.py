@@ -139,27 +139,31 @@ def bundle(private_key: str, certificate: str) -> str:
 
 def plan(wanted: Wanted, found: Found, issued: str = "") -> Plan:
     """Changes to reach the declared state. `issued` is a new bundle, or empty while the stored one is valid."""
-    made = Plan()
+    planned = Plan()
     stored = issued or found.certificate
     if not certificate_of(stored):
-        made.faults.append("no certificate is stored, and none was given")
-        return made
+        planned.faults.append("no certificate is stored, and none was given")
+        return planned
     if issued and issued != found.certificate:
-        made.certificate = issued
-        made.changes.append(f"store a new certificate for the gateways {wanted.service}")
+        planned.certificate = issued
+        planned.changes.append(f"store a new certificate for the gateways {wanted.service}")
     for name, value in wanted.all_options.items():
         held = found.options.get(name)
         if held is None or not same_value(held, value):
-            made.options[name] = value
-            made.changes.append(f"set {name} of {wanted.section} to {value}")
+            planned.options[name] = value
+            planned.changes.append(f"set {name} of {wanted.section} to {value}")
     if found.spec is None or not _same(wanted.spec(), found.spec):
-        made.spec = wanted.spec()
+        planned.spec = wanted.spec()
         hosts = ", ".join(sorted(wanted.hosts))
-        made.changes.append(f"{'deploy' if found.spec is None else 'change'} the gateways {wanted.service} on {hosts}")
-    made.restart = [gateway.name for gateway in found.gateways if restart_reason(wanted, gateway, fingerprint(stored))]
+        planned.changes.append(
+            f"{'deploy' if found.spec is None else 'change'} the gateways {wanted.service} on {hosts}"
+        )
+    planned.restart = [
+        gateway.name for gateway in found.gateways if restart_reason(wanted, gateway, fingerprint(stored))
+    ]
     if found.spec is not None:
-        made.changes += [f"restart {name}" for name in made.restart]
-    return made
+        planned.changes += [f"restart {name}" for name in planned.restart]
+    return planned
 
 
 def restart_reason(wanted: Wanted, gateway: Gateway, certificate: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-NEW_VERDICTS = ("blank", "wipe")
+NEW_VERDICTS = ("empty", "wipe")
 OSD_NAME = re.compile(r"^osd\.(\d+)$")
 
 
@@ -220,7 +220,7 @@ def _runs(view: Json, number: int) -> bool:
 
 
 def _created_on(view: Json, host: str, disk: Mapping[str, Any]) -> int | None:
-    """The OSD that was created on a disk since its verdict was blank."""
+    """The OSD that was created on a disk since its verdict was empty."""
     node = str(disk["device"]).removeprefix("/dev/")
     return next(
         (

@@ -99,10 +99,10 @@ def fresh(user: User) -> Json:
 
 def plan(wanted: User, found: Json | None) -> Plan:
     """The wanted metadata. Undeclared keys stay unless they are retired."""
-    made = Plan(copy.deepcopy(found) if found is not None else fresh(wanted))
-    data, name = made.data, wanted.name
+    planned = Plan(copy.deepcopy(found) if found is not None else fresh(wanted))
+    data, name = planned.data, wanted.name
     if found is None:
-        made.changes.append(f"create S3 user {name}")
+        planned.changes.append(f"create S3 user {name}")
     simple = {
         "display_name": (wanted.display_name, "name"),
         "max_buckets": (wanted.max_buckets, "number of buckets"),
@@ -111,30 +111,30 @@ def plan(wanted: User, found: Json | None) -> Plan:
     for entry, (value, word) in simple.items():
         if data.get(entry) != value:
             data[entry] = value
-            made.changes.append(f"set the {word} of S3 user {name} to {value}")
+            planned.changes.append(f"set the {word} of S3 user {name} to {value}")
     quota = data.setdefault("user_quota", dict(NO_QUOTA))
     different = {key: value for key, value in wanted.quota.items() if quota.get(key) != value}
     # The numbers of a disabled quota do not matter.
     if different and (wanted.quota["enabled"] or "enabled" in different):
         quota.update(wanted.quota)
         quota.pop("max_size_kb", None)  # the older field for the same limit would contradict the new one
-        made.changes.append(f"set the quota of S3 user {name}")
-    _plan_keys(made, wanted)
-    return made
+        planned.changes.append(f"set the quota of S3 user {name}")
+    _plan_keys(planned, wanted)
+    return planned
 
 
-def _plan_keys(made: Plan, wanted: User) -> None:
-    keys: list[Json] = made.data.setdefault("keys", [])
+def _plan_keys(planned: Plan, wanted: User) -> None:
+    keys: list[Json] = planned.data.setdefault("keys", [])
     own = next((key for key in keys if key["access_key"] == wanted.access_key), None)
     if own is None:
         keys.append({"user": wanted.name, "access_key": wanted.access_key, "secret_key": wanted.secret_key})
-        made.changes.append(f"add the key of S3 user {wanted.name}")
+        planned.changes.append(f"add the key of S3 user {wanted.name}")
     elif own["secret_key"] != wanted.secret_key:
         own["secret_key"] = wanted.secret_key
-        made.changes.append(f"change the secret of S3 user {wanted.name}")
+        planned.changes.append(f"change the secret of S3 user {wanted.name}")
     for key in [key for key in keys if key["access_key"] in wanted.retired_access_keys]:
         keys.remove(key)
-        made.changes.append(f"remove a retired key of S3 user {wanted.name}")
+        planned.changes.append(f"remove a retired key of S3 user {wanted.name}")
 
 
 def undeclared(names: Iterable[str], found: Mapping[str, Json], wanted: Sequence[User]) -> list[str]:

@@ -127,57 +127,57 @@ class Plan:
 
 def plan(wanted: Bucket, found: Found | None, weaken_confirm: Sequence[str] = ()) -> Plan:
     """Changes from the actual to the declared state. Locks are weakened only for confirmed buckets."""
-    made = Plan()
+    planned = Plan()
     name = wanted.name
     if found is None:
-        made.create = True
-        made.changes.append(f"create bucket {name}{' with object lock' if wanted.lock else ''}")
+        planned.create = True
+        planned.changes.append(f"create bucket {name}{' with object lock' if wanted.lock else ''}")
         # The store enables versioning for a bucket with object lock.
         found = Found(owner=wanted.owner, versioning="Enabled" if wanted.lock else "", lock=_fresh(wanted))
     elif found.owner != wanted.owner:
-        made.faults.append(
+        planned.faults.append(
             f"bucket {name}: its owner is {found.owner}, declared is {wanted.owner}. Declare its owner, or another name"
         )
-        return made
+        return planned
     if wanted.versioning and found.versioning != "Enabled":
-        made.versioning = True
-        made.changes.append(f"enable versioning of bucket {name}")
+        planned.versioning = True
+        planned.changes.append(f"enable versioning of bucket {name}")
     if wanted.lock is not None:
-        _plan_lock(made, wanted.lock, found, name, name in weaken_confirm)
-    _plan_lifecycle(made, wanted, found)
-    _plan_policy(made, wanted, found)
-    return made
+        _plan_lock(planned, wanted.lock, found, name, name in weaken_confirm)
+    _plan_lifecycle(planned, wanted, found)
+    _plan_policy(planned, wanted, found)
+    return planned
 
 
 def _fresh(wanted: Bucket) -> Lock | None:
     return Lock() if wanted.lock is not None else None
 
 
-def _plan_lock(made: Plan, wanted: Lock, found: Found, name: str, confirmed: bool) -> None:
+def _plan_lock(planned: Plan, wanted: Lock, found: Found, name: str, confirmed: bool) -> None:
     if found.lock is None:
-        made.faults.append(
+        planned.faults.append(
             f"bucket {name}: created without object lock, which not every store can add later. "
             "Declare a new bucket with object lock, and let the old one expire"
         )
     elif found.lock != wanted:
         if wanted.weaker_than(found.lock) and not confirmed:
-            made.faults.append(
+            planned.faults.append(
                 f"bucket {name}: versions are locked for {found.lock.days} days ({found.lock.mode}), and "
                 f"{wanted.days} days ({wanted.mode}) is weaker. Restore the old values, or list the bucket in "
                 "weaken_confirm"
             )
             return
-        made.lock = wanted
-        made.changes.append(f"lock new versions in bucket {name} for {wanted.days} days ({wanted.mode})")
+        planned.lock = wanted
+        planned.changes.append(f"lock new versions in bucket {name} for {wanted.days} days ({wanted.mode})")
 
 
-def _plan_lifecycle(made: Plan, wanted: Bucket, found: Found) -> None:
+def _plan_lifecycle(planned: Plan, wanted: Bucket, found: Found) -> None:
     rule = lifecycle_rule(wanted)
-    ours = [entry for entry in found.rules if entry["id"] == RULE]
-    if rule is None or ours == [rule]:
+    own = [entry for entry in found.rules if entry["id"] == RULE]
+    if rule is None or own == [rule]:
         return
-    made.lifecycle = lifecycle_document(rule, found.foreign_rules)
-    made.changes.append(f"set the lifecycle of bucket {wanted.name}: {_lifecycle_summary(rule)}")
+    planned.lifecycle = lifecycle_document(rule, found.foreign_rules)
+    planned.changes.append(f"set the lifecycle of bucket {wanted.name}: {_lifecycle_summary(rule)}")
 
 
 def _lifecycle_summary(rule: Mapping[str, Any]) -> str:
@@ -189,17 +189,17 @@ def _lifecycle_summary(rule: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _plan_policy(made: Plan, wanted: Bucket, found: Found) -> None:
+def _plan_policy(planned: Plan, wanted: Bucket, found: Found) -> None:
     if not wanted.writers:
         return
     statements = writer_statements(wanted.name, wanted.writers)
     present = list((found.policy or {}).get("Statement", []))
-    ours = [_normal(entry) for entry in present if entry.get("Sid") in STATEMENTS]
-    if sorted(ours, key=_text) == sorted((_normal(entry) for entry in statements), key=_text):
+    own = [_normal(entry) for entry in present if entry.get("Sid") in STATEMENTS]
+    if sorted(own, key=_text) == sorted((_normal(entry) for entry in statements), key=_text):
         return
     others = [entry for entry in present if entry.get("Sid") not in STATEMENTS]
-    made.policy = _text({"Version": "2012-10-17", "Statement": [*others, *statements]})
-    made.changes.append(f"grant write access to bucket {wanted.name} to {', '.join(wanted.writers)}")
+    planned.policy = _text({"Version": "2012-10-17", "Statement": [*others, *statements]})
+    planned.changes.append(f"grant write access to bucket {wanted.name} to {', '.join(wanted.writers)}")
 
 
 def _text(document: Any) -> str:
@@ -286,13 +286,13 @@ def lifecycle_document(rule: Mapping[str, Any], others: Iterable[str]) -> str:
 
 def rules_from(root: ET.Element) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     """(our rules, XML of the others) of a lifecycle document without namespaces."""
-    ours, others = [], []
+    own, others = [], []
     for element in root.findall("Rule"):
         if element.findtext("ID") == RULE:
-            ours.append(rule_from(element))
+            own.append(rule_from(element))
         else:
             others.append(ET.tostring(element, encoding="unicode"))
-    return tuple(ours), tuple(others)
+    return tuple(own), tuple(others)
 
 
 def rule_from(element: ET.Element) -> dict[str, Any]:

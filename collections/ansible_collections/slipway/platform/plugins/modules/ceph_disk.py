@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 module: ceph_disk
 short_description: Classify the disks that are to become OSDs
 description:
-  - Reads each device and returns whether it is blank, an OSD of the cluster, or refused, with the reasons.
+  - Reads each device and returns whether it is empty, an OSD of the cluster, or refused, with the reasons.
   - Unreadable or unknown contents count as data. A device that is in use, has the wrong size or belongs to the system
     is refused whatever is confirmed.
   - Writes only with O(wipe), only to devices whose volume is listed in O(wipe_confirm), and only if no device of
@@ -61,7 +61,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 disks:
-  description: For each device its path, volume, device, verdict (blank, osd, wipe, refused), osd_id, osd_uuid, faults,
+  description: For each device its path, volume, device, verdict (empty, osd, wipe, refused), osd_id, osd_uuid, faults,
     and whether it holds an unfinished OSD.
   returned: always
   type: list
@@ -125,9 +125,9 @@ def main() -> None:
         except (OSError, DiskError) as error:
             module.fail_json(msg=f"Wiping failed: {error}", disks=disks)
         disks = classified()
-        not_blank = [str(disk["path"]) for disk in disks if disk["path"] in to_wipe and disk["verdict"] != "blank"]
-        if not_blank:
-            module.fail_json(msg=f"{', '.join(not_blank)}: not blank after wiping.", disks=disks)
+        not_empty = [str(disk["path"]) for disk in disks if disk["path"] in to_wipe and disk["verdict"] != "empty"]
+        if not_empty:
+            module.fail_json(msg=f"{', '.join(not_empty)}: not empty after wiping.", disks=disks)
     module.exit_json(changed=bool(to_wipe), disks=disks)
 
 

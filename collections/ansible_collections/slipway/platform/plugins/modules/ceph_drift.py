@@ -131,10 +131,10 @@ def osd_drift(cluster: Cluster, wanted: ceph_osd_plan.Wanted) -> list[str]:
 
 
 def pool_drift(view: dict[str, Any], wanted: ceph_resources.Wanted) -> list[str]:
-    made = [ceph_resources.pool_steps(view, wanted), ceph_resources.filesystem_steps(view, wanted)]
-    steps = [step for result in made for step in result.steps]
+    results = [ceph_resources.pool_steps(view, wanted), ceph_resources.filesystem_steps(view, wanted)]
+    steps = [step for result in results for step in result.steps]
     steps += [*ceph_resources.namespace_steps(view, wanted), *ceph_resources.group_steps(view, wanted)]
-    faults = [fault for result in made for fault in result.faults]
+    faults = [fault for result in results for fault in result.faults]
     return [*faults, *(step.summary for step in steps), *ceph_resources.inactive(view, wanted)]
 
 
@@ -145,8 +145,8 @@ def client_drift(view: dict[str, Any], wanted: ceph_resources.Wanted) -> list[st
 
 
 def gateway_drift(found: ceph_object_gateways.Found, wanted: ceph_object_gateways.Wanted) -> list[str]:
-    made = ceph_object_gateways.plan(wanted, found)
-    return [*made.faults, *made.changes, *ceph_object_gateways.unmet(wanted, found)]
+    plan = ceph_object_gateways.plan(wanted, found)
+    return [*plan.faults, *plan.changes, *ceph_object_gateways.unmet(wanted, found)]
 
 
 def gateways_of(options: Mapping[str, Any]) -> ceph_object_gateways.Wanted:

@@ -182,21 +182,21 @@ def store_markers(cluster: Cluster, wanted: Wanted, names: list[str]) -> None:
 
 
 def apply(
-    cluster: Cluster, wanted: Wanted, addresses: dict[str, str], found: Found, made: Plan, timeout_seconds: float
+    cluster: Cluster, wanted: Wanted, addresses: dict[str, str], found: Found, planned: Plan, timeout_seconds: float
 ) -> None:
     """Store options and certificate first, so that every gateway starts with them."""
-    if made.certificate:
-        cluster.run(["config-key", "set", wanted.certificate_key], input=made.certificate)
-    for name, value in made.options.items():
+    if planned.certificate:
+        cluster.run(["config-key", "set", wanted.certificate_key], input=planned.certificate)
+    for name, value in planned.options.items():
         cluster.run(["config", "set", wanted.section, name, value])
-    if made.spec:
-        cluster.run(["orch", "apply"], input=json.dumps(made.spec))
+    if planned.spec:
+        cluster.run(["orch", "apply"], input=json.dumps(planned.spec))
     old = {gateway.name for gateway in found.gateways}
     if found.spec is None:
         found = wait(cluster, wanted, addresses, timeout_seconds)
         # Deployed by this run, after everything that they read at their start.
         store_markers(cluster, wanted, [one.name for one in found.gateways if one.name not in old])
-    for name in made.restart:
+    for name in planned.restart:
         restart(cluster, wanted, addresses, name, timeout_seconds)
     found = wait(cluster, wanted, addresses, timeout_seconds)
     for gateway in found.gateways:
@@ -240,21 +240,21 @@ def main() -> None:
             module.exit_json(changed=False, certificate=pem)
         issued = bundle(given["private_key"], given["certificate"]) if given["certificate"] else ""
         found = read_answering(cluster, wanted, given["hosts"])
-        made = plan(wanted, found, issued)
-        if made.faults:
-            raise GatewayError("; ".join(made.faults))
-        if made.changes and not module.check_mode:
-            apply(cluster, wanted, given["hosts"], found, made, given["timeout_seconds"])
+        planned = plan(wanted, found, issued)
+        if planned.faults:
+            raise GatewayError("; ".join(planned.faults))
+        if planned.changes and not module.check_mode:
+            apply(cluster, wanted, given["hosts"], found, planned, given["timeout_seconds"])
         elif unmet(wanted, found) and not module.check_mode:
             wait(cluster, wanted, given["hosts"], given["timeout_seconds"])
     except (CephError, GatewayError) as error:
         module.fail_json(msg=f"Object gateways rgw.{given['name']}: {error}.")
     module.exit_json(
-        changed=bool(made.changes),
-        changes=made.changes,
+        changed=bool(planned.changes),
+        changes=planned.changes,
         undeclared=list(found.other_services),
         certificate=certificate_of(issued or found.certificate),
-        diff={"before": "", "after": "".join(f"{change}\n" for change in made.changes)},
+        diff={"before": "", "after": "".join(f"{change}\n" for change in planned.changes)},
     )
 
 

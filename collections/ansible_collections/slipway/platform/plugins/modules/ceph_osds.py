@@ -4,7 +4,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_osds
-short_description: Create an OSD on each blank disk
+short_description: Create an OSD on each empty disk
 description:
   - Runs on a host whose monitor is in the quorum. One service for each host lists its disks by path; once the OSDs are
     up, the service is set to unmanaged, so that no disk ever becomes an OSD without a verdict of ceph_disk.

@@ -151,10 +151,10 @@ def reconcile(cluster: Cluster, wanted: Sequence[User], *, check_mode: bool) -> 
     changes = []
     for user in wanted:
         found = current["users"].get(user.name)
-        made = plan(user, found["data"] if found else None)
-        changes += made.changes
-        if made.changes and not check_mode:
-            write(cluster, user.name, entry_of(found, user.name, made.data))
+        planned = plan(user, found["data"] if found else None)
+        changes += planned.changes
+        if planned.changes and not check_mode:
+            write(cluster, user.name, entry_of(found, user.name, planned.data))
     data = {name: entry["data"] for name, entry in current["users"].items() if entry}
     if changes and not check_mode:
         verify(cluster, wanted)

@@ -199,18 +199,18 @@ def read(store: Store, bucket: Bucket, names: Sequence[str]) -> Found | None:
     )
 
 
-def apply(store: Store, bucket: Bucket, made: Plan) -> None:
+def apply(store: Store, bucket: Bucket, planned: Plan) -> None:
     path = f"/{bucket.name}"
-    if made.create:
+    if planned.create:
         store.request("PUT", path, headers={"x-amz-bucket-object-lock-enabled": "true"} if bucket.lock else None)
-    if made.versioning:
+    if planned.versioning:
         store.request("PUT", path, {"versioning": ""}, versioning_document().encode())
-    if made.lock:
-        store.request("PUT", path, {"object-lock": ""}, lock_document(made.lock).encode())
-    if made.lifecycle:
-        store.request("PUT", path, {"lifecycle": ""}, made.lifecycle.encode())
-    if made.policy:
-        store.request("PUT", path, {"policy": ""}, made.policy.encode())
+    if planned.lock:
+        store.request("PUT", path, {"object-lock": ""}, lock_document(planned.lock).encode())
+    if planned.lifecycle:
+        store.request("PUT", path, {"lifecycle": ""}, planned.lifecycle.encode())
+    if planned.policy:
+        store.request("PUT", path, {"policy": ""}, planned.policy.encode())
 
 
 def options() -> dict[str, Any]:
@@ -292,18 +292,18 @@ def reconcile(
         for bucket in wanted
         if bucket.owner in owned
     ]
-    if faults := [fault for _, made in plans for fault in made.faults]:
+    if faults := [fault for _, planned in plans for fault in planned.faults]:
         raise BucketError("; ".join(faults))
-    changes = [change for _, made in plans for change in made.changes]
+    changes = [change for _, planned in plans for change in planned.changes]
     for bucket in wanted:
         if bucket.owner in unreadable:
             exists = unreadable[bucket.owner].code == OTHER_SECRET
             later = f"compare the bucket {bucket.name} after the new keys of {bucket.owner} are set"
             changes += [later] if exists else plan(bucket, None).changes
     if not check_mode:
-        for bucket, made in plans:
-            if made.changes:
-                apply(stores[bucket.owner], bucket, made)
+        for bucket, planned in plans:
+            if planned.changes:
+                apply(stores[bucket.owner], bucket, planned)
                 verify(stores[bucket.owner], bucket)
     return changes, undeclared(owned, wanted)
 
