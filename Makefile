@@ -1,4 +1,4 @@
-# The verbs. Each is one step that can be run by hand as well; `make` alone lists them.
+# The verbs. Each runs one command, which can be run by hand as well; `make` alone lists them.
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 E ?= lab
@@ -11,29 +11,29 @@ help: ## List the verbs
 setup: ## Install what the project needs: Debian packages, uv, the locked Python environment
 	@lab/setup.sh
 
-lint: ## Read the code: ruff, mypy, yamllint, ansible-lint; without root
+lint: ## Check the code: ruff, mypy, yamllint, ansible-lint; without root
 	@lab/setup.sh --python && ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint
 
-test: setup ## Prove every promise once, in labs of its own
+test: setup ## Run every test once, in labs of its own
 	@python -m tests.run
 
-soak: setup ## Run what is long or repeated, resumed by part: make soak, make soak PART=ceph
+soak: setup ## Run the long and repeated tests, by part: make soak, make soak PART=ceph
 	@python -m tests.soak $(PART)
 
-role: setup ## Test one role on machines that are kept for the next call: make role R=base
+role: setup ## Test one role on machines that the next call reuses: make role R=base
 	@python -m tests.role $(R)
 
 role-down: setup ## Remove the machines of `make role`
 	@python -m tests.role --down
 
-lab: ## Build the whole platform on this machine, or bring it in line
+lab: ## Build the whole platform on this machine, or converge it
 	@lab/setup.sh --lab && lab up
 
-lab-down: ## Remove the lab, all of it and only it
+lab-down: ## Remove the whole lab and nothing else
 	@lab down
 
-check: ## List every fault of an environment's inventory, without root: make check E=prod
+check: ## Report every fault of an environment's inventory, without root: make check E=prod
 	@lab/setup.sh --python && ansible-playbook playbooks/check.yml -i inventories/$(E)
 
-bench: setup ## Measure the lab against its goals
+bench: setup ## Measure the lab and compare it with its goals
 	@python -m lab.bench

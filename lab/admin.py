@@ -15,7 +15,7 @@ from lab.settings import Settings
 
 
 class AdminError(Exception):
-    """The lab does not answer, or says no. One sentence for a person."""
+    """The admin API is not reachable or returned an error. The text is one message for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Admin:
     @classmethod
     def of(cls, settings: Settings) -> Admin:
         if not settings.description.exists():
-            raise AdminError(f"The lab {settings.name!r} does not stand here; build it with: lab up")
+            raise AdminError(f"Lab {settings.name!r}: not created on this machine. Create it with: lab up")
         if daemon.find(settings) is None:
-            raise AdminError(f"The daemon of the lab {settings.name!r} does not run; bring it back with: lab up")
+            raise AdminError(f"Lab {settings.name!r}: the daemon is not running. Start it with: lab up")
         description = daemon.read_description(settings)
         return cls(url=f"http://127.0.0.1:{settings.api_port}/_lab", token=description["token"])
 
@@ -40,13 +40,15 @@ class Admin:
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as answer:
-                content, kind = answer.read(), answer.headers.get_content_type()
+            with urllib.request.urlopen(request, timeout=seconds) as response:
+                content, content_type = response.read(), response.headers.get_content_type()
         except urllib.error.HTTPError as error:
             raise AdminError(_message(error)) from error
         except OSError as error:
-            raise AdminError(f"The lab's daemon does not answer at {self.url} ({error}); see: lab logs") from error
-        if kind == "application/json":
+            raise AdminError(
+                f"{self.url}: the lab's daemon does not respond ({error}). Read its log with: lab logs"
+            ) from error
+        if content_type == "application/json":
             return json.loads(content or b"null")
         return content.decode(errors="replace")
 
@@ -54,8 +56,8 @@ class Admin:
         return dict(self.call("GET", "status", seconds=seconds))
 
     def console(self, name: str) -> str:
-        answer = self.call("GET", f"servers/{quote(name, safe='')}/console")
-        return str(answer["console"]) if isinstance(answer, dict) else str(answer)
+        reply = self.call("GET", f"servers/{quote(name, safe='')}/console")
+        return str(reply["console"]) if isinstance(reply, dict) else str(reply)
 
     def faults(self) -> list[dict[str, Any]]:
         return list(self.call("GET", "faults")["faults"])
@@ -74,4 +76,4 @@ def _message(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read())["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"The lab answered {error.code} {error.reason}; see: lab logs"
+        return f"{error.url}: HTTP {error.code} {error.reason}. Read the daemon's log with: lab logs"

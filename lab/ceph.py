@@ -1,12 +1,12 @@
-"""Ceph for the lab: a container image composed from Debian's packages, and cephadm, as a release would bring them.
+"""Ceph for the lab: a container image composed of Debian's packages, and cephadm, in the layout of a release.
 
-Debian's sid has the Ceph that production runs; its packages are signed, and no registry is asked. On days when they
-cannot be installed together, as happens in sid, those of Debian's next release are taken. What is found is composed
-once and kept in the cache; a lab stays with the release it was started with until it is removed:
+Debian's sid has the Ceph version of production; its packages are signed, and no registry is needed. When they are not
+installable, as happens in sid, those of Debian's testing are used. The image is composed once and cached; a lab keeps
+the release that it was started with until it is removed:
 
-    layer 1   Debian's packages as they are
+    layer 1   Debian's packages, unmodified
     layer 2   the adjustments below
-    layer 3   a mark that makes a second digest of the same Ceph: the image to upgrade to
+    layer 3   a marker file, which gives the same Ceph a second digest: the image to upgrade to
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from lab.settings import Settings
 
 IMAGE = "ceph/ceph"
 SUITES = ("sid", "forky")
-"""In the order of trying."""
+"""In order of preference."""
 FLOOR = (20, 2, 4)
-"""The first release of its series that is safe against CVE-2025-30156."""
+"""The first release that fixes CVE-2025-30156."""
 BUILD_MEGABYTES = 2500
 PUBLIC_PATH = "/ceph"
-"""Where the release mirror serves what download.ceph.com has at its root."""
+"""Path on the release mirror that corresponds to the root of download.ceph.com."""
 
 PACKAGES = (
     "ceph-mon",
@@ -48,7 +48,7 @@ PACKAGES = (
     "ceph-common",
     "cephadm",
     "radosgw",
-    # What these call without depending on it.
+    # Called by the packages above, but not among their dependencies.
     "ca-certificates",
     "hostname",
     "iproute2",
@@ -80,7 +80,7 @@ MGR_MODULE = "usr/share/ceph/mgr/mgr_module.py"
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
-    # Volumes are loop devices here, which ceph-volume passes over unless told otherwise.
+    # Volumes are loop devices in the lab; ceph-volume skips those by default.
     "CEPH_VOLUME_ALLOW_LOOP_DEVICES": "1",
 }
 UPGRADE_MARK = ("etc/ceph-image", "the second build of the same packages\n")
@@ -88,7 +88,7 @@ UPGRADE_MARK = ("etc/ceph-image", "the second build of the same packages\n")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What a lab's hosts find."""
+    """The image and the cephadm that a lab's hosts download."""
 
     version: str
     package_version: str
@@ -99,12 +99,12 @@ class Release:
 
     @property
     def cephadm_path(self) -> str:
-        """Where download.ceph.com keeps cephadm."""
+        """Path of cephadm on download.ceph.com."""
         return f"rpm-{self.version}/el9/noarch/cephadm"
 
     @property
     def note(self) -> str:
-        return f"Ceph is {self.package_version} of Debian {self.suite}, in an image composed here."
+        return f"Ceph is {self.package_version} of Debian {self.suite}, in an image composed by the lab."
 
 
 def recipe_hash() -> str:
@@ -113,7 +113,7 @@ def recipe_hash() -> str:
 
 
 def folder(settings: Settings) -> Path:
-    """What is kept of the composition beside the image itself: cephadm and the release's description."""
+    """Cache folder of cephadm and of the release's description; the image itself is in the registry's storage."""
     return settings.cache_dir / "ceph" / recipe_hash()
 
 
@@ -123,40 +123,40 @@ def mirror_dir(settings: Settings) -> Path:
 
 
 def composed(settings: Settings) -> Release | None:
-    """The release in the cache, if it is there whole."""
+    """The release in the cache, if it is complete."""
     release = _read_release(folder(settings))
-    return release if release and _is_whole(settings, release) else None
+    return release if release and _is_complete(settings, release) else None
 
 
-def _standing(settings: Settings) -> Release | None:
-    """The release that this lab was started with, as long as it is there whole: its cluster runs that one."""
+def _current_release(settings: Settings) -> Release | None:
+    """The release that this lab was started with, if it is complete: its cluster runs this one."""
     release = read_release(settings)
-    if release is None or not _is_whole(settings, release):
+    if release is None or not _is_complete(settings, release):
         return None
     served = mirror_dir(settings) / release.cephadm_path
     return release if served.exists() and _checksum(served) == release.cephadm_checksum else None
 
 
-def _is_whole(settings: Settings, release: Release) -> bool:
+def _is_complete(settings: Settings, release: Release) -> bool:
     storage = registry.storage(settings)
-    return all(storage.holds(IMAGE, digest) for digest in (release.digest, release.upgrade_digest))
+    return all(storage.has_image(IMAGE, digest) for digest in (release.digest, release.upgrade_digest))
 
 
 def _prune(settings: Settings, newest: Release) -> None:
-    """Remove older releases that no lab was started with."""
+    """Remove older releases that no lab uses."""
     used = [release for path in settings.state_root.glob("*/mirror/ceph") if (release := _read_release(path))]
-    kept = {digest for release in (newest, *used) for digest in (release.digest, release.upgrade_digest)}
-    registry.storage(settings).keep(IMAGE, kept)
+    digests_in_use = {digest for release in (newest, *used) for digest in (release.digest, release.upgrade_digest)}
+    registry.storage(settings).prune(IMAGE, keep=digests_in_use)
     for old in (settings.cache_dir / "ceph").iterdir():
         if old.is_dir() and old != folder(settings):
             builds.remove_folder(old)
 
 
 def prepare(settings: Settings, progress: Callable[[str], None]) -> Release:
-    """The release for this lab, composed first if the cache has none; then served by its mirror and its registry."""
+    """Compose the release unless it is cached, then serve it by the lab's mirror and registry."""
     registry.ensure_program(settings)
     with builds.locked(settings.cache_dir / "ceph/lock"):
-        if release := _standing(settings):
+        if release := _current_release(settings):
             return release
         release = composed(settings)
         if release is None:
@@ -167,7 +167,7 @@ def prepare(settings: Settings, progress: Callable[[str], None]) -> Release:
 
 
 def _serve(settings: Settings, release: Release) -> None:
-    """Put cephadm where the mirror serves it; the description last, as the sign that all is there."""
+    """Copy cephadm into the mirror's folder. The description is written last: its presence means complete."""
     served = make_private_dir(mirror_dir(settings))
     for old in served.glob("rpm-*"):
         shutil.rmtree(old)
@@ -178,12 +178,12 @@ def _serve(settings: Settings, release: Release) -> None:
 
 
 def read_release(settings: Settings) -> Release | None:
-    """What `prepare` decided for this lab; None when it never ran."""
+    """The release that `prepare` chose for this lab; None before its first run."""
     return _read_release(mirror_dir(settings))
 
 
-def _read_release(place: Path) -> Release | None:
-    path = place / "release.json"
+def _read_release(directory: Path) -> Release | None:
+    path = directory / "release.json"
     return Release(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
@@ -216,8 +216,8 @@ def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
     free = shutil.disk_usage(target.parent).free // 2**20
     if free < BUILD_MEGABYTES:
         raise MachineError(
-            f"{target.parent} has {free} MB free; composing the Ceph image needs {BUILD_MEGABYTES} MB: make room "
-            "there or set SLIPWAY_CACHE_ROOT to another disk"
+            f"{target.parent}: {free} MB are free, composing the Ceph image needs {BUILD_MEGABYTES} MB. Free space "
+            "there or set SLIPWAY_CACHE_ROOT to a folder on another disk."
         )
     with builds.work_folder(target) as work:
         release = _compose_in(work, settings, progress)
@@ -227,31 +227,31 @@ def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
 
 def _compose_in(work: Path, settings: Settings, progress: Callable[[str], None]) -> Release:
     target = folder(settings)
-    taken = _first(work, progress)
+    packages = _install_first_suite(work, progress)
     progress("writing the image")
-    # The interpreter of the hosts may be an older one than that of the suite the package is made for.
-    (work / "cephadm.packaged").write_bytes(taken.cephadm)
+    # Hosts may have an older Python than the suite of the package.
+    (work / "cephadm.packaged").write_bytes(packages.cephadm)
     zipapp.create_archive(work / "cephadm.packaged", work / "cephadm", interpreter="/usr/bin/env python3")
     storage = registry.storage(settings)
     storage.root.mkdir(parents=True, exist_ok=True)
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    base = oci.Layer(storage.take(taken.archive), f"packages of Debian {taken.suite}: {', '.join(PACKAGES)}")
-    adjusted = oci.Layer(storage.add(oci.layer(taken.adjusted)), "adjustments for the lab")
-    mark = oci.Layer(storage.add(oci.layer(dict([UPGRADE_MARK]))), "mark of the second build")
-    settings_of_image = {
+    base = oci.Layer(storage.move_in(packages.archive), f"packages of Debian {packages.suite}: {', '.join(PACKAGES)}")
+    adjusted = oci.Layer(storage.add(oci.layer(packages.adjusted)), "adjustments for the lab")
+    marker = oci.Layer(storage.add(oci.layer(dict([UPGRADE_MARK]))), "marker of the second build")
+    image_settings = {
         "Env": [f"{key}={value}" for key, value in ENVIRONMENT.items()],
         "Cmd": ["/bin/bash"],
-        # cephadm finds images on a host by the first.
-        "Labels": {"ceph": "True", "org.opencontainers.image.version": taken.package_version},
+        # cephadm lists images by the label `ceph`.
+        "Labels": {"ceph": "True", "org.opencontainers.image.version": packages.package_version},
     }
-    tag = f"v{taken.version}"
+    tag = f"v{packages.version}"
     release = Release(
-        version=taken.version,
-        package_version=taken.package_version,
-        digest=storage.publish(IMAGE, tag, (base, adjusted), settings_of_image, created),
-        upgrade_digest=storage.publish(IMAGE, f"{tag}-upgrade", (base, adjusted, mark), settings_of_image, created),
+        version=packages.version,
+        package_version=packages.package_version,
+        digest=storage.publish(IMAGE, tag, (base, adjusted), image_settings, created),
+        upgrade_digest=storage.publish(IMAGE, f"{tag}-upgrade", (base, adjusted, marker), image_settings, created),
         cephadm_checksum=_checksum(work / "cephadm"),
-        suite=taken.suite,
+        suite=packages.suite,
     )
     target.mkdir(exist_ok=True)
     (work / "cephadm").replace(target / "cephadm")
@@ -260,8 +260,8 @@ def _compose_in(work: Path, settings: Settings, progress: Callable[[str], None])
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    """The packages of one suite, and what is made of them."""
+class _Packages:
+    """The packages of one suite, and the files derived from them."""
 
     suite: str
     archive: Path
@@ -271,21 +271,21 @@ class _Taken:
     adjusted: dict[str, str]
 
 
-def _first(work: Path, progress: Callable[[str], None]) -> _Taken:
-    """The packages of the first suite that will do."""
+def _install_first_suite(work: Path, progress: Callable[[str], None]) -> _Packages:
+    """Install the packages of the first suite in which they are installable."""
     reasons = []
     for suite in SUITES:
         archive = work / f"{suite}.tar"
         try:
             _install(suite, work, archive, progress)
-            found = _read(archive)
+            found = _read_files(archive)
             package_version = _package_version(found["var/lib/dpkg/status"].decode(), "ceph-common")
             version = upstream_version(package_version)
-            return _Taken(suite, archive, package_version, version, found["usr/sbin/cephadm"], adjustments(found))
+            return _Packages(suite, archive, package_version, version, found["usr/sbin/cephadm"], adjustments(found))
         except MachineError as error:
             archive.unlink(missing_ok=True)
             reasons.append(f"{suite}: {error}")
-    raise MachineError(f"no Ceph image can be composed of Debian's packages ({'; '.join(reasons)})")
+    raise MachineError(f"no Ceph image can be composed of Debian's packages: {'; '.join(reasons)}")
 
 
 def _install(suite: str, work: Path, target: Path, progress: Callable[[str], None]) -> None:
@@ -307,8 +307,8 @@ def _install(suite: str, work: Path, target: Path, progress: Callable[[str], Non
     images.run_with_progress(argv, f"Ceph of {suite}", work, lambda text, share: progress(f"{text} ({share:.0%})"))
 
 
-def _read(archive: Path) -> dict[str, bytes]:
-    """The few files of the packages that something is made of."""
+def _read_files(archive: Path) -> dict[str, bytes]:
+    """Extract the files that the release is derived from."""
     wanted = {"usr/sbin/cephadm", "var/lib/dpkg/status", SITECUSTOMIZE, MGR_MODULE}
     found = {}
     with tarfile.open(archive) as packed:
@@ -318,14 +318,14 @@ def _read(archive: Path) -> dict[str, bytes]:
                 found[name] = file.read()
     if missing := sorted(wanted - set(found)):
         raise MachineError(
-            f"the packages have no {', '.join(missing)} any more; they were last composed with 20.2.4: lab/ceph.py has "
-            "to follow"
+            f"the packages do not contain {', '.join(missing)} (last tested with 20.2.4). Adapt lab/ceph.py to this "
+            "version."
         )
     return found
 
 
 def adjustments(found: Mapping[str, bytes]) -> dict[str, str]:
-    """What is changed in files of the packages, as packaged for Python 3.14."""
+    """Contents of the packages' files that are changed for Python 3.14."""
     return {
         SITECUSTOMIZE: found[SITECUSTOMIZE].decode() + FORK,
         MGR_MODULE: _with_notify_types(found[MGR_MODULE].decode()),
@@ -333,33 +333,35 @@ def adjustments(found: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _with_notify_types(module: str) -> str:
-    """Modules need not say what they listen to, but the loader asks: each start would file 21 reports of a crash."""
+    """Give NOTIFY_TYPES a default: the loader reads it from all modules; 21 without it would each report a crash."""
     changed = re.sub(r"^(class MgrModule\(.*\):\n)", r"\1    NOTIFY_TYPES: list = []\n", module, count=1, flags=re.M)
     if changed == module:
-        raise MachineError("ceph-mgr's MgrModule is not where it was in 20.2.4: lab/ceph.py has to follow")
+        raise MachineError(
+            "ceph-mgr has no class MgrModule (last tested with 20.2.4). Adapt lab/ceph.py to this version."
+        )
     return changed
 
 
 def _package_version(status: str, package: str) -> str:
     found = re.search(rf"^Package: {re.escape(package)}\n(?:.+\n)*?Version: (.+)$", status, re.M)
-    assert found, f"{package} is installed, yet dpkg does not know its version"
+    assert found, f"{package} is missing in dpkg's status file"
     return found[1]
 
 
 def upstream_version(package_version: str) -> str:
-    """`20.2.4` of `20.2.4+ds-2`, not below the floor."""
+    """`20.2.4` of `20.2.4+ds-2`; a version below FLOOR is an error."""
     found = re.match(r"(?:\d+:)?(\d+)\.(\d+)\.(\d+)", package_version)
     numbers = tuple(int(number) for number in found.groups()) if found else ()
     if numbers < FLOOR:
         floor = ".".join(str(number) for number in FLOOR)
         raise MachineError(
-            f"this machine's Debian mirror has Ceph {package_version} and {floor} is the least that is safe "
-            "(CVE-2025-30156): let apt on this machine use a mirror that is up to date"
+            f"this machine's Debian mirror has Ceph {package_version}; {floor} is required (CVE-2025-30156). "
+            "Configure apt on this machine with a mirror that is up to date."
         )
     return ".".join(str(number) for number in numbers)
 
 
 def _checksum(path: Path) -> str:
-    """As Ansible's get_url takes it."""
+    """In the format of Ansible's get_url."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

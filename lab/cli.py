@@ -1,4 +1,4 @@
-"""The lab command line: the outside world on this machine, up and down, looked at and broken on purpose."""
+"""The lab command line: create and remove the lab, show its status, inject faults."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 HOST_IMAGE = "debian-13"
 """The image of the platform's hosts, built before the daemon starts; others are built at first use."""
 ADMIN_USER = "slipway"
-"""The user that the platform makes on its servers; others are reached as root."""
+"""The user that the platform creates on its servers; other servers have only root."""
 PUBLIC_NAME = "rancher"
-"""One of the names that the platform serves to the world, in its domain."""
+"""A public name of the platform, in its domain."""
 ENVIRONMENT_LABEL = "slipway_environment"
 
 app = typer.Typer(
     name="lab",
-    help="The outside world on this machine: a local Hetzner Cloud with real Linux hosts, and the platform on it.",
+    help="The outside world on one machine: a local Hetzner Cloud with real Linux hosts, and the platform on it.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-fault_app = typer.Typer(help="Break something on purpose, and heal it.", no_args_is_help=True)
+fault_app = typer.Typer(help="Inject faults and clear them.", no_args_is_help=True)
 app.add_typer(fault_app, name="fault")
 
-# Into a file or a log: as wide as a table of servers needs, for nothing tells the width there.
+# Without a terminal there is no width: 120 columns fit a table of servers.
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 err = Console(stderr=True)
 
 
 def main() -> None:
-    """Entry point: a foreseen failure is one sentence, not a traceback."""
-    # As an exception, so that what was started (Ansible, an image's build) is ended as well.
+    """Entry point: an expected failure is one message, not a traceback."""
+    # SIGTERM as an exception, so that child processes (Ansible, the build of an image) are ended as well.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
@@ -83,8 +83,8 @@ def _settings() -> Settings:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn the errors that the lab foresees into one sentence."""
+def _exit_on_error() -> Iterator[None]:
+    """Print the lab's own errors as one message and exit with 1."""
     from lab.machines.base import MachineError
     from lab.mirror import MirrorError
 
@@ -95,7 +95,7 @@ def _told() -> Iterator[None]:
 
 
 class _Steps:
-    """Steps that run side by side: one spinner, beside it a line for each with what is being done."""
+    """Steps that run in parallel: one spinner with a progress line per step."""
 
     def __init__(self, spinner: Status) -> None:
         self._spinner = spinner
@@ -104,13 +104,13 @@ class _Steps:
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Callable[[str], None]]:
-        """At the end a line with the time that the step took."""
-        began = time.monotonic()
+        """Prints the duration of the step at its end."""
+        started = time.monotonic()
 
         def line(text: str) -> None:
             detail = " ".join(text.split())
-            room = max(20, out.width - len(title) - 16)
-            self._show(title, f"{title} [dim]{_escaped(detail[:room])}[/]")
+            columns = max(20, out.width - len(title) - 16)
+            self._show(title, f"{title} [dim]{_escaped(detail[:columns])}[/]")
 
         if not out.is_terminal:
             out.print(f"… {title}", highlight=False)
@@ -119,7 +119,7 @@ class _Steps:
             yield line
         finally:
             self._show(title, "")
-        out.print(f"[green]✓[/] {title} [dim]{_seconds(time.monotonic() - began)}[/]", highlight=False)
+        out.print(f"[green]✓[/] {title} [dim]{_duration(time.monotonic() - started)}[/]", highlight=False)
 
     def _show(self, title: str, text: str) -> None:
         with self._lock:
@@ -135,22 +135,22 @@ def _steps() -> Iterator[_Steps]:
 
 @contextlib.contextmanager
 def _step(title: str) -> Iterator[Callable[[str], None]]:
-    """One step of a longer work, on its own."""
+    """A single step."""
     with _steps() as steps, steps.step(title) as line:
         yield line
 
 
-def _seconds(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-# Up and down
+# Create and remove
 
 
 @app.command()
 def up(
     only_cloud: Annotated[
-        bool, typer.Option("--only-cloud", help="Start the local cloud, build nothing on it.")
+        bool, typer.Option("--only-cloud", help="Start the local cloud without the platform.")
     ] = False,
     rke2_artifacts: Annotated[
         Path | None,
@@ -158,35 +158,35 @@ def up(
             envvar="SLIPWAY_RKE2_ARTIFACTS",
             exists=True,
             file_okay=False,
-            help="Folder with real RKE2 releases, one folder a version.",
+            help="Folder with official RKE2 releases, one folder per version.",
         ),
     ] = None,
 ) -> None:
-    """Start the local cloud and build the whole platform on it; run again, it brings both in line."""
+    """Start the local cloud and build the platform on it. Repeat it to converge both."""
     settings = _settings()
-    began, since = time.monotonic(), time.time()
-    with _told():
+    started, since = time.monotonic(), time.time()
+    with _exit_on_error():
         _start_cloud(settings, rke2_artifacts, site=not only_cloud)
         if not only_cloud or not Path(daemon.read_description(settings)["secrets_path"]).exists():
             _create_secrets(settings)
         if not only_cloud:
             out.rule("[bold]site.yml[/]", align="left")
             _build_site(settings)
-        _print_summary(settings, time.monotonic() - began, since, site=not only_cloud)
+        _print_summary(settings, time.monotonic() - started, since, site=not only_cloud)
 
 
 def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> None:
     from lab import ceph, preflight, registry
 
     pid = daemon.find(settings)
-    sentences = preflight.faults(preflight.look(settings, ours_runs=pid is not None), settings, site=site)
-    if sentences:
-        for sentence in sentences:
-            err.print(f"[red]lab:[/] {_escaped(sentence)}", highlight=False, soft_wrap=True)
+    machine = preflight.inspect_machine(settings, daemon_running=pid is not None)
+    if faults := preflight.faults(machine, settings, site=site):
+        for fault in faults:
+            err.print(f"[red]lab:[/] {_escaped(fault)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     make_private_dir(settings.state_dir)
     release, storage = _prepare_images(settings, artifacts)
-    if pid is not None and not _current(settings, release, storage):
+    if pid is not None and not _is_current(settings, release, storage):
         with _step("Replacing the daemon, which runs older code, other host images or another release"):
             daemon.stop(settings)
         pid = None
@@ -194,11 +194,11 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
         with _step("Local cloud") as progress:
             daemon.start(settings, progress=progress)
     with _step("Image registry"):
-        registry.wait(settings, settings.state_dir / "pki" / "ca.pem", ceph.IMAGE, storage.digest)
+        registry.wait_for_image(settings, settings.state_dir / "pki" / "ca.pem", ceph.IMAGE, storage.digest)
 
 
 def _prepare_images(settings: Settings, artifacts: Path | None) -> tuple[mirror.Release, ceph.Release]:
-    """Host image, RKE2 and Ceph, side by side: each build is one process most of the time."""
+    """Host image, RKE2 and Ceph in parallel: each build is mostly single-threaded."""
     from lab import ceph, mirror
     from lab.machines import builds, images
 
@@ -219,29 +219,29 @@ def _prepare_images(settings: Settings, artifacts: Path | None) -> tuple[mirror.
             return ceph.prepare(settings, line)
 
     with _steps() as steps:
-        _, release, storage = builds.run_side_by_side(host_image, rke2_release, ceph_image)
+        _, release, storage = builds.run_in_parallel(host_image, rke2_release, ceph_image)
     return release, storage
 
 
-def _current(settings: Settings, release: Any, storage: Any) -> bool:
-    """Whether the running daemon runs this code and tells of these host images and releases of RKE2 and Ceph."""
+def _is_current(settings: Settings, release: Any, storage: Any) -> bool:
+    """Whether the running daemon has this code, these host images and these releases of RKE2 and Ceph."""
     try:
         description = daemon.read_description(settings)
     except (OSError, ValueError):
         return False
-    told = description["rke2"]
+    rke2 = description["rke2"]
     image = description.get("ceph", {}).get("image", "")
     return (
         description.get("code"),
         description.get("images", {}).get("kind"),
-        told["source"],
-        told["note"],
+        rke2["source"],
+        rke2["note"],
         image.partition("@")[2],
     ) == (daemon.code_fingerprint(), settings.images, str(release.source), release.note, storage.digest)
 
 
 def _create_secrets(settings: Settings) -> None:
-    """The platform's secrets, by the same play as everywhere; into the lab's own folder, which root alone can read."""
+    """Create the platform's secrets with the usual playbook, in the lab's folder, which only root can read."""
     path = daemon.read_description(settings)["secrets_path"]
     with _step("Secrets"):
         done = subprocess.run(
@@ -259,16 +259,16 @@ def _create_secrets(settings: Settings) -> None:
         )
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
-        fail("The platform's secrets could not be made; the cause is above.")
+        fail(f"create_secrets.yml: exit code {done.returncode}. The cause is above; repeat with: lab up")
 
 
 def _build_site(settings: Settings) -> None:
-    """Run the whole of site.yml; its output goes to the terminal as it comes."""
+    """Run site.yml; its output goes to the terminal."""
     done = subprocess.run(_playbook("site.yml"), cwd=REPOSITORY, env=_environment(settings), check=False)
     if done.returncode != 0:
         fail(
-            f"site.yml failed (exit code {done.returncode}); the cause is above. Look at the hosts with: lab status; "
-            "run it again with: lab up"
+            f"site.yml: exit code {done.returncode}. The cause is above; show the hosts with: lab status; "
+            "repeat with: lab up"
         )
 
 
@@ -277,7 +277,7 @@ def _playbook(name: str) -> list[str]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """This process's environment, with the lab named in it and this virtual environment's programs first."""
+    """This process's environment with the lab's name, and with this virtual environment first in PATH."""
     return {
         **os.environ,
         "SLIPWAY_LAB": settings.name,
@@ -290,76 +290,76 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 @app.command()
 def down() -> None:
-    """Remove the lab from this machine: hosts, networks, volumes, keys. Images and downloads stay for the next one."""
+    """Remove the lab from this machine: hosts, networks, volumes, keys. Images and downloads stay in the cache."""
     settings = _settings()
     if os.geteuid() != 0:
-        fail(f"You are user {os.geteuid()}: hosts and networks belong to root; run it again with sudo.")
-    with _told():
+        fail(f"User {os.geteuid()}: removing hosts and networks requires root. Repeat with sudo.")
+    with _exit_on_error():
         from lab.machines.podman import PodmanMachines
 
-        stood = settings.state_dir.exists()
+        existed = settings.state_dir.exists()
         with _step("Daemon"):
             daemon.stop(settings)
         with _step("Hosts, networks and volumes"):
-            _hang_up(settings)
+            _close_ssh_connections(settings)
             PodmanMachines(settings, lambda server, path: None, lambda server, reason: None).destroy()
         with _step("Keys, database and logs"):
-            shutil.rmtree(settings.state_dir, ignore_errors=False) if stood else None
+            shutil.rmtree(settings.state_dir, ignore_errors=False) if existed else None
             with contextlib.suppress(OSError):
                 settings.state_root.rmdir()
     out.print(
-        f"The lab {settings.name!r} is gone." if stood else f"There was no lab {settings.name!r}.", highlight=False
+        f"Lab {settings.name!r}: removed." if existed else f"Lab {settings.name!r}: does not exist.", highlight=False
     )
 
 
-def _hang_up(settings: Settings) -> None:
-    """End the ssh connections into the lab, which Ansible keeps open: the next lab has the same addresses."""
+def _close_ssh_connections(settings: Settings) -> None:
+    """End the ssh connections that Ansible keeps open to the lab: the next lab has the same addresses."""
     listed = subprocess.run(
         ["ss", "-Htnp", "state", "established", "dst", str(settings.public_range)],
         capture_output=True,
         text=True,
         check=False,
     )
-    for pid in {int(found) for found in re.findall(r'\("ssh",pid=(\d+),', listed.stdout)}:
+    for pid in {int(pid) for pid in re.findall(r'\("ssh",pid=(\d+),', listed.stdout)}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
 
 
 @app.command()
 def reset() -> None:
-    """Delete every object of the cloud (servers, networks, volumes …), keep the cloud itself."""
-    with _told(), _step("Deleting everything in the cloud"):
+    """Delete all objects of the cloud (servers, networks, volumes …); the cloud itself continues to run."""
+    with _exit_on_error(), _step("Deleting all objects of the cloud"):
         Admin.of(_settings()).reset()
 
 
-# Looking
+# Status and access
 
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: everything the daemon says.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The daemon's whole status as JSON, for programs.")] = False,
 ) -> None:
     """Show hosts, networks, volumes and faults."""
     settings = _settings()
-    with _told():
-        seen = Admin.of(settings).status()
+    with _exit_on_error():
+        cloud = Admin.of(settings).status()
     if as_json:
-        out.print_json(data=seen)
+        out.print_json(data=cloud)
         return
     from lab import summary
 
-    platform = _platform(settings) if summary.store(seen) else None
-    out.print(summary.status(daemon.read_description(settings), seen, platform))
+    platform = _platform(settings) if summary.store(cloud) else None
+    out.print(summary.status(daemon.read_description(settings), cloud, platform))
 
 
 def _print_summary(settings: Settings, seconds: float, since: float, *, site: bool) -> None:
     from lab import summary
 
-    seen = Admin.of(settings).status()
+    cloud = Admin.of(settings).status()
     report = summary.newest_report(REPOSITORY / "artifacts" / "lab", since) if site else None
     page = summary.page(
         daemon.read_description(settings),
-        seen,
+        cloud,
         report,
         settings=settings,
         seconds=seconds,
@@ -369,21 +369,21 @@ def _print_summary(settings: Settings, seconds: float, since: float, *, site: bo
 
 
 def _platform(settings: Settings) -> summary.Platform:
-    """Where the site answers, and its CA in a file of its own for clients that want one."""
+    """Endpoints of the site, and its CA in a file for clients."""
     import yaml
 
     from lab import summary
 
-    truths = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text(encoding="utf-8"))
-    kept = yaml.safe_load(Path(daemon.read_description(settings)["secrets_path"]).read_text(encoding="utf-8"))
+    variables = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text(encoding="utf-8"))
+    secrets = yaml.safe_load(Path(daemon.read_description(settings)["secrets_path"]).read_text(encoding="utf-8"))
     authority = settings.state_dir / "platform-ca.pem"
-    write_private(authority, kept["platform_ca_certificate"].strip() + "\n")
+    write_private(authority, secrets["platform_ca_certificate"].strip() + "\n")
 
     def rendered(name: str) -> str:
-        return re.sub(r"{{ (\w+) }}", lambda match: str(truths[match[1]]), str(truths[name]))
+        return re.sub(r"{{ (\w+) }}", lambda match: str(variables[match[1]]), str(variables[name]))
 
     return summary.Platform(
-        name=f"{PUBLIC_NAME}.{truths['platform_domain']}",
+        name=f"{PUBLIC_NAME}.{variables['platform_domain']}",
         ca_path=authority,
         store_endpoint=rendered("platform_object_storage_endpoint"),
         bucket=rendered("platform_object_storage_bucket"),
@@ -391,7 +391,7 @@ def _platform(settings: Settings) -> summary.Platform:
 
 
 def _server_names(incomplete: str) -> list[str]:
-    """For shell completion; silent when no lab answers."""
+    """For shell completion; empty when no lab is running."""
     try:
         servers = Admin.of(Settings.from_environment()).status(seconds=2)["servers"]
     except (AdminError, ValueError, KeyError):
@@ -406,7 +406,7 @@ def _server(admin: Admin, name: str) -> dict[str, Any]:
     servers = {server["name"]: server for server in admin.status()["servers"]}
     if name not in servers:
         known = ", ".join(sorted(servers)) or "none"
-        raise AdminError(f"There is no server {name!r} (there are: {known}).")
+        raise AdminError(f"Server {name!r}: does not exist. Use one of: {known}")
     return dict(servers[name])
 
 
@@ -420,14 +420,14 @@ def ssh(
     from lab import summary
 
     settings = _settings()
-    with _told():
+    with _exit_on_error():
         server = _server(Admin.of(settings), name)
         address = summary.address(server)
         if not address:
-            raise AdminError(f"The server {name!r} has no public address; log in through another one.")
+            raise AdminError(f"Server {name!r}: no public address. Log in through another server.")
     login = user or (ADMIN_USER if ENVIRONMENT_LABEL in server["labels"] else "root")
     key = settings.state_dir / "ssh" / "id_ed25519"
-    # The addresses exist on this machine alone, and a server made anew comes back with another key.
+    # The addresses exist only on this machine, and a server that is created again has another host key.
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
     command = ["ssh", "-i", str(key), *(f"-o{option}" for option in options), f"{login}@{address}"]
     if context.args:
@@ -437,28 +437,28 @@ def ssh(
 
 @app.command()
 def console(name: Name) -> None:
-    """Print what a server wrote to its console."""
-    with _told():
+    """Print the console output of a server."""
+    with _exit_on_error():
         print(Admin.of(_settings()).console(name), end="")
 
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines.", min=1)] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines as they are written.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Number of lines.", min=1)] = 100,
 ) -> None:
     """Print the daemon's log."""
     path = daemon.log_file(_settings())
     if not path.exists():
-        fail(f"There is no log at {path}: the lab was never started; start it with: lab up")
+        fail(f"{path}: the daemon has no log, it was never started. Start it with: lab up")
     os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)])
 
 
 @app.command()
 def env() -> None:
-    """Print the variables for other clients of the cloud: [bold]eval "$(lab env)"; hcloud server list[/]."""
+    """Print environment variables for other clients of the cloud: [bold]eval "$(lab env)"; hcloud server list[/]."""
     settings = _settings()
-    with _told():
+    with _exit_on_error():
         Admin.of(settings)
     description = daemon.read_description(settings)
     print(f"export HCLOUD_ENDPOINT={shlex.quote(description['api_endpoint'])}")
@@ -468,13 +468,13 @@ def env() -> None:
 # Faults
 
 Count = Annotated[
-    int | None, typer.Option("--count", "-n", help="How many requests fail; without it, until cleared.", min=1)
+    int | None, typer.Option("--count", "-n", help="Number of requests that fail. Default: until cleared.", min=1)
 ]
 Link = Annotated[str, typer.Option("--link", help="public, the name of a private network, or all.")]
 
 
 def _add_fault(kind: str, **fields: Any) -> None:
-    with _told():
+    with _exit_on_error():
         Admin.of(_settings()).add_fault(
             {"kind": kind, **{key: value for key, value in fields.items() if value is not None}}
         )
@@ -483,9 +483,9 @@ def _add_fault(kind: str, **fields: Any) -> None:
 
 @fault_app.command("out-of-stock")
 def out_of_stock(
-    server_type: Annotated[str | None, typer.Option("--type", help="Server type; without it, every one.")] = None,
-    location: Annotated[str | None, typer.Option(help="Location; without it, every one.")] = None,
-    announced: Annotated[bool, typer.Option("--announced", help="The catalogue says so too.")] = False,
+    server_type: Annotated[str | None, typer.Option("--type", help="Server type. Default: all.")] = None,
+    location: Annotated[str | None, typer.Option(help="Location. Default: all.")] = None,
+    announced: Annotated[bool, typer.Option("--announced", help="Also in the catalogue.")] = False,
     count: Count = None,
 ) -> None:
     """Servers of a type or in a location are sold out."""
@@ -494,13 +494,13 @@ def out_of_stock(
 
 @fault_app.command("rate-limit")
 def rate_limit(count: Count = None) -> None:
-    """Requests are answered 429."""
+    """Requests fail with HTTP 429."""
     _add_fault("rate_limit", count=count)
 
 
 @fault_app.command()
 def locked(count: Count = None) -> None:
-    """Changes are refused: the resource is locked by an action."""
+    """Changes fail with HTTP 423: the resource is locked by an action."""
     _add_fault("locked", count=count)
 
 
@@ -509,25 +509,25 @@ def action_error(
     command: Annotated[str, typer.Argument(help="Command of the action, for example create_server.")],
     count: Count = None,
 ) -> None:
-    """Actions of one kind end in error."""
+    """Actions with one command fail."""
     _add_fault("action_error", command=command, count=count)
 
 
 @fault_app.command()
 def slow(
-    seconds: Annotated[float, typer.Argument(help="How long every answer is held back.", min=0)],
+    seconds: Annotated[float, typer.Argument(help="Delay of every response.", min=0)],
     count: Count = None,
 ) -> None:
-    """Answers come late."""
+    """Responses are delayed."""
     _add_fault("slow", seconds=seconds, count=count)
 
 
 @fault_app.command()
 def error(
-    http_status: Annotated[int, typer.Argument(help="HTTP status of the answers.", min=500, max=599)] = 503,
+    http_status: Annotated[int, typer.Argument(help="HTTP status of the responses.", min=500, max=599)] = 503,
     count: Count = None,
 ) -> None:
-    """Requests are answered with a server error."""
+    """Requests fail with a server error."""
     _add_fault("error", status=http_status, count=count)
 
 
@@ -536,7 +536,7 @@ def power_cut(
     name: Name,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Power returns after so long; without it, at [bold]hcloud server poweron[/].", min=0.1),
+        typer.Option(help="Power returns after so long. Default: at [bold]hcloud server poweron[/].", min=0.1),
     ] = None,
 ) -> None:
     """A host loses power."""
@@ -545,13 +545,13 @@ def power_cut(
 
 @fault_app.command()
 def cut(name: Name, link: Link = "public") -> None:
-    """A host's link carries nothing any more."""
+    """A host's link is cut."""
     _add_fault("network_cut", server=name, link=link)
 
 
 @fault_app.command()
 def heal(name: Name, link: Link = "all") -> None:
-    """A host's link works again: no cut, no delay, no loss."""
+    """Clear the faults of a host's link: cut, delay and loss."""
     _add_fault("network_heal", server=name, link=link)
 
 
@@ -561,7 +561,7 @@ def delay(
     milliseconds: Annotated[int, typer.Argument(help="Delay of every packet.", min=0)],
     link: Link = "public",
 ) -> None:
-    """Packets to a host come late."""
+    """Packets to a host are delayed."""
     _add_fault("delay", server=name, link=link, milliseconds=milliseconds)
 
 
@@ -578,8 +578,8 @@ def loss(
 @fault_app.command("full-disk")
 def full_disk(
     name: Name,
-    free: Annotated[int, typer.Option(help="MB that are left.", min=0)] = 0,
-    over: Annotated[bool, typer.Option("--over", help="Give the room back.")] = False,
+    free: Annotated[int, typer.Option(help="Free space that remains, in MB.", min=0)] = 0,
+    over: Annotated[bool, typer.Option("--over", help="Free the space again.")] = False,
 ) -> None:
     """A host's root disk is full."""
     if over:
@@ -593,16 +593,16 @@ def list_faults() -> None:
     """Show the faults in force."""
     from lab import summary
 
-    with _told():
+    with _exit_on_error():
         out.print(summary.faults(Admin.of(_settings()).faults()))
 
 
 @fault_app.command()
 def clear(
-    fault_id: Annotated[int | None, typer.Argument(help="Number from `lab fault list`; without it, all.")] = None,
+    fault_id: Annotated[int | None, typer.Argument(help="Number from `lab fault list`. Default: all.")] = None,
 ) -> None:
-    """Take faults back."""
-    with _told():
+    """Clear faults."""
+    with _exit_on_error():
         Admin.of(_settings()).clear_faults(fault_id)
     out.print("[green]●[/] cleared")
 

@@ -1,8 +1,8 @@
 """The lab's daemon: it serves the local cloud and the release mirror, runs the image registry and watches the hosts.
 
-`python -m lab.daemon` runs it; `start`, `find` and `stop` are for the command line. That a daemon runs is proved by the
-lock it holds on its pid file, which the kernel drops with the process: a stale file or a reused pid fools nobody.
-Stopping the daemon leaves the hosts running; the next one reconciles what runs with what its database says.
+`python -m lab.daemon` runs it; `start`, `find` and `stop` are for the command line. A running daemon holds a lock on
+its pid file, which the kernel releases with the process: a stale file or a reused pid is never mistaken for a daemon.
+Hosts keep running while the daemon is stopped; the next daemon reconciles them with its database.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 LOG_BYTES = 5_000_000
 LOG_FILES = 3
 START_SECONDS = 120.0
-"""Reconciling after a reboot of the machine starts every host again before the API answers."""
+"""Includes the reconciliation after a reboot of the machine, which starts every host before the API responds."""
 STOP_SECONDS = 20.0
 IP_FREEBIND = 15
-"""From linux/in.h; the socket module does not name it."""
+"""From linux/in.h; not in the socket module."""
 
 log = logging.getLogger("lab.daemon")
 
 
 class DaemonError(Exception):
-    """The daemon could not be started or stopped. One sentence for a person, perhaps with the end of its log."""
+    """The daemon could not be started or stopped. One message for the operator, perhaps with the end of the log."""
 
 
 # For the command line
@@ -62,7 +62,7 @@ def log_file(settings: Settings) -> Path:
 
 
 def crash_file(settings: Settings) -> Path:
-    """What the daemon prints when even its log cannot take it: a traceback at start, a crash of the interpreter."""
+    """Output outside of the log: a traceback before logging starts, a crash of the interpreter."""
     return settings.state_dir / "daemon.err"
 
 
@@ -82,7 +82,7 @@ def find(settings: Settings) -> int | None:
 
 
 def start(settings: Settings, machines: str = "podman", progress: Callable[[str], None] = lambda _: None) -> int:
-    """Start the daemon in the background and wait until the cloud answers. Returns its pid."""
+    """Start the daemon in the background and wait until the cloud responds. Returns its pid."""
     secrets.make_private_dir(settings.state_dir)
     with crash_file(settings).open("wb") as errors:
         process = subprocess.Popen(
@@ -106,7 +106,7 @@ def start(settings: Settings, machines: str = "podman", progress: Callable[[str]
         code = process.poll()
         if code is not None:
             raise DaemonError(
-                f"The lab's daemon ended at once (exit code {code}). The end of its log:\n{tail(settings)}"
+                f"The lab's daemon: ended at start with exit code {code}. The end of its log:\n{tail(settings)}"
             )
         if answers(settings, process.pid):
             return process.pid
@@ -114,12 +114,12 @@ def start(settings: Settings, machines: str = "podman", progress: Callable[[str]
         time.sleep(0.1)
     process.terminate()
     raise DaemonError(
-        f"The lab's daemon did not answer within {START_SECONDS:.0f} s. The end of its log:\n{tail(settings)}"
+        f"The lab's daemon: no response within {START_SECONDS:.0f} s. The end of its log:\n{tail(settings)}"
     )
 
 
 def stop(settings: Settings) -> bool:
-    """Stop the daemon; hosts go on running. False when none ran."""
+    """Stop the daemon; hosts keep running. False when none was running."""
     pid = find(settings)
     if pid is None:
         return False
@@ -133,7 +133,9 @@ def stop(settings: Settings) -> bool:
             if find(settings) != pid:
                 return True
             time.sleep(0.05)
-    raise DaemonError(f"The lab's daemon (process {pid}) does not end; look at what it waits for: /proc/{pid}/stack.")
+    raise DaemonError(
+        f"The lab's daemon (process {pid}): does not end after SIGKILL. Read /proc/{pid}/stack for the cause."
+    )
 
 
 def answers(settings: Settings, pid: int) -> bool:
@@ -146,8 +148,8 @@ def answers(settings: Settings, pid: int) -> bool:
             f"http://127.0.0.1:{settings.api_port}/_lab/status",
             headers={"Authorization": f"Bearer {description['token']}"},
         )
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return int(answer.status) == 200
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return int(response.status) == 200
     except (OSError, ValueError, KeyError):
         return False
 
@@ -157,7 +159,7 @@ def read_description(settings: Settings) -> dict[str, Any]:
 
 
 def code_fingerprint() -> str:
-    """Changes whenever a file of this package does: a daemon that runs older code is replaced by `lab up`."""
+    """Changes with every file of this package: `lab up` replaces a daemon that runs older code."""
     root = Path(__file__).resolve().parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -187,10 +189,10 @@ def last_line(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def only_one(settings: Settings) -> Iterator[None]:
+def exclusive_lock(settings: Settings) -> Iterator[None]:
     """Hold the lock on the pid file for as long as this process lives."""
     with pid_file(settings).open("a+", encoding="ascii") as file:
-        # Somebody who only looks (`find`) holds the lock for a moment too.
+        # `find` holds the lock for a moment too.
         deadline = time.monotonic() + 1.0
         while True:
             try:
@@ -198,7 +200,9 @@ def only_one(settings: Settings) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise DaemonError(f"A daemon of the lab {settings.name!r} runs already.") from None
+                    raise DaemonError(
+                        f"Lab {settings.name!r}: a daemon is already running. Show it with: lab status"
+                    ) from None
                 time.sleep(0.05)
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -207,7 +211,7 @@ def only_one(settings: Settings) -> Iterator[None]:
 
 
 def write_description(settings: Settings, release: Any, storage: Any, authority: Path) -> None:
-    """`lab.json`: all that inventories, clients and people need to know about this lab."""
+    """Write `lab.json`: the description of this lab for inventories, clients and operators."""
     from lab import ceph
     from lab.machines import images
 
@@ -242,12 +246,12 @@ def main(arguments: list[str] | None = None) -> int:
     import argparse
 
     parser = argparse.ArgumentParser(prog="lab.daemon", description="The lab's daemon (started by: lab up).")
-    parser.add_argument("--machines", choices=["podman", "stub"], default="podman", help="what stands behind servers")
+    parser.add_argument("--machines", choices=["podman", "stub"], default="podman", help="backend of the servers")
     options = parser.parse_args(arguments)
     settings = Settings.from_environment()
     secrets.make_private_dir(settings.state_dir)
     try:
-        with only_one(settings):
+        with exclusive_lock(settings):
             _log_to_file(settings)
             asyncio.run(_serve(settings, options.machines))
     except (DaemonError, MachineError, MirrorError) as error:
@@ -256,15 +260,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-class _Ties:
-    """What hosts tell the cloud. The backend is made before the cloud that it tells, hence this knot."""
+class _CloudCallbacks:
+    """Callbacks of the backend into the cloud; `cloud` is set later, because the cloud needs the backend first."""
 
     def __init__(self) -> None:
         self.cloud: Any = None
 
     def metadata(self, server_id: int, path: str) -> tuple[int, str, str] | None:
-        answer: tuple[int, str, str] | None = self.cloud.metadata(server_id, path)
-        return answer
+        response: tuple[int, str, str] | None = self.cloud.metadata(server_id, path)
+        return response
 
     def on_exit(self, server_id: int, reason: ExitReason) -> None:
         self.cloud.on_exit(server_id, reason)
@@ -274,18 +278,18 @@ class _Ties:
         return address
 
 
-def _machines(settings: Settings, kind: str, ties: _Ties) -> Machines:
+def _machines(settings: Settings, kind: str, callbacks: _CloudCallbacks) -> Machines:
     if kind == "stub":
         from lab.machines.stub import StubMachines
 
-        return StubMachines(ties.on_exit)
+        return StubMachines(callbacks.on_exit)
     from lab.machines.podman import PodmanMachines
 
-    return PodmanMachines(settings, ties.metadata, ties.on_exit, ties.address_of)
+    return PodmanMachines(settings, callbacks.metadata, callbacks.on_exit, callbacks.address_of)
 
 
 async def _serve(settings: Settings, kind: str) -> None:
-    """The cloud's API, the release mirror and the image registry, until a signal ends them."""
+    """Serve the cloud's API, the release mirror and the image registry until a signal."""
     import uvicorn
 
     from lab import ceph, mirror, pki, registry
@@ -299,11 +303,11 @@ async def _serve(settings: Settings, kind: str) -> None:
     mirror_address = "127.0.0.1" if kind == "stub" else str(settings.machine_address)
     outside = pki.ensure_certificate(folder, authority, "mirror", (mirror_address,))
 
-    ties = _Ties()
-    machines = _machines(settings, kind, ties)
+    callbacks = _CloudCallbacks()
+    machines = _machines(settings, kind, callbacks)
     store = Store(settings.database)
     app = create_app(settings, store, machines, token=secrets.api_token(settings))
-    ties.cloud = app.state.cloud
+    callbacks.cloud = app.state.cloud
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -345,11 +349,11 @@ async def _serve(settings: Settings, kind: str) -> None:
                 group.create_task(registry.serve(settings, mirror_address, outside, ended))
     finally:
         machines.close()
-        log.info("stopped; hosts go on running")
+        log.info("stopped; hosts keep running")
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket, end: Callable[[], None]) -> None:
-    """One server; when it ends by itself, so does the other."""
+    """Run one server; its end stops the other one too."""
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -357,16 +361,16 @@ async def _run(server: uvicorn.Server, listener: socket.socket, end: Callable[[]
 
 
 def _listen(address: str, port: int) -> socket.socket:
-    # Named as TCP: asyncio only switches Nagle off for sockets that say so, and each answer would be 40 ms late.
+    # asyncio sets TCP_NODELAY only on sockets with an explicit IPPROTO_TCP; otherwise each response is 40 ms late.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # The uplink with the mirror's address is made a moment later, by the backend's first work.
+    # The uplink with the mirror's address is created later, by the backend's first job.
     listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     try:
         listener.bind((address, port))
     except OSError as error:
         raise DaemonError(
-            f"Port {port} of {address} cannot be had ({error.strerror}): another program holds it."
+            f"Port {port} of {address}: not available ({error.strerror}). Stop the program that uses it."
         ) from error
     return listener
 

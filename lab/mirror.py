@@ -1,8 +1,8 @@
-"""The lab's release mirror: where the hosts get RKE2 and cephadm from, in the layouts of the official downloads.
+"""The lab's release mirror: serves RKE2 and cephadm to the hosts, in the layouts of the official downloads.
 
-`prepare` decides once, before the daemon starts, where the release comes from: artifacts that the user gives, else the
-official release when it can be reached, else the simulation. What it decided is kept in `release.json` and told
-wherever results are shown. `create_app` serves the folder over HTTPS.
+`prepare` chooses the source before the daemon starts: the user's artifacts, else the official release if it is
+reachable, else the simulation. The choice is stored in `release.json` and stated with every result. `create_app` serves
+the folder over HTTPS.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 VERSIONS = ("v1.36.3+rke2r1", "v1.36.2+rke2r1")
-"""The version the platform installs, and the one before it: the version to upgrade from."""
+"""The version that the platform installs, and the previous one: the version to upgrade from."""
 TARBALL = "rke2.linux-amd64.tar.gz"
 CHECKSUMS = "sha256sum-amd64.txt"
 OFFICIAL_URL = "https://github.com/rancher/rke2/releases/download"
@@ -37,7 +37,7 @@ Progress = Callable[[str], None]
 
 
 class MirrorError(Exception):
-    """The release cannot be served. One sentence for a person."""
+    """The release cannot be served. The text is one sentence for the user."""
 
 
 class Source(StrEnum):
@@ -50,11 +50,11 @@ class Source(StrEnum):
 class Release:
     source: Source
     note: str
-    """One sentence: where what the hosts run comes from."""
+    """One sentence: the source of the release."""
 
 
 def release_dir(settings: Settings) -> Path:
-    """The folder that is served under `RELEASES_PATH`: one folder a version."""
+    """The folder that is served under `RELEASES_PATH`: one subfolder per version."""
     return settings.state_dir / "mirror" / "rke2"
 
 
@@ -66,13 +66,13 @@ def prepare(
     official_url: str = OFFICIAL_URL,
     probe_seconds: float = 3.0,
 ) -> Release:
-    """Fill the mirror's folder from the first source that there is; quick when nothing changed."""
+    """Fill the mirror's folder from the first available source; fast when nothing changed."""
     folder = make_private_dir(release_dir(settings))
     cache = settings.cache_dir / "rke2" / "official"
     if artifacts is not None:
-        release = _take_local(artifacts, folder)
+        release = _use_local(artifacts, folder)
     elif _reachable(official_url, probe_seconds, cache):
-        release = _take_official(official_url, cache, folder, progress)
+        release = _use_official(official_url, cache, folder, progress)
     else:
         release = _simulate(settings, folder, progress)
     (folder / "release.json").write_text(json.dumps(asdict(release)), encoding="utf-8")
@@ -80,23 +80,23 @@ def prepare(
 
 
 def read_release(settings: Settings) -> Release:
-    """What `prepare` decided."""
+    """The release that `prepare` chose."""
     path = release_dir(settings) / "release.json"
     if not path.exists():
-        raise MirrorError(f"{path} is missing: the release mirror was never filled; run: lab up")
+        raise MirrorError(f"{path} is missing: the release mirror was never filled. Run: lab up")
     known = json.loads(path.read_text(encoding="utf-8"))
     return Release(source=Source(known["source"]), note=known["note"])
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The mirror as an ASGI application; `+` in a version may be written as `%2B`, as in the official addresses."""
+    """The mirror as an ASGI application; `+` in a version may be encoded as `%2B`, as in the official URLs."""
     from starlette.applications import Starlette
     from starlette.routing import Mount
     from starlette.staticfiles import StaticFiles
 
     from lab import ceph
 
-    # Folders of versions may be links into the user's folder or the cache.
+    # Folders of versions may be links to the user's folder or the cache.
     files = StaticFiles(directory=release_dir(settings), follow_symlink=True)
     cephadm = StaticFiles(directory=make_private_dir(ceph.mirror_dir(settings)))
     return Starlette(routes=[Mount(RELEASES_PATH, files), Mount(ceph.PUBLIC_PATH, cephadm)])
@@ -105,25 +105,25 @@ def create_app(settings: Settings) -> Starlette:
 # Sources
 
 
-def _take_local(artifacts: Path, folder: Path) -> Release:
-    given = {path.name: path for path in sorted(artifacts.glob("v*+rke2r*")) if path.is_dir()}
-    if VERSIONS[0] not in given:
+def _use_local(artifacts: Path, folder: Path) -> Release:
+    folders = {path.name: path for path in sorted(artifacts.glob("v*+rke2r*")) if path.is_dir()}
+    if VERSIONS[0] not in folders:
         raise MirrorError(
-            f"{artifacts} has no folder {VERSIONS[0]}: put {TARBALL} and {CHECKSUMS} of that release into "
+            f"{artifacts} has no folder {VERSIONS[0]}. Copy {TARBALL} and {CHECKSUMS} of that release to "
             f"{artifacts / VERSIONS[0]}."
         )
-    for path in given.values():
+    for path in folders.values():
         for name in (TARBALL, CHECKSUMS):
             if not (path / name).is_file():
-                raise MirrorError(f"{path / name} is missing: a release needs {TARBALL} and {CHECKSUMS}.")
+                raise MirrorError(f"{path / name} is missing. Add it: a release consists of {TARBALL} and {CHECKSUMS}.")
         verify(path)
     _clear(folder, keep=())
-    for version, path in given.items():
+    for version, path in folders.items():
         (folder / version).symlink_to(path.resolve())
-    return Release(Source.LOCAL, f"RKE2 is the release in {artifacts.resolve()} ({', '.join(given)}).")
+    return Release(Source.LOCAL, f"RKE2 is the release in {artifacts.resolve()} ({', '.join(folders)}).")
 
 
-def _take_official(url: str, cache: Path, folder: Path, progress: Progress) -> Release:
+def _use_official(url: str, cache: Path, folder: Path, progress: Progress) -> Release:
     for version in VERSIONS:
         _download(url, version, cache / version, progress)
     _clear(folder, keep=())
@@ -136,7 +136,7 @@ def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
     from lab.rke2sim import package
 
     _clear(folder, keep=VERSIONS)
-    # Built once for all labs of this machine, then copied: a lab goes on serving what it was started with.
+    # Built once for all labs of this machine, then copied: a lab serves the build it was started with.
     built = settings.cache_dir / "rke2" / "simulation"
     built.mkdir(parents=True, exist_ok=True)
     with (built / ".lock").open("w") as lock:
@@ -147,17 +147,17 @@ def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
             try:
                 package.build(version, built / version, settings.cache_dir / "rke2sim")
             except package.PackageError as error:
-                raise MirrorError(f"The simulated release could not be packed: {error}") from error
+                raise MirrorError(f"packing the simulated release failed: {error}") from error
             _copy(built / version, folder / version)
     return Release(
         Source.SIMULATION,
-        "RKE2 is a simulation (lab.rke2sim): real etcd, TLS and ports, but no kubelet and no containers; "
-        "give real artifacts with --rke2-artifacts.",
+        "RKE2 is a simulation (lab.rke2sim): real etcd, TLS and ports, but no kubelet and no containers. "
+        "Use real artifacts with --rke2-artifacts.",
     )
 
 
 def _copy(source: Path, target: Path) -> None:
-    """The files of a release, the list of checksums last; nothing when the lists agree already."""
+    """Copy the files of a release, the checksums last; skipped when the target has the same checksums."""
     target.mkdir(exist_ok=True)
     wanted = (source / CHECKSUMS).read_bytes()
     if (target / CHECKSUMS).exists() and (target / CHECKSUMS).read_bytes() == wanted:
@@ -179,7 +179,7 @@ def _clear(folder: Path, keep: tuple[str, ...]) -> None:
 
 
 def _reachable(url: str, seconds: float, cache: Path) -> bool:
-    """Whether the official release can be had: it is in the cache whole, or its server answers one short question."""
+    """Whether the official release is available: complete in the cache, or its server answers one request."""
     if all((cache / version / CHECKSUMS).exists() for version in VERSIONS):
         return True
     try:
@@ -194,7 +194,7 @@ def _address(url: str, version: str, name: str) -> str:
 
 
 def _download(url: str, version: str, folder: Path, progress: Progress) -> None:
-    """Fetch one version into the cache. The checksums come last, so that their presence says the version is whole."""
+    """Download one version into the cache. The checksums come last: their presence means the version is complete."""
     if (folder / CHECKSUMS).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def _download(url: str, version: str, folder: Path, progress: Progress) -> None:
                     progress(f"downloading RKE2 {version}: {file.tell() >> 20} of {total >> 20} MB")
         except OSError as error:
             raise MirrorError(
-                f"The download of {name} of RKE2 {version} broke off ({error}); run it again, or give the release "
+                f"downloading {name} of RKE2 {version} failed: {error}. Run the command again, or provide the release "
                 "with --rke2-artifacts."
             ) from error
     _check(partial, TARBALL, checksums)
@@ -221,7 +221,7 @@ def _download(url: str, version: str, folder: Path, progress: Progress) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Hold every file of a release against its list of checksums."""
+    """Compare every file of a release with its list of checksums."""
     for path in sorted(folder.iterdir()):
         if path.name != CHECKSUMS and path.is_file() and not path.name.startswith("."):
             _check(path, path.name, folder / CHECKSUMS)
@@ -235,12 +235,12 @@ def _check(path: Path, name: str, checksums: Path) -> None:
     }
     if name not in listed:
         if name == TARBALL:
-            raise MirrorError(f"{checksums} does not list {name}: it belongs to another release; fetch both again.")
+            raise MirrorError(f"{checksums} does not list {name}: they are of different releases. Download both again.")
         return
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != listed[name]:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != listed[name]:
         raise MirrorError(
-            f"{path} has checksum {found[:12]}… and its release says {listed[name][:12]}…: the file is damaged; "
-            "fetch it again."
+            f"{path} has checksum {actual[:12]}… instead of {listed[name][:12]}…: the file is damaged. "
+            "Download it again."
         )

@@ -1,10 +1,10 @@
-"""Container images written straight into the storage of a registry: no container engine, no push.
+"""Writes container images into the storage of a registry, without a container engine and without a push.
 
-The layout is that of the distribution registry's file system driver, unchanged since its version 2:
+The layout is that of CNCF Distribution's file system driver, unchanged since version 2:
 
     docker/registry/v2/blobs/sha256/<2>/<digest>/data                       layers, configurations, manifests
-    docker/registry/v2/repositories/<name>/_layers/sha256/<digest>/link     which of them belong to a repository
-    docker/registry/v2/repositories/<name>/_manifests/revisions/sha256/…    its images by digest, and by tag beside it
+    docker/registry/v2/repositories/<name>/_layers/sha256/<digest>/link     layers and configurations of a repository
+    docker/registry/v2/repositories/<name>/_manifests/revisions/sha256/…    its manifests by digest, and by tag
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """An uncompressed layer: what it costs in the cache, no host pays in time when it pulls."""
+    """An uncompressed layer: it takes more space in the cache, and hosts need no time to decompress it."""
 
     blob: Blob
-    what: str
-    """How it was made, for the image's history."""
+    created_by: str
+    """`created_by` in the image's history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The folder of a registry."""
+    """The storage folder of a registry."""
 
     root: Path
 
@@ -66,8 +66,8 @@ class Storage:
         fresh.replace(target)
         return blob
 
-    def take(self, file: Path) -> Blob:
-        """Move a file in; it lies on the same file system."""
+    def move_in(self, file: Path) -> Blob:
+        """Add a file by moving it; it is on the same file system."""
         with file.open("rb") as opened:
             digest = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
         blob = Blob(digest, file.stat().st_size)
@@ -79,7 +79,7 @@ class Storage:
     def publish(
         self, repository: str, tag: str, layers: Iterable[Layer], settings: Mapping[str, Any], created: str
     ) -> str:
-        """Make an image of layers that are here already and return its digest; tags move, digests stay."""
+        """Write an image of stored layers and return its digest; a tag is moved, earlier digests are kept."""
         stack = tuple(layers)
         config = self.add(
             json.dumps({
@@ -87,9 +87,9 @@ class Storage:
                 "architecture": "amd64",
                 "os": "linux",
                 "config": settings,
-                # A layer that is not compressed is known by one digest, here and in the manifest.
+                # Without compression the diff_id equals the digest of the blob.
                 "rootfs": {"type": "layers", "diff_ids": [layer.blob.digest for layer in stack]},
-                "history": [{"created": created, "created_by": layer.what} for layer in stack],
+                "history": [{"created": created, "created_by": layer.created_by} for layer in stack],
             }).encode()
         )  # fmt: skip
         manifest = self.add(
@@ -100,16 +100,16 @@ class Storage:
                 "layers": [layer.blob.described(LAYER) for layer in stack],
             }).encode()
         )  # fmt: skip
-        place = self._base / "repositories" / repository
+        repository_dir = self._base / "repositories" / repository
         for blob in (config, *(layer.blob for layer in stack)):
-            _link(place / "_layers" / _path(blob.digest), blob.digest)
-        _link(place / "_manifests/revisions" / _path(manifest.digest), manifest.digest)
-        _link(place / "_manifests/tags" / tag / "index" / _path(manifest.digest), manifest.digest)
-        _link(place / "_manifests/tags" / tag / "current", manifest.digest)
+            _link(repository_dir / "_layers" / _path(blob.digest), blob.digest)
+        _link(repository_dir / "_manifests/revisions" / _path(manifest.digest), manifest.digest)
+        _link(repository_dir / "_manifests/tags" / tag / "index" / _path(manifest.digest), manifest.digest)
+        _link(repository_dir / "_manifests/tags" / tag / "current", manifest.digest)
         return manifest.digest
 
-    def holds(self, repository: str, digest: str) -> bool:
-        """Whether an image is there whole."""
+    def has_image(self, repository: str, digest: str) -> bool:
+        """Whether the manifest and all blobs of an image are present."""
         revision = self._base / "repositories" / repository / "_manifests/revisions" / _path(digest) / "link"
         if not (revision.exists() and self.path(digest).exists()):
             return False
@@ -118,18 +118,18 @@ class Storage:
             for blob in self._blobs(digest)
         )
 
-    def keep(self, repository: str, digests: Collection[str]) -> None:
-        """Remove the repository's other images, and what no image of any repository is made of."""
+    def prune(self, repository: str, keep: Collection[str]) -> None:
+        """Remove the repository's images except `keep`, and the blobs that no image of any repository uses."""
         manifests = self._base / "repositories" / repository / "_manifests"
         for revision in manifests.glob("revisions/sha256/*"):
-            if f"sha256:{revision.name}" not in digests:
+            if f"sha256:{revision.name}" not in keep:
                 shutil.rmtree(revision)
         for tag in manifests.glob("tags/*"):
-            if (tag / "current/link").read_text() not in digests:
+            if (tag / "current/link").read_text() not in keep:
                 shutil.rmtree(tag)
         revisions = self._base.glob("repositories/**/_manifests/revisions/sha256/*")
-        whole = [f"sha256:{revision.name}" for revision in revisions]
-        used = {*whole, *(blob["digest"] for digest in whole for blob in self._blobs(digest))}
+        digests = [f"sha256:{revision.name}" for revision in revisions]
+        used = {*digests, *(blob["digest"] for digest in digests for blob in self._blobs(digest))}
         for blob in self._base.glob("blobs/sha256/*/*"):
             if f"sha256:{blob.name}" not in used:
                 shutil.rmtree(blob)

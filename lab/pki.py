@@ -1,7 +1,7 @@
-"""The lab's certificate authority: signs what the lab itself serves over HTTPS (the release mirror).
+"""The lab's certificate authority: issues the certificates of what the lab itself serves over HTTPS.
 
-It plays the part that the public authorities play for the real outside world; hosts trust it through the inventory's
-`platform_trusted_ca_certificates`. The platform's own CA is another one, made by the platform.
+It corresponds to the public authorities outside the lab; hosts trust it through the inventory's
+`platform_trusted_ca_certificates`. The platform creates its own CA.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class KeyPair:
 
 
 def ensure_authority(folder: Path, name: str) -> KeyPair:
-    """The CA of the lab called `name`, made when it is missing or about to expire."""
+    """The CA of the lab `name`, created when it is missing or about to expire."""
     pair = KeyPair(folder / "ca.pem", folder / "ca.key")
     if _usable(pair):
         return pair
@@ -50,7 +50,7 @@ def ensure_authority(folder: Path, name: str) -> KeyPair:
 
 
 def ensure_certificate(folder: Path, authority: KeyPair, name: str, subjects: tuple[str, ...]) -> KeyPair:
-    """A server certificate for `subjects` (addresses and DNS names), made anew when anything is out of line."""
+    """A server certificate for `subjects` (addresses and DNS names), issued again when any property differs."""
     pair = KeyPair(folder / f"{name}.pem", folder / f"{name}.key")
     names = [_general_name(subject) for subject in subjects]
     issuer = x509.load_pem_x509_certificate(authority.certificate_path.read_bytes())
@@ -71,7 +71,7 @@ def ensure_certificate(folder: Path, authority: KeyPair, name: str, subjects: tu
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        # Python 3.13's default verification is strict: without this it calls the chain broken.
+        # Python 3.13 verifies strictly by default: without this extension verification fails.
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
             critical=False,
@@ -92,7 +92,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        # A host's clock may be a little behind this machine's.
+        # A host's clock may be behind this machine's.
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + life)
     )

@@ -1,8 +1,7 @@
-"""What this machine must offer before a lab can stand on it: looked at before anything is changed.
+"""Preflight checks: what a lab requires of this machine, checked before anything is changed.
 
-Runs with the standard library alone and on Python 3.9 or later (`python3 lab/preflight.py`), so that `lab/setup.sh`
-can ask before it installs the first package. Every shortage is one sentence with the value seen and the remedy; all
-are told at once.
+Requires only the standard library of Python 3.9 or later (`python3 lab/preflight.py`), so that `lab/setup.sh` can run
+it before it installs packages. Every fault is one message with the value and the remedy; all are printed.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from lab.settings import Settings
 
 SUPPORTED_DEBIAN = ("12", "13")
 MEMORY_SITE_GB = 10.0
-"""The hosts of the site with their services, Ceph's daemons among them, the daemon, Ansible's forks, and room for the
-page cache."""
+"""The hosts of the site with their services, including Ceph's daemons, the lab's daemon, Ansible's forks, and the page
+cache."""
 MEMORY_CLOUD_GB = 1.5
 DISK_SITE_GB = 20.0
 """Host and container images and their build, root disks, volumes (sparse), the packages of set-up."""
@@ -39,7 +38,7 @@ CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21, 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was seen of the machine. A plain value, so that the sentences can be tested without one."""
+    """The properties of a machine, as a plain value, so that `faults` can be tested without such a machine."""
 
     user_id: int = 0
     distribution: str = "debian"
@@ -48,71 +47,71 @@ class Machine:
     architecture: str = "x86_64"
     memory_gb: float = 16.0
     disks_gb: dict[str, float] = field(default_factory=dict)
-    """Folder → free space of the file system it will lie on."""
+    """Folder → free space of its file system."""
     ports_taken: dict[str, int] = field(default_factory=dict)
-    """What the port is for → the port, for those that another program holds."""
+    """Purpose of the port → port, for the ports that another program uses."""
     missing_features: tuple[str, ...] = ()
-    slot_holder: str = ""
-    """Name of another lab that stands in the wanted slot."""
+    slot_owner: str = ""
+    """Name of another lab in the same slot."""
     addresses_taken: tuple[str, ...] = ()
-    """Addresses of the lab's ranges that this machine uses already."""
-    lab_stands: bool = False
-    """This lab was built before: what it needs of memory and disk it holds already."""
+    """Addresses of the lab's ranges that this machine already uses."""
+    lab_exists: bool = False
+    """Whether this lab was created before: it already has its memory and disk space."""
 
 
 def faults(machine: Machine, settings: Settings, *, site: bool = True) -> list[str]:
-    """Every reason why the lab cannot stand here, one sentence each; empty when it can."""
-    found: list[str] = []
+    """Every reason why the lab cannot be created here, one message each."""
+    messages: list[str] = []
     if machine.user_id != 0:
-        found.append(f"You are user {machine.user_id}: hosts and networks need root; run it again with sudo.")
+        messages.append(f"User {machine.user_id}: creating hosts and networks requires root. Repeat with sudo.")
     if machine.distribution != "debian" or machine.release not in SUPPORTED_DEBIAN:
-        found.append(
-            f"This machine runs {machine.pretty_name or 'an unknown system'}: the lab is made for Debian "
-            f"{' and '.join(SUPPORTED_DEBIAN)}; use such a machine, virtual or real."
+        messages.append(
+            f"Operating system {machine.pretty_name or 'unknown'}: not supported. Use Debian "
+            f"{' or '.join(SUPPORTED_DEBIAN)}, virtual or real."
         )
     if machine.architecture != "x86_64":
-        found.append(
-            f"This machine's processor is {machine.architecture}: host images and releases are amd64; "
-            "use an x86_64 machine."
+        messages.append(
+            f"Processor {machine.architecture}: not supported, host images and releases are amd64. "
+            "Use an x86_64 machine."
         )
-    large = site and not machine.lab_stands
+    large = site and not machine.lab_exists
     memory = MEMORY_SITE_GB if large else MEMORY_CLOUD_GB
     if machine.memory_gb < memory:
-        remedy = "; for the cloud without the platform use: lab up --only-cloud" if large else ""
-        found.append(
-            f"Only {machine.memory_gb:.1f} GB of memory are available and {memory:.1f} GB are needed: "
-            f"end other programs or use a larger machine{remedy}."
+        remedy = ", or start only the cloud with: lab up --only-cloud" if large else "."
+        messages.append(
+            f"Memory: {machine.memory_gb:.1f} GB are available, {memory:.1f} GB are required. "
+            f"Stop other programs or use a larger machine{remedy}"
         )
     disk = DISK_SITE_GB if large else DISK_CLOUD_GB
     for folder, free in machine.disks_gb.items():
         if free < disk:
-            found.append(
-                f"Only {free:.1f} GB of disk are free for {folder} and {disk:.0f} GB are needed: make room, or set "
+            messages.append(
+                f"{folder}: {free:.1f} GB of disk are free, {disk:.0f} GB are required. Free disk space, or set "
                 "SLIPWAY_STATE_ROOT and SLIPWAY_CACHE_ROOT to folders on a larger disk."
             )
     for purpose, port in machine.ports_taken.items():
-        found.append(
-            f"Port {port} ({purpose}) is taken by another program: end it, or choose another slot with "
+        messages.append(
+            f"Port {port} ({purpose}): in use by another program. Stop that program, or choose another slot with "
             f"SLIPWAY_LAB_SLOT (now {settings.slot})."
         )
-    if machine.slot_holder:
-        found.append(
-            f"Slot {settings.slot} belongs to the lab {machine.slot_holder!r}: remove that one "
-            f"(SLIPWAY_LAB={machine.slot_holder} lab down) or choose another slot with SLIPWAY_LAB_SLOT."
+    if machine.slot_owner:
+        messages.append(
+            f"Slot {settings.slot}: in use by the lab {machine.slot_owner!r}. Remove that lab "
+            f"(SLIPWAY_LAB={machine.slot_owner} lab down), or choose another slot with SLIPWAY_LAB_SLOT."
         )
     for address in machine.addresses_taken:
-        found.append(
-            f"This machine uses {address} already, inside the range that the lab needs ({settings.public_range} and "
-            f"{settings.uplink_network}): choose another slot with SLIPWAY_LAB_SLOT."
+        messages.append(
+            f"Address {address}: already used by this machine, inside the lab's ranges {settings.public_range} and "
+            f"{settings.uplink_network}. Choose another slot with SLIPWAY_LAB_SLOT."
         )
-    found.extend(machine.missing_features)
-    return found
+    messages.extend(machine.missing_features)
+    return messages
 
 
-def look(settings: Settings, *, ours_runs: bool = False) -> Machine:
-    """Look at this machine; changes nothing. `ours_runs`: this lab's daemon runs, so its ports are rightly taken."""
+def inspect_machine(settings: Settings, *, daemon_running: bool = False) -> Machine:
+    """Read the properties of this machine. `daemon_running`: the ports in use are those of this lab's daemon."""
     release = _os_release()
-    stands = _exists(settings.description)
+    exists = _exists(settings.description)
     return Machine(
         user_id=os.geteuid(),
         distribution=release.get("ID", ""),
@@ -121,16 +120,16 @@ def look(settings: Settings, *, ours_runs: bool = False) -> Machine:
         architecture=platform.machine(),
         memory_gb=_available_memory_gb(),
         disks_gb=_free_disk_gb(settings.state_dir, settings.cache_dir, Path("/var/lib/containers")),
-        ports_taken={} if ours_runs else _ports_taken(settings),
+        ports_taken={} if daemon_running else _ports_taken(settings),
         missing_features=tuple(_missing_features()) if os.geteuid() == 0 else (),
-        slot_holder=_slot_holder(settings),
-        addresses_taken=() if ours_runs or stands else addresses_taken(settings),
-        lab_stands=stands,
+        slot_owner=_slot_owner(settings),
+        addresses_taken=() if daemon_running or exists else addresses_taken(settings),
+        lab_exists=exists,
     )
 
 
 def _exists(path: Path) -> bool:
-    """False also for what only root may look into: the sentence about root is the one to tell."""
+    """False also without permission: then the message about root is the right one."""
     try:
         return path.exists()
     except PermissionError:
@@ -152,7 +151,7 @@ def _available_memory_gb() -> float:
 
 
 def _cgroup_limits() -> Iterable[int]:
-    """Memory limits of the control group this process lives in (a container, a systemd slice)."""
+    """Memory limits of this process's control group (a container, a systemd slice)."""
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         path = Path(name)
         if path.exists() and (text := path.read_text(encoding="ascii").strip()).isdecimal():
@@ -160,16 +159,16 @@ def _cgroup_limits() -> Iterable[int]:
 
 
 def _free_disk_gb(*folders: Path) -> dict[str, float]:
-    """Free space by folder, one folder per file system (they share what is free)."""
-    seen: dict[int, str] = {}
+    """Free space by folder, one folder per file system."""
+    devices: set[int] = set()
     free: dict[str, float] = {}
     for folder in folders:
         existing = folder
         while not existing.exists():
             existing = existing.parent
         device = existing.stat().st_dev
-        if device not in seen:
-            seen[device] = str(folder)
+        if device not in devices:
+            devices.add(device)
             free[str(folder)] = shutil.disk_usage(existing).free / 1e9
     return free
 
@@ -192,7 +191,7 @@ def _ports_taken(settings: Settings) -> dict[str, int]:
     return taken
 
 
-def _slot_holder(settings: Settings) -> str:
+def _slot_owner(settings: Settings) -> str:
     for path in settings.state_root.glob("*/lab.json"):
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
@@ -222,7 +221,7 @@ def addresses_taken(settings: Settings) -> tuple[str, ...]:
 
 
 def _missing_features() -> list[str]:
-    """Kernel features, tried in a child process with namespaces of its own: nothing of it stays."""
+    """Missing capabilities and kernel features, probed in a child process with its own namespaces."""
     missing = []
     effective = 0
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -231,27 +230,27 @@ def _missing_features() -> list[str]:
     for name, bit in CAPABILITIES.items():
         if not effective >> bit & 1:
             missing.append(
-                f"This root lacks {name} (a container without privileges?): hosts cannot be made; "
-                "run the lab on a machine of its own or in a privileged container."
+                f"Capability {name}: missing (an unprivileged container?), required to create hosts. "
+                "Run the lab on a machine of its own or in a privileged container."
             )
     if missing:
         return missing
     filesystems = Path("/proc/filesystems").read_text(encoding="ascii").split()
     if "overlay" not in filesystems and not _module_exists("overlay"):
-        missing.append("The kernel has no overlay file system: root disks cannot be made; use Debian's own kernel.")
+        missing.append("Kernel: no overlay file system, required for root disks. Use Debian's kernel.")
     if not Path("/dev/loop-control").exists() and not _module_exists("loop"):
-        missing.append("The kernel has no loop devices: volumes cannot be made; use Debian's own kernel.")
-    for what, attempt in (("network namespaces", _try_namespace), ("virtual Ethernet pairs", _try_veth)):
-        if not _in_child(attempt):
-            missing.append(f"The kernel has no {what}: hosts cannot be connected; use Debian's own kernel.")
+        missing.append("Kernel: no loop devices, required for volumes. Use Debian's kernel.")
+    for feature, probe in (("network namespaces", _probe_namespace), ("virtual Ethernet pairs", _probe_veth)):
+        if not _succeeds_in_child(probe):
+            missing.append(f"Kernel: no {feature}, required to connect hosts. Use Debian's kernel.")
             return missing
-    if not _in_child(_try_nftables) and not _module_exists("nf_tables"):
-        missing.append("The kernel has no nf_tables: firewalls cannot be made; use Debian's own kernel.")
+    if not _succeeds_in_child(_probe_nftables) and not _module_exists("nf_tables"):
+        missing.append("Kernel: no nf_tables, required for firewalls. Use Debian's kernel.")
     return missing
 
 
 def _module_exists(name: str) -> bool:
-    """Whether modprobe would find it: overlay and loop are modules on Debian, loaded at first use."""
+    """Whether modprobe can load the module: on Debian overlay and loop are loaded at first use."""
     folder = Path("/lib/modules") / platform.release()
     return any(
         name.replace("_", "-") + ".ko" in line.replace("_", "-")
@@ -261,18 +260,18 @@ def _module_exists(name: str) -> bool:
     )
 
 
-def _in_child(attempt: Callable[[], None]) -> bool:
+def _succeeds_in_child(probe: Callable[[], None]) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            attempt()
+            probe()
         except OSError:
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def _try_namespace() -> None:
+def _probe_namespace() -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
 
@@ -282,16 +281,16 @@ NLMSG_ERROR = 2
 
 
 def _netlink(family: int, kind: int, flags: int, body: bytes) -> None:
-    """Send one request that asks to be acknowledged; an error in the acknowledgement is raised."""
+    """Send one request with acknowledgement; an error in the acknowledgement is raised."""
     request = struct.pack("=LHHLL", 16 + len(body), kind, flags | 0x1 | 0x4, 1, 0) + body
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family) as link:
         link.bind((0, 0))
         link.settimeout(5)
         link.send(request)
-        answer = link.recv(65536)
-        while struct.unpack_from("=LH", answer)[1] != NLMSG_ERROR:
-            answer = link.recv(65536)
-    error = -struct.unpack_from("=LHHLLi", answer)[5]
+        reply = link.recv(65536)
+        while struct.unpack_from("=LH", reply)[1] != NLMSG_ERROR:
+            reply = link.recv(65536)
+    error = -struct.unpack_from("=LHHLLi", reply)[5]
     if error:
         raise OSError(error, os.strerror(error))
 
@@ -300,31 +299,31 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
-def _try_veth() -> None:
-    _try_namespace()
+def _probe_veth() -> None:
+    _probe_namespace()
     new_link, create_exclusive = 16, 0x400 | 0x200
     interface = bytes(16)
     kind = _attribute(1, b"veth\0")
     _netlink(NETLINK_ROUTE, new_link, create_exclusive, interface + _attribute(18, kind))
 
 
-def _try_nftables() -> None:
-    _try_namespace()
+def _probe_nftables() -> None:
+    _probe_namespace()
     nfnetlink_nftables, get_generation = 10, 16
     _netlink(NETLINK_NETFILTER, nfnetlink_nftables << 8 | get_generation, 0, bytes(4))
 
 
 def main() -> int:
-    """For `lab/setup.sh`: print the sentences and say by the exit code whether there are any."""
+    """For `lab/setup.sh`: print the faults; the exit code is 1 if there are any."""
     try:
         settings = Settings.from_environment()
     except ValueError as error:
         print(f"slipway: {error}", file=sys.stderr)
         return 1
-    # A lab that stands already holds its own ports; `lab up` looks again and knows better.
-    found = faults(look(settings, ours_runs=_exists(settings.description)), settings)
-    for sentence in found:
-        print(f"slipway: {sentence}", file=sys.stderr)
+    # The ports of an existing lab are in use by its own daemon; `lab up` checks again.
+    found = faults(inspect_machine(settings, daemon_running=_exists(settings.description)), settings)
+    for fault in found:
+        print(f"slipway: {fault}", file=sys.stderr)
     return 1 if found else 0
 
 

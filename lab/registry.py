@@ -1,7 +1,7 @@
-"""The lab's image registry: Debian's docker-registry, run by the daemon, over HTTPS with the lab's CA.
+"""The lab's image registry: Debian's docker-registry, run by the daemon, over HTTPS with a certificate of the lab's CA.
 
-The program comes out of Debian's package and lies in the cache; nothing is installed on the machine. All labs of a
-machine read one storage, which only `lab.oci` writes: towards hosts the registry is read-only.
+The program is extracted from Debian's package into the cache; nothing is installed on the machine. All labs of a
+machine share one storage, which only `lab.oci` writes: for hosts the registry is read-only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STOP_SECONDS = 5.0
 
 
 def address(settings: Settings) -> str:
-    """How hosts name the registry."""
+    """Host and port of the registry, as hosts use it."""
     return f"{settings.machine_address}:{settings.registry_port}"
 
 
@@ -51,7 +51,7 @@ def program(settings: Settings) -> Path:
 
 
 def ensure_program(settings: Settings) -> Path:
-    """Fetch the package of this machine's Debian by apt, which checks its signature, and unpack it into the cache."""
+    """Download the package of this machine's Debian by apt, which verifies its signature, and extract it."""
     target = program(settings)
     folder = settings.cache_dir / PACKAGE
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -62,10 +62,12 @@ def ensure_program(settings: Settings) -> Path:
         with tempfile.TemporaryDirectory(prefix=f"{PACKAGE}-", dir=folder.parent) as name:
             work = Path(name)
             if not _download(work):
-                # The machine's lists name a version that its mirror has no more.
+                # The package lists are out of date: their version is no longer on the mirror.
                 _apt("update", work)
                 if not _download(work):
-                    raise MachineError(f"apt cannot fetch {PACKAGE} on this machine; try: apt-get download {PACKAGE}")
+                    raise MachineError(
+                        f"apt on this machine cannot download {PACKAGE}. Run: apt-get download {PACKAGE}"
+                    )
             package = next(work.glob("*.deb"))
             subprocess.run(["dpkg-deb", "--extract", str(package), str(work / "tree")], check=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -86,7 +88,7 @@ def _apt(verb: str, folder: Path, *words: str) -> bool:
 
 
 def configuration(settings: Settings, listen: str, certificate: KeyPair) -> str:
-    """The registry's own configuration: JSON, which its YAML reader takes."""
+    """The configuration file of the registry, in JSON, which is valid YAML."""
     return json.dumps(
         {
             "version": "0.1",
@@ -112,55 +114,55 @@ def log_file(settings: Settings) -> Path:
     return settings.state_dir / "registry.log"
 
 
-async def serve(settings: Settings, host: str, certificate: KeyPair, ended: asyncio.Event) -> None:
-    """Keep the registry running until `ended`."""
+async def serve(settings: Settings, host: str, certificate: KeyPair, stop: asyncio.Event) -> None:
+    """Run the registry until `stop` is set; restart it when it exits."""
     config = settings.state_dir / "registry.json"
     write_private(config, configuration(settings, f"{host}:{settings.registry_port}", certificate))
-    while not ended.is_set():
-        if await _until(ended, lambda: _is_local(host)):
+    while not stop.is_set():
+        if await _wait_until(stop, lambda: _is_local(host)):
             break
-        await _run_once(settings, config, ended)
+        await _run_once(settings, config, stop)
 
 
-async def _run_once(settings: Settings, config: Path, ended: asyncio.Event) -> None:
-    """One life of the process. It dies with the daemon, however that ends."""
+async def _run_once(settings: Settings, config: Path, stop: asyncio.Event) -> None:
+    """Run the process once. It gets SIGKILL when the daemon ends for any reason."""
     with log_file(settings).open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", str(program(settings)), "serve", str(config),
             stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-            # Its own metrics and traces would look for a collector.
+            # By default it sends traces to a collector.
             env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
         )  # fmt: skip
     log.info("registry at %s (process %d)", address(settings), process.pid)
-    gone = asyncio.create_task(process.wait())
-    stop = asyncio.create_task(ended.wait())
-    await asyncio.wait({gone, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if not gone.done():
+    exited = asyncio.create_task(process.wait())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not exited.done():
         process.terminate()
         try:
-            await asyncio.wait_for(asyncio.shield(gone), STOP_SECONDS)
+            await asyncio.wait_for(asyncio.shield(exited), STOP_SECONDS)
         except TimeoutError:
             process.kill()
-            await gone
+            await exited
         return
-    log.warning("the registry ended (%s), see %s; starting it again", process.returncode, log_file(settings))
+    log.warning("the registry exited (%s), see %s; restarting", process.returncode, log_file(settings))
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ended.wait(), RESTART_SECONDS)
+        await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
 
 
-async def _until(ended: asyncio.Event, true: Callable[[], bool]) -> bool:
-    """Wait for a condition; says whether the end came first."""
-    while not true():
+async def _wait_until(stop: asyncio.Event, condition: Callable[[], bool]) -> bool:
+    """Wait for a condition; True when `stop` was set first."""
+    while not condition():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), 0.2)
-        if ended.is_set():
+            await asyncio.wait_for(stop.wait(), 0.2)
+        if stop.is_set():
             return True
     return False
 
 
 def _is_local(host: str) -> bool:
-    """Whether the address is on a link of this machine: the uplink is made by the backend's first work."""
+    """Whether the address is on a link of this machine: the backend creates the uplink with its first operation."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind((host, 0))
@@ -169,7 +171,7 @@ def _is_local(host: str) -> bool:
     return True
 
 
-def answers(settings: Settings, authority: Path, image: str, digest: str) -> bool:
+def serves_image(settings: Settings, authority: Path, image: str, digest: str) -> bool:
     """Whether the registry serves an image."""
     request = urllib.request.Request(f"https://{address(settings)}/v2/{image}/manifests/{digest}", method="HEAD")
     request.add_header("Accept", "application/vnd.oci.image.manifest.v1+json")
@@ -181,11 +183,9 @@ def answers(settings: Settings, authority: Path, image: str, digest: str) -> boo
         return False
 
 
-def wait(settings: Settings, authority: Path, image: str, digest: str, seconds: float = 20.0) -> None:
+def wait_for_image(settings: Settings, authority: Path, image: str, digest: str, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
-    while not answers(settings, authority, image, digest):
+    while not serves_image(settings, authority, image, digest):
         if time.monotonic() > deadline:
-            raise MachineError(
-                f"the registry at {address(settings)} does not serve {image}; its log is {log_file(settings)}"
-            )
+            raise MachineError(f"the registry at {address(settings)} does not serve {image}. See {log_file(settings)}.")
         time.sleep(0.1)

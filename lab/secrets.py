@@ -1,7 +1,7 @@
-"""What a lab keeps secret on disk: its API token and the key pair that opens its hosts.
+"""Secrets of a lab on disk: its API token and the SSH key pair of its hosts.
 
-Made once, readable by root alone, removed with the lab. The platform's own secrets (RKE2 tokens, CA) are made by
-`playbooks/operations/create_secrets.yml`, in the lab as everywhere else.
+Created once, readable by root only, removed with the lab. `playbooks/operations/create_secrets.yml` creates the
+platform's secrets (RKE2 tokens, CA), in the lab as in every environment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lab.settings import Settings
 
 
 def write_private(path: Path, content: str | bytes) -> None:
-    """Write a file that only its owner can read; a reader sees the old content or the new, never a part."""
+    """Replace a file atomically; only its owner can read it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -32,7 +32,7 @@ def make_private_dir(path: Path) -> Path:
 
 
 def api_token(settings: Settings) -> str:
-    """The lab's only API token, 64 characters as Hetzner's are (hcloud-cli refuses other lengths)."""
+    """The lab's API token, 64 characters as Hetzner's (hcloud-cli rejects other lengths)."""
     path = settings.state_dir / "token"
     if not path.exists():
         make_private_dir(settings.state_dir)
@@ -47,11 +47,11 @@ class SshKey:
 
 
 def ssh_key(settings: Settings) -> SshKey:
-    """The Ed25519 key that opens the lab's hosts."""
+    """The Ed25519 key for SSH to the lab's hosts."""
     private = settings.state_dir / "ssh" / "id_ed25519"
     public = private.with_suffix(".pub")
     if not (private.exists() and public.exists()):
-        # cryptography costs the daemon 15 MB once imported: only when there is something to make.
+        # Importing cryptography costs the daemon 15 MB of memory: only when a key is to be generated.
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

@@ -1,7 +1,7 @@
-"""Where a lab lives on this machine: names, folders, addresses and ports, all derived from its name and slot.
+"""Names, folders, addresses and ports of a lab on this machine, all derived from its name and slot.
 
-Several labs can stand side by side (a person's, the tests'): each has a name and a slot of its own, and everything it
-makes on the machine carries the name or lies in the slot's address range.
+Several labs can exist in parallel (an operator's, the tests'): each has its own name and slot, and everything that it
+creates on the machine contains the name or is in the slot's address range.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 SLOTS = 8
-"""How many labs fit beside each other: 198.18.0.0/16 is cut into this many /19 ranges of public addresses."""
+"""Maximum number of parallel labs: 198.18.0.0/16 is divided into this many /19 ranges of public addresses."""
 
 DEFAULT_NAME = "lab"
 IMAGES = ("prepared", "plain")
-"""Host images with the packages that the roles install, or without them, as Hetzner's own."""
+"""Host images with the packages that the roles install, or without them, as at Hetzner."""
 STATE_ROOT = Path("/var/lib/slipway")
 CACHE_ROOT = Path("/var/cache/slipway")
 
@@ -25,8 +25,8 @@ CACHE_ROOT = Path("/var/cache/slipway")
 class Settings:
     """One lab on this machine.
 
-    `name` is a short lower-case word (at most 6 characters, it is part of interface names of at most 15); `slot` is
-    0 to 7 and decides every address and port; `images` is one of `IMAGES`.
+    `name` is a lower-case word of at most 6 characters, because it is part of interface names (15 at most); `slot` is
+    0 to 7 and determines every address and port; `images` is one of `IMAGES`.
     """
 
     name: str = DEFAULT_NAME
@@ -38,19 +38,19 @@ class Settings:
     def __post_init__(self) -> None:
         if not (self.name.isascii() and self.name.isalnum() and self.name.islower() and len(self.name) <= 6):
             raise ValueError(
-                f"lab name {self.name!r} is not 1 to 6 lower-case letters and digits; set SLIPWAY_LAB to such a word"
+                f"SLIPWAY_LAB: {self.name!r} is not a valid name. Set 1 to 6 lower-case letters and digits."
             )
         if not 0 <= self.slot < SLOTS:
-            raise ValueError(f"lab slot {self.slot} is outside 0 to {SLOTS - 1}; set SLIPWAY_LAB_SLOT within it")
+            raise ValueError(f"SLIPWAY_LAB_SLOT: {self.slot} is out of range. Set a number from 0 to {SLOTS - 1}.")
         if self.images not in IMAGES:
-            raise ValueError(f"SLIPWAY_LAB_IMAGES is {self.images!r}; set {' or '.join(IMAGES)}")
+            raise ValueError(f"SLIPWAY_LAB_IMAGES: {self.images!r} is unknown. Set {' or '.join(IMAGES)}.")
 
     @classmethod
     def from_environment(cls) -> Settings:
         """Read `SLIPWAY_LAB` (name), `SLIPWAY_LAB_{SLOT,IMAGES}` and `SLIPWAY_{STATE,CACHE}_ROOT`."""
         slot = os.environ.get("SLIPWAY_LAB_SLOT", "0")
         if not slot.isdecimal():
-            raise ValueError(f"SLIPWAY_LAB_SLOT is {slot!r}; set a number from 0 to {SLOTS - 1}")
+            raise ValueError(f"SLIPWAY_LAB_SLOT: {slot!r} is not a number. Set a number from 0 to {SLOTS - 1}.")
         return cls(
             name=os.environ.get("SLIPWAY_LAB", DEFAULT_NAME),
             slot=int(slot),
@@ -61,12 +61,12 @@ class Settings:
 
     @property
     def state_dir(self) -> Path:
-        """Everything this lab keeps: database, volumes, keys, CA, secrets, logs. Removed by `lab down`."""
+        """State of this lab: database, volumes, keys, CA, secrets, logs. Removed by `lab down`."""
         return self.state_root / self.name
 
     @property
     def cache_dir(self) -> Path:
-        """What can be made again and is shared by all labs: host images, downloaded releases. Kept by `lab down`."""
+        """Cache shared by all labs: host images, downloaded releases. Not removed by `lab down`."""
         return self.cache_root
 
     @property
@@ -75,7 +75,7 @@ class Settings:
 
     @property
     def description(self) -> Path:
-        """`lab.json`: what inventories and people need to reach this lab (see `lab.daemon`)."""
+        """`lab.json`: the description of this lab for inventories and operators (see `lab.daemon`)."""
         return self.state_dir / "lab.json"
 
     @property
@@ -100,7 +100,7 @@ class Settings:
 
     @property
     def public_range_v6(self) -> IPv6Network:
-        """A /48 of documentation addresses; every host gets a /64 of it."""
+        """A /48 of documentation addresses; every host has a /64 of it."""
         return IPv6Network(f"2001:db8:{self.slot}::/48")
 
     @property
@@ -110,7 +110,7 @@ class Settings:
 
     @property
     def machine_address(self) -> IPv4Address:
-        """This machine as the hosts see it: source of SSH and API calls, address of mirror and registry."""
+        """Address of this machine for hosts: source of SSH and API calls, address of mirror and registry."""
         return self.uplink_network[1]
 
     @property

@@ -1,6 +1,6 @@
-"""What a person reads: the table of `lab status` and the page that `lab up` ends with.
+"""The output of `lab status` and the summary of `lab up`.
 
-Pure: values in, rich renderables out.
+Pure functions: values in, rich renderables out.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def seconds_text(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What the site is reached by."""
+    """Endpoints of the site."""
 
     name: str
-    """A public name that it serves."""
+    """A public name of the site."""
     ca_path: Path
-    """The certificate of the CA that vouches for it."""
+    """The certificate of the site's CA."""
     store_endpoint: str = ""
-    """Address of the object storage that keeps its backups."""
+    """URL of the object storage with its backups."""
     bucket: str = ""
 
 
@@ -50,20 +50,20 @@ STORE_GROUP = "object_storage"
 # lab status
 
 
-def status(description: Fields, seen: Fields, platform: Platform | None = None) -> RenderableType:
+def status(description: Fields, cloud: Fields, platform: Platform | None = None) -> RenderableType:
     """The whole of `lab status`."""
-    parts: list[RenderableType] = [_heading(description, seen)]
-    parts.append(servers(seen["servers"]) if seen["servers"] else _dim("No servers."))
-    if seen.get("networks"):
-        parts.append(_networks(seen["networks"]))
-    if platform and (where := store(seen)):
-        parts.append(Text.assemble(("object storage  ", "dim"), _store_text(platform, where)))
-    if any(seen["counts"].values()):
-        parts.append(_dim(" · ".join(_counted(count, kind) for kind, count in seen["counts"].items() if count)))
-    if seen.get("faults"):
-        parts.append(faults(seen["faults"]))
-    if seen.get("problems"):
-        parts.append(Text("\n".join(f"! {problem}" for problem in seen["problems"][-5:]), style="red"))
+    parts: list[RenderableType] = [_heading(description, cloud)]
+    parts.append(servers(cloud["servers"]) if cloud["servers"] else _dim("No servers."))
+    if cloud.get("networks"):
+        parts.append(_networks(cloud["networks"]))
+    if platform and (store_address := store(cloud)):
+        parts.append(Text.assemble(("object storage  ", "dim"), _store_text(platform, store_address)))
+    if any(cloud["counts"].values()):
+        parts.append(_dim(" · ".join(_counted(count, kind) for kind, count in cloud["counts"].items() if count)))
+    if cloud.get("faults"):
+        parts.append(faults(cloud["faults"]))
+    if cloud.get("problems"):
+        parts.append(Text("\n".join(f"! {problem}" for problem in cloud["problems"][-5:]), style="red"))
     parts.append(_origins(description))
     return Group(*_spaced(parts))
 
@@ -84,7 +84,7 @@ def servers(rows: Sequence[Fields]) -> Table:
 
 
 def address(server: Fields) -> str | None:
-    """Where a server is reached from this machine: its IPv4 address, else the host's own in its IPv6 network."""
+    """Public address of a server: IPv4, else the host's address in its IPv6 network."""
     public = server["public"]
     if public.get("ipv4"):
         return str(public["ipv4"])
@@ -93,16 +93,16 @@ def address(server: Fields) -> str | None:
     return None
 
 
-def store(seen: Fields) -> str | None:
-    """Address of the object storage, where it stands."""
-    for row in seen["servers"]:
+def store(cloud: Fields) -> str | None:
+    """Address of the object storage, if there is one."""
+    for row in cloud["servers"]:
         if row["labels"].get("slipway_group") == STORE_GROUP:
             return address(row)
     return None
 
 
-def _store_text(platform: Platform, where: str) -> str:
-    return f"{platform.store_endpoint}, at {where}, bucket {platform.bucket}"
+def _store_text(platform: Platform, store_address: str) -> str:
+    return f"{platform.store_endpoint}, at {store_address}, bucket {platform.bucket}"
 
 
 def _networks(rows: Sequence[Fields]) -> Table:
@@ -113,39 +113,41 @@ def _networks(rows: Sequence[Fields]) -> Table:
 
 
 def faults(rows: Sequence[Fields]) -> RenderableType:
-    """The faults in force; healed by `lab fault clear`."""
+    """The faults in force; `lab fault clear` clears them."""
     if not rows:
         return _dim("No faults.")
-    table = _table("no.", "fault", "what", "left")
+    table = _table("no.", "fault", "parameters", "left")
     for row in rows:
-        what = " ".join(f"{key}={value}" for key, value in row.items() if key not in {"id", "kind", "left"} and value)
+        parameters = " ".join(
+            f"{key}={value}" for key, value in row.items() if key not in {"id", "kind", "left"} and value
+        )
         left = row.get("left")
         table.add_row(
             str(row.get("id", "")),
             Text(str(row["kind"]), style="yellow"),
-            what,
+            parameters,
             "until cleared" if left is None else str(left),
         )
     return table
 
 
-def _heading(description: Fields, seen: Fields) -> Text:
+def _heading(description: Fields, cloud: Fields) -> Text:
     return Text.assemble(
         ("lab ", "dim"),
         (str(description["name"]), "bold"),
         ("  API ", "dim"),
         str(description["api_endpoint"]),
-        (f"  daemon {seen['memory_mb']:.0f} MB", "dim"),
+        (f"  daemon {cloud['memory_mb']:.0f} MB", "dim"),
         (f"  registry {description['ceph']['registry']}" if "ceph" in description else "", "dim"),
-        ("  reconciling …" if seen.get("reconciling") else "", "yellow"),
+        ("  reconciling …" if cloud.get("reconciling") else "", "yellow"),
     )
 
 
-# the page at the end of lab up
+# The summary of lab up
 
 
 def newest_report(artifacts: Path, since: float = 0.0) -> Fields | None:
-    """The report that the last run of site.yml since then wrote about itself, or None."""
+    """The run report of the last site.yml since then, or None."""
     reports = []
     for path in artifacts.glob("*/run.json"):
         if path.stat().st_mtime < since:
@@ -159,33 +161,33 @@ def newest_report(artifacts: Path, since: float = 0.0) -> Fields | None:
 
 def page(
     description: Fields,
-    seen: Fields,
+    cloud: Fields,
     report: Fields | None,
     *,
     settings: Settings,
     seconds: float,
     platform: Platform | None,
 ) -> RenderableType:
-    """Hosts, addresses, where to go from here, times, and what of it is simulated."""
-    title = "The platform stands" if platform else "The local cloud runs"
+    """Hosts, addresses, commands, times, and what is simulated."""
+    title = "The platform is running" if platform else "The local cloud is running"
     parts: list[RenderableType] = [
         Text.assemble((title, "bold green"), (f"  after {seconds_text(seconds)}", "dim")),
     ]
-    if seen["servers"]:
-        parts.append(servers(seen["servers"]))
-    parts.append(_ways_in(description, seen, settings, platform))
+    if cloud["servers"]:
+        parts.append(servers(cloud["servers"]))
+    parts.append(_access(description, cloud, settings, platform))
     if report:
         parts.append(_times(report))
     parts.append(_origins(description))
     return Padding(Group(*_spaced(parts)), (1, 0, 0, 0))
 
 
-def _ways_in(description: Fields, seen: Fields, settings: Settings, platform: Platform | None) -> Table:
-    names = sorted(str(server["name"]) for server in seen["servers"])
+def _access(description: Fields, cloud: Fields, settings: Settings, platform: Platform | None) -> Table:
+    names = sorted(str(server["name"]) for server in cloud["servers"])
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    balancers = [server for server in seen["servers"] if "-lb-" in str(server["name"]) and address(server)]
+    balancers = [server for server in cloud["servers"] if "-lb-" in str(server["name"]) and address(server)]
     if platform and balancers:
         balancer = address(balancers[0])
         kubeconfig = settings.state_dir / "ansible" / "kubeconfig"
@@ -197,19 +199,17 @@ def _ways_in(description: Fields, seen: Fields, settings: Settings, platform: Pl
         grid.add_row("Kubernetes", f"https://{balancer}:6443")
         grid.add_row("kubeconfig", str(kubeconfig))
         grid.add_row("", f"kubectl --kubeconfig {kubeconfig} get nodes")
-    if platform and (where := store(seen)):
-        grid.add_row("object storage", _store_text(platform, where))
-        grid.add_row(
-            "", f"its keys are object_storage_* in {settings.state_dir / 'secrets.yml'}, its CA {platform.ca_path}"
-        )
+    if platform and (store_address := store(cloud)):
+        grid.add_row("object storage", _store_text(platform, store_address))
+        grid.add_row("", f"keys: object_storage_* in {settings.state_dir / 'secrets.yml'}, CA: {platform.ca_path}")
     prefix = "" if settings == Settings() else f"SLIPWAY_LAB={settings.name} SLIPWAY_LAB_SLOT={settings.slot} "
     if names:
         grid.add_row("log in", f"{prefix}lab ssh {names[0]}")
     grid.add_row("cloud API", str(description["api_endpoint"]))
-    grid.add_row("its clients", f'eval "$({prefix}lab env)"; hcloud server list')
+    grid.add_row("clients", f'eval "$({prefix}lab env)"; hcloud server list')
     if ceph := description.get("ceph"):
         grid.add_row("images", f"https://{ceph['registry']}/ (Ceph {ceph['version']})")
-    grid.add_row("look, stop", f"{prefix}lab status · {prefix}lab logs -f · {prefix}lab down")
+    grid.add_row("status, remove", f"{prefix}lab status · {prefix}lab logs -f · {prefix}lab down")
     return grid
 
 
@@ -227,7 +227,7 @@ def _times(report: Fields) -> Table:
 
 
 def _origins(description: Fields) -> RenderableType:
-    """Where what the hosts run comes from, and what of it is simulated."""
+    """Sources of the software of the hosts, and what is simulated."""
     rke2 = description["rke2"]
     notes = [Text(str(rke2["note"]), style="yellow" if rke2["source"] == "simulation" else "dim")]
     if ceph := description.get("ceph"):
@@ -253,7 +253,7 @@ def _dim(text: str) -> Text:
 
 
 def _spaced(parts: Sequence[RenderableType]) -> list[RenderableType]:
-    """An empty line between the parts."""
+    """The parts with an empty line between them."""
     spaced: list[RenderableType] = []
     for part in parts:
         spaced += [part, Text()]

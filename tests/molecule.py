@@ -1,6 +1,6 @@
-"""Scenarios of roles, whole, on machines of the running lab: all of them, or those named as arguments.
+"""Runs Molecule scenarios on hosts of the running lab: all scenarios, or those named as arguments.
 
-Scenario `default` makes the machines that the scenarios need, and removes them at the end.
+Scenario `default` creates the hosts that the scenarios need, and removes them at the end.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ MACHINES: dict[str, tuple[str, ...]] = {
     "rke2": NODES,
     "verify": (*NODES, "ceph", "postgresql"),
 }
-"""Scenario → groups of molecule/inventory whose machines it needs; some make machines of their own, or need none."""
+"""Scenario → groups of molecule/inventory whose hosts it needs; some create their own hosts, or need none."""
 
 
 def limit(scenarios: Sequence[str]) -> str:
-    """What Ansible is limited to: machines that no scenario needs are not made."""
+    """Value of Ansible's --limit, so that only the hosts that the scenarios need are created."""
     groups = {group for name in scenarios for group in MACHINES[name]}
     return ",".join([*sorted(groups), "localhost"])
 
 
 def command(scenarios: Sequence[str], *options: str) -> list[str]:
-    """Not --all: that would take scenario `default` for a role's, and it has nothing to converge."""
+    """The command of Molecule. Not with --all, which includes scenario `default`, which has nothing to converge."""
     unknown = [name for name in scenarios if name not in MACHINES]
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: unknown scenario. Name some of: {', '.join(MACHINES)}.")
@@ -45,14 +45,14 @@ def command(scenarios: Sequence[str], *options: str) -> list[str]:
 
 
 def environment(scenarios: Sequence[str], given: Mapping[str, str], state: str = "run") -> dict[str, str]:
-    """What Molecule remembers of the machines is removed with the lab that they are in."""
+    """Environment variables of Molecule; its state is in the folder of the lab, and is removed with the lab."""
     lab = Path(given.get("SLIPWAY_STATE_ROOT", STATE_ROOT), given.get("SLIPWAY_LAB", "lab"))
     added = {
         "MOLECULE_EPHEMERAL_DIRECTORY": str(lab / "molecule" / state),
         "SLIPWAY_MOLECULE_LIMIT": limit(scenarios or list(MACHINES)),
     }
     if junit := given.get("SLIPWAY_TEST_JUNIT"):
-        # Molecule runs pytest once a scenario, and pytest reads the name from the environment.
+        # Molecule runs pytest once per scenario, and pytest expands the variable.
         report = f"--junitxml={junit}/molecule-$MOLECULE_SCENARIO_NAME.xml"
         added["PYTEST_ADDOPTS"] = f"{given.get('PYTEST_ADDOPTS', '')} {report}".strip()
     return {**given, **added}

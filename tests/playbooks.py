@@ -1,4 +1,4 @@
-"""Run a playbook for a test, with everything that Ansible keeps in the test's own folder."""
+"""Runs a playbook for a test, with Ansible's state in the folder of the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def run_playbook(
     folder: Path, inventory: Path | str, playbook: Path | str, *options: str, config: Path = REPOSITORY / "ansible.cfg"
 ) -> tuple[int, str]:
-    """Exit code and all that it said; paths are relative to the repository."""
+    """Exit code and complete output; paths are relative to the repository."""
     run = subprocess.run(
         [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), *options, str(playbook)],
         cwd=REPOSITORY,

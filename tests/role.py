@@ -1,7 +1,7 @@
-"""One role's scenario on machines that are kept: `make role R=ceph`; `make role-down` removes them.
+"""Runs one role's scenario on persistent hosts: `make role R=ceph`; `make role-down` removes them.
 
-The first call makes the machines and prepares them; every further one converges them, again without a change, in check
-mode without a change, and runs the tests of behaviour.
+The first call creates and prepares the hosts. Every call converges them, verifies idempotence and check mode, and runs
+the role's tests.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def main(arguments: Sequence[str]) -> int:
         ROLE.down()
         return 0
     if len(arguments) != 1 or arguments[0] not in molecule.MACHINES:
-        print(f"R={' '.join(arguments)}: name one of: {', '.join(molecule.MACHINES)}.", file=sys.stderr)
+        print(f"R={' '.join(arguments)}: unknown role. Name one of: {', '.join(molecule.MACHINES)}.", file=sys.stderr)
         return 2
     lab = ROLE.environment()
     up = subprocess.run(["lab", "up", "--only-cloud"], cwd=REPOSITORY, env=lab, check=False)
     if up.returncode:
         return up.returncode
-    # What Molecule remembers is kept for each role: which machines are there, and whether they are prepared.
+    # Molecule's state is stored per role: which hosts exist, and whether they are prepared.
     done = subprocess.run(
         molecule.command(arguments, "--destroy=never"),
         cwd=REPOSITORY,

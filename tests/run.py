@@ -1,7 +1,7 @@
-"""Every promise of the platform, proved once, within a budget of time. Called by `make test`.
+"""Runs every test of the platform once, within a time budget. Called by `make test`.
 
-What can run side by side does; the first failure ends everything. The labs have names and addresses of their own, so
-that they can run beside a person's lab, and are removed at the end. What is long or repeated is in `make soak`.
+Independent layers run in parallel; the first failure stops all. The labs have their own names and addresses, so that
+they can run beside a developer's lab, and are removed at the end. Long and repeated tests are in `make soak`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from tests.support import report
 from tests.support.cpu import Sampler, Usage
 from tests.support.labs import TEST, TEST2
-from tests.support.tracks import Layer, Plan, Result, end_on_signals, print_ends, run
+from tests.support.tracks import Layer, Plan, Result, interrupt_on_signals, print_failures, run
 
 LOGS = Path("/var/log/slipway/test")
-"""Whole output of each track of the last run, for what is printed is often cut."""
+"""The complete output of each track of the last run; terminals and CI often truncate it."""
 BUDGET_SECONDS = 2_400
-"""For everything, on 2 cores and from empty caches."""
+"""For all layers, on 2 cores and with empty caches."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,29 @@ class Stage:
 
 
 SCENARIOS = "provision check load_balancer load_balancer_acme load_balancer_passthrough"
-"""What the site does not cover; the tests of the other roles run on the site, their scenarios in `make soak`."""
+"""Scenarios that the site does not cover; the tests of other roles run on the site, their scenarios in `make soak`."""
 
 STAGES = (
-    # Images are mostly downloads and writes to the disk; the code is read meanwhile.
+    # Images are bound by network and disk; lint and unit tests use the CPU meanwhile.
     Stage(
         "code, images",
         (
             Plan("lint", TEST, (Layer("lint", "make --no-print-directory lint", 200),)),
-            Plan("unit", TEST, (Layer("static and unit tests", "pytest -q -n 2 tests/static tests/unit", 200),)),
+            Plan(
+                "unit",
+                TEST,
+                (
+                    Layer(
+                        "static, unit and lint rule tests",
+                        "pytest -q -n 2 tests/static tests/unit tests/ansible_lint",
+                        200,
+                    ),
+                ),
+            ),
             Plan("test", TEST, (Layer("lab: images, local cloud", "lab up --only-cloud", 240),)),
         ),
     ),
-    # Most of their time is waiting: hosts boot, services converge.
+    # These mostly wait for hosts to boot and services to converge.
     Stage(
         "site, roles, cloud",
         (
@@ -61,7 +71,7 @@ STAGES = (
 )
 
 
-def down() -> None:
+def remove_labs() -> None:
     for lab in (TEST, TEST2):
         lab.down()
 
@@ -76,23 +86,23 @@ def main() -> int:
     started = time.monotonic()
     results: list[Result] = []
     usages: list[tuple[str, float, Usage]] = []
-    interrupt = end_on_signals()
-    down()
+    interrupt = interrupt_on_signals()
+    remove_labs()
     shutil.rmtree(LOGS, ignore_errors=True)
     (LOGS / "junit").mkdir(parents=True)
     try:
         for stage in STAGES:
-            began = time.monotonic()
+            stage_started = time.monotonic()
             with Sampler() as sampler:
                 tracks = run(stage.plans, LOGS, interrupt)
-            usages.append((stage.name, time.monotonic() - began, sampler.usage()))
+            usages.append((stage.name, time.monotonic() - stage_started, sampler.usage()))
             results += [result for track in tracks for result in track.results]
             if any(result.outcome != "passed" for result in results) or interrupt.is_set():
                 print_report(results, usages, time.monotonic() - started)
-                print_ends(tracks)
+                print_failures(tracks)
                 return 1
     finally:
-        down()
+        remove_labs()
     print_report(results, usages, time.monotonic() - started)
     print("\n=== all layers passed")
     return 0

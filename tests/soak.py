@@ -1,8 +1,7 @@
-"""What is long or repeated, part by part. Called by `make soak`, or `make soak PART=ceph` for one part.
+"""Long and repeated tests, in parts. Called by `make soak`, or `make soak PART=ceph` for one part.
 
-Each part has a lab of its own, made for it and removed after it. Results are kept in artifacts/soak/results.json: a
-part that passed at this very commit is not run again, unless it is named, so that an interrupted run goes on where it
-stopped.
+Each part runs in a new lab, which is removed afterwards. Results are stored in artifacts/soak/results.json: a part that
+passed at this commit is skipped unless it is named, so that an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from tests.support import report
 from tests.support.labs import REPOSITORY, SOAK
-from tests.support.tracks import Layer, Plan, end_on_signals, print_ends, run
+from tests.support.tracks import Layer, Plan, interrupt_on_signals, print_failures, run
 
 RESULTS = REPOSITORY / "artifacts/soak/results.json"
 LOGS = Path("/var/log/slipway/soak")
@@ -29,9 +28,9 @@ PLATFORM = "pytest -q tests/platform/"
 class Part:
     name: str
     command: str
-    proves: str
+    verifies: str
     minutes: int
-    """How long it takes on 2 cores, images made before."""
+    """Duration on 2 cores, with cached images."""
 
 
 PARTS = (
@@ -61,6 +60,13 @@ PARTS = (
         f"lab up && {PLATFORM}test_rke2.py",
         "each server lost in turn; rolling restart without a failed call",
         20,
+    ),
+    Part(
+        "operations",
+        f"lab up && {PLATFORM}test_ceph_hosts.py tests/platform/test_postgresql_upgrade.py "
+        "tests/platform/test_rke2_upgrade.py tests/platform/test_z_destroy.py",
+        "storage hosts added, drained, replaced; keys rotated; PostgreSQL upgraded, rolled back; everything destroyed",
+        50,
     ),
     Part(
         "object_storage",
@@ -98,7 +104,7 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
     part.rename(path)
 
 
-def last(records: Sequence[Record]) -> dict[str, Record]:
+def newest(records: Sequence[Record]) -> dict[str, Record]:
     """Part → its newest record."""
     return {record.part: record for record in records}
 
@@ -115,7 +121,7 @@ def due(parts: Sequence[Part], named: str, known: Mapping[str, Record], commit: 
 
 
 def current_commit(repository: Path) -> str:
-    """The commit that is checked out; with changes beside it, no two states are the same one."""
+    """The commit that is checked out; with uncommitted changes a unique value, since those may differ each time."""
     git = ["git", "-C", str(repository)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     changes = subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True, text=True).stdout
@@ -127,8 +133,8 @@ def rows(parts: Sequence[Part], known: Mapping[str, Record]) -> list[str]:
     for part in parts:
         record = known.get(part.name)
         done = [record.result, f"{record.seconds / 60:.0f}", record.started, record.commit[:10]] if record else [""] * 4
-        lines.append([part.name, f"{part.minutes}", *done, part.proves])
-    return report.table(["part", "expected min", "result", "last min", "started (UTC)", "commit", "proves"], lines)
+        lines.append([part.name, f"{part.minutes}", *done, part.verifies])
+    return report.table(["part", "expected min", "result", "last min", "started (UTC)", "commit", "verifies"], lines)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -136,33 +142,34 @@ def main(arguments: Sequence[str]) -> int:
     commit = current_commit(REPOSITORY)
     records = read_records(RESULTS)
     try:
-        parts = due(PARTS, named, last(records), commit)
+        parts = due(PARTS, named, newest(records), commit)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    print(*rows(PARTS, last(records)), sep="\n")
+    print(*rows(PARTS, newest(records)), sep="\n")
     print(f"\nto run now: {', '.join(part.name for part in parts) or 'nothing'}", flush=True)
-    interrupted = end_on_signals()
+    interrupted = interrupt_on_signals()
     (LOGS / "junit").mkdir(parents=True, exist_ok=True)
     failed = []
     for part in parts:
         (LOGS / f"{part.name}.log").write_bytes(b"")
         SOAK.down()
-        started, began = datetime.now(UTC), time.monotonic()
+        started, start_seconds = datetime.now(UTC), time.monotonic()
         layer = Layer(part.name, part.command, 60 * part.minutes)
         try:
             tracks = run([Plan(part.name, SOAK, (layer,))], LOGS, interrupted)
         finally:
             SOAK.down()
         if interrupted.is_set():
-            print(f"{part.name}: interrupted, no result is kept", file=sys.stderr)
+            print(f"{part.name}: interrupted, no result is stored", file=sys.stderr)
             return 1
         result = "failed" if tracks[0].failed else "passed"
-        records.append(Record(part.name, commit, f"{started:%Y-%m-%d %H:%M}", round(time.monotonic() - began), result))
+        seconds = round(time.monotonic() - start_seconds)
+        records.append(Record(part.name, commit, f"{started:%Y-%m-%d %H:%M}", seconds, result))
         write_records(RESULTS, records)
-        print_ends(tracks)
+        print_failures(tracks)
         failed += [part.name] if result == "failed" else []
-    print("", *rows(PARTS, last(records)), sep="\n")
+    print("", *rows(PARTS, newest(records)), sep="\n")
     return 1 if failed else 0
 
 

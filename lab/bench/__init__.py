@@ -1,1 +1,1 @@
-"""The lab measured against its goals: `python -m lab.bench`."""
+"""Benchmarks of the lab and the platform against their goals: `python -m lab.bench`."""

@@ -1,4 +1,4 @@
-"""Figures and the goals they are held against. Pure."""
+"""Measured figures and their goals. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Figure:
     value: float
     unit: str
     goal: float | None = None
-    """The most it may be; None for what is only kept."""
+    """Upper limit; None for a figure that has no goal."""
     note: str = ""
 
     @property

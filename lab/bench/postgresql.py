@@ -1,4 +1,4 @@
-"""Transactions through the pooler as a ratio to the same server as it is packaged, and how fast a restore is."""
+"""Transactions through PgBouncer as a share of an untuned server from the package, and the time of a restore."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lab.settings import Settings
 PROGRAMS = Path(sys.executable).parent
 HOST, CLIENT = "lab-postgresql-1", "lab-rke2-server-1"
 SCALE = 30
-"""Times 15 MB: more than the packaged server keeps in its own memory."""
+"""pgbench's scale factor, 15 MB each: larger than the shared buffers of the untuned server."""
 CLIENTS = 64
 SECONDS = 20
 TRIES = 3
@@ -30,117 +30,119 @@ PACKAGED = "packaged"
 
 def ratios(settings: Settings, inventory: Path) -> Iterator[Figure]:
     secrets = yaml.safe_load(Path(daemon.read_description(settings)["secrets_path"]).read_text(encoding="utf-8"))
-    truths = yaml.safe_load((inventory / "group_vars/all/platform.yml").read_text(encoding="utf-8"))
+    platform_settings = yaml.safe_load((inventory / "group_vars/all/platform.yml").read_text(encoding="utf-8"))
     password = secrets["postgresql_role_passwords"]["app"]
-    name, version = f"postgresql.{truths['platform_domain']}", _version()
-    _bring_client(version)
-    _fill(name, password)
+    name, version = f"postgresql.{platform_settings['platform_domain']}", _version()
+    _install_pgbench(version)
+    _initialize_pgbench(name, password)
     verified = {"PGHOST": name, "PGPASSWORD": password, "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "system"}
     pooled = verified | {"PGPORT": "6432"}
-    ours, often = _rate(pooled), _rate(pooled, "--connect")
-    with_defaults, often_with_defaults = _packaged(name, version, password)
+    pooled_rate, pooled_connect_rate = _rate(pooled), _rate(pooled, "--connect")
+    packaged_rate, packaged_connect_rate = _measure_packaged(name, version, password)
     note = f"{CLIENTS} clients, median of {TRIES}"
-    yield Figure("PostgreSQL, transactions through PgBouncer", ours, "/s", note=note)
-    yield Figure("PostgreSQL as packaged, without PgBouncer", with_defaults, "/s", note=note)
-    yield Figure("PostgreSQL as a share of the packaged", 100 * ours / with_defaults, "%")
-    yield Figure("PostgreSQL, a connection each transaction, through PgBouncer", often, "/s", note=note)
+    yield Figure("PostgreSQL, transactions through PgBouncer", pooled_rate, "/s", note=note)
+    yield Figure("PostgreSQL as packaged, without PgBouncer", packaged_rate, "/s", note=note)
+    yield Figure("PostgreSQL as a share of the packaged server", 100 * pooled_rate / packaged_rate, "%")
+    yield Figure("PostgreSQL, a connection each transaction, through PgBouncer", pooled_connect_rate, "/s", note=note)
     yield Figure(
-        "PostgreSQL, a connection each transaction, as a share of the packaged", 100 * often / often_with_defaults, "%"
+        "PostgreSQL, a connection each transaction, as a share of the packaged server",
+        100 * pooled_connect_rate / packaged_connect_rate,
+        "%",
     )
-    yield from _restore(inventory)
+    yield from _measure_restore(inventory)
 
 
-def _on(host: str, command: str, *, input: str | None = None) -> str:
+def _run_on(host: str, command: str, *, input: str | None = None) -> str:
     done = subprocess.run(
         [PROGRAMS / "lab", "ssh", host, "--", f"sudo sh -c {shlex.quote(command)}"],
         input=input, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise SystemExit(f"bench: on {host} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(f"bench: `{command}` failed on {host}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
 
 
 def _version() -> str:
-    return _on(HOST, "ls /etc/postgresql | sort -n | tail -n 1").strip()
+    return _run_on(HOST, "ls /etc/postgresql | sort -n | tail -n 1").strip()
 
 
-def _bring_client(version: str) -> None:
-    """pgbench where clients are; its package would bring a server along."""
-    program = _on(HOST, f"base64 --wrap=0 /usr/lib/postgresql/{version}/bin/pgbench")
-    _on(CLIENT, "apt-get install --quiet --yes --no-install-recommends libpq5")
-    _on(CLIENT, "base64 --decode > /tmp/pgbench && chmod 0755 /tmp/pgbench", input=program)
+def _install_pgbench(version: str) -> None:
+    """Copy pgbench to the client: Debian's package of it would install a server as well."""
+    program = _run_on(HOST, f"base64 --wrap=0 /usr/lib/postgresql/{version}/bin/pgbench")
+    _run_on(CLIENT, "apt-get install --quiet --yes --no-install-recommends libpq5")
+    _run_on(CLIENT, "base64 --decode > /tmp/pgbench && chmod 0755 /tmp/pgbench", input=program)
 
 
 def _psql(statement: str, database: str = "app") -> None:
-    _on(HOST, f"psql -XAtq -U postgres -d {database} -v ON_ERROR_STOP=1", input=statement)
+    _run_on(HOST, f"psql -XAtq -U postgres -d {database} -v ON_ERROR_STOP=1", input=statement)
 
 
-def _fill(name: str, password: str) -> None:
-    """Tables of the owner, as a release makes them."""
+def _initialize_pgbench(name: str, password: str) -> None:
+    """Create pgbench's tables as the owner and grant them to the application."""
     tables = "pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history"
-    _on(HOST, f"/usr/lib/postgresql/{_version()}/bin/pgbench -q -i -s {SCALE} -U postgres -h /run/postgresql app")
+    _run_on(HOST, f"/usr/lib/postgresql/{_version()}/bin/pgbench -q -i -s {SCALE} -U postgres -h /run/postgresql app")
     _psql(f"GRANT ALL ON {tables} TO app_rw")
 
 
 def _rate(environment: Mapping[str, str], *options: str) -> float:
-    """Transactions a second, as pgbench's own mix of reads and writes."""
+    """Transactions per second of pgbench's built-in script (reads and writes)."""
     variables = {"PGUSER": "app", "PGDATABASE": "app"} | dict(environment)
     text = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items())
     command = shlex.join(
         ["/tmp/pgbench", "--no-vacuum", f"--client={CLIENTS}", "--jobs=2", f"--time={SECONDS}", *options]
     )
-    found = []
+    rates = []
     for _ in range(TRIES):
-        # By standard input: an argument could be read by everybody on that host.
-        said = _on(CLIENT, "sh -s", input=f"{text}{command} 2>&1\n")
-        rate = re.search(r"^tps = ([\d.]+)", said, re.M)
+        # By standard input: every user of the host can read command line arguments, and this one holds a password.
+        output = _run_on(CLIENT, "sh -s", input=f"{text}{command} 2>&1\n")
+        rate = re.search(r"^tps = ([\d.]+)", output, re.M)
         if rate is None:
-            raise SystemExit(f"bench: pgbench failed: {said[-2000:]}")
-        found.append(float(rate[1]))
-    return statistics.median(found)
+            raise SystemExit(f"bench: pgbench failed: {output[-2000:]}")
+        rates.append(float(rate[1]))
+    return statistics.median(rates)
 
 
-def _packaged(name: str, version: str, password: str) -> tuple[float, float]:
-    """The same with a database as Debian's own tool makes it, on the same volume, in the place of ours."""
+def _measure_packaged(name: str, version: str, password: str) -> tuple[float, float]:
+    """Rates of a cluster with pg_createcluster's defaults on the same volume; the platform's cluster is stopped."""
     service = f"postgresql@{version}-main"
     folder, settings = f"/var/lib/postgresql/{version}/{PACKAGED}", f"/etc/postgresql/{version}/{PACKAGED}"
-    begin = [
+    start_commands = [
         f"systemctl stop pgbouncer {service}",
         f"pg_createcluster --port 5432 --datadir {folder} {version} {PACKAGED}",
         f"echo \"listen_addresses = '*'\" >> {settings}/postgresql.conf",
         f"echo 'host all all 0.0.0.0/0 scram-sha-256' >> {settings}/pg_hba.conf",
         f"pg_ctlcluster --skip-systemctl-redirect {version} {PACKAGED} start",
     ]
-    end = [
+    stop_commands = [
         f"pg_dropcluster --stop {version} {PACKAGED} || true",
         f"systemctl start {service} pgbouncer",
     ]
     try:
-        _on(HOST, " && ".join(begin))
+        _run_on(HOST, " && ".join(start_commands))
         role = f"CREATE ROLE app LOGIN PASSWORD '{password}'; CREATE DATABASE app OWNER app;"
-        _on(HOST, "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1", input=role)
-        fill = f"/usr/lib/postgresql/{version}/bin/pgbench -q -i -s {SCALE} -h /run/postgresql app"
-        _on(HOST, f"cd / && runuser -u postgres -- {fill}")
+        _run_on(HOST, "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1", input=role)
+        initialize = f"/usr/lib/postgresql/{version}/bin/pgbench -q -i -s {SCALE} -h /run/postgresql app"
+        _run_on(HOST, f"cd / && runuser -u postgres -- {initialize}")
         tables = "pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history"
-        _on(HOST, "runuser -u postgres -- psql -XAtq -d app", input=f"GRANT ALL ON {tables} TO app")
+        _run_on(HOST, "runuser -u postgres -- psql -XAtq -d app", input=f"GRANT ALL ON {tables} TO app")
         direct = {"PGHOST": name, "PGPASSWORD": password, "PGPORT": "5432", "PGSSLMODE": "require"}
         return _rate(direct), _rate(direct, "--connect")
     finally:
-        _on(HOST, "; ".join(end))
+        _run_on(HOST, "; ".join(stop_commands))
 
 
-def _restore(inventory: Path) -> Iterator[Figure]:
-    """What a trial restore tells of itself."""
-    _on(HOST, "runuser -u postgres -- /usr/local/lib/slipway/postgresql-backup full")
+def _measure_restore(inventory: Path) -> Iterator[Figure]:
+    """Figures from the report of a restore drill."""
+    _run_on(HOST, "runuser -u postgres -- /usr/local/lib/slipway/postgresql-backup full")
     artifacts = inventory.parents[1] / "artifacts" / "lab" / "drill_postgresql"
     before = set(artifacts.glob("*/drill.json"))
     command = [str(PROGRAMS / "ansible-playbook"), "playbooks/operations/drill_postgresql.yml", "-i", str(inventory)]
     done = subprocess.run(command, cwd=inventory.parents[1], capture_output=True, text=True, check=False)
     new = sorted(set(artifacts.glob("*/drill.json")) - before)
     if done.returncode or not new:
-        raise SystemExit(f"bench: the trial restore failed: {done.stdout[-3000:]}")
+        raise SystemExit(f"bench: the restore drill failed: {done.stdout[-3000:]}")
     report: dict[str, Any] = json.loads(new[-1].read_text(encoding="utf-8"))
     megabytes = float(report["bytes"]) / 1e6
     note = f"{megabytes:.0f} MB of data"
     yield Figure("restore, bytes from the bucket", megabytes / float(report["fetch_seconds"]), "MB/s", note=note)
-    yield Figure("restore, until the database serves", float(report["rto_seconds"]), "s", note=note)
+    yield Figure("restore, until the database accepts connections", float(report["rto_seconds"]), "s", note=note)

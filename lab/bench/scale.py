@@ -1,4 +1,4 @@
-"""How the time of a run that changes nothing grows with the hosts."""
+"""Growth of the time of a run without changes with the number of hosts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ GROUPS = ("load_balancer", "rke2_server", "ceph", "object_storage", "postgresql"
 
 
 def hosts(count: int) -> dict[str, object]:
-    """An inventory of agents alone, at addresses that the lab's own hosts do not have."""
+    """An inventory of agents only, with addresses outside those of the lab's hosts."""
     names = {
         f"lab-many-{number}": {"provision_private_ip": f"10.90.1.{100 + number}"} for number in range(1, count + 1)
     }
-    # A placement group spreads ten servers at most.
+    # A placement group of type spread holds ten servers at most.
     agents = {"hosts": names, "vars": {"provision_placement_group": ""}}
     return {"all": {"children": {group: {"hosts": {}} for group in GROUPS} | {"rke2_agent": agents}}}
 
 
 def per_host(inventory: Path, play: Callable[[str, Path], float]) -> Iterator[Figure]:
-    """`play` runs a playbook with an inventory and gives the seconds that it took."""
+    """`play` runs a playbook with an inventory and returns the seconds it took."""
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         many = Path(folder) / "lab"
         shutil.copytree(inventory, many)
@@ -38,7 +38,7 @@ def per_host(inventory: Path, play: Callable[[str, Path], float]) -> Iterator[Fi
             seconds[count] = play("playbooks/base.yml", many) / count
     note = f"{seconds[FEW]:.2f} s for each of {FEW}, {seconds[MANY]:.2f} s for each of {MANY}"
     yield Figure(
-        f"base.yml again: time per host with {MANY // FEW} times the hosts",
+        f"base.yml without changes: time per host with {MANY // FEW} times the hosts",
         seconds[MANY] / seconds[FEW],
         "times",
         2,

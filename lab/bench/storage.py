@@ -1,4 +1,4 @@
-"""Throughput of the storage, as a share of what the raw device gives in the same run."""
+"""Throughput of the storage as a share of the raw device's, measured in the same run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lab.settings import Settings
 
 PROGRAMS = Path(sys.executable).parent
 COLLECTIONS = Path(__file__).resolve().parents[2] / "collections"
-"""Where the platform's own S3 client lies."""
+"""Folder of the platform's S3 client."""
 BLOCK_BYTES = 4 * 1024**2
 RAW_BYTES = 512 * 1024**2
 OBJECTS = 64
@@ -35,7 +35,7 @@ TRIES = 3
 
 
 def phases(report: summary.Fields | None) -> Iterator[Figure]:
-    """How long each part of the run took that built the site."""
+    """Time of each play of the run that built the site."""
     for phase in (report or {}).get("phases", ()):
         yield Figure(f"site.yml, {phase['name']}", float(phase["seconds"]), "s")
 
@@ -52,15 +52,15 @@ def ratios(settings: Settings, inventory: Path) -> Iterator[Figure]:
     yield Figure("S3 over TLS, get of 4 MB", get, "MB/s")
 
 
-def _rate(count: int, act: Callable[[], Any]) -> float:
-    """MB/s of something that moves so many bytes."""
-    began = time.monotonic()
-    act()
-    return count / 1e6 / (time.monotonic() - began)
+def _rate(count: int, action: Callable[[], Any]) -> float:
+    """MB/s of an action that transfers `count` bytes."""
+    started = time.monotonic()
+    action()
+    return count / 1e6 / (time.monotonic() - started)
 
 
 def _raw(settings: Settings) -> float:
-    """A loop device over a file where volumes have theirs, written past the cache."""
+    """Direct writes to a loop device on the disk that holds the volumes."""
     path = settings.state_dir / "bench.img"
     with path.open("wb") as file:
         file.truncate(RAW_BYTES)
@@ -68,7 +68,7 @@ def _raw(settings: Settings) -> float:
     try:
         command = ["losetup", "--find", "--show", str(path)]
         device = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        # Aligned, as direct writes want it, and random, as no disk can shorten it.
+        # O_DIRECT needs aligned memory; random data cannot be compressed.
         with mmap.mmap(-1, BLOCK_BYTES) as block:
             block.write(os.urandom(BLOCK_BYTES))
 
@@ -89,7 +89,7 @@ def _raw(settings: Settings) -> float:
 
 
 def _rados() -> float:
-    """What Ceph's own program measures."""
+    """Result of `rados bench`."""
     command = (
         "sudo python3 /usr/local/sbin/cephadm shell -- "
         f"rados --pool={RADOS_POOL} bench {RADOS_SECONDS} write -b {BLOCK_BYTES} -t {WRITERS}"
@@ -100,25 +100,25 @@ def _rados() -> float:
     found = re.search(r"^Bandwidth \(MB/sec\):\s+([\d.]+)", done.stdout, re.M)
     if found is None:
         raise SystemExit(f"bench: rados bench failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return float(found[1]) * 1.048576  # its MB are MiB
+    return float(found[1]) * 1.048576  # rados reports MiB
 
 
 def _s3(settings: Settings, inventory: Path) -> tuple[float, float]:
-    """MB/s of puts and gets by several writers at once; the bucket goes with the lab."""
+    """MB/s of puts and gets by several concurrent clients; the bucket is removed with the lab."""
     sys.path.append(str(COLLECTIONS))
     from ansible_collections.slipway.platform.plugins.module_utils.s3 import Key, Store
 
     description = daemon.read_description(settings)
-    kept = yaml.safe_load(Path(description["secrets_path"]).read_text(encoding="utf-8"))
-    truths = yaml.safe_load((inventory / "group_vars/all/platform.yml").read_text(encoding="utf-8"))
+    secrets = yaml.safe_load(Path(description["secrets_path"]).read_text(encoding="utf-8"))
+    platform_settings = yaml.safe_load((inventory / "group_vars/all/platform.yml").read_text(encoding="utf-8"))
     where = summary.store(Admin.of(settings).status())
     if where is None:
-        raise SystemExit("bench: there is no object storage in this lab")
+        raise SystemExit("bench: this lab has no host object_storage. Run the benchmark with the platform (--site).")
     store = Store(
-        f"https://s3.{truths['platform_domain']}",
-        Key(kept["object_storage_owner_access_key"], kept["object_storage_owner_secret_key"]),
-        region=truths["platform_object_storage_region"],
-        ca_certificate=kept["platform_ca_certificate"],
+        f"https://s3.{platform_settings['platform_domain']}",
+        Key(secrets["object_storage_owner_access_key"], secrets["object_storage_owner_secret_key"]),
+        region=platform_settings["platform_object_storage_region"],
+        ca_certificate=secrets["platform_ca_certificate"],
         addresses=[where],
         timeout_seconds=60,
     )

@@ -1,7 +1,7 @@
-"""The engine behind the actions: it does the jobs in the store, in order, and says when they are over.
+"""The engine behind the actions: it runs the jobs of the store in order and completes their actions.
 
-Jobs that share a key run one after the other in the order of their ids; all others run at the same time. A job leaves
-the store only in the transaction that ends it, so whatever a kill interrupted is done again at the next start.
+Jobs that share a key run one after the other in the order of their ids; all others run in parallel. A job is removed
+from the store only by the transaction that completes it, so an interrupted job is run again at the next start.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ log = logging.getLogger("lab.cloud")
 WORKERS = 16
 
 
-def free(jobs: Iterable[Job]) -> Iterator[Job]:
-    """Those of the jobs, oldest first, that no earlier one stands in the way of."""
+def runnable(jobs: Iterable[Job]) -> Iterator[Job]:
+    """The jobs, oldest first, that no earlier job blocks."""
     held: set[str] = set()
     shared: set[str] = set()
     for count, job in enumerate(jobs):
         if EVERYTHING in held:
             return
-        alone = EVERYTHING in job.keys and count > 0
-        if not (alone or held.intersection(job.keys + job.shared) or shared.intersection(job.keys)):
+        is_blocked_by_any = EVERYTHING in job.keys and count > 0
+        if not (is_blocked_by_any or held.intersection(job.keys + job.shared) or shared.intersection(job.keys)):
             yield job
         held.update(job.keys)
         shared.update(job.shared)
@@ -42,23 +42,23 @@ def free(jobs: Iterable[Job]) -> Iterator[Job]:
 class Engine:
     def __init__(self, store: Store, machines: Machines, faults: Faults) -> None:
         self._store = store
-        self._hands = work.Hands(store, machines)
+        self._context = work.Context(store, machines)
         self._machines = machines
         self._faults = faults
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="job")
         self._lock = Lock()
         self._pending: dict[int, Job] = {}
         self._running: set[int] = set()
-        self._over: dict[int, Future[str | None]] = {}
-        """Of each job that is not over: a future of what went wrong, or None."""
-        self._open = False
+        self._results: dict[int, Future[str | None]] = {}
+        """Job id → future of the job's error, or of None after a success; only jobs that have not ended."""
+        self._accepting = False
         store.committed = self._add
         self.reconciling = False
         self.problems: list[str] = []
-        """What went wrong without an action to tell it, newest last."""
+        """Errors of jobs that have no action, newest last."""
 
     def start(self) -> None:
-        """Bring the machines in line with the store, then go on with the jobs of before."""
+        """Reconcile the machines with the store, then resume the jobs of the previous run."""
         with self._store.transaction() as tx:
             jobs = tx.all(Job)
             wanted = specs.desired(View(tx))
@@ -68,39 +68,39 @@ class Engine:
 
     def _reconcile(self, wanted: Desired) -> None:
         try:
-            for sentence in self._machines.reconcile(wanted):
-                log.info("reconciled: %s", sentence)
+            for change in self._machines.reconcile(wanted):
+                log.info("reconciled: %s", change)
         except MachineError as error:
-            self._problem(f"reconcile: {error}")
+            self._record_problem(f"reconcile: {error}")
         except Exception as error:
-            log.exception("the reconciliation broke")
-            self._problem(f"the reconciliation broke: {error}")
+            log.exception("reconcile failed")
+            self._record_problem(f"reconcile: unexpected error: {error}")
         finally:
             self.reconciling = False
             with self._lock:
-                self._open = True
-            self._pump()
+                self._accepting = True
+            self._submit_runnable()
 
     def stop(self) -> None:
-        """Take up no more jobs and let the running ones end. The rest waits in the store."""
+        """Wait for the running jobs and start no more; pending jobs remain in the store."""
         with self._lock:
-            self._open = False
+            self._accepting = False
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _add(self, jobs: Iterable[Job]) -> None:
         with self._lock:
             for job in jobs:
                 self._pending[job.id] = job
-                self._over[job.id] = Future()
-        self._pump()
+                self._results[job.id] = Future()
+        self._submit_runnable()
 
     async def settle(self, jobs: Iterable[Job], seconds: float) -> list[str]:
-        """Give jobs this long to get over; what went wrong among those without an action."""
+        """Wait at most so long for the jobs; the errors of those that have no action."""
         with self._lock:
-            known = [(job, over) for job in jobs if (over := self._over.get(job.id))]
+            known = [(job, result) for job in jobs if (result := self._results.get(job.id))]
         if not known:
             return []
-        futures = [asyncio.wrap_future(over) for _, over in known]
+        futures = [asyncio.wrap_future(result) for _, result in known]
         await asyncio.wait(futures, timeout=seconds)
         return [
             error
@@ -108,56 +108,56 @@ class Engine:
             if job.action is None and future.done() and not future.cancelled() and (error := future.result())
         ]
 
-    def _pump(self) -> None:
-        """Start every job that no earlier one stands in the way of."""
+    def _submit_runnable(self) -> None:
+        """Start every job that no earlier job blocks."""
         with self._lock:
-            if not self._open:
+            if not self._accepting:
                 return
-            for job in free(self._pending.values()):
+            for job in runnable(self._pending.values()):
                 if job.id not in self._running:
                     self._running.add(job.id)
-                    self._pool.submit(self._guarded, job)
+                    self._pool.submit(self._run_and_log, job)
 
-    def _guarded(self, job: Job) -> None:
+    def _run_and_log(self, job: Job) -> None:
         try:
-            self._do(job)
+            self._run(job)
         except Exception:
-            # Its end could not be written: it stays in the store and is done again at the next start.
-            log.exception("the end of job %s (%s) is lost", job.id, job.work)
-            self._problem(f"{_told(job)}: its end could not be kept; restart the daemon")
+            # The result was not written: the job remains in the store and is run again at the next start.
+            log.exception("the result of job %s (%s) was not stored", job.id, job.work)
+            self._record_problem(f"{_describe(job)}: the result was not stored. Restart the daemon")
 
-    def _do(self, job: Job) -> None:
+    def _run(self, job: Job) -> None:
         error: str | None = None
-        doing = work.WORK[job.work]
+        entry = work.WORK[job.work]
         try:
-            # A job that was forgotten meanwhile (reset, a failed creation) is not done.
+            # A job that was removed meanwhile (reset, a failed creation) is not run.
             if command := self._command(job):
                 self._faults.before_job(command)
-                doing.run(self._hands, job)
+                entry.run(self._context, job)
         except MachineError as reason:
             error = str(reason)
         except Exception as reason:
-            log.exception("job %s broke", job.work)
-            error = f"{job.work} broke: {reason}"
+            log.exception("job %s failed", job.work)
+            error = f"{job.work}: unexpected error: {reason}"
         with self._store.transaction() as tx:
             current = tx.get(Job, job.id)
             if current is not None:
                 actions.finish(tx, job, ActionError("action_failed", error) if error else None)
-                (doing.failed if error else doing.done)(tx, job)
-            forgotten = {id for id in list(self._pending) if tx.get(Job, id) is None}
+                (entry.failed if error else entry.done)(tx, job)
+            removed = {id for id in list(self._pending) if tx.get(Job, id) is None}
         if error and job.action is None:
-            self._problem(f"{_told(job)}: {error}")
+            self._record_problem(f"{_describe(job)}: {error}")
         with self._lock:
             self._running.discard(job.id)
-            over = []
-            # What was forgotten while it runs stands in the way of others until it is through.
-            for id in forgotten - self._running:
+            ended = []
+            # A job that is removed while it runs blocks others until it has ended.
+            for id in removed - self._running:
                 self._pending.pop(id, None)
-                over.append((id, self._over.pop(id, None)))
-        for id, future in over:
+                ended.append((id, self._results.pop(id, None)))
+        for id, future in ended:
             if future is not None and not future.done():
                 future.set_result(error if id == job.id else None)
-        self._pump()
+        self._submit_runnable()
 
     def _command(self, job: Job) -> str | None:
         with self._store.transaction() as tx:
@@ -166,11 +166,11 @@ class Engine:
             action = tx.get(Action, job.action)
         return action.command if action else job.work
 
-    def _problem(self, sentence: str) -> None:
-        log.error("%s", sentence)
-        self.problems = [*self.problems[-49:], sentence]
+    def _record_problem(self, message: str) -> None:
+        log.error("%s", message)
+        self.problems = [*self.problems[-49:], message]
 
 
-def _told(job: Job) -> str:
-    """A job as a log may show it."""
+def _describe(job: Job) -> str:
+    """The job for a log, without the password."""
     return f"{job.work} { {name: value for name, value in job.args.items() if name != 'password'} }"

@@ -1,4 +1,4 @@
-"""The lab's own API beside Hetzner's, at `/_lab/…` with the same token: status, faults, consoles, reset."""
+"""The lab's admin API beside Hetzner's API, at `/_lab/…` with the same token: status, faults, consoles, reset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lab.machines.base import Fault, Machines
 
 
 class HostFault(Body):
-    """What `POST /_lab/faults` takes for a host's links, power and disk."""
+    """Body of `POST /_lab/faults` for a host's links, power and disk."""
 
     kind: Literal["power_cut", "network_cut", "network_heal", "delay", "loss", "disk_full", "disk_room"]
     server: str
@@ -35,12 +35,12 @@ class HostFault(Body):
     percent: int = Field(default=10, ge=0, le=100)
     """loss"""
     seconds: float | None = Field(default=None, gt=0, le=3600)
-    """power_cut: power returns after this long; without, it stays off until powered on."""
+    """power_cut: seconds until power returns. Default: off until powered on."""
     free_mb: int = Field(default=0, ge=0)
-    """disk_full: what is left of the root disk."""
+    """disk_full: free space of the root disk that remains."""
 
 
-class Kind(Body):
+class FaultKind(Body):
     kind: str
 
 
@@ -79,7 +79,10 @@ def status(call: Call) -> Reply:
                 "image": image_of(server).name,
                 "location": location_of(server).name,
                 "public": {ip.type: ip.ip for ip in view.ips(server)},
-                "private": {names.get(leg.network, str(leg.network)): leg.ip for leg in server.attachments},
+                "private": {
+                    names.get(attachment.network, str(attachment.network)): attachment.ip
+                    for attachment in server.attachments
+                },
                 "volumes": [volumes[id] for id in view.volumes(server)],
                 "labels": server.labels,
                 "busy": server.key in view.locked,
@@ -110,11 +113,11 @@ def faults(call: Call) -> Reply:
 
 
 def add_fault(call: Call) -> Reply:
-    if call.body(Kind).kind in HOST_KINDS:
+    if call.body(FaultKind).kind in HOST_KINDS:
         return _host_fault(call, call.body(HostFault))
     fault = call.body(ApiFault)
     if fault.kind == "out_of_stock":
-        _known(fault)
+        _require_in_catalogue(fault)
     return Reply({"fault": _shape(call.cloud.faults.add(fault))}, 201)
 
 
@@ -122,14 +125,14 @@ def clear_faults(call: Call) -> Reply:
     machines = call.cloud.machines
     call.cloud.faults.remove()
 
-    def heal() -> dict[str, Any]:
+    def clear() -> dict[str, Any]:
         for fault in machines.faults():
             machines.set_fault(Fault(fault.server_id, fault.network_id))
         for server_id in machines.filled_disks():
             machines.fill_disk(server_id, None)
         return {"faults": []}
 
-    return Reply(None, then=heal)
+    return Reply(None, after_commit=clear)
 
 
 def remove_fault(call: Call) -> Reply:
@@ -142,20 +145,20 @@ def remove_fault(call: Call) -> Reply:
 
 def console(call: Call) -> Reply:
     server, machines = _server(call, call.request.path_params["name"]), call.cloud.machines
-    return Reply(None, then=lambda: {"console": machines.console_log(server.id)})
+    return Reply(None, after_commit=lambda: {"console": machines.console_log(server.id)})
 
 
 def reset(call: Call) -> Reply:
-    """Everything away but the sequence of ids."""
+    """Delete everything except the sequence of ids."""
     call.cloud.faults.remove()
     for kind in KINDS:
         for obj in call.tx.all(kind):
             call.tx.drop(obj)
-    actions.effect(call.tx, "reset", hold=[EVERYTHING])
+    actions.enqueue(call.tx, "reset", hold=[EVERYTHING])
     return Reply({"reset": True})
 
 
-def _known(fault: ApiFault) -> None:
+def _require_in_catalogue(fault: ApiFault) -> None:
     if fault.server_type is not None and find(SERVER_TYPES, fault.server_type) is None:
         raise InvalidInput.field("server_type", f"{fault.server_type!r} is not in the catalogue")
     if fault.location is not None and find(LOCATIONS, fault.location) is None:
@@ -165,33 +168,33 @@ def _known(fault: ApiFault) -> None:
 def _host_fault(call: Call, fault: HostFault) -> Reply:
     server = _server(call, fault.server)
     if fault.kind == "power_cut":
-        actions.effect(call.tx, "cut_power", server)
+        actions.enqueue(call.tx, "cut_power", server)
         if fault.seconds is not None:
-            timer = Timer(fault.seconds, call.cloud.after, (server.id, "start_server"))
+            timer = Timer(fault.seconds, call.cloud.enqueue, (server.id, "start_server"))
             timer.daemon = True
             timer.start()
         return Reply(None, 204)
     machines = call.cloud.machines
     if fault.kind in ("disk_full", "disk_room"):
-        return Reply(None, 201, then=lambda: _fill(machines, server, fault))
+        return Reply(None, 201, after_commit=lambda: _set_disk_fill(machines, server, fault))
     links = _links(call.view, server, fault.link)
 
     def change() -> dict[str, Any]:
         for network_id in links:
-            plain = Fault(server.id, network_id)
-            known = {(one.server_id, one.network_id): one for one in machines.faults()}
-            machines.set_fault(_changed(known.get((server.id, network_id), plain), fault))
+            none = Fault(server.id, network_id)
+            current = {(known.server_id, known.network_id): known for known in machines.faults()}
+            machines.set_fault(_merged(current.get((server.id, network_id), none), fault))
         return {"server": server.name, "kind": fault.kind}
 
-    return Reply(None, 201, then=change)
+    return Reply(None, 201, after_commit=change)
 
 
-def _fill(machines: Machines, server: Server, fault: HostFault) -> dict[str, Any]:
+def _set_disk_fill(machines: Machines, server: Server, fault: HostFault) -> dict[str, Any]:
     machines.fill_disk(server.id, fault.free_mb if fault.kind == "disk_full" else None)
     return {"server": server.name, "kind": fault.kind}
 
 
-def _changed(old: Fault, fault: HostFault) -> Fault:
+def _merged(old: Fault, fault: HostFault) -> Fault:
     match fault.kind:
         case "network_cut":
             return replace(old, cut=True)
@@ -205,7 +208,9 @@ def _changed(old: Fault, fault: HostFault) -> Fault:
 
 def _links(view: View, server: Server, link: str) -> list[int | None]:
     networks = {
-        network.name: network.id for leg in server.attachments if (network := view.tx.get(Network, leg.network))
+        network.name: network.id
+        for attachment in server.attachments
+        if (network := view.tx.get(Network, attachment.network))
     }
     if link == "all":
         return [None, *networks.values()]
@@ -220,7 +225,7 @@ def _server(call: Call, name: str) -> Server:
     for server in call.tx.all(Server):
         if server.name == name:
             return server
-    raise NotFound(f"there is no server called {name}")
+    raise NotFound(f"there is no server {name}")
 
 
 def _faults(call: Call) -> list[dict[str, Any]]:
@@ -252,6 +257,6 @@ def _shape(entry: Entry) -> dict[str, Any]:
 
 
 def _memory_mb() -> float:
-    """Resident memory of this daemon now."""
+    """Resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * resource.getpagesize() / 2**20, 1)

@@ -26,9 +26,9 @@ from lab.cloud.routes import (
     networks,
     placement_groups,
     primary_ips,
-    refused,
     servers,
     ssh_keys,
+    unsupported,
     volumes,
 )
 from lab.cloud.store import Clock, Store
@@ -36,12 +36,12 @@ from lab.machines.base import ExitReason, Machines
 from lab.settings import Settings
 
 DEFAULT_RATE_LIMIT = 1_000_000
-"""Requests an hour. Hetzner's own 3600 would stop a lab that is tested all day; give it to meet it."""
+"""Requests per hour. Hetzner's 3600 would throttle a lab under test; tests of the rate limit set a lower value."""
 
 
 @dataclass
 class Cloud:
-    """What the requests of one application share."""
+    """State that all requests of one application share."""
 
     settings: Settings
     store: Store
@@ -62,26 +62,26 @@ class Cloud:
         )
 
     def metadata(self, server_id: int, path: str) -> tuple[int, str, str] | None:
-        """What a host is told at 169.254.169.254: HTTP status, content type and body; None for 404."""
+        """Response of the metadata service at 169.254.169.254: HTTP status, content type and body; None for 404."""
         with self.store.transaction() as tx:
             server = tx.get(Server, server_id)
-            return metadata.answer(View(tx), server, path) if server else None
+            return metadata.respond(View(tx), server, path) if server else None
 
     def address_of(self, name: str) -> str | None:
-        """The IPv4 address whose reverse entry is this name: what the lab's resolver answers."""
+        """The IPv4 address whose reverse entry is this name, for the lab's resolver."""
         with self.store.transaction() as tx:
             return next((ip.ip for ip in tx.all(PrimaryIp) if ip.dns_ptr.get(ip.ip, "").lower() == name), None)
 
     def on_exit(self, server_id: int, reason: ExitReason) -> None:
-        """A host stopped without being told to."""
-        self.after(server_id, "host_exited", str(reason))
+        """A host stopped without an action of the API."""
+        self.enqueue(server_id, "host_exited", str(reason))
 
-    def after(self, server_id: int, work: str, reason: str = "") -> None:
-        """Queue work on a server that no request waits for."""
+    def enqueue(self, server_id: int, work: str, reason: str = "") -> None:
+        """Enqueue a job for a server, without an action."""
         with self.store.transaction() as tx:
             server = tx.get(Server, server_id)
             if server is not None:
-                actions.effect(tx, work, server, reason=reason)
+                actions.enqueue(tx, work, server, reason=reason)
 
 
 def create_app(
@@ -94,7 +94,7 @@ def create_app(
     rate_limit: int = DEFAULT_RATE_LIMIT,
     settle_seconds: float = web.SETTLE_SECONDS,
 ) -> Starlette:
-    """The application; `app.state.cloud` is what backends call. Reconciles and resumes when it starts to serve."""
+    """The application; backends call `app.state.cloud`. Its lifespan reconciles the machines and resumes jobs."""
     faults = Faults()
     rate = web.RateLimit(rate_limit, clock)
     engine = Engine(store, machines, faults)
@@ -117,7 +117,7 @@ def create_app(
             *servers.routes(),
             *volumes.routes(),
             *primary_ips.routes(),
-            *refused.routes(),
+            *unsupported.routes(),
             *admin.routes(),
         ],
         middleware=[Middleware(web.Envelope, rate=rate)],

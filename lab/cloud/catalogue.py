@@ -1,6 +1,6 @@
-"""What Hetzner sells, with the ids that clients know: locations, server types, images and prices.
+"""Hetzner's catalogue with the ids that clients use: locations, server types, images and prices.
 
-Prices are near those of 2026 and only there to be read. `SOLD` says where a type can be ordered.
+Prices approximate those of 2026 and are only displayed. `ServerType.sold` lists where a type can be ordered.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Location:
 
     @property
     def availability_zone(self) -> str:
-        """Metadata still names a datacenter."""
+        """The metadata service still returns a datacenter."""
         return f"{self.name}-dc{ {'fsn1': 14, 'nbg1': 3, 'hel1': 2}.get(self.name, 1) }"
 
     def shape(self) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class ServerType:
     disk: int
     net_monthly: str
     sold: tuple[str, ...] = ALL
-    gone: tuple[str, ...] = ()
-    """Locations where it was sold once; see `deprecation`."""
+    discontinued: tuple[str, ...] = ()
+    """Locations where it could be ordered until `deprecation`."""
     deprecation: Deprecation | None = None
 
     @property
@@ -89,7 +89,7 @@ class ServerType:
                 "included_traffic": (20 if location in EU else 1) * TERABYTE,
                 "price_per_tb_traffic": _price(Decimal(1)),
             }
-            for location in self.sold or self.gone
+            for location in self.sold or self.discontinued
         ]
 
 
@@ -136,8 +136,8 @@ def _price(net: Decimal) -> dict[str, str]:
     return {"net": f"{net.quantize(digits, ROUND_HALF_UP)}", "gross": f"{gross.quantize(digits, ROUND_HALF_UP)}"}
 
 
-_CX11_GONE = Deprecation("2024-06-06T08:00:00+00:00", "2024-09-06T08:00:00+00:00")
-_OCTOBER_2025 = Deprecation("2025-10-16T06:00:00+00:00", "2025-12-31T23:59:59+00:00")
+_CX11_DEPRECATION = Deprecation("2024-06-06T08:00:00+00:00", "2024-09-06T08:00:00+00:00")
+_OCTOBER_2025_DEPRECATION = Deprecation("2025-10-16T06:00:00+00:00", "2025-12-31T23:59:59+00:00")
 
 LOCATIONS = (
     Location(1, "fsn1", "Falkenstein DC Park 1", "DE", "Falkenstein", 50.47612, 12.370071, "eu-central"),
@@ -149,12 +149,12 @@ LOCATIONS = (
 )
 
 SERVER_TYPES = (
-    ServerType(1, "cx11", 1, 2, 20, "3.29", (), EU, _CX11_GONE),
-    ServerType(22, "cpx11", 2, 2, 40, "3.85", (*US, "sin"), EU, _OCTOBER_2025),
-    ServerType(23, "cpx21", 3, 4, 80, "7.05", (*US, "sin"), EU, _OCTOBER_2025),
-    ServerType(24, "cpx31", 4, 8, 160, "13.10", (*US, "sin"), EU, _OCTOBER_2025),
-    ServerType(25, "cpx41", 8, 16, 240, "24.70", (*US, "sin"), EU, _OCTOBER_2025),
-    ServerType(26, "cpx51", 16, 32, 360, "54.40", (*US, "sin"), EU, _OCTOBER_2025),
+    ServerType(1, "cx11", 1, 2, 20, "3.29", (), EU, _CX11_DEPRECATION),
+    ServerType(22, "cpx11", 2, 2, 40, "3.85", (*US, "sin"), EU, _OCTOBER_2025_DEPRECATION),
+    ServerType(23, "cpx21", 3, 4, 80, "7.05", (*US, "sin"), EU, _OCTOBER_2025_DEPRECATION),
+    ServerType(24, "cpx31", 4, 8, 160, "13.10", (*US, "sin"), EU, _OCTOBER_2025_DEPRECATION),
+    ServerType(25, "cpx41", 8, 16, 240, "24.70", (*US, "sin"), EU, _OCTOBER_2025_DEPRECATION),
+    ServerType(26, "cpx51", 16, 32, 360, "54.40", (*US, "sin"), EU, _OCTOBER_2025_DEPRECATION),
     ServerType(45, "cax11", 2, 4, 40, "3.29", EU),
     ServerType(93, "cax21", 4, 8, 80, "5.99", EU),
     ServerType(94, "cax31", 8, 16, 160, "11.99", EU),
@@ -165,10 +165,10 @@ SERVER_TYPES = (
     ServerType(99, "ccx43", 16, 64, 360, "96.49"),
     ServerType(100, "ccx53", 32, 128, 600, "192.49"),
     ServerType(101, "ccx63", 48, 192, 960, "288.49"),
-    ServerType(104, "cx22", 2, 4, 40, "3.79", (), EU, _OCTOBER_2025),
-    ServerType(105, "cx32", 4, 8, 80, "6.80", (), EU, _OCTOBER_2025),
-    ServerType(106, "cx42", 8, 16, 160, "16.40", (), EU, _OCTOBER_2025),
-    ServerType(107, "cx52", 16, 32, 320, "32.40", (), EU, _OCTOBER_2025),
+    ServerType(104, "cx22", 2, 4, 40, "3.79", (), EU, _OCTOBER_2025_DEPRECATION),
+    ServerType(105, "cx32", 4, 8, 80, "6.80", (), EU, _OCTOBER_2025_DEPRECATION),
+    ServerType(106, "cx42", 8, 16, 160, "16.40", (), EU, _OCTOBER_2025_DEPRECATION),
+    ServerType(107, "cx52", 16, 32, 320, "32.40", (), EU, _OCTOBER_2025_DEPRECATION),
     ServerType(108, "cpx12", 1, 2, 40, "5.49", (*EU, "sin")),
     ServerType(109, "cpx22", 2, 4, 80, "6.49", (*EU, "sin")),
     ServerType(110, "cpx32", 4, 8, 160, "10.99", (*EU, "sin")),
@@ -215,7 +215,7 @@ IMAGES = (
 def find[Entry: (Location, ServerType, Image)](
     entries: Iterable[Entry], ref: int | str, architecture: str | None = None
 ) -> Entry | None:
-    """By id (a number or its digits) or by name; images also by architecture, since two bear each name."""
+    """By id (a number or its digits) or by name; images also by architecture, because two share each name."""
     by_id = int(ref) if isinstance(ref, int) or ref.isdecimal() else None
     for entry in entries:
         if entry.id == by_id:
@@ -227,7 +227,7 @@ def find[Entry: (Location, ServerType, Image)](
 
 @lru_cache(maxsize=256)
 def server_type_shape(type: ServerType, sold_out: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """`sold_out`: locations where there is no stock right now."""
+    """`sold_out`: locations that are out of stock."""
     deprecation = type.deprecation.shape() if type.deprecation else None
     return {
         "id": type.id,
@@ -247,12 +247,12 @@ def server_type_shape(type: ServerType, sold_out: frozenset[str] = frozenset()) 
             {
                 "id": location.id,
                 "name": location.name,
-                "deprecation": deprecation if location.name in type.gone else None,
+                "deprecation": deprecation if location.name in type.discontinued else None,
                 "recommended": location.name in type.sold and type.deprecation is None,
                 "available": location.name in type.sold and location.name not in sold_out,
             }
             for location in LOCATIONS
-            if location.name in type.sold or location.name in type.gone
+            if location.name in type.sold or location.name in type.discontinued
         ],
     }
 

@@ -1,4 +1,4 @@
-"""The errors of the API: one class per code, with the messages that clients and people know from Hetzner."""
+"""The errors of the API: one class per code, with Hetzner's messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 
 class ApiError(Exception):
-    """Answered as `{"error": {"code", "message", "details"}}`."""
+    """Response body: `{"error": {"code", "message", "details"}}`."""
 
     status: ClassVar[int] = 422
     code: ClassVar[str] = "invalid_input"
@@ -102,14 +102,14 @@ class InvalidInput(ApiError):
 
     @classmethod
     def fields(cls, faults: Iterable[tuple[str, str]]) -> InvalidInput:
-        """Every fault at once: one entry per field, each with all its messages."""
-        found: dict[str, list[str]] = {}
+        """All faults: one entry per field with all its messages."""
+        by_field: dict[str, list[str]] = {}
         for name, message in faults:
-            found.setdefault(name, []).append(message)
-        names = ", ".join(f"'{name}'" for name in found)
-        said = "; ".join(message for messages in found.values() for message in messages)
-        text = f"invalid input in field{'s' if len(found) > 1 else ''} {names}: {said}"
-        return cls(text, {"fields": [{"name": name, "messages": messages} for name, messages in found.items()]})
+            by_field.setdefault(name, []).append(message)
+        names = ", ".join(f"'{name}'" for name in by_field)
+        details = "; ".join(message for messages in by_field.values() for message in messages)
+        text = f"invalid input in field{'s' if len(by_field) > 1 else ''} {names}: {details}"
+        return cls(text, {"fields": [{"name": name, "messages": messages} for name, messages in by_field.items()]})
 
 
 class ServiceError(ApiError):
@@ -117,13 +117,13 @@ class ServiceError(ApiError):
 
 
 class UnsupportedError(ApiError):
-    """What this resource, or this lab, cannot do with a request that is otherwise understood."""
+    """A valid request that this resource or this lab does not support."""
 
     code = "unsupported_error"
 
 
-class NotBuilt(ApiError):
-    """A part of Hetzner's API that the lab does not have: refused, never silently accepted."""
+class EndpointNotSupported(ApiError):
+    """An endpoint of Hetzner's API that the lab does not implement: always an error, never silently accepted."""
 
     status, code = 501, "unsupported_error"
 
@@ -163,7 +163,7 @@ class Timeout(ApiError):
     status, code = 504, "timeout"
 
 
-# Codes of single operations. All are 422 unless said otherwise.
+# Codes of single operations. Default: status 422.
 
 
 class PlacementError(ApiError):

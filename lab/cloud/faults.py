@@ -1,4 +1,4 @@
-"""Faults injected on purpose into the API. They live as long as the daemon; faults of links live with the machines."""
+"""Faults injected into the API. They end with the daemon; faults of links belong to the machines."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from lab.machines.base import MachineError
 
 
 class ApiFault(Body):
-    """What `POST /_lab/faults` takes for the API. Without `count` it stays until removed."""
+    """Body of `POST /_lab/faults` for the API. Without `count` the fault remains until it is removed."""
 
     kind: Literal["out_of_stock", "rate_limit", "locked", "action_error", "slow", "error"]
     count: int | None = Field(default=None, ge=1)
     server_type: str | None = None
     """out_of_stock: only this type."""
     location: str | None = None
-    """out_of_stock: only here."""
+    """out_of_stock: only this location."""
     announced: bool = False
-    """out_of_stock: also shown in the catalogue. Hetzner often lists as available what it cannot deliver."""
+    """out_of_stock: also shown in the catalogue. Hetzner often lists sold-out types as available."""
     command: str | None = None
     """action_error: only actions of this command, for example `create_server`."""
     seconds: float = Field(default=1.0, ge=0, le=600)
-    """slow: how much later the answer comes; action_error: how long the action runs before it fails."""
+    """slow: delay of the response; action_error: how long the action runs before it fails."""
     status: int = Field(default=503, ge=500, le=599)
     """error: the HTTP status."""
     method: str | None = None
     path: str | None = None
-    """rate_limit, locked, slow, error: only requests of this method, and whose path starts so (`/v1/servers`)."""
+    """rate_limit, locked, slow, error: only requests of this method, and with this path prefix (`/v1/servers`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Faults:
             return entry
 
     def remove(self, id: int | None = None) -> None:
-        """One fault, or all."""
+        """Remove one fault, or all."""
         with self._lock:
             if id is None:
                 self._entries.clear()
@@ -79,11 +79,11 @@ class Faults:
         with self._lock:
             return list(self._entries.values())
 
-    def _take(self, kind: str, fits: Callable[[ApiFault], bool]) -> ApiFault | None:
-        """The first fault of a kind that fits, counted down."""
+    def _take(self, kind: str, matches: Callable[[ApiFault], bool]) -> ApiFault | None:
+        """The first fault of a kind that matches; its counter is decremented."""
         with self._lock:
             for entry in self._entries.values():
-                if entry.fault.kind == kind and fits(entry.fault):
+                if entry.fault.kind == kind and matches(entry.fault):
                     if entry.left is not None:
                         self._entries[entry.id] = replace(entry, left=entry.left - 1)
                         if entry.left <= 1:
@@ -92,26 +92,26 @@ class Faults:
         return None
 
     def before_request(self, method: str, path: str, limit: int) -> float:
-        """Raises the error that is due for this request; else how many seconds to wait before the answer."""
+        """Raise the error injected for this request; otherwise return the delay of the response in seconds."""
 
-        def fits(fault: ApiFault) -> bool:
+        def matches(fault: ApiFault) -> bool:
             return fault.method in (None, method) and path.startswith(fault.path or "")
 
-        if self._take("rate_limit", fits):
+        if self._take("rate_limit", matches):
             raise errors.RateLimitExceeded(limit)
-        if fault := self._take("error", fits):
+        if fault := self._take("error", matches):
             kind = _BY_STATUS.get(fault.status, errors.ServerError)
             raise kind(f"injected fault: {fault.status} on {method} {path}")
-        if method != "GET" and self._take("locked", fits):
+        if method != "GET" and self._take("locked", matches):
             raise errors.Locked("injected fault: the item you are trying to access is locked")
-        slow = self._take("slow", fits)
+        slow = self._take("slow", matches)
         return slow.seconds if slow else 0.0
 
     def sold_out(self, server_type: str, location: str) -> bool:
         return self._take("out_of_stock", lambda fault: _covers(fault, server_type, location)) is not None
 
     def announced(self, server_type: str, locations: tuple[str, ...]) -> frozenset[str]:
-        """Locations that the catalogue shows as sold out."""
+        """Locations shown as sold out in the catalogue."""
         faults = [
             entry.fault for entry in self.entries() if entry.fault.kind == "out_of_stock" and entry.fault.announced
         ]

@@ -20,7 +20,7 @@ _REQUIREMENT = re.compile(
 
 
 def faults(labels: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with a map of labels, one sentence each."""
+    """Faults of a map of labels, one sentence each."""
     for key, value in labels.items():
         if not _valid_key(key):
             yield f"label key {key!r} is not valid"
@@ -39,27 +39,27 @@ def _valid_key(key: str) -> bool:
 
 @lru_cache(maxsize=256)
 def parse(text: str) -> Selector:
-    """The predicate a selector stands for. Raises ValueError with a sentence when it cannot be read."""
+    """The predicate of a selector. Raises ValueError with one sentence when the selector is invalid."""
     requirements: list[Selector] = []
     position = 0
     while True:
         match = _REQUIREMENT.match(text, position)
         if match is None:
-            raise ValueError(f"label selector {text!r} cannot be read at {text[position:]!r}")
+            raise ValueError(f"label selector {text!r} is invalid at {text[position:]!r}")
         requirements.append(_requirement(text, match))
         position = match.end()
         if match["end"] != ",":
-            return lambda labels: all(holds(labels) for holds in requirements)
+            return lambda labels: all(matches(labels) for matches in requirements)
 
 
 def _requirement(text: str, match: re.Match[str]) -> Selector:
     key = match["absent_key"] or match["set_key"] or match["key"]
     if not _valid_key(key):
-        raise ValueError(f"label selector {text!r} names the invalid key {key!r}")
+        raise ValueError(f"label selector {text!r} has the invalid key {key!r}")
     values = [value.strip() for value in (match["values"] if match["set"] else match["value"] or "").split(",")]
     for value in values:
         if value and not _NAME.fullmatch(value):
-            raise ValueError(f"label selector {text!r} names the invalid value {value!r}")
+            raise ValueError(f"label selector {text!r} has the invalid value {value!r}")
     if match["absent"]:
         return lambda labels: key not in labels
     if match["set"] == "in":

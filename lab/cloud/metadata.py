@@ -1,4 +1,4 @@
-"""The metadata service as a host sees it at 169.254.169.254."""
+"""Responses of the metadata service at 169.254.169.254."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lab.cloud.domain.view import View, location_of
 ROOT = "/hetzner/v1"
 
 
-def answer(view: View, server: Server, path: str) -> tuple[int, str, str] | None:
-    """Status, content type and body; None when there is nothing at this path."""
+def respond(view: View, server: Server, path: str) -> tuple[int, str, str] | None:
+    """HTTP status, content type and body; None for an unknown path."""
     path = path.partition("?")[0].rstrip("/")
     if path == f"{ROOT}/userdata":
         return 200, "text/plain; charset=utf-8", server.user_data
@@ -39,19 +39,19 @@ def answer(view: View, server: Server, path: str) -> tuple[int, str, str] | None
 
 def _private(view: View, server: Server) -> list[dict[str, Any]]:
     rows = []
-    for leg in server.attachments:
-        network = view.tx.get(Network, leg.network)
+    for attachment in server.attachments:
+        network = view.tx.get(Network, attachment.network)
         if network is None:
             continue
         rows.append({
-            "ip": leg.ip,
-            "alias_ips": list(leg.alias_ips),
-            "interface_num": leg.number,
-            "mac_address": leg.mac_address,
+            "ip": attachment.ip,
+            "alias_ips": list(attachment.alias_ips),
+            "interface_num": attachment.number,
+            "mac_address": attachment.mac_address,
             "network_id": network.id,
             "network_name": network.name,
             "network": network.ip_range,
-            "subnet": networks.subnet_of(network, leg.ip),
+            "subnet": networks.subnet_of(network, attachment.ip),
             "gateway": network.gateway,
         })  # fmt: skip
     return rows

@@ -1,4 +1,4 @@
-"""One page of a list: the six keys of `meta.pagination` (clients crash on a seventh) and the `Link` header."""
+"""One page of a list: the six keys of `meta.pagination` (clients fail on a seventh) and the `Link` header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored objects as the machines need to know them."""
+"""Specifications for the machines, derived from the stored objects."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def network(network: Network) -> NetworkSpec:
     )
 
 
-def attachment(server: Server, leg: Attachment) -> AttachmentSpec:
+def attachment(server: Server, attached: Attachment) -> AttachmentSpec:
     return AttachmentSpec(
         server_id=server.id,
-        network_id=leg.network,
-        ip=leg.ip,
-        mac_address=leg.mac_address,
-        interface=f"enp{FIRST_PRIVATE_SLOT + leg.number}s0",
-        alias_ips=leg.alias_ips,
+        network_id=attached.network,
+        ip=attached.ip,
+        mac_address=attached.mac_address,
+        interface=f"enp{FIRST_PRIVATE_SLOT + attached.number}s0",
+        alias_ips=attached.alias_ips,
     )
 
 
@@ -80,15 +80,15 @@ def volume(volume: Volume) -> VolumeSpec:
 
 
 def desired(view: View) -> Desired:
-    """Everything that should be there. Jobs still to be done are done after it."""
+    """The desired state of everything. Pending jobs run after it is reached."""
     servers, volumes = view.tx.all(Server), view.tx.all(Volume)
     return Desired(
         hosts=tuple(host(view, server) for server in servers),
         running=frozenset(server.id for server in servers if server.status in ("running", "starting")),
-        networks=tuple(network(one) for one in view.tx.all(Network)),
-        attachments=tuple(attachment(server, leg) for server in servers for leg in server.attachments),
-        firewalls=tuple(firewall(one) for one in view.tx.all(Firewall)),
+        networks=tuple(network(entry) for entry in view.tx.all(Network)),
+        attachments=tuple(attachment(server, attached) for server in servers for attached in server.attachments),
+        firewalls=tuple(firewall(entry) for entry in view.tx.all(Firewall)),
         firewall_members={server.id: tuple(ids) for server in servers if (ids := view.firewalls(server))},
-        volumes=tuple(volume(one) for one in volumes),
-        volume_attachments={one.id: one.server for one in volumes if one.server is not None},
+        volumes=tuple(volume(entry) for entry in volumes),
+        volume_attachments={entry.id: entry.server for entry in volumes if entry.server is not None},
     )

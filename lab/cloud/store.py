@@ -1,8 +1,8 @@
 """SQLite, one transaction per request.
 
-The daemon is the only writer, so every object is also kept in memory and reads never ask the file. A transaction
-changes memory and remembers what was there; its end writes all changed objects in one SQLite transaction with
-`synchronous=FULL` before anybody hears of it. Whatever goes wrong puts memory back.
+The daemon is the only writer, so all objects are also held in memory and reads never access the file. A transaction
+changes the memory and saves the previous values; its end writes all changed objects in one SQLite transaction with
+`synchronous=FULL` before the response is sent. After an error the memory is restored from the previous values.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -22,7 +23,10 @@ from pydantic import TypeAdapter
 from lab.cloud.domain.objects import KINDS, Job, Object
 
 FIRST_ID = 100_000
-"""Ids look real and stay short: names of namespaces and links carry them."""
+"""Ids have a realistic length and are short enough for the names of namespaces and links."""
+
+RENAMED_WORK = {"sync_leg": "sync_attachment"}
+"""Work of jobs in a database of an older version → its present name."""
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
@@ -38,10 +42,10 @@ class Transaction:
         self.time = now
         self.now = datetime.fromtimestamp(int(now), UTC).isoformat()
         self.jobs: list[Job] = []
-        """Jobs that this transaction makes, in order."""
+        """Jobs that this transaction creates, in order."""
 
     def new_id(self) -> int:
-        """Ids are one sequence over all kinds and never used again."""
+        """Ids are one sequence over all kinds and are never reused."""
         self.next_id += 1
         return self.next_id - 1
 
@@ -53,17 +57,17 @@ class Transaction:
         return cast("list[T]", list(self._tables[kind].values()))
 
     def put[T: Object](self, obj: T) -> T:
-        self._remember(obj)
+        self._save_previous(obj)
         self._tables[type(obj)][obj.id] = obj
         if isinstance(obj, Job):
             self.jobs.append(obj)
         return obj
 
     def drop(self, obj: Object) -> None:
-        self._remember(obj)
+        self._save_previous(obj)
         self._tables[type(obj)].pop(obj.id, None)
 
-    def _remember(self, obj: Object) -> None:
+    def _save_previous(self, obj: Object) -> None:
         self._before.setdefault((type(obj), obj.id), self._tables[type(obj)].get(obj.id))
 
     def changes(self) -> Iterator[tuple[type[Object], int, Object | None]]:
@@ -87,10 +91,10 @@ class Store:
         self._clock = clock
         self._lock = Lock()
         self.committed: Callable[[list[Job]], None] = lambda jobs: None
-        """Told the jobs of each transaction once they are kept, in the order of the transactions."""
+        """Called with the jobs of each transaction after it is committed, in the order of the transactions."""
         self._adapters: dict[type[Object], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in KINDS}
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The file holds user data and passwords of hosts still being made.
+        # The file contains user data, and passwords of hosts that are being created.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._sql.execute("PRAGMA journal_mode=WAL")
@@ -111,11 +115,14 @@ class Store:
         kinds = {kind.TYPE: kind for kind in KINDS}
         for name, id, body in self._sql.execute("SELECT kind, id, body FROM object ORDER BY id"):
             kind = kinds[name]
-            self._tables[kind][id] = self._adapters[kind].validate_json(body)
+            obj = self._adapters[kind].validate_json(body)
+            if isinstance(obj, Job):
+                obj = replace(obj, work=RENAMED_WORK.get(obj.work, obj.work))
+            self._tables[kind][id] = obj
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """All of it is kept, on disk, or none of it."""
+        """All changes are written to disk, or none."""
         with self._lock:
             tx = Transaction(self._tables, self._next_id, self._clock())
             try:
@@ -128,18 +135,18 @@ class Store:
             self.committed(tx.jobs)
 
     def _write(self, tx: Transaction) -> None:
-        kept, gone = [], []
+        changed, deleted = [], []
         for kind, id, obj in tx.changes():
             if obj is None:
-                gone.append((kind.TYPE, id))
+                deleted.append((kind.TYPE, id))
             else:
-                kept.append((kind.TYPE, id, self._adapters[kind].dump_json(obj).decode()))
-        if not kept and not gone and tx.next_id == self._next_id:
+                changed.append((kind.TYPE, id, self._adapters[kind].dump_json(obj).decode()))
+        if not changed and not deleted and tx.next_id == self._next_id:
             return
         self._sql.execute("BEGIN IMMEDIATE")
         try:
-            self._sql.executemany("INSERT OR REPLACE INTO object VALUES (?, ?, ?)", kept)
-            self._sql.executemany("DELETE FROM object WHERE kind = ? AND id = ?", gone)
+            self._sql.executemany("INSERT OR REPLACE INTO object VALUES (?, ?, ?)", changed)
+            self._sql.executemany("DELETE FROM object WHERE kind = ? AND id = ?", deleted)
             self._sql.execute("UPDATE sequence SET next_id = ?", (tx.next_id,))
             self._sql.execute("COMMIT")
         except BaseException:

@@ -1,4 +1,4 @@
-"""From a request to an answer: token, faults, one transaction, a short wait for the work, headers."""
+"""From request to response: token, faults, one transaction, a short wait for its jobs, headers."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("lab.cloud")
 
 SETTLE_SECONDS = 0.3
-"""How long a change waits for its own work, so that most actions have succeeded in the first answer."""
+"""How long a change waits for its own jobs, so that most actions have succeeded in the first response."""
 POLL_SECONDS = 1.5
-"""How long a question about a running action waits for its end: Ansible asks again only after two seconds."""
+"""How long a request for a running action waits for its end: Ansible polls only every two seconds."""
 
 
 @dataclass(slots=True)
@@ -56,10 +56,10 @@ class Reply:
     payload: dict[str, Any] | None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    patience: float = 0.0
-    """How long to wait for the actions in the payload that still run."""
-    then: Callable[[], dict[str, Any]] | None = None
-    """Work on the machines after the transaction that the answer needs; its result joins the payload."""
+    wait_seconds: float = 0.0
+    """How long to wait for the running actions of the payload."""
+    after_commit: Callable[[], dict[str, Any]] | None = None
+    """Called on the machines after the transaction; the result is merged into the payload."""
 
     def response(self) -> Response:
         if self.payload is None:
@@ -98,10 +98,10 @@ class Call:
             raise NotFound.of(kind.TYPE, text)
         return found
 
-    def acted(self, action: Action, **more: Any) -> Reply:
+    def reply_with_action(self, action: Action, **more: Any) -> Reply:
         return Reply({"action": action_wire.shape(action), **more}, 201)
 
-    def acted_all(self, actions: Iterable[Action], status: int = 201, **more: Any) -> Reply:
+    def reply_with_actions(self, actions: Iterable[Action], status: int = 201, **more: Any) -> Reply:
         return Reply({**more, "actions": [action_wire.shape(action) for action in actions]}, status)
 
     def listing(
@@ -114,24 +114,24 @@ class Call:
         one_of: Mapping[str, tuple[Callable[[Any], str], frozenset[str]]] | None = None,
         labels_of: Callable[[Any], Labels] | None = lambda row: row.labels,
     ) -> Reply:
-        """A page of `rows`, filtered and sorted as the query asks.
+        """A page of `rows`, filtered and sorted by the query.
 
-        `equal`: query keys that must equal a value; `one_of`: repeatable query keys with the words they may be.
+        `equal`: query keys that must equal a value; `one_of`: repeatable query keys with their allowed values.
         """
         for name, value_of in (equal or {}).items():
             if wanted := self.query.get(name):
                 rows = [row for row in rows if str(value_of(row)) == wanted]
-        for name, (word_of, words) in (one_of or {}).items():
-            if asked := frozenset(self.query.getlist(name)):
-                if not asked <= words:
-                    raise InvalidInput.field(name, f"{sorted(asked - words)} are not among {sorted(words)}")
-                rows = [row for row in rows if word_of(row) in asked]
+        for name, (value_of, allowed) in (one_of or {}).items():
+            if requested := frozenset(self.query.getlist(name)):
+                if not requested <= allowed:
+                    raise InvalidInput.field(name, f"{sorted(requested - allowed)} are not among {sorted(allowed)}")
+                rows = [row for row in rows if value_of(row) in requested]
         if labels_of and (selector := self.query.get("label_selector", "").strip()):
             try:
-                holds = labels.parse(selector)
+                matches = labels.parse(selector)
             except ValueError as error:
                 raise InvalidInput.field("label_selector", str(error)) from None
-            rows = [row for row in rows if holds(labels_of(row))]
+            rows = [row for row in rows if matches(labels_of(row))]
         rows = self._sorted(rows, sort)
         page = Page.cut(rows, self.query.get("page"), self.query.get("per_page"))
         payload = {key: [shape(row) for row in page.rows], "meta": page.meta()}
@@ -162,10 +162,10 @@ def route(path: str, handle: Handler, method: str = "GET", prefix: str = "/v1") 
                 await anyio.sleep(delay)
             return (await _serve(cloud, handle, request)).response()
         except ApiError as error:
-            return answer(error)
+            return error_response(error)
         except Exception:
-            log.exception("%s %s broke", request.method, request.url.path)
-            return answer(ServerError("the lab's cloud broke on this request; its log says how (lab logs)"))
+            log.exception("%s %s failed", request.method, request.url.path)
+            return error_response(ServerError("unexpected error in the lab's cloud; see the traceback with: lab logs"))
 
     return Route(prefix + path, endpoint, methods=[method])
 
@@ -176,40 +176,40 @@ async def _serve(cloud: Cloud, handle: Handler, request: Request) -> Reply:
     def transact() -> tuple[Reply, list[Job]]:
         with cloud.store.transaction() as tx:
             reply = handle(Call(cloud, tx, request, data))
-            asked = set(_running(reply.payload)) if reply.patience else set()
-            jobs = tx.jobs + [job for job in tx.all(Job) if job.action in asked]
+            requested = set(_running(reply.payload)) if reply.wait_seconds else set()
+            jobs = tx.jobs + [job for job in tx.all(Job) if job.action in requested]
         return reply, jobs
 
     reply, jobs = await run_sync(transact)
-    if reply.then:
+    if reply.after_commit:
         try:
-            reply.payload = {**(reply.payload or {}), **await run_sync(reply.then)}
+            reply.payload = {**(reply.payload or {}), **await run_sync(reply.after_commit)}
         except MachineError as error:
             raise ServiceError(str(error)) from None
     if jobs:
-        failed = await cloud.engine.settle(jobs, reply.patience or cloud.settle_seconds)
+        failed = await cloud.engine.settle(jobs, reply.wait_seconds or cloud.settle_seconds)
         if failed:
             raise ServiceError("; ".join(failed))
         await run_sync(_refresh, cloud, reply.payload)
     return reply
 
 
-def _action_slots(payload: dict[str, Any] | None) -> Iterable[dict[str, Any]]:
+def _actions_of(payload: dict[str, Any] | None) -> Iterable[dict[str, Any]]:
     for key in ("action", "actions", "next_actions"):
         value = (payload or {}).get(key)
         yield from value if isinstance(value, list) else [value] if value else []
 
 
 def _running(payload: dict[str, Any] | None) -> Iterable[int]:
-    return (slot["id"] for slot in _action_slots(payload) if slot["status"] == "running")
+    return (action["id"] for action in _actions_of(payload) if action["status"] == "running")
 
 
 def _refresh(cloud: Cloud, payload: dict[str, Any] | None) -> None:
-    """Show the actions of an answer as they are by now."""
+    """Replace the actions of a response by their current state."""
     with cloud.store.transaction() as tx:
-        for slot in _action_slots(payload):
-            if action := tx.get(Action, slot["id"]):
-                slot.update(action_wire.shape(action))
+        for entry in _actions_of(payload):
+            if action := tx.get(Action, entry["id"]):
+                entry.update(action_wire.shape(action))
 
 
 def authorize(request: Request, token: str) -> None:
@@ -220,25 +220,25 @@ def authorize(request: Request, token: str) -> None:
         raise Unauthorized.invalid()
 
 
-def answer(error: ApiError) -> Response:
+def error_response(error: ApiError) -> Response:
     return Response(to_json(error.body()), error.status, media_type="application/json")
 
 
-async def no_route(request: Request, _: Exception) -> Response:
-    """Unknown paths are unknown to everybody; a wrong method only to those with a token."""
-    return answer(NotFound.route())
+async def route_not_found(request: Request, _: Exception) -> Response:
+    """404 for unknown paths even without a token; 405 for a wrong method requires one."""
+    return error_response(NotFound.route())
 
 
-async def wrong_method(request: Request, _: Exception) -> Response:
+async def method_not_allowed(request: Request, _: Exception) -> Response:
     try:
         authorize(request, request.app.state.cloud.token)
     except Unauthorized as error:
-        return answer(error)
-    return answer(MethodNotAllowed())
+        return error_response(error)
+    return error_response(MethodNotAllowed())
 
 
 ExceptionHandlers = Mapping[Any, Callable[[Request, Exception], Any]]
-EXCEPTION_HANDLERS: ExceptionHandlers = {404: no_route, 405: wrong_method, HTTPException: no_route}
+EXCEPTION_HANDLERS: ExceptionHandlers = {404: route_not_found, 405: method_not_allowed, HTTPException: route_not_found}
 
 
 class RateLimit:
@@ -269,7 +269,7 @@ class RateLimit:
 
 
 class Envelope:
-    """Headers that every answer has, and the limit that every request counts against."""
+    """Adds the headers of every response and applies the rate limit to every request."""
 
     def __init__(self, app: ASGIApp, rate: RateLimit) -> None:
         self._app = app
@@ -286,6 +286,6 @@ class Envelope:
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 
-        free = scope["path"].startswith("/_lab/") or self._rate.take()
-        app = self._app if free else answer(RateLimitExceeded(self._rate.limit))
+        is_admitted = scope["path"].startswith("/_lab/") or self._rate.take()
+        app = self._app if is_admitted else error_response(RateLimitExceeded(self._rate.limit))
         await app(scope, receive, send_with_headers)

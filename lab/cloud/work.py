@@ -1,8 +1,8 @@
-"""What the jobs do on the machines.
+"""The work of each kind of job on the machines.
 
-A job carries ids, never a copy of the state: it reads what is wanted at the moment it runs and brings the machine in
-line, so that doing it again after a kill is right. `run` blocks and happens outside of any transaction; `done` or
-`failed` then changes the state in the transaction that ends the job.
+A job holds ids, never a copy of the state: it reads the desired state when it runs and converges the machine, so that
+it can be repeated after an interruption. `run` blocks and is called outside of any transaction; `done` or `failed` then
+changes the state in the transaction that completes the job.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from lab.machines.base import ExitReason, HostSpec, Machines, PowerState
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
-    """What a job works with."""
+class Context:
+    """The store and the machines that jobs work on."""
 
     store: Store
     machines: Machines
@@ -31,15 +31,15 @@ class Hands:
             return specs.host(View(tx), server) if server else None
 
 
-def nothing(tx: Transaction, job: Job) -> None:
+def no_change(tx: Transaction, job: Job) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    run: Callable[[Hands, Job], None]
-    done: Callable[[Transaction, Job], None] = nothing
-    failed: Callable[[Transaction, Job], None] = nothing
+    run: Callable[[Context, Job], None]
+    done: Callable[[Transaction, Job], None] = no_change
+    failed: Callable[[Transaction, Job], None] = no_change
 
 
 def status(value: str) -> Callable[[Transaction, Job], None]:
@@ -56,13 +56,13 @@ off = status("off")
 # Servers
 
 
-def create_server(hands: Hands, job: Job) -> None:
-    if spec := hands.host(job):
-        hands.machines.create_host(spec)
+def create_server(context: Context, job: Job) -> None:
+    if spec := context.host(job):
+        context.machines.create_host(spec)
 
 
-def not_created(tx: Transaction, job: Job) -> None:
-    """Nothing that was to follow can happen."""
+def server_not_created(tx: Transaction, job: Job) -> None:
+    """The jobs that were to follow fail too."""
     status("unknown")(tx, job)
     key = f"server:{job.args['server']}"
     for later in tx.all(Job):
@@ -72,46 +72,46 @@ def not_created(tx: Transaction, job: Job) -> None:
     status("unknown")(tx, job)
 
 
-def start_server(hands: Hands, job: Job) -> None:
-    if spec := hands.host(job):
-        hands.machines.power_on(spec)
+def start_server(context: Context, job: Job) -> None:
+    if spec := context.host(job):
+        context.machines.power_on(spec)
 
 
 def started(tx: Transaction, job: Job) -> None:
-    """The first boot uses up the rescue system and, made once, the password is the host's own."""
+    """The rescue system is for one boot, and the created host has its own copy of the password."""
     if server := tx.get(Server, job.args["server"]):
         tx.put(replace(server, status="running", rescue=None, root_password=None))
 
 
-def stop_server(hands: Hands, job: Job) -> None:
-    hands.machines.power_off(job.args["server"])
+def stop_server(context: Context, job: Job) -> None:
+    context.machines.power_off(job.args["server"])
 
 
-def shutdown_server(hands: Hands, job: Job) -> None:
-    hands.machines.shutdown(job.args["server"])
+def shutdown_server(context: Context, job: Job) -> None:
+    context.machines.shutdown(job.args["server"])
 
 
-def reboot_server(hands: Hands, job: Job) -> None:
-    hands.machines.reboot(job.args["server"])
+def reboot_server(context: Context, job: Job) -> None:
+    context.machines.reboot(job.args["server"])
 
 
-def reset_server(hands: Hands, job: Job) -> None:
-    if spec := hands.host(job):
-        hands.machines.power_off(spec.server_id)
-        hands.machines.power_on(spec)
+def reset_server(context: Context, job: Job) -> None:
+    if spec := context.host(job):
+        context.machines.power_off(spec.server_id)
+        context.machines.power_on(spec)
 
 
-def rebuild_server(hands: Hands, job: Job) -> None:
-    if spec := hands.host(job):
-        hands.machines.power_off(spec.server_id)
-        hands.machines.rebuild(spec)
-        hands.machines.power_on(spec)
+def rebuild_server(context: Context, job: Job) -> None:
+    if spec := context.host(job):
+        context.machines.power_off(spec.server_id)
+        context.machines.rebuild(spec)
+        context.machines.power_on(spec)
 
 
-def change_server_type(hands: Hands, job: Job) -> None:
-    if spec := hands.host(job):
-        hands.machines.resize(spec)
-        hands.machines.power_on(spec)
+def change_server_type(context: Context, job: Job) -> None:
+    if spec := context.host(job):
+        context.machines.resize(spec)
+        context.machines.power_on(spec)
 
 
 def type_not_changed(tx: Transaction, job: Job) -> None:
@@ -120,95 +120,95 @@ def type_not_changed(tx: Transaction, job: Job) -> None:
         tx.put(replace(old, status="off"))
 
 
-def reset_password(hands: Hands, job: Job) -> None:
-    hands.machines.reset_password(job.args["server"], job.args["password"])
+def reset_password(context: Context, job: Job) -> None:
+    context.machines.reset_password(job.args["server"], job.args["password"])
 
 
-def delete_server(hands: Hands, job: Job) -> None:
-    hands.machines.power_off(job.args["server"])
+def delete_server(context: Context, job: Job) -> None:
+    context.machines.power_off(job.args["server"])
     for volume in job.args["volumes"]:
-        hands.machines.detach_volume(volume, job.args["server"])
-    hands.machines.delete_host(job.args["server"])
+        context.machines.detach_volume(volume, job.args["server"])
+    context.machines.delete_host(job.args["server"])
 
 
-def host_exited(hands: Hands, job: Job) -> None:
-    """A host stopped by itself: after a reboot it is started again, else it stays off."""
-    spec = hands.host(job)
-    if spec is None or hands.machines.state(spec.server_id) is not PowerState.OFF:
+def host_exited(context: Context, job: Job) -> None:
+    """A host stopped by itself: start it after a reboot, otherwise record it as off."""
+    spec = context.host(job)
+    if spec is None or context.machines.state(spec.server_id) is not PowerState.OFF:
         return
-    back = job.args["reason"] == ExitReason.REBOOT
-    if back:
-        hands.machines.power_on(spec)
-    with hands.store.transaction() as tx:
-        (started if back else off)(tx, job)
+    is_reboot = job.args["reason"] == ExitReason.REBOOT
+    if is_reboot:
+        context.machines.power_on(spec)
+    with context.store.transaction() as tx:
+        (started if is_reboot else off)(tx, job)
 
 
-def cut_power(hands: Hands, job: Job) -> None:
-    hands.machines.power_off(job.args["server"])
+def cut_power(context: Context, job: Job) -> None:
+    context.machines.power_off(job.args["server"])
 
 
-def link_host(hands: Hands, job: Job) -> None:
-    if spec := hands.host(job):
-        hands.machines.set_public_link(spec)
+def link_host(context: Context, job: Job) -> None:
+    if spec := context.host(job):
+        context.machines.set_public_link(spec)
 
 
-def filter_host(hands: Hands, job: Job) -> None:
-    with hands.store.transaction() as tx:
+def filter_host(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
         server = tx.get(Server, job.args["server"])
         ids = View(tx).firewalls(server) if server else []
     if server:
-        hands.machines.set_host_firewalls(server.id, ids)
+        context.machines.set_host_firewalls(server.id, ids)
 
 
 # Networks
 
 
-def sync_network(hands: Hands, job: Job) -> None:
-    with hands.store.transaction() as tx:
+def sync_network(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
         network = tx.get(Network, job.args["network"])
     if network:
-        hands.machines.apply_network(specs.network(network))
+        context.machines.apply_network(specs.network(network))
     else:
-        hands.machines.delete_network(job.args["network"])
+        context.machines.delete_network(job.args["network"])
 
 
-def sync_leg(hands: Hands, job: Job) -> None:
-    with hands.store.transaction() as tx:
+def sync_attachment(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
         server = tx.get(Server, job.args["server"])
-    leg = server.attachment(job.args["network"]) if server else None
-    if server and leg:
-        hands.machines.attach(specs.attachment(server, leg))
+    attachment = server.attachment(job.args["network"]) if server else None
+    if server and attachment:
+        context.machines.attach(specs.attachment(server, attachment))
     else:
-        hands.machines.detach(job.args["server"], job.args["network"])
+        context.machines.detach(job.args["server"], job.args["network"])
 
 
-def leg_failed(tx: Transaction, job: Job) -> None:
+def attachment_failed(tx: Transaction, job: Job) -> None:
     server = tx.get(Server, job.args["server"])
     if server and job.args.get("joins"):
-        legs = tuple(leg for leg in server.attachments if leg.network != job.args["network"])
-        tx.put(replace(server, attachments=legs))
+        attachments = tuple(other for other in server.attachments if other.network != job.args["network"])
+        tx.put(replace(server, attachments=attachments))
 
 
 # Firewalls
 
 
-def sync_firewall(hands: Hands, job: Job) -> None:
-    with hands.store.transaction() as tx:
+def sync_firewall(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
         firewall = tx.get(Firewall, job.args["firewall"])
     if firewall:
-        hands.machines.apply_firewall(specs.firewall(firewall))
+        context.machines.apply_firewall(specs.firewall(firewall))
     else:
-        hands.machines.delete_firewall(job.args["firewall"])
+        context.machines.delete_firewall(job.args["firewall"])
 
 
 # Volumes
 
 
-def create_volume(hands: Hands, job: Job) -> None:
-    with hands.store.transaction() as tx:
+def create_volume(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
         volume = tx.get(Volume, job.args["volume"])
     if volume:
-        hands.machines.create_volume(specs.volume(volume))
+        context.machines.create_volume(specs.volume(volume))
 
 
 def volume_created(tx: Transaction, job: Job) -> None:
@@ -221,11 +221,11 @@ def volume_not_created(tx: Transaction, job: Job) -> None:
         tx.drop(volume)
 
 
-def resize_volume(hands: Hands, job: Job) -> None:
-    with hands.store.transaction() as tx:
+def resize_volume(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
         volume = tx.get(Volume, job.args["volume"])
     if volume:
-        hands.machines.resize_volume(specs.volume(volume))
+        context.machines.resize_volume(specs.volume(volume))
 
 
 def volume_not_resized(tx: Transaction, job: Job) -> None:
@@ -233,11 +233,11 @@ def volume_not_resized(tx: Transaction, job: Job) -> None:
         tx.put(replace(volume, size=job.args["previous"]))
 
 
-def attach_volume(hands: Hands, job: Job) -> None:
-    with hands.store.transaction() as tx:
+def attach_volume(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
         volume = tx.get(Volume, job.args["volume"])
     if volume and volume.server == job.args["server"]:
-        hands.machines.attach_volume(volume.id, job.args["server"], job.args["automount"])
+        context.machines.attach_volume(volume.id, job.args["server"], job.args["automount"])
 
 
 def volume_not_attached(tx: Transaction, job: Job) -> None:
@@ -245,8 +245,8 @@ def volume_not_attached(tx: Transaction, job: Job) -> None:
         tx.put(replace(volume, server=None))
 
 
-def detach_volume(hands: Hands, job: Job) -> None:
-    hands.machines.detach_volume(job.args["volume"], job.args["server"])
+def detach_volume(context: Context, job: Job) -> None:
+    context.machines.detach_volume(job.args["volume"], job.args["server"])
 
 
 def volume_not_detached(tx: Transaction, job: Job) -> None:
@@ -254,19 +254,19 @@ def volume_not_detached(tx: Transaction, job: Job) -> None:
         tx.put(replace(volume, server=job.args["server"]))
 
 
-def delete_volume(hands: Hands, job: Job) -> None:
-    hands.machines.delete_volume(job.args["volume"])
+def delete_volume(context: Context, job: Job) -> None:
+    context.machines.delete_volume(job.args["volume"])
 
 
-def reset(hands: Hands, job: Job) -> None:
-    """After everything was forgotten: remove what is left of it."""
-    with hands.store.transaction() as tx:
+def reset(context: Context, job: Job) -> None:
+    """Remove the hosts and networks of the deleted objects."""
+    with context.store.transaction() as tx:
         wanted = specs.desired(View(tx))
-    hands.machines.reconcile(wanted)
+    context.machines.reconcile(wanted)
 
 
 WORK: Mapping[str, Work] = {
-    "create_server": Work(create_server, off, not_created),
+    "create_server": Work(create_server, off, server_not_created),
     "start_server": Work(start_server, started, off),
     "stop_server": Work(stop_server, off, status("running")),
     "shutdown_server": Work(shutdown_server),
@@ -281,7 +281,7 @@ WORK: Mapping[str, Work] = {
     "link_host": Work(link_host),
     "filter_host": Work(filter_host),
     "sync_network": Work(sync_network),
-    "sync_leg": Work(sync_leg, failed=leg_failed),
+    "sync_attachment": Work(sync_attachment, failed=attachment_failed),
     "sync_firewall": Work(sync_firewall),
     "create_volume": Work(create_volume, volume_created, volume_not_created),
     "resize_volume": Work(resize_volume, failed=volume_not_resized),

@@ -1,1 +1,1 @@
-"""What stands behind the local cloud's objects: real hosts, networks, firewalls and volumes, or a stub for tests."""
+"""Backends of the local cloud: real hosts, networks, firewalls and volumes, or a stub for tests."""

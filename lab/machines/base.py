@@ -1,9 +1,8 @@
-"""The contract between the local cloud (`lab.cloud`) and what runs (`lab.machines.*`).
+"""The interface between the local cloud (`lab.cloud`) and its backends (`lab.machines.*`).
 
-Every verb is synchronous (the caller runs it in a worker thread), idempotent (called again with the same arguments it
-changes nothing and succeeds, so that an action interrupted by a kill can simply be run again) and raises
-`MachineError` with one sentence when it cannot be done. Verbs on different servers run at the same time; the backend
-does its own locking. The cloud never calls two verbs on one server at once.
+Every operation is synchronous (the caller runs it in a worker thread), idempotent (an action that was interrupted by a
+kill is run again) and raises `MachineError` with one sentence when it fails. Operations on different servers run
+concurrently, with locking by the backend; the cloud never runs two operations on one server at once.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Protocol
 
 
 class MachineError(Exception):
-    """A verb could not be done. The text is one sentence for a person; it becomes the action's error message."""
+    """An operation failed. The text is one sentence; it becomes the action's error message."""
 
 
 class PowerState(StrEnum):
@@ -25,7 +24,7 @@ class PowerState(StrEnum):
 
 
 class ExitReason(StrEnum):
-    """Why a host stopped without being told to by the cloud."""
+    """Why a host stopped without an operation of the cloud."""
 
     REBOOT = "reboot"
     POWEROFF = "poweroff"
@@ -34,7 +33,7 @@ class ExitReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """A server as the machine needs to know it. `memory_gb` and `disk_gb` as in the server type; `cores` is a count."""
+    """A server, as the backend needs it. `memory_gb` and `disk_gb` as in the server type; `cores` is a count."""
 
     server_id: int
     name: str
@@ -74,7 +73,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttachmentSpec:
-    """One server's leg in one private network."""
+    """One server's attachment to one private network."""
 
     server_id: int
     network_id: int
@@ -108,16 +107,16 @@ class VolumeSpec:
     volume_id: int
     size_gb: int
     format: str | None = None
-    """`ext4`, `xfs` or None: made once, when the volume is created."""
+    """`ext4`, `xfs` or None: created once, with the volume."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The whole state that should be running, for `reconcile`."""
+    """The complete desired state, for `reconcile`."""
 
     hosts: tuple[HostSpec, ...] = ()
     running: frozenset[int] = frozenset()
-    """Server ids that should be powered on."""
+    """Ids of the servers that are to be powered on."""
     networks: tuple[NetworkSpec, ...] = ()
     attachments: tuple[AttachmentSpec, ...] = ()
     firewalls: tuple[FirewallSpec, ...] = ()
@@ -144,27 +143,27 @@ class ImageSupport:
     name: str
     supported: bool
     reason: str = ""
-    """Why a catalogue image cannot be run here, one sentence; empty when supported."""
+    """Why the lab cannot run an image of the catalogue, one sentence; empty when supported."""
 
 
 OnExit = Callable[[int, ExitReason], None]
-"""Called from a backend thread when a host stopped by itself: (server id, why). The host is off by then. On REBOOT the
-cloud answers with `power_on` and the current spec: a rescue system armed meanwhile is booted that way."""
+"""Called from a backend thread when a host stopped by itself: (server id, reason). The host is off by then. On REBOOT
+the cloud calls `power_on` with the current spec, which may enable the rescue system."""
 
 MetadataHandler = Callable[[int, str], tuple[int, str, str] | None]
 """Metadata service: (server id, path such as `/hetzner/v1/metadata`) → (HTTP status, content type, body), or None for
-404. Given to the backend at construction; the backend listens at 169.254.169.254 and finds the server by namespace and
-source address."""
+404. Passed to the backend's constructor; the backend listens at 169.254.169.254 and identifies the server by namespace
+and source address."""
 
 
 class Machines(Protocol):
-    """What the cloud asks of a backend."""
+    """A backend of the cloud."""
 
     def image_support(self, image: str) -> ImageSupport: ...
 
     # servers
     def create_host(self, spec: HostSpec) -> None:
-        """Make the host with its root disk and public link; leave it off."""
+        """Create the host with its root disk and public link; it stays off."""
 
     def delete_host(self, server_id: int) -> None: ...
 
@@ -172,22 +171,22 @@ class Machines(Protocol):
         """Start; returns when init runs (not when SSH answers). `spec` is the current one: name, rescue, keys."""
 
     def power_off(self, server_id: int) -> None:
-        """Pull the plug: SIGKILL, links dead at once."""
+        """Cut the power: links down, then SIGKILL."""
 
     def shutdown(self, server_id: int) -> None:
-        """Send the ACPI button; returns at once. The end is reported through `OnExit` (POWEROFF)."""
+        """Send the ACPI power button; returns at once. `OnExit` reports the end (POWEROFF)."""
 
     def reboot(self, server_id: int) -> None:
-        """Soft reboot (ACPI); returns at once. The end is reported through `OnExit` (REBOOT), see there."""
+        """Soft reboot (ACPI); returns at once. `OnExit` reports the end (REBOOT)."""
 
     def rebuild(self, spec: HostSpec) -> None:
-        """Replace the root disk by a fresh one of `spec.image`; addresses and volumes stay. Leaves the host off."""
+        """Replace the root disk by a new one of `spec.image`; addresses and volumes are kept. The host ends up off."""
 
     def resize(self, spec: HostSpec) -> None:
-        """New cores and memory; the host is off."""
+        """Change cores, memory and disk; the host is off."""
 
     def set_public_link(self, spec: HostSpec) -> None:
-        """Bring the public addresses of a host that is off in line with `spec` (primary IPs assigned or taken)."""
+        """Set the public addresses of a host that is off to those of `spec` (primary IPs assigned or unassigned)."""
 
     def state(self, server_id: int) -> PowerState: ...
 
@@ -195,18 +194,18 @@ class Machines(Protocol):
 
     # private networks
     def apply_network(self, spec: NetworkSpec) -> None:
-        """Create the network, or bring its range and routes in line."""
+        """Create the network, or update its range and routes."""
 
     def delete_network(self, network_id: int) -> None: ...
 
     def attach(self, spec: AttachmentSpec) -> None:
-        """Attach, or bring alias addresses in line. Works on a running and on a stopped host."""
+        """Attach, or update the alias addresses. The host may be running or stopped."""
 
     def detach(self, server_id: int, network_id: int) -> None: ...
 
     # firewalls
     def apply_firewall(self, spec: FirewallSpec) -> None:
-        """Create the rule set, or replace it atomically; established connections survive."""
+        """Create the rule set, or replace it atomically; established connections are kept."""
 
     def delete_firewall(self, firewall_id: int) -> None: ...
 
@@ -225,27 +224,27 @@ class Machines(Protocol):
 
     def detach_volume(self, volume_id: int, server_id: int) -> None: ...
 
-    # whole
+    # the whole lab
     def reconcile(self, desired: Desired) -> list[str]:
-        """Make what runs equal to `desired` and remove what this lab owns and nobody wants. Returns what was done,
-        one sentence each; empty when nothing was out of line."""
+        """Converge to `desired` and remove all objects of this lab that are not in it. Returns the changes, one
+        sentence each; empty without drift."""
 
     def set_fault(self, fault: Fault) -> None:
-        """Set (or, with all fields at their default, heal) the fault of one link."""
+        """Set the fault of one link; all fields at their default clear it."""
 
     def faults(self) -> list[Fault]: ...
 
     def fill_disk(self, server_id: int, free_mb: int | None) -> None:
-        """Leave no more than so much of the root disk free; None gives the room back."""
+        """Fill the root disk until `free_mb` are free; None removes the fill file."""
 
     def filled_disks(self) -> dict[int, int]:
-        """Server id → MB left free, for the hosts whose disks were filled."""
+        """Server id → MB left free, for the hosts whose disks are filled."""
 
     def console_log(self, server_id: int) -> str:
-        """What the host printed on its console since it was made (tail, at most 64 KiB)."""
+        """The console output of the host since its creation (tail, at most 64 KiB)."""
 
     def close(self) -> None:
-        """Stop listening and watching; hosts go on running."""
+        """Stop the listeners and the watcher; hosts keep running."""
 
     def destroy(self) -> None:
         """Remove everything of this lab from the machine: containers, namespaces, links, rules, loop devices."""

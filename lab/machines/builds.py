@@ -1,4 +1,4 @@
-"""Builds by mmdebstrap: confined to namespaces of their own, killed with their parent, removed without side effects."""
+"""Runs mmdebstrap in its own namespaces; builds end with their parent and leave no mounts and no files outside."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lab.machines.commands import CommandError, run
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 CONFINED = (
-    # The parent may be killed in a way that it cannot handle.
+    # The parent may get SIGKILL, which it cannot handle.
     *("setpriv", "--pdeathsig", "KILL", "--"),
-    # mmdebstrap mounts /proc, /sys and devices in the root that it builds: such a mount must end with the build, and
-    # must not be visible outside. The first process of a PID namespace takes all others with it.
+    # mmdebstrap mounts /proc, /sys and devices in the root that it builds: these mounts must end with the build and be
+    # invisible outside. When the first process of a PID namespace ends, the kernel kills all others in it.
     *("unshare", "--mount", "--propagation", "private", "--mount-proc"),
     *("--pid", "--fork", "--kill-child=KILL", "--"),
 )
-FENCE = r"""
+CONFINE = r"""
 set -eu
 mount --bind "$1" "$1"
 for path in / /boot /etc /home /opt /root /srv /usr /var; do
@@ -39,16 +39,16 @@ done
 shift
 exec "$@"
 """
-"""Leaves a build nothing of this machine to write to but its work folder: a hook that runs apt without the root that is
-built (APT_CONFIG of mmdebstrap alone does not confine dpkg) would install packages on the machine."""
+"""Mounts this machine's file systems read-only for a build, except its work folder: a hook that runs apt without a
+chroot (mmdebstrap's APT_CONFIG does not confine dpkg) would install packages on this machine."""
 
 
 class CancelledError(Exception):
-    """This build was ended because another one, which it runs beside, failed."""
+    """This build was stopped because another one, which ran in parallel, failed."""
 
 
 class _Group:
-    """Builds that run side by side: their processes end together."""
+    """Builds that run in parallel: when one fails, the processes of all are killed."""
 
     def __init__(self) -> None:
         self.cancelled = False
@@ -63,7 +63,7 @@ class _Group:
 
     @contextmanager
     def member(self, pid: int) -> Iterator[None]:
-        """Until the end of the context, when the process must not have been waited for yet, `cancel` kills it."""
+        """Within the context `cancel` kills the process. Wait for the process after the context, not in it."""
         with self._lock:
             self._running.add(pid)
             if self.cancelled:
@@ -78,11 +78,11 @@ class _Group:
 _group: ContextVar[_Group | None] = ContextVar("_group", default=None)
 
 
-def run_side_by_side(*works: Callable[[], Any]) -> list[Any]:
-    """Run each in a thread of its own and return their results. The first failure ends all builds and is raised."""
+def run_in_parallel(*jobs: Callable[[], Any]) -> list[Any]:
+    """Run each job in a thread and return the results in order. The first failure stops all builds and is raised."""
     group = _Group()
-    with ThreadPoolExecutor(len(works), initializer=_group.set, initargs=(group,)) as pool:
-        futures = [pool.submit(work) for work in works]
+    with ThreadPoolExecutor(len(jobs), initializer=_group.set, initargs=(group,)) as pool:
+        futures = [pool.submit(work) for work in jobs]
         try:
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
@@ -93,14 +93,14 @@ def run_side_by_side(*works: Callable[[], Any]) -> list[Any]:
 
 
 def check_cancelled() -> None:
-    """For long work that is no build, as a download: ends it when a work beside it failed."""
+    """For long jobs that are no build, such as a download: raise when a parallel job failed."""
     if (group := _group.get()) and group.cancelled:
         raise CancelledError
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file: of two callers at once, one builds and the other waits."""
+    """Hold a lock file: of two concurrent callers one builds and the other waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         while True:
@@ -119,7 +119,7 @@ def _kill(pid: int) -> None:
 
 
 def mount_points(folder: Path) -> list[Path]:
-    """What is mounted at the folder or below it, in the order of mounting."""
+    """Mount points at the folder or below it, in the order of mounting."""
     root = folder.resolve()
     found = []
     for line in MOUNTINFO.read_text(encoding="utf-8").splitlines():
@@ -131,13 +131,13 @@ def mount_points(folder: Path) -> list[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Unmount what is mounted in a build folder, then remove it: deleting through a bind mount empties its source."""
+    """Unmount everything in a build folder, then remove it: deleting through a bind mount would empty its source."""
     if not folder.exists():
         return
     mounted = mount_points(folder)
     errors = []
     for path in mounted:
-        # Unmounting a shared mount would unmount the machine's own as well.
+        # Unmounting a shared mount would unmount its peers on this machine as well.
         with suppress(CommandError):
             run(["mount", "--make-private", str(path)])
     for path in reversed(mounted):
@@ -147,15 +147,15 @@ def remove_folder(folder: Path) -> None:
             errors.append(str(error))
     if left := mount_points(folder):
         raise MachineError(
-            f"{folder} cannot be removed: {', '.join(map(str, left))} stays mounted ({'; '.join(errors)}). End the "
-            f"processes that use it (fuser --verbose --mount {left[-1]}), then run it again."
+            f"{folder} cannot be removed: {', '.join(map(str, left))} stays mounted ({'; '.join(errors)}). Stop the "
+            f"processes that use it (fuser --verbose --mount {left[-1]}), then run the command again."
         )
     shutil.rmtree(folder)
 
 
 @contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target to build in, removed however the build ends."""
+    """A build folder beside the target, removed after success and failure."""
     work = target.with_suffix(".building")
     remove_folder(work)
     work.mkdir(mode=0o700)
@@ -166,13 +166,13 @@ def work_folder(target: Path) -> Iterator[Path]:
 
 
 def run_build(argv: Sequence[str], title: str, work: Path, on_line: Callable[[str], None]) -> None:
-    """Run mmdebstrap, each line of its messages passed on; no process of it is left however this function ends."""
+    """Run mmdebstrap and call `on_line` for each line of its messages; no process of it outlives this function."""
     if shutil.which(argv[0]) is None:
-        raise MachineError(f"{argv[0]} is not installed on this machine; run `make setup`")
+        raise MachineError(f"{argv[0]} is not installed on this machine. Run `make setup`.")
     log: list[str] = []
     group = _group.get() or _Group()
     with subprocess.Popen(
-        [*CONFINED, "sh", "-c", FENCE, "fence", str(work), *argv],
+        [*CONFINED, "sh", "-c", CONFINE, "fence", str(work), *argv],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
@@ -188,13 +188,13 @@ def run_build(argv: Sequence[str], title: str, work: Path, on_line: Callable[[st
                     on_line(line)
             except BaseException:
                 _kill(process.pid)
-                # Ends with the last process of the build, which may hold a mount of its namespace until then.
+                # The pipe closes with the last process of the build, which may hold a mount until then.
                 process.stderr.read()
                 raise
     check_cancelled()
     if process.returncode:
-        kept = work.with_suffix(".log")
-        kept.write_text("\n".join(log) + "\n")
+        log_path = work.with_suffix(".log")
+        log_path.write_text("\n".join(log) + "\n")
         errors = [line for line in log if line.startswith("E:") or "error" in line.lower()]
         reasons = errors[:3] or log[-1:] or ["no output"]
-        raise MachineError(f"building image {title} failed, see {kept}: {'; '.join(reasons)}")
+        raise MachineError(f"building image {title} failed, see {log_path}: {'; '.join(reasons)}")

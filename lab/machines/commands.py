@@ -1,4 +1,4 @@
-"""Running the machine's own tools (ip, nft, podman, losetup): one place for timeouts and for readable errors."""
+"""Runs tools of this machine (ip, nft, podman, losetup) with a timeout and readable errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TIMEOUT_SECONDS = 120
 
 
 class CommandError(MachineError):
-    """A tool of the machine failed."""
+    """A command failed."""
 
     def __init__(self, argv: Sequence[str], output: str, returncode: int) -> None:
         self.argv = tuple(argv)
         self.output = output
         self.returncode = returncode
         reason = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
-        super().__init__(f"`{shlex.join(argv)[:200]}` ended with {returncode}: {reason}")
+        super().__init__(f"`{shlex.join(argv)[:200]}` failed with exit code {returncode}: {reason}")
 
 
 def run(
@@ -33,16 +33,16 @@ def run(
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
     except FileNotFoundError as error:
-        raise MachineError(f"{argv[0]} is not installed on this machine; run `make setup`") from error
+        raise MachineError(f"{argv[0]} is not installed on this machine. Run `make setup`.") from error
     except subprocess.TimeoutExpired as error:
-        raise MachineError(f"`{shlex.join(argv)[:200]}` did not end within {timeout:.0f} seconds") from error
+        raise MachineError(f"`{shlex.join(argv)[:200]}` timed out after {timeout:.0f} seconds") from error
     if done.returncode:
         raise CommandError(argv, done.stderr + ("" if done.stderr.strip() else done.stdout), done.returncode)
     return done.stdout
 
 
 def succeeds(argv: Sequence[str], stdin: str | None = None) -> bool:
-    """Run for the exit code alone."""
+    """Whether the command exits with 0."""
     try:
         run(argv, stdin)
     except CommandError:

@@ -1,4 +1,4 @@
-"""One boot of a host: a rootful podman container whose first process is the host's own systemd."""
+"""One boot of a host: a rootful podman container with systemd as its first process."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ log = logging.getLogger(__name__)
 LAB_LABEL = "slipway.lab"
 SERVER_LABEL = "slipway.server"
 
-# Signals systemd takes as buttons (systemd(1)); exit codes are those of a PID namespace whose init called reboot(2).
+# Signals by which systemd powers off and reboots (systemd(1)); exit codes of a PID namespace after reboot(2) of init.
 POWER_BUTTON = 38
 REBOOT_BUTTON = 39
 EXIT_REBOOT = 129
 EXIT_POWEROFF = 130
 
 BOOT_FOLDER = "/run/machine"
-FIRST_PROGRAM = """\
+ENTRYPOINT = """\
 #!/bin/sh
-# Runs once in the place of firmware and hypervisor, then becomes init.
-# podman mounts its own files over these; a mount point cannot be replaced by a rename, as hostnamectl and others do.
+# Runs once before init, which it then executes.
+# podman mounts its own files here; hostnamectl and others replace them by a rename, which a mount point rejects.
 for file in /etc/hostname /etc/hosts /etc/resolv.conf; do
     umount "$file" 2>/dev/null
 done
-# A privileged container is given the machine's disks and every other host's: a host has only its own.
+# A privileged container sees the disks of the machine and of all hosts: remove all, then create this host's own.
 find /dev -xdev -type b -delete
-# No udev runs here (see images.py): its records are written for it, or no unit would ever find a device.
+# No udevd runs in a host (see images.py): without its records, device units never become active.
 mkdir -p /dev/disk/by-id /run/udev/data /run/udev/tags/systemd
 while read -r major minor node serial; do
     mknod -m 660 "/dev/$node" b "$major" "$minor"
@@ -58,7 +58,7 @@ exec /sbin/init
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What of this machine decides how a host is started."""
+    """Properties of this machine that determine how a host is started."""
 
     cgroup_version: int
     runtime: str | None
@@ -72,7 +72,7 @@ class Facts:
             cgroup_version=2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
             runtime="runc" if shutil.which("runc") else None,
             cores=os.cpu_count() or 1,
-            # Without CAP_SYS_RESOURCE nobody gets above this process's own hard limit.
+            # Without CAP_SYS_RESOURCE this process's hard limit is the maximum.
             open_files=_limit(resource.RLIMIT_NOFILE, 1048576),
             processes=_limit(resource.RLIMIT_NPROC, 32768),
         )
@@ -84,21 +84,21 @@ def _limit(which: int, wanted: int) -> int:
 
 
 def engine_configuration(facts: Facts) -> str:
-    """containers.conf(5) of a host: containers inside it cannot be given more than the host was given itself."""
+    """containers.conf(5) of a host: containers in it cannot get higher limits than the host has."""
     limits = json.dumps([f"nofile={facts.open_files}:{facts.open_files}", f"nproc={facts.processes}:{facts.processes}"])
     text = f"[containers]\ndefault_ulimits = {limits}\n"
     if facts.cgroup_version == 1:
-        # Otherwise each call warns of the machine's cgroups, on the stream that programs read errors from.
+        # Otherwise every call warns about cgroup v1 on standard error, which programs parse.
         text += '[engine]\nenv = ["PODMAN_IGNORE_CGROUPSV1_WARNING=1"]\n'
     return text
 
 
 def init_arguments(cgroup_version: int) -> list[str]:
-    """How systemd is made to run as init.
+    """Arguments of podman that run systemd as init.
 
-    On cgroup v1 podman's own `--systemd=always` mounts the machine's whole systemd hierarchy into every container, and
-    hosts then share one tree and trim each other's: there a private namespace and systemd's own switches do it.
-    On v2 podman's way is right.
+    On cgroup v1, `--systemd=always` mounts the machine's systemd hierarchy into every container: hosts share one tree
+    and remove each other's cgroups. A private cgroup namespace and environment variables of systemd replace the option.
+    On v2 the option works.
     """
     common = [
         "--cgroupns=private",
@@ -120,7 +120,7 @@ def init_arguments(cgroup_version: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """All a start needs to know."""
+    """Parameters of one start."""
 
     lab: str
     container: str
@@ -144,13 +144,13 @@ class Boot:
 
 
 def machine_mounts() -> tuple[tuple[Path, str], ...]:
-    """The kernel's modules, where the machine has any: a host that loads one loads it into the kernel all share."""
+    """The kernel modules of this machine, if it has any; a host loads a module into the shared kernel."""
     modules = Path("/lib/modules", os.uname().release).resolve()
     return ((modules, f"/usr/lib/modules/{modules.name}"),) if modules.is_dir() else ()
 
 
 def run_arguments(boot: Boot, facts: Facts) -> list[str]:
-    """The `podman run` of one start."""
+    """The `podman run` command of one start."""
     spec = boot.spec
     limits = {"nofile": facts.open_files, "nproc": facts.processes}
     return [
@@ -188,10 +188,10 @@ def run_arguments(boot: Boot, facts: Facts) -> list[str]:
 
 
 def start(boot: Boot, facts: Facts, devices: Sequence[Device]) -> int:
-    """Start a host and return its init's process id."""
+    """Start a host and return the process id of its init."""
     boot.boot_folder.mkdir(exist_ok=True)
     init = boot.boot_folder / "init"
-    init.write_text(FIRST_PROGRAM)
+    init.write_text(ENTRYPOINT)
     init.chmod(0o755)
     (boot.boot_folder / "containers.conf").write_text(engine_configuration(facts))
     (boot.boot_folder / "devices").write_text("".join(device.line + "\n" for device in devices))
@@ -200,18 +200,18 @@ def start(boot: Boot, facts: Facts, devices: Sequence[Device]) -> int:
     try:
         run(argv)
     except CommandError as first:
-        log.info("server %s did not start at once: %s", boot.spec.name, first)
+        log.info("server %s: the first start failed, retrying: %s", boot.spec.name, first)
         remove(boot.container)
         try:
             run(argv)
         except CommandError as error:
             remove(boot.container)
-            raise MachineError(f"server {boot.spec.name} did not start: {error}") from error
+            raise MachineError(f"server {boot.spec.name}: start failed: {error}") from error
     return int(boot.pid_file.read_text())
 
 
 def exit_code(container: str) -> int | None:
-    """Why it ended; None when podman does not know any more."""
+    """Exit code of the container; None when podman has no record of it."""
     try:
         return int(run(["podman", "wait", container], timeout=60).strip())
     except (CommandError, ValueError):
@@ -219,12 +219,12 @@ def exit_code(container: str) -> int | None:
 
 
 def remove(container: str) -> None:
-    """Take the record away, whatever state it is in."""
-    _patient(["podman", "rm", "--force", "--time=0", "--ignore", container])
+    """Remove the container, running or not."""
+    _run_with_retries(["podman", "rm", "--force", "--time=0", "--ignore", container])
 
 
 def remove_all(lab: str) -> None:
-    """Every container of the lab, by force: killed all at once first, since podman takes them one by one."""
+    """Remove all containers of the lab. They are killed together first, since podman removes one after the other."""
     found = records(lab).values()
     inits = [init for item in found if item.running and (init := Init.of(item.server_id, item.pid))]
     for init in inits:
@@ -233,12 +233,12 @@ def remove_all(lab: str) -> None:
         init.wait(10)
         init.close()
     if found:
-        _patient(["podman", "rm", "--force", "--time=0", "--ignore", *(record.container for record in found)])
+        _run_with_retries(["podman", "rm", "--force", "--time=0", "--ignore", *(record.container for record in found)])
 
 
-def _patient(argv: list[str], tries: int = 20) -> str:
-    """Run podman, and again when it fails: it does while another podman tidies up after a container that just ended,
-    or while a container of anybody vanishes from the list it makes."""
+def _run_with_retries(argv: list[str], tries: int = 20) -> str:
+    """Run podman, with retries: it fails while another podman cleans up after a container, or when a container is
+    removed while it lists them."""
     for left in reversed(range(tries)):
         try:
             return run(argv)
@@ -251,7 +251,7 @@ def _patient(argv: list[str], tries: int = 20) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What podman knows about a host's container."""
+    """State of a host's container in podman."""
 
     server_id: int
     container: str
@@ -262,7 +262,7 @@ class Record:
 
 def records(lab: str) -> dict[int, Record]:
     """All containers of the lab, by server id."""
-    answer = _patient(["podman", "ps", "--all", f"--filter=label={LAB_LABEL}={lab}", "--format=json"])
+    answer = _run_with_retries(["podman", "ps", "--all", f"--filter=label={LAB_LABEL}={lab}", "--format=json"])
     rows: list[dict[str, Any]] = json.loads(answer or "[]")
     found = {}
     for row in rows:
@@ -274,7 +274,7 @@ def records(lab: str) -> dict[int, Record]:
 
 
 def enter(pid: int, script: str) -> str:
-    """Run shell as root inside the host's mounts and processes (its /proc belongs to those)."""
+    """Run a shell script as root in the mount and PID namespace of the host."""
     return run(["nsenter", f"--target={pid}", "--mount", "--pid", "--", "/bin/sh", "-s"], stdin=script)
 
 
@@ -285,7 +285,7 @@ def namespace_of(pid: int) -> tuple[int, int]:
 
 
 def holds_namespace(pid: int, name: str) -> bool:
-    """Whether the named namespace is the one this process is in."""
+    """Whether the process is in the named namespace."""
     path = namespaces.path(name)
     if not path.exists():
         return False
@@ -294,7 +294,7 @@ def holds_namespace(pid: int, name: str) -> bool:
 
 
 def read_console(path: Path, limit: int = 64 * 1024) -> str:
-    """The tail of what a host printed, without podman's time stamps and stream names."""
+    """The tail of a host's console output, without podman's time stamps and stream names."""
     if not path.exists():
         return ""
     with path.open("rb") as file:

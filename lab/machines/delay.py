@@ -1,7 +1,7 @@
-"""Delay in user space for kernels without netem: packets leaving a link wait in a netfilter queue and are let go later.
+"""Delay in user space for kernels without netem: packets that leave a link wait in a netfilter queue.
 
-Speaks nfnetlink_queue directly: bind a queue, note the id and time of each packet, send the verdict when its time has
-come. One socket a namespace, one queue a link.
+Uses nfnetlink_queue directly: bind a queue, record id and time of each packet, send the verdict after the delay. One
+socket per namespace, one queue per link.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def message(kind: int, queue: int, attributes: list[tuple[int, bytes]]) -> bytes
 
 
 def packets(data: bytes) -> list[tuple[int, int]]:
-    """(queue, packet id) of every packet announced in what the kernel sent."""
+    """(queue, packet id) of every packet in a message of the kernel."""
     found = []
     offset = 0
     while offset + 16 <= len(data):
         length, kind = struct.unpack_from("=IH", data, offset)
         if kind == _QUEUE_PACKET:
             queue = socket.ntohs(struct.unpack_from("=H", data, offset + 18)[0])
-            place = offset + 20
-            while place + 4 <= offset + length:
-                size, number = struct.unpack_from("=HH", data, place)
+            position = offset + 20
+            while position + 4 <= offset + length:
+                size, number = struct.unpack_from("=HH", data, position)
                 if number & 0x7FFF == _ATTR_PACKET_HEADER:
-                    found.append((queue, struct.unpack_from(">I", data, place + 4)[0]))
+                    found.append((queue, struct.unpack_from(">I", data, position + 4)[0]))
                     break
-                place += size + (-size % 4)
+                position += size + (-size % 4)
         if length < 16:
             break
         offset += length + (-length % 4)
@@ -63,7 +63,7 @@ def packets(data: bytes) -> list[tuple[int, int]]:
 
 
 class DelayQueue:
-    """Delays what leaves through some links of one namespace."""
+    """Delays packets that leave through links of one namespace."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
@@ -75,7 +75,7 @@ class DelayQueue:
         self._thread.start()
 
     def set(self, delays: dict[str, int]) -> None:
-        """Link → milliseconds; links not named are not delayed."""
+        """Link → milliseconds; other links are not delayed."""
         numbered = {int(link[1:]) % 65536: (link, milliseconds) for link, milliseconds in delays.items()}
         for queue in numbered:
             command = struct.pack(">BBH", _BIND, 0, 0)
@@ -98,7 +98,7 @@ class DelayQueue:
                 run([*inside, tool, "--wait", "--table", "mangle", "--append", *hook])
 
     def close(self) -> None:
-        """Let go of everything; the kernel passes packets of a queue nobody reads (`--queue-bypass`)."""
+        """Close the queues; the kernel accepts the packets of a queue without a reader (`--queue-bypass`)."""
         self._closing = True
         self._thread.join()
         self._socket.close()
@@ -114,7 +114,7 @@ class DelayQueue:
             except TimeoutError:
                 data = b""
             except OSError:
-                # The kernel's buffer overflowed (ENOBUFS): some packets were let go undelayed, go on.
+                # The kernel's buffer overflowed (ENOBUFS): some packets passed without a delay.
                 continue
             now = time.monotonic()
             for queue, number in packets(data):

@@ -1,8 +1,8 @@
-"""Root disks: a sparse ext4 image a server, whose upper layer over the host image is the server's root file system.
+"""Root disks: one sparse ext4 image per server. It holds the upper layer of an overlay over the host image.
 
-A file of its own gives each host the disk size of its server type (it can be filled up), outlives its container (so a
-container is only ever one boot) and is removed as one file. /var/lib lies on the ext4 itself, not on the overlay:
-containers inside a host need a file system that an overlay can stand on.
+The image gives each host the disk size of its server type (it can be filled), outlives the container (which is one
+boot) and is removed as one file. /var/lib is on the ext4 itself, not on the overlay: containers in a host need a file
+system that can be the upper layer of their own overlay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ E2FSCK_CORRECTED = 1
 
 @dataclass(frozen=True, slots=True)
 class RootDisk:
-    """The folder of one server: `disk.img`, its mount `disk`, the whole root file system at `root`."""
+    """The folder of one server: `disk.img`, its mount point `disk`, the root file system at `root`."""
 
     folder: Path
 
@@ -43,24 +43,24 @@ class RootDisk:
 
     @property
     def journal(self) -> Path:
-        """/var/log/journal, where podman would put one in memory (cgroup v2)."""
+        """/var/log/journal; without it podman mounts a tmpfs there (cgroup v2)."""
         return self.mount / "journal"
 
     @property
-    def ballast(self) -> Path:
-        """What fills the disk on purpose: beside the host's own files, where it cannot see or remove it."""
+    def fill_file(self) -> Path:
+        """The file that fills the disk as a fault, outside the host's root file system."""
         return self.mount / "ballast"
 
     @property
     def lower(self) -> Path:
-        """A link to the host image this disk was made on."""
+        """A link to the host image of this disk."""
         return self.folder / "image"
 
     def exists(self) -> bool:
         return self.lower.is_symlink()
 
     def create(self, image: Path, size_gb: int) -> None:
-        """Make and mount a fresh disk. The link to the image is written last: without it the disk is not finished."""
+        """Create and mount a new disk. The link to the image is written last: without it the disk is incomplete."""
         self.remove()
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.image.open("wb") as file:
@@ -78,12 +78,12 @@ class RootDisk:
         self.lower.symlink_to(image)
 
     def open(self) -> None:
-        """Mount what is not mounted (after the machine was restarted)."""
+        """Mount the disk unless it is mounted (after a restart of the machine)."""
         if not self.exists() or not self.image.exists():
-            raise MachineError(f"the root disk in {self.folder} is not there; rebuild the server")
+            raise MachineError(f"{self.folder}: the root disk is missing. Rebuild the server.")
         image = self.lower.resolve()
         if not image.is_dir():
-            raise MachineError(f"host image {image.name} was removed from {image.parent}; rebuild the server")
+            raise MachineError(f"host image {image.name} is missing in {image.parent}. Rebuild the server.")
         if not self.mount.is_mount():
             self._mount_disk()
         self.journal.mkdir(exist_ok=True)
@@ -103,7 +103,7 @@ class RootDisk:
                 mount.rmdir()
 
     def grow(self, size_gb: int) -> None:
-        """Make a bigger disk of it; the host is off. A disk never shrinks."""
+        """Grow the disk; the host is off. A disk never shrinks."""
         if self.image.stat().st_size >= size_gb * 10**9:
             return
         for mount in (self.root, self.mount):
@@ -111,10 +111,10 @@ class RootDisk:
                 try:
                     run(["umount", str(mount)])
                 except CommandError as error:
-                    # A file system that is looked into would be changed under whoever looks.
+                    # Resizing needs an unmounted file system, and another process uses this one.
                     raise MachineError(
-                        f"the disk cannot grow: a program of this machine uses {mount}. "
-                        f"End it (fuser -vm {mount}) and try again"
+                        f"the disk cannot grow: a process of this machine uses {mount}. "
+                        f"Stop the process (fuser -vm {mount}) and resize again."
                     ) from error
         with self.image.open("r+b") as file:
             file.truncate(size_gb * 10**9)
@@ -126,29 +126,29 @@ class RootDisk:
         run(["resize2fs", str(self.image)])
 
     def fill(self, free_mb: int | None) -> None:
-        """Take all room but so much, as root counts it; None gives it back. Costs the machine's own disk nothing."""
-        self.ballast.unlink(missing_ok=True)
+        """Allocate all space but `free_mb`, as root sees it; None frees it. The image stays sparse on this machine."""
+        self.fill_file.unlink(missing_ok=True)
         if free_mb is None:
             return
-        with self.ballast.open("wb") as file:
-            taken = 0
-            # A single large piece is refused when only its last block is missing: ever smaller ones.
+        with self.fill_file.open("wb") as file:
+            allocated_bytes = 0
+            # fallocate fails as a whole when one block is missing: continue with smaller pieces.
             for piece in (2**30, 2**24, 2**20):
                 with contextlib.suppress(OSError):
                     while self.free_mb() - free_mb >= piece // 2**20:
-                        os.posix_fallocate(file.fileno(), taken, piece)
-                        taken += piece
+                        os.posix_fallocate(file.fileno(), allocated_bytes, piece)
+                        allocated_bytes += piece
 
     def free_mb(self) -> int:
-        """What root can still write: the file system keeps a little from everybody, for itself."""
+        """Space that root can write: ext4 reserves some blocks even from root."""
         status, device = os.statvfs(self.mount), self.mount.stat().st_dev
         name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
-        kept = int(Path("/sys/fs/ext4", name, "reserved_clusters").read_text())
-        return max(0, status.f_bfree - kept) * status.f_frsize // 2**20
+        reserved = int(Path("/sys/fs/ext4", name, "reserved_clusters").read_text())
+        return max(0, status.f_bfree - reserved) * status.f_frsize // 2**20
 
     def _mount_disk(self) -> None:
         self.mount.mkdir(exist_ok=True)
-        # No barriers: nothing here outlives this machine, and what a host synced survives the host's own death anyway.
+        # No barriers: a host's death does not lose synced data, and nothing needs to survive the death of this machine.
         run(["mount", "-o", "loop,noatime,nobarrier,discard", str(self.image), str(self.mount)])
 
     def _mount_root(self, image: Path) -> None:
@@ -158,7 +158,7 @@ class RootDisk:
 
 @dataclass(frozen=True, slots=True)
 class RescueDisk:
-    """The rescue system's root: in memory, gone with the boot."""
+    """The root of the rescue system, in memory."""
 
     folder: Path
 
@@ -197,12 +197,12 @@ def unmount(target: Path) -> None:
     try:
         run(["umount", str(target)])
     except CommandError:
-        # Something still looks into it: take the name away, the rest goes with the last user.
+        # Still in use: detach now, the kernel unmounts after the last use.
         run(["umount", "--lazy", str(target)])
 
 
 def write_identity(root: Path, name: str, machine_id: str, nameservers: list[str]) -> None:
-    """What tells one host from another. Only for a root nobody has run yet: it follows no links of a host."""
+    """Write host name, machine id and resolvers. Only for a new root: it does not guard against symbolic links."""
     etc = root / "etc"
     (etc / "machine-id").write_text(machine_id + "\n")
     (etc / "hostname").write_text(name + "\n")

@@ -1,8 +1,8 @@
-"""Faults on a host's links: cut, loss and delay, always at the router's or network's end of the cable.
+"""Faults on a host's links: cut, loss and delay, applied at the router's or network's end of the link.
 
-Cut works in both directions; loss and delay strike what travels towards the host, so a figure given is a figure
-measured by ping. Delay is netem's where the kernel has it, else packets wait in a queue of this process (handler gone:
-no delay, nothing is lost).
+A cut works in both directions; loss and delay apply to packets towards the host, so that ping measures the configured
+value. netem delays where the kernel has it; otherwise packets wait in a queue of this process (without the process:
+no delay, no loss).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def link_name(fault: Fault) -> str:
 
 
 def render(faults: Iterable[Fault]) -> str:
-    """The whole table of one namespace."""
+    """The complete nftables table of one namespace."""
     before: list[str] = []
     after: list[str] = []
     for fault in faults:
@@ -47,7 +47,7 @@ def render(faults: Iterable[Fault]) -> str:
 
 
 class Faults:
-    """Keeps the faults that are set; they hold over a restart of the host, not over its end."""
+    """The faults that are set; they persist over a restart of the host until it is deleted."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -57,9 +57,9 @@ class Faults:
 
     def set(self, fault: Fault) -> None:
         if not 0 <= fault.loss_percent <= 100:
-            raise MachineError(f"loss of {fault.loss_percent} percent cannot be; give 0 to 100")
+            raise MachineError(f"loss_percent is {fault.loss_percent}. Set 0 to 100.")
         if not 0 <= fault.delay_ms <= 60_000:
-            raise MachineError(f"delay of {fault.delay_ms} ms cannot be; give 0 to 60000")
+            raise MachineError(f"delay_ms is {fault.delay_ms}. Set 0 to 60000.")
         with self._lock:
             key = (fault.server_id, fault.network_id)
             if fault == Fault(*key):
@@ -72,11 +72,11 @@ class Faults:
         with self._lock:
             return list(self._faults.values())
 
-    def forget(self, server_id: int, network_id: int | str | None = "all") -> None:
-        """A host, or one of its links, is gone."""
+    def clear(self, server_id: int, network_id: int | str | None = "all") -> None:
+        """Remove the faults of a host, or of one of its links."""
         with self._lock:
-            gone = [key for key in self._faults if key[0] == server_id and network_id in ("all", key[1])]
-            for key in gone:
+            removed = [key for key in self._faults if key[0] == server_id and network_id in ("all", key[1])]
+            for key in removed:
                 del self._faults[key]
                 self.apply(key[1])
 
@@ -86,7 +86,7 @@ class Faults:
         return self._settings.network_namespace(network_id)
 
     def apply(self, network_id: int | None) -> None:
-        """Load what is set for one namespace (again: its links may be new)."""
+        """Load the faults of one namespace."""
         with self._lock:
             name = self.namespace(network_id)
             if not namespaces.path(name).exists():
@@ -96,7 +96,7 @@ class Faults:
             self._delay(name, {link_name(fault): fault.delay_ms for fault in here if fault.delay_ms})
 
     def reapply(self, server_id: int) -> None:
-        """The links of a host were plugged in anew."""
+        """Load the faults of a host again, after its links were created anew."""
         with self._lock:
             for fault_server, network_id in list(self._faults):
                 if fault_server == server_id:
@@ -128,7 +128,7 @@ class Faults:
 
 
 def has_netem() -> bool:
-    """Whether the kernel can delay by itself; asked once."""
+    """Whether the kernel has netem (cached)."""
     global _netem
     if _netem is None:
         name = "slipway-netem"

@@ -1,7 +1,7 @@
-"""Hetzner firewalls: one nftables table in the router, replaced whole in one transaction at every change.
+"""Hetzner firewalls: one nftables table in the router, replaced in one transaction at every change.
 
-Two base chains, because an `accept` ends only its own: traffic between two hosts passes the sender's `out` rules and
-the receiver's `in` rules. Private networks never come this way, and metadata is answered by the router itself.
+Two base chains, because an `accept` ends only its own chain: traffic between two hosts passes the sender's `out` rules
+and the receiver's `in` rules. Private networks are not routed here, and the router itself serves metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ICMP = {4: "icmp", 6: "ipv6-icmp"}
 
 
 def rule_lines(rule: FirewallRule) -> list[str]:
-    """nft rules for one firewall rule: one for each address family it names."""
+    """nft rules of one firewall rule, one per address family."""
     networks = [ip_network(text, strict=False) for text in rule.cidrs]
     lines = []
     v4 = list(collapse_addresses(item for item in networks if isinstance(item, IPv4Network)))
@@ -46,16 +46,16 @@ def _protocol(rule: FirewallRule, version: int) -> str:
         return f"meta l4proto {_ICMP[version]}"
     if rule.protocol in ("esp", "gre"):
         return f"meta l4proto {rule.protocol}"
-    raise MachineError(f"firewall protocol {rule.protocol!r} is not known; use tcp, udp, icmp, esp or gre")
+    raise MachineError(f"firewall protocol {rule.protocol!r} is unknown. Use tcp, udp, icmp, esp or gre.")
 
 
 def render(
     firewalls: Mapping[int, FirewallSpec], members: Mapping[int, Sequence[int]], resolvers: Sequence[str] = ()
 ) -> str:
-    """The whole table. A host in no firewall is in no map and therefore open.
+    """The complete table. A host without firewall is in no map and therefore open.
 
-    Inbound: dropped unless a rule allows. Outbound: open until one `out` rule exists in any of the host's firewalls;
-    name resolution always works.
+    Inbound: dropped unless a rule accepts. Outbound: open until any of the host's firewalls has an `out` rule; name
+    resolution is always open.
     """
     chains: list[str] = []
     for firewall in firewalls.values():
@@ -87,7 +87,7 @@ def _chain(name: str, lines: Sequence[str]) -> list[str]:
 
 
 class Firewalls:
-    """Keeps the rule sets and who they filter."""
+    """The rule sets and the servers they are applied to."""
 
     def __init__(self, settings: Settings, resolvers: Sequence[str]) -> None:
         self._namespace = settings.router_namespace
@@ -114,7 +114,7 @@ class Firewalls:
         with self._lock:
             missing = [item for item in firewall_ids if item not in self._firewalls]
             if missing:
-                raise MachineError(f"firewall {missing[0]} is not there; create it before applying it to a server")
+                raise MachineError(f"firewall {missing[0]} does not exist. Create it before it is applied to a server.")
             if tuple(firewall_ids) == self._members.get(server_id, ()):
                 return
             members = {key: value for key, value in self._members.items() if key != server_id}
@@ -123,7 +123,7 @@ class Firewalls:
             self._change(self._firewalls, members)
 
     def replace(self, firewalls: Sequence[FirewallSpec], members: Mapping[int, Sequence[int]]) -> None:
-        """Exactly these, loaded whatever is there now."""
+        """Load exactly these firewalls, whatever is loaded now."""
         with self._lock:
             self._change(
                 {spec.firewall_id: spec for spec in firewalls},

@@ -1,8 +1,8 @@
-"""Host images: Debian made by mmdebstrap, with what Hetzner's own images bring and the lab's few adjustments.
+"""Host images: Debian built by mmdebstrap, with the contents of Hetzner's images and some adjustments for the lab.
 
-An image is a folder that every host of it has as the lower layer of its root file system, so a host costs no copy and
-sixty hosts share one page cache. Its name ends in a hash of the recipe: a changed recipe builds anew, hosts made from
-the old folder keep it.
+An image is a folder: the lower layer of the root file systems of all its hosts. A host needs no copy, and all hosts
+share one page cache. The name ends in a hash of the recipe: a changed recipe gives a new image, existing hosts keep
+the old one.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from lab.machines.commands import run
 from lab.settings import IMAGES, Settings
 
 Progress = Callable[[str, float], None]
-"""(what happens now, share done from 0 to 1)."""
+"""(current step, share done from 0 to 1)."""
 
 SUITES = {"debian-12": "bookworm", "debian-13": "trixie"}
 RESCUE_IMAGE = "debian-13"
-"""The rescue system boots from this one, whatever the server runs."""
+"""The image of the rescue system, for every server."""
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 BUILD_MEGABYTES = 2000
-"""Free disk space a build needs while it runs; the finished image takes about a third."""
+"""Free disk space that a build needs; the finished image takes about a third."""
 
 PACKAGES = (
     "systemd",
@@ -65,23 +65,23 @@ PACKAGES = (
 )
 
 MASKED_UNITS = (
-    # Every boot triggers events for all devices of the machine, which every other host's udevd would handle: 60 hosts
-    # then take minutes and load 700. The devices of a host are made before init instead (see containers.py).
+    # Every boot triggers events for all devices of the machine, handled by the udevd of every host: 60 hosts take
+    # minutes to boot, at load 700. The devices of a host are created before init instead (see containers.py).
     "systemd-udevd.service",
     "systemd-udevd-control.socket",
     "systemd-udevd-kernel.socket",
     "systemd-udevd-varlink.socket",
     "systemd-udev-trigger.service",
     "systemd-udev-settle.service",
-    # A login prompt on a console nobody sits at.
+    # A login prompt on a console without users.
     "getty.target",
     "console-getty.service",
-    # These look after all disks of the machine.
+    # These maintain all disks of the machine.
     "e2scrub_reap.service",
     "e2scrub_all.timer",
     "xfs_scrub_all.timer",
     "fstrim.timer",
-    # These reach the one kernel all hosts share.
+    # These change the kernel, which all hosts share.
     "modprobe@.service",
     "dev-hugepages.mount",
     "proc-sys-fs-binfmt_misc.automount",
@@ -126,7 +126,7 @@ def get_datasource_list(depends):
 '''
 
 FILES = {
-    # Where cloud-init finds the shim. Network: the addresses are on the links before init runs.
+    # Registers the shim in cloud-init. Network: the addresses are on the links before init runs.
     "etc/cloud/cloud.cfg.d/90-hetzner.cfg": """\
 datasource_list: [HetznerLab]
 datasource_pkg_list: [cloudinit.sources, slipway_datasource]
@@ -158,9 +158,9 @@ cloud_final_modules:
 """,
     "usr/lib/python3/dist-packages/slipway_datasource/__init__.py": "",
     "usr/lib/python3/dist-packages/slipway_datasource/DataSourceHetznerLab.py": _SHIM,
-    # /dev/kmsg is the machine's: every journal would keep every other host's kernel lines.
+    # /dev/kmsg is the machine's: every journal would store the kernel messages of all hosts.
     "etc/systemd/journald.conf.d/10-shared-kernel.conf": "[Journal]\nReadKMsg=no\n",
-    # Without accounting systemd removes the cgroups that nested containers of a host still use (cgroup v1).
+    # Without accounting systemd removes cgroups that containers in a host still use (cgroup v1).
     "etc/systemd/system.conf.d/10-accounting.conf": """\
 [Manager]
 DefaultCPUAccounting=yes
@@ -169,7 +169,7 @@ DefaultMemoryAccounting=yes
 DefaultTasksAccounting=yes
 DefaultBlockIOAccounting=yes
 """,
-    # The clock belongs to the machine: chrony runs and answers in a host, but must not set it.
+    # The clock is the machine's: chrony runs and serves time in a host, but must not set it.
     "etc/slipway/chrony": 'DAEMON_OPTS="-x -F 1"\n',
     "etc/systemd/system/chrony.service.d/10-shared-clock.conf": "[Service]\nEnvironmentFile=/etc/slipway/chrony\n",
     "etc/default/locale": "LANG=C.UTF-8\n",
@@ -178,16 +178,16 @@ DefaultBlockIOAccounting=yes
     "etc/hostname": "debian\n",
 }
 for _timer in STOPPED_TIMERS:
-    # Hetzner's images have these timers. A lab host lives for hours and is always young: left alone they would fire
-    # in the middle of somebody's run and take the apt lock. They stay enabled, but first act half a day after the start
-    # (not OnBootSec=, which in a host counts from the start of the machine).
+    # Hetzner's images have these timers. A lab host exists for hours: shortly after its start they would fire during a
+    # run and hold the apt lock. They stay enabled, but first fire half a day after the start (not OnBootSec=, which in
+    # a host counts from the boot of the machine).
     FILES[f"etc/systemd/system/{_timer}.d/10-not-in-the-first-hours.conf"] = (
         "[Timer]\nOnCalendar=\nOnActiveSec=12h\nOnUnitActiveSec=1d\nRandomizedDelaySec=0\nPersistent=false\n"
     )
 
 PATHS_EXCLUDED = (
     *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*"),
-    # Compiled at each installation of udev; no udevd runs here.
+    # Compiled at each installation of udev; no udevd runs in a host.
     "/usr/lib/udev/hwdb.d/*",
 )
 PATHS_KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
@@ -210,7 +210,7 @@ touch -r "$1"/usr "$1"/etc/.updated "$1"/var/.updated
 """
 
 LISTS = "var/lib/apt/lists"
-"""Emptied at the end of a build. Its age is set to the epoch's, for Ansible's apt takes it for the age of the lists."""
+"""Emptied at the end of a build. Its mtime is set to the epoch: Ansible's apt module takes it for the lists' age."""
 
 
 ROLE_PACKAGES = r"""
@@ -231,12 +231,12 @@ rm -r "$root/etc/postgresql-common/createcluster.d"
 # A private key that all hosts would share.
 rm -f "$root"/etc/ssl/private/ssl-cert-snakeoil.key "$root"/etc/ssl/certs/ssl-cert-snakeoil.pem
 """
-"""Installs the packages of the roles: as their apt tasks would, with no service started or enabled."""
+"""Installs the packages of the roles, as their apt tasks do, without starting or enabling a service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Where packages come from: the archive and the security archive, as this machine has them set."""
+    """The Debian archive and the security archive that apt on this machine is configured with."""
 
     archive: str | None = None
     security: str | None = None
@@ -246,7 +246,7 @@ class Mirror:
 def support(image: str) -> ImageSupport:
     if image in SUITES:
         return ImageSupport(image, True)
-    return ImageSupport(image, False, f"image {image} cannot be run in the lab, which builds {' and '.join(SUITES)}")
+    return ImageSupport(image, False, f"the lab has no image {image}. Use {' or '.join(SUITES)}.")
 
 
 def find_mirror(sources: str) -> Mirror:
@@ -265,7 +265,7 @@ def find_mirror(sources: str) -> Mirror:
 
 
 def sources_list(suite: str, mirror: Mirror) -> str:
-    """deb822 sources for a suite, or nothing when mmdebstrap's own default shall hold."""
+    """deb822 sources for a suite; empty for mmdebstrap's default."""
     if mirror.archive is None or mirror.security is None:
         return ""
     signed = f"Components: main\nSigned-By: {mirror.keyring}\n"
@@ -276,28 +276,28 @@ def sources_list(suite: str, mirror: Mirror) -> str:
 
 
 def packages_of_roles(settings: Settings, image: str) -> tuple[str, ...]:
-    """What the image carries of the roles' packages; nothing in a plain one."""
+    """The packages of the roles in the image; none in a plain one."""
     return role_packages.read(image.rpartition("-")[2]) if settings.images == "prepared" else ()
 
 
 def recipe_hash(image: str, mirror: Mirror, of_roles: tuple[str, ...] = ()) -> str:
-    """Changes with anything that would make another image, except what the archive holds today."""
+    """A hash of all inputs of the image, except the current contents of the archive."""
     recipe = (SUITES[image], PACKAGES, MASKED_UNITS, sorted(FILES.items()), PATHS_EXCLUDED, PATHS_KEPT, FINISH, LISTS)
     roles = (of_roles, ROLE_PACKAGES) if of_roles else ()
     return hashlib.sha256(repr((recipe, roles, sources_list(SUITES[image], mirror))).encode()).hexdigest()[:12]
 
 
 def folder(settings: Settings, image: str) -> Path:
-    """Where the image of today's recipe is or will be."""
+    """Folder of the image of the current recipe, built or not."""
     recipe = recipe_hash(image, machine_mirror(), packages_of_roles(settings, image))
     return settings.cache_dir / "images" / f"{image}-{recipe}"
 
 
 def note(settings: Settings) -> str:
-    """For people: what new hosts are made of."""
+    """One sentence for users about the image of new hosts."""
     if settings.images == "plain":
-        return "Host images are plain Debian, as Hetzner's: the roles install every package."
-    return "Host images carry the packages that the roles install (SLIPWAY_LAB_IMAGES=plain builds them without)."
+        return "Host images are plain Debian, as Hetzner's; the roles install every package."
+    return "Host images contain the packages that the roles install (SLIPWAY_LAB_IMAGES=plain builds them without)."
 
 
 def is_built(settings: Settings, image: str) -> bool:
@@ -313,7 +313,7 @@ def machine_mirror() -> Mirror:
 
 
 def machine_apt_options() -> dict[str, str]:
-    """apt settings of this machine that its mirror needs: a proxy, or an archive kept past its date."""
+    """apt settings of this machine for its mirror: a proxy, or Check-Valid-Until for an old archive."""
     wanted = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until")
     answer = run(["apt-config", "dump", "--format", "%F=%v%n", *wanted])
     pairs = (line.partition("=") for line in answer.splitlines())
@@ -321,7 +321,7 @@ def machine_apt_options() -> dict[str, str]:
 
 
 def ensure(settings: Settings, image: str, progress: Progress | None = None) -> Path:
-    """The image's folder, built first if need be. Two callers at once: one builds, the other waits."""
+    """The image's folder; built first if missing. Of two concurrent callers one builds and the other waits."""
     if image not in SUITES:
         raise MachineError(support(image).reason)
     target = folder(settings, image)
@@ -335,7 +335,7 @@ def ensure(settings: Settings, image: str, progress: Progress | None = None) -> 
 
 
 def _prune(settings: Settings, image: str, target: Path) -> None:
-    """Remove images of older recipes that no server stands on; prepared and plain ones stay beside each other."""
+    """Remove images of older recipes that no server uses; prepared and plain images are kept side by side."""
     current = {folder(replace(settings, images=kind), image) for kind in IMAGES}
     used = {link.resolve() for link in settings.state_root.glob("*/machines/servers/*/image")}
     mounts = Path("/proc/self/mountinfo").read_text()
@@ -358,15 +358,15 @@ _STEPS = {
     "/role-packages": ("installing the roles' packages", 0.75),
     "cleaning package lists": ("cleaning up", 0.95),
 }
-"""Words in mmdebstrap's messages → what to tell a person, and how far the build is."""
+"""Text in mmdebstrap's messages → (step for the user, share done)."""
 
 
 def _build(settings: Settings, image: str, target: Path, progress: Progress) -> None:
     free = shutil.disk_usage(target.parent).free // 2**20
     if free < BUILD_MEGABYTES:
         raise MachineError(
-            f"{target.parent} has {free} MB free; building {image} needs {BUILD_MEGABYTES} MB: make room there "
-            "or set SLIPWAY_CACHE_ROOT to another disk"
+            f"{target.parent}: {free} MB are free, building {image} needs {BUILD_MEGABYTES} MB. Free space there "
+            "or set SLIPWAY_CACHE_ROOT to a folder on another disk."
         )
     progress(f"building {image}", 0.0)
     with builds.work_folder(target) as work:
@@ -379,7 +379,7 @@ def _build(settings: Settings, image: str, target: Path, progress: Progress) -> 
 
 
 def _arguments(image: str, of_roles: tuple[str, ...], work: Path) -> list[str]:
-    """How mmdebstrap is called, after what it needs is written into the work folder."""
+    """Write the files of the build into the work folder and return the command."""
     overlay = work / "files"
     _write_files(overlay)
     (work / "finish").write_text(FINISH)
@@ -392,7 +392,7 @@ def _arguments(image: str, of_roles: tuple[str, ...], work: Path) -> list[str]:
         "--format=directory",
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
-        # mmdebstrap leaves these in the image: dpkg need not sync every file of a disk that is thrown away.
+        # mmdebstrap keeps this option in the image: dpkg need not sync the files of a disk that is discarded.
         "--dpkgopt=force-unsafe-io",
         exclusion_hook(work, PATHS_EXCLUDED),
         *(f"--aptopt={key} {quote(value)}" for key, value in machine_apt_options().items()),
@@ -406,9 +406,9 @@ def _arguments(image: str, of_roles: tuple[str, ...], work: Path) -> list[str]:
 
 
 def exclusion_hook(work: Path, paths: Sequence[str]) -> str:
-    """The option of mmdebstrap that keeps paths out of an image, except `PATHS_KEPT`."""
-    # Given as --dpkgopt, mmdebstrap would run each archive that it extracts through a filter in Python, which takes
-    # longer than the rest of the extraction. Here dpkg alone filters, when it unpacks the extracted packages again.
+    """The option of mmdebstrap that excludes paths from an image, except `PATHS_KEPT`."""
+    # With --dpkgopt, mmdebstrap pipes each archive that it extracts through a Python filter, which takes longer than
+    # the rest of the extraction. With this hook only dpkg filters, when it unpacks the extracted packages again.
     (work / "exclusions").write_text(
         "".join(f"path-exclude={path}\n" for path in paths) + "".join(f"path-include={path}\n" for path in PATHS_KEPT)
     )
@@ -436,5 +436,5 @@ def _write_files(overlay: Path) -> None:
 
 
 def quote(value: str) -> str:
-    """A value as apt's configuration wants it."""
+    """Quote a value for apt's configuration."""
     return '"' + value.replace('"', "") + '"'

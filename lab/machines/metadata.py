@@ -1,7 +1,7 @@
-"""The metadata service: 169.254.169.254 inside the router and inside every private network.
+"""The metadata service: 169.254.169.254 in the router and in every private network.
 
-The listening sockets are opened in those namespaces, the work is done here. Who asks is known from where the question
-came in and from its source address, which strict reverse path filtering makes unforgeable.
+The listening sockets are opened in those namespaces. A client is identified by the namespace and by its source address,
+which strict reverse path filtering protects against spoofing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Owner = Callable[[str], int | None]
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves a socket that is already bound; the base class would look up its own name, slow without a resolver."""
+    """Serves a bound socket; the base class would resolve its host name, which is slow without a resolver."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -37,14 +37,14 @@ class _Server(ThreadingHTTPServer):
         self.answer = answer
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A host that hangs up, or dies, in the middle of an answer."""
+        """A host closed the connection during a response, or stopped."""
         log.info("metadata for %s was not delivered", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = 10
-    # cloud-init asks for one thing at a time.
+    # cloud-init sends one request at a time.
     protocol_version = "HTTP/1.0"
 
     def do_GET(self) -> None:
@@ -72,13 +72,13 @@ class Metadata:
         self._servers: dict[str, _Server] = {}
 
     def listen(self, namespace: str, owner: Owner) -> None:
-        """Answer in this namespace; a listener left over from an earlier namespace of the name is closed first."""
+        """Listen in this namespace; a listener in an earlier namespace of the same name is closed first."""
 
         def answer(source: str, path: str) -> tuple[int, str, str] | None:
             server_id = owner(source)
             return None if server_id is None else self._handler(server_id, path)
 
-        self.ignore(namespace)
+        self.stop_listening(namespace)
         server = _Server(namespaces.inside(namespace, _bind), answer)
         with self._lock:
             self._servers[namespace] = server
@@ -88,7 +88,7 @@ class Metadata:
         with self._lock:
             return namespace in self._servers
 
-    def ignore(self, namespace: str) -> None:
+    def stop_listening(self, namespace: str) -> None:
         with self._lock:
             server = self._servers.pop(namespace, None)
         if server:
@@ -97,13 +97,13 @@ class Metadata:
 
     def close(self) -> None:
         for namespace in list(self._servers):
-            self.ignore(namespace)
+            self.stop_listening(namespace)
 
 
 def _bind() -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Two daemons may overlap for a moment at a restart.
+    # At a restart two daemons may overlap.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((METADATA, 80))
     listener.listen(128)

@@ -1,6 +1,6 @@
-"""Network namespaces, and what lies in them: thin words over `ip`.
+"""Network namespaces and their links, routes and sysctls: a thin layer over `ip`.
 
-Everything is plain text for `ip -batch`, so the plumbing of a host can be read and tested without a machine.
+Commands are plain text for `ip -batch`, so tests can check them without root.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.machines.commands import CommandError, run
 log = logging.getLogger(__name__)
 
 FOLDER = Path("/run/netns")
-_making = threading.Lock()
+_lock = threading.Lock()
 
 
 def path(name: str) -> Path:
@@ -27,7 +27,7 @@ def path(name: str) -> Path:
 
 
 def existing() -> set[str]:
-    """Names of the namespaces that are really there (a plain file without a namespace on it does not count)."""
+    """Names of the existing namespaces (without plain files that no namespace is mounted on)."""
     if not FOLDER.is_dir():
         return set()
     root = FOLDER.parent.stat().st_dev
@@ -35,7 +35,7 @@ def existing() -> set[str]:
 
 
 def _device(entry: Path) -> int | None:
-    """None when it vanished meanwhile: other labs come and go."""
+    """None when it was removed meanwhile, by another lab."""
     try:
         return entry.stat().st_dev
     except FileNotFoundError:
@@ -43,8 +43,8 @@ def _device(entry: Path) -> int | None:
 
 
 def ensure(name: str) -> bool:
-    """Make the namespace unless it is there; True when it was made."""
-    with _making:
+    """Create the namespace unless it exists; True when it was created."""
+    with _lock:
         if name in existing():
             return False
         path(name).unlink(missing_ok=True)
@@ -53,26 +53,26 @@ def ensure(name: str) -> bool:
 
 
 def delete(name: str) -> None:
-    """Take the name away; the namespace itself ends with the last process in it."""
+    """Remove the name; the namespace itself exists until its last process ends."""
     if not path(name).exists():
         return
     try:
         run(["ip", "netns", "delete", name])
     except CommandError:
-        # A name that is a plain file (its mount was taken by force) cannot be unmounted.
+        # The mount may be gone already, which leaves a plain file.
         path(name).unlink(missing_ok=True)
 
 
 def adopt(name: str, pid: int) -> None:
-    """Give a namespace that a process still holds its name back."""
+    """Restore the name of a namespace that a process is in."""
     path(name).unlink(missing_ok=True)
     run(["ip", "netns", "attach", name, str(pid)])
 
 
 def batch(name: str | None, lines: Iterable[str], family: str = "") -> None:
-    """Run `ip` commands in the namespace (None: the machine's own), stopping at the first that fails.
+    """Run `ip` commands in the namespace (None: the machine's), up to the first that fails.
 
-    `family` is `-6` where `ip` would not guess it from the address (`route flush` does not).
+    `family` is `-6` where `ip` does not derive it from the address (`route flush`).
     """
     text = "\n".join(lines)
     if not text:
@@ -88,7 +88,7 @@ def batch(name: str | None, lines: Iterable[str], family: str = "") -> None:
 
 
 def query(name: str | None, *arguments: str) -> list[dict[str, Any]]:
-    """Ask `ip -json` something."""
+    """Output of an `ip -json` command."""
     where = ["-n", name] if name else []
     answer = run(["ip", *where, "-json", *arguments])
     found: list[dict[str, Any]] = json.loads(answer) if answer.strip() else []
@@ -100,10 +100,10 @@ def links(name: str | None) -> set[str]:
 
 
 def clear_link(namespace: str | None, link: str) -> None:
-    """Take a link away (None: from the machine's own namespace) unless it is gone.
+    """Delete a link (None: in the machine's namespace) if it exists.
 
-    A namespace ends some time after its last name, and takes its ends of links with it: between a look and a command
-    a link may leave by itself.
+    A namespace ends some time after its name is removed, and its ends of links with it: a link may disappear between
+    the check and the command.
     """
     if link not in links(namespace):
         return
@@ -112,14 +112,14 @@ def clear_link(namespace: str | None, link: str) -> None:
     except CommandError:
         if link in links(namespace):
             raise
-        log.debug("%s left %s by itself", link, namespace or "the machine")
+        log.debug("link %s disappeared from %s by itself", link, namespace or "the machine")
 
 
 def inside[T](name: str, action: Callable[[], T]) -> T:
     """Run `action` in the namespace and return its result.
 
-    In a thread of its own that ends afterwards: a worker thread that failed to come back would send its later work
-    into the wrong network.
+    It runs in a new thread, which ends afterwards: a worker thread that could not leave the namespace would use the
+    wrong network later.
     """
 
     def enter() -> T:
@@ -135,7 +135,7 @@ def inside[T](name: str, action: Callable[[], T]) -> T:
 
 
 def write_sysctls(name: str, values: dict[str, str]) -> None:
-    """Set `net.*` values of a namespace; /proc/sys/net shows the namespace of the thread that opens it."""
+    """Set `net.*` values of a namespace; /proc/sys/net belongs to the namespace of the thread that opens it."""
 
     def write() -> None:
         for key, value in values.items():

@@ -1,8 +1,8 @@
-"""Private networks: a namespace each, holding the gateway and a routed link to every member; no shared wire.
+"""Private networks: one namespace each, with the gateway and a routed link to every member; no shared segment.
 
     <lab>-n<network>  v<id> ══ enp7s0  <lab>-h<id>
 
-Two networks may have the same range: their routers never meet.
+Two networks may have the same range: they are not connected.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def port(server_id: int) -> str:
 
 
 def routes(network: NetworkSpec, members: Iterable[AttachmentSpec], plugged: set[int]) -> dict[str, str]:
-    """The whole routing table of a network: destination → how, as `ip route` words.
+    """The routing table of a network: destination → arguments of `ip route`.
 
-    Members that are off swallow their packets, and so do routes whose gateway is off; a route through an address that
-    nobody has is unreachable.
+    Packets to members that are off are dropped, and so are those to routes with a gateway that is off; a route through
+    an address without a member is unreachable.
     """
     table = {str(IPv4Network(network.ip_range)): UNREACHABLE}
     owners: dict[str, int] = {}
@@ -63,7 +63,7 @@ def routes(network: NetworkSpec, members: Iterable[AttachmentSpec], plugged: set
 
 
 def parse_routes(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """What `ip -json route show` says, in the words of `routes`."""
+    """The output of `ip -json route show` in the format of `routes`."""
     table = {}
     for row in rows:
         destination = "0.0.0.0/0" if row["dst"] == "default" else str(IPv4Network(row["dst"]))
@@ -76,8 +76,8 @@ def parse_routes(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
     return table
 
 
-def host_lines(network: NetworkSpec, member: AttachmentSpec, alone: bool) -> list[str]:
-    """A member's own side. `alone`: without a public link the metadata service is found this way."""
+def host_lines(network: NetworkSpec, member: AttachmentSpec, private_only: bool) -> list[str]:
+    """The member's end of the link. `private_only`: without a public link, metadata is reached through this network."""
     nic, via = member.interface, gateway(network.ip_range)
     return [
         f"link set {nic} addrgenmode none",
@@ -85,12 +85,12 @@ def host_lines(network: NetworkSpec, member: AttachmentSpec, alone: bool) -> lis
         f"addr replace {member.ip}/32 dev {nic}",
         f"route replace {via} dev {nic} scope link",
         f"route replace {network.ip_range} via {via} dev {nic}",
-        *([f"route replace {METADATA} via {via} dev {nic}"] if alone else []),
+        *([f"route replace {METADATA} via {via} dev {nic}"] if private_only else []),
     ]
 
 
 class Networks:
-    """Keeps the namespaces of the private networks and the legs in them."""
+    """The namespaces of the private networks and their links to members."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -98,7 +98,7 @@ class Networks:
         self._specs: dict[int, NetworkSpec] = {}
         self._members: dict[int, dict[int, AttachmentSpec]] = {}
         self._plugged: set[int] = set()
-        self._alone: set[int] = set()
+        self._private_only: set[int] = set()
 
     def namespace(self, network_id: int) -> str:
         return self._settings.network_namespace(network_id)
@@ -107,10 +107,10 @@ class Networks:
         return set(self._specs)
 
     def apply(self, spec: NetworkSpec) -> bool:
-        """Make the network or change it; True when its namespace had to be made."""
+        """Create or update the network; True when its namespace was created."""
         with self._lock:
             old = self._specs.get(spec.network_id)
-            made = self._ensure(spec, old)
+            was_created = self._ensure(spec, old)
             self._specs[spec.network_id] = spec
             self._members.setdefault(spec.network_id, {})
             self._route(spec.network_id)
@@ -118,22 +118,22 @@ class Networks:
                 for member in self._members[spec.network_id].values():
                     if member.server_id in self._plugged:
                         host = self._settings.host_namespace(member.server_id)
-                        namespaces.batch(host, host_lines(spec, member, member.server_id in self._alone))
-            return made
+                        namespaces.batch(host, host_lines(spec, member, member.server_id in self._private_only))
+            return was_created
 
     def _ensure(self, spec: NetworkSpec, old: NetworkSpec | None) -> bool:
         name = self.namespace(spec.network_id)
-        made = namespaces.ensure(name)
+        was_created = namespaces.ensure(name)
         lines = []
-        if made:
+        if was_created:
             namespaces.write_sysctls(name, SYSCTLS)
-            # Of link scope, so that the kernel never asks for a host's link address in this name: a host with strict
-            # reverse path filtering would not answer.
+            # Scope link, so that the kernel does not use this address as the source of ARP requests: a host with strict
+            # reverse path filtering does not answer those.
             lines += ["link set lo up", f"addr replace {METADATA}/32 dev lo scope link"]
         if old and gateway(old.ip_range) != gateway(spec.ip_range):
             lines.append(f"addr delete {gateway(old.ip_range)}/32 dev lo")
         namespaces.batch(name, [*lines, f"addr replace {gateway(spec.ip_range)}/32 dev lo"])
-        return made
+        return was_created
 
     def delete(self, network_id: int) -> None:
         with self._lock:
@@ -144,18 +144,18 @@ class Networks:
             namespaces.delete(self.namespace(network_id))
 
     def attach(self, spec: AttachmentSpec) -> bool:
-        """Attach, or bring the alias addresses in line; True when a running host got a link."""
+        """Attach, or update the alias addresses; True when a running host got a link."""
         with self._lock:
             if spec.network_id not in self._specs:
-                raise MachineError(f"network {spec.network_id} is not there; create it before attaching servers")
+                raise MachineError(f"network {spec.network_id} does not exist. Create it before servers are attached.")
             members = self._members[spec.network_id]
             old = members.get(spec.server_id)
             if old and (old.ip, old.mac_address, old.interface) != (spec.ip, spec.mac_address, spec.interface):
                 self.detach(spec.server_id, spec.network_id)
             members[spec.server_id] = spec
-            made = spec.server_id in self._plugged and self._plug(spec)
+            was_created = spec.server_id in self._plugged and self._plug(spec)
             self._route(spec.network_id)
-            return made
+            return was_created
 
     def detach(self, server_id: int, network_id: int) -> None:
         with self._lock:
@@ -165,18 +165,18 @@ class Networks:
             self._unplug(member)
             self._route(network_id)
 
-    def open(self, server_id: int, alone: bool) -> list[int]:
-        """Plug a host into all its networks; returns those where it was not."""
+    def open(self, server_id: int, private_only: bool) -> list[int]:
+        """Create the host's links to all its networks; returns the networks that had none."""
         with self._lock:
             self._plugged.add(server_id)
-            (self._alone.add if alone else self._alone.discard)(server_id)
-            made = []
+            (self._private_only.add if private_only else self._private_only.discard)(server_id)
+            was_created = []
             for network_id, members in self._members.items():
                 if server_id in members:
                     if self._plug(members[server_id]):
-                        made.append(network_id)
+                        was_created.append(network_id)
                     self._route(network_id)
-            return made
+            return was_created
 
     def close(self, server_id: int) -> None:
         with self._lock:
@@ -186,10 +186,10 @@ class Networks:
                     self._unplug(members[server_id])
                     self._route(network_id)
 
-    def forget(self, server_id: int) -> None:
+    def remove_host(self, server_id: int) -> None:
         with self._lock:
             self._plugged.discard(server_id)
-            self._alone.discard(server_id)
+            self._private_only.discard(server_id)
             for network_id in list(self._members):
                 self.detach(server_id, network_id)
 
@@ -202,7 +202,7 @@ class Networks:
             return self._members.get(network_id, {}).get(server_id)
 
     def owner(self, network_id: int, source: str) -> int | None:
-        """The member that speaks from this address."""
+        """The member with this address."""
         with self._lock:
             members = self._members.get(network_id, {}).values()
             return next((item.server_id for item in members if source in (item.ip, *item.alias_ips)), None)
@@ -217,7 +217,7 @@ class Networks:
         peer = f"peer name {member.interface} mtu {MTU} netns {host} address {member.mac_address}"
         namespaces.batch(name, [f"link add {link} mtu {MTU} type veth {peer}", f"link set {link} up"])
         network = self._specs[member.network_id]
-        namespaces.batch(host, host_lines(network, member, member.server_id in self._alone))
+        namespaces.batch(host, host_lines(network, member, member.server_id in self._private_only))
         return True
 
     def _unplug(self, member: AttachmentSpec) -> None:
@@ -226,25 +226,25 @@ class Networks:
             namespaces.clear_link(name, link)
 
     def load(
-        self, specs: Iterable[NetworkSpec], members: Iterable[AttachmentSpec], plugged: set[int], alone: set[int]
+        self, specs: Iterable[NetworkSpec], members: Iterable[AttachmentSpec], plugged: set[int], private_only: set[int]
     ) -> list[str]:
-        """Take over what is known from elsewhere, without a moment's break for what is right; returns what was not."""
+        """Converge to the given networks without interrupting what is correct; returns the changes."""
         done = []
         with self._lock:
             self._specs = {spec.network_id: spec for spec in specs}
             self._members = {network_id: {} for network_id in self._specs}
             for member in members:
                 self._members[member.network_id][member.server_id] = member
-            self._plugged, self._alone = set(plugged), set(alone)
+            self._plugged, self._private_only = set(plugged), set(private_only)
             for spec in self._specs.values():
                 if self._ensure(spec, None):
-                    done.append(f"made the namespace of network {spec.name}")
+                    done.append(f"created the namespace of network {spec.name}")
                 for member in self._members[spec.network_id].values():
                     if member.server_id in plugged and self._plug(member):
                         done.append(f"plugged server {member.server_id} into network {spec.name}")
                 known = {port(server_id) for server_id in self._members[spec.network_id]}
-                strange = {name for name in namespaces.links(self.namespace(spec.network_id)) if name.startswith("v")}
-                for name in sorted(strange - known):
+                unknown = {name for name in namespaces.links(self.namespace(spec.network_id)) if name.startswith("v")}
+                for name in sorted(unknown - known):
                     namespaces.clear_link(self.namespace(spec.network_id), name)
                     done.append(f"removed {name} from network {spec.name}")
                 if changes := self._route(spec.network_id):

@@ -1,12 +1,12 @@
-"""The real backend: Linux hosts in rootful podman containers, on networks and disks of this machine.
+"""The podman backend: Linux hosts in rootful containers, on networks and disks of this machine.
 
     server     containers.py (one boot) on disks.py (root disk), watched by watch.py
     network    router.py (public), networks.py (private), firewalls.py, faults.py, metadata.py
     volume     volumes.py
 
-A container is one boot: starting a server makes fresh namespaces, links and container around its root disk, so nothing
-of an earlier life (addresses, firewall rules, a dead container's record) is carried over, as with a real machine.
-What is known here is given by the cloud: by verbs, and after a restart of the daemon by `reconcile`.
+A container is one boot: starting a server creates new namespaces, links and a container for its root disk, so nothing
+of an earlier boot (addresses, firewall rules, the state of a container) remains. The cloud owns the desired state: it
+passes changes by operations, and all of it by `reconcile` after a restart of the daemon.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _REASONS = {containers.EXIT_REBOOT: ExitReason.REBOOT, containers.EXIT_POWEROFF:
 
 @dataclass(slots=True)
 class _Host:
-    """What is known of one server."""
+    """State of one server."""
 
     server_id: int
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -85,7 +85,7 @@ class PodmanMachines:
         self._router = Router(settings)
         self._networks = Networks(settings)
         self._address_of = address_of
-        # Ours first; the machine's own go on answering while the daemon is away.
+        # The lab's resolver first; the machine's own ones answer while the daemon is down.
         self._resolvers = [str(settings.machine_address), *resolver.machine_servers()]
         self._firewalls = Firewalls(settings, self._resolvers)
         self._faults = Faults(settings)
@@ -98,10 +98,10 @@ class PodmanMachines:
         self._watcher: Watcher | None = None
         self._ready = False
 
-    # --- beginning
+    # --- start
 
     def _prepare(self) -> list[str]:
-        """The lab's ground, made before the first verb needs it. Returns what was done."""
+        """Create what all operations need (router, sysctls, listeners) before the first one. Returns the changes."""
         with self._lock:
             if self._ready:
                 return []
@@ -111,7 +111,7 @@ class PodmanMachines:
             if self._resolver is None:
                 address = str(self._settings.machine_address)
                 self._resolver = resolver.Resolver(address, resolver.upstream_servers(), self._address_of)
-            self._watcher = Watcher(self._ended)
+            self._watcher = Watcher(self._handle_exit)
             for record in containers.records(self._settings.name).values():
                 if record.running:
                     self._watch(self._host(record.server_id), record.pid)
@@ -149,29 +149,29 @@ class PodmanMachines:
     def create_host(self, spec: HostSpec) -> None:
         with self._locked(spec.server_id):
             if not self._disk(spec.server_id).exists():
-                self._make_disk(spec)
-            self._router.know(PublicLink.of(spec), spec.server_id)
+                self._create_disk(spec)
+            self._router.set_link(PublicLink.of(spec), spec.server_id)
 
-    def _make_disk(self, spec: HostSpec) -> None:
+    def _create_disk(self, spec: HostSpec) -> None:
         image = images.ensure(self._settings, spec.image)
         disk = self._disk(spec.server_id)
         disk.create(image, spec.disk_gb)
-        self._identify(disk.root, spec.name)
+        self._write_identity(disk.root, spec.name)
         if spec.root_password:
             set_password(disk.root, spec.root_password)
         disk.finish(image)
 
-    def _identify(self, root: Path, name: str) -> None:
+    def _write_identity(self, root: Path, name: str) -> None:
         write_identity(root, name, uuid.uuid4().hex, self._resolvers)
 
     def delete_host(self, server_id: int) -> None:
         with self._locked(server_id):
             self.power_off(server_id)
             self._firewalls.assign(server_id, ())
-            self._faults.forget(server_id)
+            self._faults.clear(server_id)
             self._save_faults()
-            self._networks.forget(server_id)
-            self._router.forget(server_id)
+            self._networks.remove_host(server_id)
+            self._router.remove_host(server_id)
             for volume_id in [key for key, value in self._attached.items() if value == server_id]:
                 del self._attached[volume_id]
             containers.remove(self._settings.container_name(server_id))
@@ -194,15 +194,15 @@ class PodmanMachines:
             namespaces.delete(namespace)
             namespaces.ensure(namespace)
             link = PublicLink.of(spec)
-            self._router.know(link, server_id)
+            self._router.set_link(link, server_id)
             self._rescue(server_id).remove()
             root: Path = disk.root
             mounts: tuple[tuple[Path, str], ...] = ((disk.var_lib, "/var/lib"), (disk.journal, "/var/log/journal"))
             if spec.rescue:
-                root = self._make_rescue(spec)
+                root = self._create_rescue(spec)
                 mounts = ((disk.root, "/mnt"), (disk.var_lib, "/mnt/var/lib"))
             try:
-                self._plug(server_id, alone=link is None)
+                self._plug(server_id, private_only=link is None)
                 boot = Boot(
                     lab=self._settings.name,
                     container=self._settings.container_name(server_id),
@@ -219,11 +219,11 @@ class PodmanMachines:
                 raise
             self._watch(host, pid)
 
-    def _make_rescue(self, spec: HostSpec) -> Path:
-        """A fresh system in memory; the server's own disk is mounted at /mnt in it."""
+    def _create_rescue(self, spec: HostSpec) -> Path:
+        """Create a rescue system in memory, with the server's disk mounted at /mnt."""
         rescue = self._rescue(spec.server_id)
         rescue.create(images.ensure(self._settings, images.RESCUE_IMAGE))
-        self._identify(rescue.root, "rescue")
+        self._write_identity(rescue.root, "rescue")
         (rescue.root / "etc/cloud/cloud-init.disabled").touch()
         keys = rescue.root / "root/.ssh"
         keys.mkdir(mode=0o700, exist_ok=True)
@@ -233,9 +233,9 @@ class PodmanMachines:
             set_password(rescue.root, spec.root_password)
         return rescue.root
 
-    def _plug(self, server_id: int, alone: bool) -> None:
+    def _plug(self, server_id: int, private_only: bool) -> None:
         self._router.open(server_id, self._settings.host_namespace(server_id))
-        self._networks.open(server_id, alone)
+        self._networks.open(server_id, private_only)
         self._faults.reapply(server_id)
 
     def _unplug(self, server_id: int) -> None:
@@ -244,34 +244,34 @@ class PodmanMachines:
 
     def power_off(self, server_id: int) -> None:
         with self._locked(server_id) as host:
-            # The cable first: dying processes must not say goodbye to their peers.
+            # Links first: a process that is killed must not close its connections, as with a power loss.
             self._unplug(server_id)
             if host.init is None:
                 return
             assert self._watcher is not None
-            self._watcher.forget(host.init)
+            self._watcher.unwatch(host.init)
             host.init.send(signal.SIGKILL)
             if not host.init.wait(KILL_SECONDS):
                 self._watcher.watch(host.init)
-                raise MachineError(f"server {server_id} did not die within {KILL_SECONDS} seconds of being killed")
+                raise MachineError(f"server {server_id} still runs {KILL_SECONDS} seconds after SIGKILL")
             host.init.close()
             host.init = None
             self._rescue(server_id).remove()
 
     def shutdown(self, server_id: int) -> None:
-        self._press(server_id, containers.POWER_BUTTON)
+        self._signal_init(server_id, containers.POWER_BUTTON)
 
     def reboot(self, server_id: int) -> None:
-        self._press(server_id, containers.REBOOT_BUTTON)
+        self._signal_init(server_id, containers.REBOOT_BUTTON)
 
-    def _press(self, server_id: int, button: int) -> None:
+    def _signal_init(self, server_id: int, button: int) -> None:
         with self._locked(server_id) as host:
             if host.init is None:
-                raise MachineError(f"server {server_id} is not running; power it on first")
+                raise MachineError(f"server {server_id} is off. Power it on first.")
             host.init.send(button)
 
-    def _ended(self, init: Init) -> None:
-        """A host stopped without being told to (called in a thread of its own)."""
+    def _handle_exit(self, init: Init) -> None:
+        """A host stopped by itself (called in its own thread)."""
         host = self._host(init.server_id)
         with host.lock:
             if host.init is not init:
@@ -281,7 +281,7 @@ class PodmanMachines:
             self._unplug(init.server_id)
             container = self._settings.container_name(init.server_id)
             code = containers.exit_code(container)
-            # Told once: a record that stays would be told again by the next daemon.
+            # Remove the container, or the next daemon would report the same exit again.
             containers.remove(container)
             self._rescue(init.server_id).remove()
         reason = _REASONS.get(code or 0, ExitReason.CRASH)
@@ -292,17 +292,17 @@ class PodmanMachines:
         with self._locked(spec.server_id):
             self.power_off(spec.server_id)
             containers.remove(self._settings.container_name(spec.server_id))
-            self._make_disk(spec)
-            self._router.know(PublicLink.of(spec), spec.server_id)
+            self._create_disk(spec)
+            self._router.set_link(PublicLink.of(spec), spec.server_id)
 
     def resize(self, spec: HostSpec) -> None:
-        # Cores and memory are arguments of the next start.
+        # Cores and memory take effect at the next start.
         with self._locked(spec.server_id):
             self._disk(spec.server_id).grow(spec.disk_gb)
 
     def set_public_link(self, spec: HostSpec) -> None:
         with self._locked(spec.server_id):
-            self._router.know(PublicLink.of(spec), spec.server_id)
+            self._router.set_link(PublicLink.of(spec), spec.server_id)
 
     def state(self, server_id: int) -> PowerState:
         self._prepare()
@@ -336,7 +336,7 @@ class PodmanMachines:
 
     def delete_network(self, network_id: int) -> None:
         self._prepare()
-        self._metadata.ignore(self._settings.network_namespace(network_id))
+        self._metadata.stop_listening(self._settings.network_namespace(network_id))
         self._networks.delete(network_id)
 
     def attach(self, spec: AttachmentSpec) -> None:
@@ -346,7 +346,7 @@ class PodmanMachines:
     def detach(self, server_id: int, network_id: int) -> None:
         with self._locked(server_id):
             self._networks.detach(server_id, network_id)
-            self._faults.forget(server_id, network_id)
+            self._faults.clear(server_id, network_id)
             self._save_faults()
 
     # --- firewalls
@@ -395,28 +395,28 @@ class PodmanMachines:
             if host.init:
                 containers.enter(host.init.pid, detach_script(self._volumes.device(volume_id)))
 
-    # --- whole
+    # --- the whole lab
 
     def reconcile(self, desired: Desired) -> list[str]:
-        done = self._prepare() or self._repair_ground()
+        done = self._prepare() or self._repair_infrastructure()
         specs = {spec.server_id: spec for spec in desired.hosts}
         done += self._remove_unwanted(desired, specs)
         for volume in desired.volumes:
             if not self._volumes.path(volume.volume_id).exists():
                 self._volumes.create(volume)
-                done.append(f"volume {volume.volume_id} had no data; made an empty one")
+                done.append(f"volume {volume.volume_id}: created an empty one, its data was missing")
             self._volumes.resize(volume)
         self._attached = dict(desired.volume_attachments)
         for spec in desired.hosts:
             if not self._disk(spec.server_id).exists():
-                done.append(f"server {spec.name} had no disk; made a fresh one")
-                done += self._tried(spec, self.create_host)
-        done += self._stop_or_name(desired, specs)
+                done.append(f"server {spec.name}: created a new disk, its disk was missing")
+                done += self._attempt(spec, self.create_host)
+        done += self._stop_or_restore_namespace(desired, specs)
         plugged = {server_id for server_id, host in self._hosts.items() if host.init}
         links = {server_id: PublicLink.of(spec) for server_id, spec in specs.items()}
-        done += self._replug_public(specs, links, plugged)
-        alone = {server_id for server_id, link in links.items() if link is None}
-        done += self._networks.load(desired.networks, desired.attachments, plugged, alone)
+        done += self._restore_public_links(specs, links, plugged)
+        private_only = {server_id for server_id, link in links.items() if link is None}
+        done += self._networks.load(desired.networks, desired.attachments, plugged, private_only)
         for network in desired.networks:
             self._listen(network.network_id, again=True)
         self._firewalls.replace(desired.firewalls, desired.firewall_members)
@@ -424,7 +424,7 @@ class PodmanMachines:
         done += self._start_missing(desired, specs)
         return done
 
-    def _repair_ground(self) -> list[str]:
+    def _repair_infrastructure(self) -> list[str]:
         with self._lock:
             done = [*self._sysctls.acquire(), *self._router.ensure()]
             self._metadata.listen(self._router.namespace, self._router.owner)
@@ -435,15 +435,15 @@ class PodmanMachines:
         known = set(containers.records(self._settings.name)) | self._server_folders() | self._numbered("h")
         for server_id in sorted(known - set(specs)):
             self.delete_host(server_id)
-            done.append(f"removed server {server_id}, which nobody wants")
+            done.append(f"removed undeclared server {server_id}")
         networks = {spec.network_id for spec in desired.networks}
         for network_id in sorted(self._numbered("n") - networks):
             self.delete_network(network_id)
-            done.append(f"removed network {network_id}, which nobody wants")
+            done.append(f"removed undeclared network {network_id}")
         volumes = {spec.volume_id for spec in desired.volumes}
         for volume_id in sorted(self._volumes.ids() - volumes):
             self.delete_volume(volume_id)
-            done.append(f"removed volume {volume_id}, which nobody wants")
+            done.append(f"removed undeclared volume {volume_id}")
         return done
 
     def _server_folders(self) -> set[int]:
@@ -455,8 +455,8 @@ class PodmanMachines:
         pattern = re.compile(rf"{re.escape(self._settings.name)}-{letter}(\d+)")
         return {int(found[1]) for name in namespaces.existing() if (found := pattern.fullmatch(name))}
 
-    def _stop_or_name(self, desired: Desired, specs: dict[int, HostSpec]) -> list[str]:
-        """Hosts that run: off with those that should not, and their namespaces back to their names."""
+    def _stop_or_restore_namespace(self, desired: Desired, specs: dict[int, HostSpec]) -> list[str]:
+        """Of the running hosts, stop those that are to be off, and restore the names of the others' namespaces."""
         done = []
         for server_id, host in sorted(self._hosts.items()):
             with host.lock:
@@ -466,22 +466,22 @@ class PodmanMachines:
                     continue
                 if server_id not in desired.running:
                     self.power_off(server_id)
-                    done.append(f"server {specs[server_id].name} ran and should not; pulled its plug")
+                    done.append(f"powered off server {specs[server_id].name}, which is to be off")
                     continue
                 name = self._settings.host_namespace(server_id)
                 if not containers.holds_namespace(host.init.pid, name):
                     namespaces.delete(name)
                     namespaces.adopt(name, host.init.pid)
-                    done.append(f"gave server {specs[server_id].name} its namespace back")
+                    done.append(f"restored the namespace of server {specs[server_id].name}")
         return done
 
-    def _replug_public(
+    def _restore_public_links(
         self, specs: dict[int, HostSpec], links: dict[int, PublicLink | None], plugged: set[int]
     ) -> list[str]:
         done = []
         for server_id in sorted(self._router.ports() - plugged):
             self._router.close(server_id)
-            done.append(f"unplugged server {server_id}, which does not run")
+            done.append(f"unplugged server {server_id}, which is off")
         missing = plugged - self._router.ports()
         done += self._router.load([link for link in links.values() if link], plugged - missing)
         for server_id in sorted(missing):
@@ -497,18 +497,18 @@ class PodmanMachines:
                 continue
             record = records.get(server_id)
             if record and not record.running and record.exit_code == containers.EXIT_POWEROFF:
-                done.append(f"server {specs[server_id].name} had powered itself off; left it off")
+                done.append(f"server {specs[server_id].name} powered itself off, it stays off")
                 containers.remove(record.container)
                 self._on_exit(server_id, ExitReason.POWEROFF)
                 continue
             done.append(f"started server {specs[server_id].name}")
-            done += self._tried(specs[server_id], self.power_on)
+            done += self._attempt(specs[server_id], self.power_on)
         return done
 
-    def _tried(self, spec: HostSpec, verb: Callable[[HostSpec], None]) -> list[str]:
-        """One server that cannot be helped must not keep the others from it."""
+    def _attempt(self, spec: HostSpec, operation: Callable[[HostSpec], None]) -> list[str]:
+        """Call an operation for one server; its failure must not stop the others."""
         try:
-            verb(spec)
+            operation(spec)
         except MachineError as error:
             log.error("server %s: %s", spec.name, error)
             return [f"server {spec.name}: {error}"]
@@ -532,7 +532,7 @@ class PodmanMachines:
 
     def filled_disks(self) -> dict[int, int]:
         disks = {server_id: self._disk(server_id) for server_id in sorted(self._server_folders())}
-        return {server_id: disk.free_mb() for server_id, disk in disks.items() if disk.ballast.exists()}
+        return {server_id: disk.free_mb() for server_id, disk in disks.items() if disk.fill_file.exists()}
 
     @property
     def _faults_file(self) -> Path:
@@ -544,7 +544,7 @@ class PodmanMachines:
         fresh.replace(self._faults_file)
 
     def _load_faults(self, specs: dict[int, HostSpec], networks: set[int]) -> None:
-        """Those set before the daemon was restarted; and no others."""
+        """Load the faults that were set before the daemon was restarted."""
         if self._faults_file.exists() and not self._faults.all():
             for row in json.loads(self._faults_file.read_text()):
                 fault = Fault(**row)
@@ -575,7 +575,7 @@ class PodmanMachines:
             self._ready = False
 
     def destroy(self) -> None:
-        """Works from what is found on the machine, so that it also cleans up after a lab nobody knows about."""
+        """Remove the lab's objects as found on the machine, so that it works without the state of the daemon."""
         self.close()
         self._hosts.clear()
         containers.remove_all(self._settings.name)
@@ -601,8 +601,8 @@ class PodmanMachines:
 
 
 def set_password(root: Path, password: str) -> None:
-    """Set root's password in a system that does not run."""
+    """Set root's password in the root file system of a host that is off."""
     try:
         run(["chroot", str(root), "chpasswd"], stdin=f"root:{password}\n")
     except CommandError as error:
-        raise MachineError("the root password could not be set") from error
+        raise MachineError("chpasswd failed to set the root password") from error

@@ -1,7 +1,6 @@
-"""Name resolution for hosts: the public names of the lab's own servers, and the machine's servers for the rest.
+"""DNS for hosts: answers for the public names of the lab's servers, and forwards the rest to the machine's DNS servers.
 
-A server bears the name that its reverse entry says (`hetzner.hcloud.rdns`), as a service outside of the platform has
-its public name. Everything else is passed on.
+The name of a server is that of its reverse DNS entry (`hetzner.hcloud.rdns`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from lab.machines.base import MachineError
 log = logging.getLogger(__name__)
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-# systemd-resolved keeps the servers behind its loopback listener here.
+# The upstream servers of systemd-resolved.
 UPSTREAM_CONF = Path("/run/systemd/resolve/resolv.conf")
 _TIMEOUT_SECONDS = 5
 _MESSAGE_BYTES = 65535
@@ -29,7 +28,7 @@ _ADDRESS_TYPE, _INTERNET = 1, 1
 _TTL_SECONDS = 10
 
 AddressOf = Callable[[str], str | None]
-"""The IPv4 address behind a lower-case name without a dot at its end, or None when it is not one of ours."""
+"""The IPv4 address of a lower-case name without trailing dot, or None when no server has the name."""
 
 
 def servers(text: str) -> list[str]:
@@ -43,7 +42,7 @@ def servers(text: str) -> list[str]:
 
 
 def reachable(addresses: list[str]) -> list[str]:
-    """Those a host can ask: not a loopback, and not IPv6, which has no way out of the lab."""
+    """Servers that a host can reach: no loopback address, and no IPv6, which is not routed out of the lab."""
     parsed = [ip_address(address) for address in addresses]
     return [str(address) for address in parsed if address.version == 4 and not address.is_loopback]
 
@@ -56,50 +55,50 @@ def machine_servers() -> list[str]:
 
 
 def upstream_servers() -> list[str]:
-    """Whom this machine asks: its servers, or what listens on its loopback."""
+    """The DNS servers of this machine, including one on its loopback address."""
     return machine_servers() or servers(RESOLV_CONF.read_text()) or ["127.0.0.1"]
 
 
-def question(message: bytes) -> tuple[str, int, int] | None:
-    """(name, type, end of the question) of an ordinary query; None for everything else."""
+def parse_query(message: bytes) -> tuple[str, int, int] | None:
+    """(name, type, offset after the question) of a standard query; None for other messages."""
     if len(message) < _HEADER.size:
         return None
     _, flags, questions, *_ = _HEADER.unpack_from(message)
     if flags & 0xF800 or questions != 1:  # an answer, or no standard query
         return None
-    labels, place = [], _HEADER.size
-    while place < len(message) and (length := message[place]):
+    labels, position = [], _HEADER.size
+    while position < len(message) and (length := message[position]):
         if length > 63:
             return None
-        labels.append(message[place + 1 : place + 1 + length])
-        place += 1 + length
-    if place + 5 > len(message):
+        labels.append(message[position + 1 : position + 1 + length])
+        position += 1 + length
+    if position + 5 > len(message):
         return None
-    kind, network = struct.unpack_from(">HH", message, place + 1)
+    kind, network = struct.unpack_from(">HH", message, position + 1)
     if network != _INTERNET:
         return None
-    return b".".join(labels).decode("ascii", errors="replace").lower(), kind, place + 5
+    return b".".join(labels).decode("ascii", errors="replace").lower(), kind, position + 5
 
 
 def answer(message: bytes, address_of: AddressOf) -> bytes | None:
-    """Our answer to a query for one of our names; None when it is to be passed on."""
-    asked = question(message)
-    if asked is None or (address := address_of(asked[0])) is None:
+    """The response for a name of the lab; None when the query is to be forwarded."""
+    parsed = parse_query(message)
+    if parsed is None or (address := address_of(parsed[0])) is None:
         return None
-    _, kind, end = asked
+    _, kind, end = parsed
     number, flags = struct.unpack_from(">HH", message)
-    # A name of ours has an IPv4 address and nothing else: any other question has an empty answer.
+    # The lab's names have IPv4 addresses only: other types get a response without records.
     records = b""
     if kind == _ADDRESS_TYPE:
         packed = IPv4Address(address).packed
         records = struct.pack(">HHHIH", 0xC00C, _ADDRESS_TYPE, _INTERNET, _TTL_SECONDS, len(packed)) + packed
-    # An answer, with authority; recursion as it was asked for.
+    # Flags: response, authoritative; recursion desired as in the query.
     header = _HEADER.pack(number, 0x8480 | flags & 0x0100, 1, bool(records), 0, 0)
     return header + message[_HEADER.size : end] + records
 
 
 class Resolver:
-    """Answers hosts at one address of this machine."""
+    """A DNS server on one address of this machine."""
 
     def __init__(self, address: str, upstream: Sequence[str], address_of: AddressOf = lambda name: None) -> None:
         self.upstream = tuple(upstream)
@@ -111,8 +110,8 @@ class Resolver:
             ]
         except OSError as error:
             raise MachineError(
-                f"Port 53 of {address} cannot be had ({error.strerror}): another program answers names on every "
-                "address of this machine; let it listen on its own addresses only."
+                f"port 53 of {address} is not available ({error.strerror}): another DNS server listens on every "
+                "address of this machine. Configure it to listen on its own addresses only."
             ) from error
         for server in self._servers:
             threading.Thread(target=server.serve_forever, name="resolver", daemon=True).start()
@@ -122,8 +121,8 @@ class Resolver:
             server.shutdown()
             server.server_close()
 
-    def ask(self, message: bytes, send: Callable[[bytes, str], bytes]) -> bytes | None:
-        """The answer to a query: ours, else that of the first server which gives one."""
+    def resolve(self, message: bytes, send: Callable[[bytes, str], bytes]) -> bytes | None:
+        """The response to a query: the lab's own, or that of the first upstream server that answers."""
         if (own := answer(message, self.address_of)) is not None:
             return own
         for server in self.upstream:
@@ -155,45 +154,45 @@ class _Handler(socketserver.BaseRequestHandler):
 class _Datagram(_Handler):
     def handle(self) -> None:
         message, listener = self.request
-        if (reply := self.resolver.ask(message, _by_datagram)) is not None:
+        if (reply := self.resolver.resolve(message, _by_datagram)) is not None:
             listener.sendto(reply, self.client_address)
 
 
 class _Stream(_Handler):
-    """Messages that are too long for a datagram, each behind its length."""
+    """DNS over TCP: each message has its length in front."""
 
     def handle(self) -> None:
         client: socket.socket = self.request
         client.settimeout(_TIMEOUT_SECONDS)
         try:
             while message := _framed(client):
-                reply = self.resolver.ask(message, _by_stream)
+                reply = self.resolver.resolve(message, _by_stream)
                 if reply is None:
                     return
                 client.sendall(struct.pack(">H", len(reply)) + reply)
         except OSError as error:
-            log.debug("a question over TCP ended: %s", error)
+            log.debug("a DNS connection over TCP failed: %s", error)
 
 
 def _by_datagram(message: bytes, server: str) -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ask:
-        ask.settimeout(_TIMEOUT_SECONDS)
-        ask.connect((server, 53))
-        ask.send(message)
-        return ask.recv(_MESSAGE_BYTES)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolve:
+        resolve.settimeout(_TIMEOUT_SECONDS)
+        resolve.connect((server, 53))
+        resolve.send(message)
+        return resolve.recv(_MESSAGE_BYTES)
 
 
 def _by_stream(message: bytes, server: str) -> bytes:
-    with socket.create_connection((server, 53), _TIMEOUT_SECONDS) as ask:
-        ask.sendall(struct.pack(">H", len(message)) + message)
-        reply = _framed(ask)
+    with socket.create_connection((server, 53), _TIMEOUT_SECONDS) as resolve:
+        resolve.sendall(struct.pack(">H", len(message)) + message)
+        reply = _framed(resolve)
     if not reply:
         raise ConnectionError("the connection was closed without an answer")
     return reply
 
 
 def _framed(stream: socket.socket) -> bytes:
-    """One message from a stream, empty when the other side is done."""
+    """One message from a stream, empty at its end."""
     length = _exactly(stream, 2)
     return _exactly(stream, struct.unpack(">H", length)[0]) if length else b""
 

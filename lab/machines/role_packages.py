@@ -21,7 +21,7 @@ POSTGRESQL_VERSION = "{{ postgresql_version }}"
 
 
 def read(release: str, roles: Path = ROLES) -> tuple[str, ...]:
-    """All of them for a release of Debian (`13`), PostgreSQL in the version that this release has."""
+    """All packages for a Debian release (`13`), with the PostgreSQL version of this release."""
     packages: set[str] = set()
     for role, names in LISTS.items():
         path = roles / role / "vars/main.yml"
@@ -34,9 +34,9 @@ def read(release: str, roles: Path = ROLES) -> tuple[str, ...]:
 def _packages(path: Path, name: str, variables: dict[str, Any], release: str) -> list[str]:
     packages = variables.get(name)
     if not isinstance(packages, list):
-        raise MachineError(f"{path} has no list {name}; correct LISTS in lab/machines/role_packages.py")
+        raise MachineError(f"{path} has no list {name}. Correct LISTS in lab/machines/role_packages.py.")
     version = variables.get("__postgresql_distro_versions", {}).get(release, "")
     resolved = [str(package).replace(POSTGRESQL_VERSION, version) for package in packages]
     if unresolved := [package for package in resolved if "{{" in package]:
-        raise MachineError(f"{path}: {', '.join(unresolved)} in {name} cannot be resolved; extend {__name__}")
+        raise MachineError(f"{path}: {', '.join(unresolved)} in {name} cannot be resolved. Extend {__name__}.")
     return resolved

@@ -45,7 +45,7 @@ class PublicLink:
 
     @classmethod
     def of(cls, spec: HostSpec) -> PublicLink | None:
-        """None for a host without public addresses: it has no such link at all."""
+        """None for a host without public addresses, which has no public link."""
         if spec.ipv4 is None and spec.ipv6_network is None:
             return None
         mac = spec.public_mac or f"96:00:00:{spec.server_id >> 16 & 255:02x}:{spec.server_id >> 8 & 255:02x}:" + (
@@ -55,12 +55,12 @@ class PublicLink:
 
     @property
     def port(self) -> str:
-        """The router's end."""
+        """Name of the router's end."""
         return f"p{self.server_id}"
 
     @property
     def source(self) -> str:
-        """The IPv4 address the host speaks from; a link-local one where it has no public one (metadata needs some)."""
+        """The IPv4 source address of the host; link-local without a public one, since metadata needs IPv4."""
         if self.ipv4:
             return self.ipv4
         number = self.server_id % 0xFE00 + 0x100
@@ -70,7 +70,7 @@ class PublicLink:
 
     @property
     def routed(self) -> list[str]:
-        """What the router sends this way."""
+        """The networks that the router routes to the host."""
         return [f"{self.source}/32", *([self.ipv6_network] if self.ipv6_network else [])]
 
     def router_lines(self, host_namespace: str) -> list[str]:
@@ -102,7 +102,7 @@ class PublicLink:
 
 
 def routes(links: Iterable[PublicLink], plugged: set[int]) -> dict[str, str]:
-    """The router's routes to hosts: destination → how. A host that is off swallows its packets, as a dead one does."""
+    """The router's routes to hosts: destination → arguments of `ip route`. Hosts that are off get a blackhole."""
     return {
         target: f"dev {link.port}" if link.server_id in plugged else BLACKHOLE
         for link in links
@@ -111,7 +111,7 @@ def routes(links: Iterable[PublicLink], plugged: set[int]) -> dict[str, str]:
 
 
 def host_routes(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Those routes of `ip -json route show` that `routes` would name."""
+    """The routes of `ip -json route show` that `routes` manages."""
     table = {}
     for row in rows:
         kind = row.get("type", "unicast")
@@ -123,12 +123,12 @@ def host_routes(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 
 def route_changes(current: dict[str, str], wanted: dict[str, str]) -> list[str]:
-    """`ip` commands from one table to the other."""
+    """`ip` commands that turn the current table into the wanted one."""
     lines = []
     for destination, how in wanted.items():
         if current.get(destination) != how:
             if destination in current and ":" in destination:
-                # In IPv6 a blackhole beside a route is a second one, not its replacement.
+                # In IPv6 `replace` adds a blackhole beside a route instead of replacing it.
                 lines.append(f"route flush exact {destination}")
             special = how in (BLACKHOLE, UNREACHABLE)
             lines.append(f"route replace {how} {destination}" if special else f"route replace {destination} {how}")
@@ -137,7 +137,7 @@ def route_changes(current: dict[str, str], wanted: dict[str, str]) -> list[str]:
 
 
 class Router:
-    """Keeps the router namespace, the uplink and the public links."""
+    """The router namespace, the uplink and the public links."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -151,17 +151,17 @@ class Router:
 
     @property
     def table(self) -> str:
-        """The lab's table in the machine's own namespace."""
+        """Name of the lab's nftables table in the machine's namespace."""
         return f"slipway_{self._settings.name}"
 
     def ensure(self) -> list[str]:
-        """Router and uplink; returns what had to be made."""
+        """Create router and uplink if missing; returns the changes."""
         made = []
         if not IPV6.exists():
-            raise MachineError("IPv6 is switched off in this machine's kernel; start it without ipv6.disable=1")
+            raise MachineError("IPv6 is disabled in this machine's kernel. Boot without ipv6.disable=1.")
         with self._lock:
             if namespaces.ensure(self.namespace):
-                made.append(f"made the router namespace {self.namespace}")
+                made.append(f"created the router namespace {self.namespace}")
                 namespaces.write_sysctls(self.namespace, SYSCTLS)
                 namespaces.batch(
                     self.namespace,
@@ -177,8 +177,8 @@ class Router:
             if self._settings.uplink_interface not in namespaces.links(None) or UPLINK not in namespaces.links(
                 self.namespace
             ):
-                made.append(f"made the uplink {self._settings.uplink_interface}")
-                self._make_uplink()
+                made.append(f"created the uplink {self._settings.uplink_interface}")
+                self._create_uplink()
             if not succeeds(["nft", "list", "table", "inet", self.table]):
                 made.append(f"loaded the machine's table {self.table}")
                 run(["nft", "-f", "-"], stdin=self.machine_rules())
@@ -186,7 +186,7 @@ class Router:
         return made
 
     def machine_rules(self) -> str:
-        """Address translation for hosts, and a guard: from outside nobody reaches into the lab, nor lab into lab."""
+        """Address translation for hosts; new connections into the lab (from outside, from other labs) are dropped."""
         up, public = self._settings.uplink_interface, self._settings.public_range
         return (
             f"table inet {self.table} {{\n"
@@ -203,10 +203,10 @@ class Router:
         )
 
     def _uplink_v6(self, number: int) -> IPv6Address:
-        """The last /64 of the lab's range is the uplink's."""
+        """An address in the last /64 of the lab's range, which is the uplink's."""
         return self._settings.public_range_v6[0xFFFF << 64 | number]
 
-    def _make_uplink(self) -> None:
+    def _create_uplink(self) -> None:
         settings = self._settings
         up = settings.uplink_interface
         namespaces.clear_link(None, up)
@@ -216,7 +216,7 @@ class Router:
                 f"link add {up} type veth peer name {UPLINK} netns {self.namespace}",
             ],
         )
-        # Machines are often told to have no IPv6 on any link; this one is the lab's own.
+        # Many machines disable IPv6 on all links; the lab needs it on this one.
         (IPV6 / "conf" / up / "disable_ipv6").write_text("0")
         namespaces.batch(
             None,
@@ -249,7 +249,7 @@ class Router:
         return [["FORWARD", f"--{side}-interface", up, "--jump", "ACCEPT"] for side in ("in", "out")]
 
     def _pass_through_docker(self) -> None:
-        """Docker sets the machine's forward policy to drop; an accept in our own table would not help there."""
+        """Docker sets the machine's forward policy to drop, which an accept in another table does not override."""
         if not succeeds(["sh", "-c", "iptables --wait -S FORWARD 2>/dev/null | grep -q '^-P FORWARD DROP'"]):
             return
         for rule in self._docker_rules():
@@ -257,8 +257,8 @@ class Router:
                 run(["iptables", "--wait", "--insert", *rule])
 
     # hosts
-    def know(self, link: PublicLink | None, server_id: int) -> None:
-        """The public side of a host; None when it has none (any more)."""
+    def set_link(self, link: PublicLink | None, server_id: int) -> None:
+        """Set or, with None, remove the public link of a host."""
         with self._lock:
             if link is None:
                 self._known.pop(server_id, None)
@@ -267,7 +267,7 @@ class Router:
             self._route()
 
     def load(self, links: Iterable[PublicLink], plugged: set[int]) -> list[str]:
-        """Take over what is known from elsewhere; returns what was out of line."""
+        """Converge to the given links; returns the changes."""
         with self._lock:
             self._known = {link.server_id: link for link in links}
             self._plugged = set(plugged)
@@ -275,7 +275,7 @@ class Router:
         return [f"corrected {len(changes)} public routes"] if changes else []
 
     def open(self, server_id: int, host_namespace: str) -> bool:
-        """Plug the host in; True when it was not."""
+        """Create the host's public link; True when it had none."""
         with self._lock:
             self._plugged.add(server_id)
             link = self._known.get(server_id)
@@ -291,7 +291,7 @@ class Router:
             return made
 
     def close(self, server_id: int) -> None:
-        """Unplug: from now on nothing of the host is heard."""
+        """Delete the host's public link."""
         with self._lock:
             self._plugged.discard(server_id)
             if not namespaces.path(self.namespace).exists():
@@ -304,7 +304,7 @@ class Router:
             else:
                 self._route()
 
-    def forget(self, server_id: int) -> None:
+    def remove_host(self, server_id: int) -> None:
         with self._lock:
             self._known.pop(server_id, None)
             self.close(server_id)
@@ -321,12 +321,12 @@ class Router:
         return done
 
     def owner(self, source: str) -> int | None:
-        """The server that speaks from this address."""
+        """The server with this address."""
         with self._lock:
             return next((link.server_id for link in self._known.values() if link.source == source), None)
 
     def ports(self) -> set[int]:
-        """Server ids that are plugged in."""
+        """Ids of the servers that have a public link."""
         if self.namespace not in namespaces.existing():
             return set()
         names = namespaces.links(self.namespace)

@@ -1,4 +1,4 @@
-"""Machines that exist only as a record: for tests without root. Keeps the contract of `base.Machines` and checks it."""
+"""A backend without hosts, for tests without root. It implements `base.Machines` and checks how callers use it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = frozenset({"debian-12", "debian-13"})
 
 
 class StubMachines:
-    """`seconds` is how long a verb on a server takes; `fail` maps a verb's name to the sentence it fails with."""
+    """`seconds` is the time of an operation on a server; `fail` maps an operation's name to its error message."""
 
     def __init__(self, on_exit: OnExit | None = None, seconds: float = 0.0) -> None:
         self.on_exit = on_exit
@@ -43,25 +43,25 @@ class StubMachines:
         self.volume_hosts: dict[int, int] = {}
         self.passwords: dict[int, str] = {}
         self.broken: list[str] = []
-        """Where a caller broke the contract, one sentence each."""
+        """Violations of the interface by callers, one sentence each."""
         self._faults: dict[tuple[int, int | None], Fault] = {}
         self._filled: dict[int, int] = {}
         self._lock = Lock()
         self._busy: set[int] = set()
 
     @contextmanager
-    def _verb(self, verb: str, id: int, server: bool = True) -> Iterator[None]:
+    def _operation(self, operation: str, id: int, server: bool = True) -> Iterator[None]:
         with self._lock:
-            self.calls.append((verb, id))
+            self.calls.append((operation, id))
             if server and id in self._busy:
-                self.broken.append(f"{verb} on server {id} while another verb runs on it")
+                self.broken.append(f"{operation} on server {id} while another operation runs on it")
             if server:
                 self._busy.add(id)
         try:
             if server and self.seconds:
                 time.sleep(self.seconds)
-            if verb in self.fail:
-                raise MachineError(self.fail[verb])
+            if operation in self.fail:
+                raise MachineError(self.fail[operation])
             with self._lock:
                 yield
         finally:
@@ -69,28 +69,28 @@ class StubMachines:
                 with self._lock:
                     self._busy.discard(id)
 
-    def _known[T](self, table: dict[int, T], noun: str, id: int) -> T:
+    def _require[T](self, table: dict[int, T], noun: str, id: int) -> T:
         if id not in table:
-            raise MachineError(f"there is no {noun} {id}")
+            raise MachineError(f"{noun} {id} does not exist")
         return table[id]
 
     def image_support(self, image: str) -> ImageSupport:
         if image in IMAGES:
             return ImageSupport(image, True)
-        return ImageSupport(image, False, f"image {image} cannot run in this lab; take debian-12 or debian-13")
+        return ImageSupport(image, False, f"the lab has no image {image}. Use debian-12 or debian-13.")
 
     def create_host(self, spec: HostSpec) -> None:
-        with self._verb("create_host", spec.server_id):
+        with self._operation("create_host", spec.server_id):
             self._require_free(spec)
             self.hosts.setdefault(spec.server_id, spec)
 
     def _require_free(self, spec: HostSpec) -> None:
         for other in self.hosts.values():
             if other.server_id != spec.server_id and spec.ipv4 and other.ipv4 == spec.ipv4:
-                self.broken.append(f"{spec.ipv4} is given to {spec.server_id} while {other.server_id} has it")
+                self.broken.append(f"{spec.ipv4} is assigned to {spec.server_id} while {other.server_id} has it")
 
     def delete_host(self, server_id: int) -> None:
-        with self._verb("delete_host", server_id):
+        with self._operation("delete_host", server_id):
             self.hosts.pop(server_id, None)
             self.on.discard(server_id)
             self.members.pop(server_id, None)
@@ -98,27 +98,27 @@ class StubMachines:
                 del self.attachments[key]
 
     def power_on(self, spec: HostSpec) -> None:
-        with self._verb("power_on", spec.server_id):
-            self._known(self.hosts, "host", spec.server_id)
+        with self._operation("power_on", spec.server_id):
+            self._require(self.hosts, "host", spec.server_id)
             self.hosts[spec.server_id] = spec
             self.on.add(spec.server_id)
 
     def power_off(self, server_id: int) -> None:
-        with self._verb("power_off", server_id):
+        with self._operation("power_off", server_id):
             self.on.discard(server_id)
 
     def shutdown(self, server_id: int) -> None:
-        with self._verb("shutdown", server_id):
+        with self._operation("shutdown", server_id):
             self.on.discard(server_id)
         self._exit(server_id, ExitReason.POWEROFF)
 
     def reboot(self, server_id: int) -> None:
-        with self._verb("reboot", server_id):
+        with self._operation("reboot", server_id):
             self.on.discard(server_id)
         self._exit(server_id, ExitReason.REBOOT)
 
     def exit(self, server_id: int, reason: ExitReason) -> None:
-        """The host stops by itself, as `poweroff`, `reboot` or a crash inside would make it."""
+        """Stop the host as `poweroff`, `reboot` or a crash in it would."""
         with self._lock:
             self.on.discard(server_id)
         self._exit(server_id, reason)
@@ -128,8 +128,8 @@ class StubMachines:
             self.on_exit(server_id, reason)
 
     def rebuild(self, spec: HostSpec) -> None:
-        with self._verb("rebuild", spec.server_id):
-            self._known(self.hosts, "host", spec.server_id)
+        with self._operation("rebuild", spec.server_id):
+            self._require(self.hosts, "host", spec.server_id)
             self.hosts[spec.server_id] = spec
             self.on.discard(spec.server_id)
 
@@ -139,11 +139,11 @@ class StubMachines:
     def set_public_link(self, spec: HostSpec) -> None:
         self._change("set_public_link", spec)
 
-    def _change(self, verb: str, spec: HostSpec) -> None:
-        with self._verb(verb, spec.server_id):
-            self._known(self.hosts, "host", spec.server_id)
+    def _change(self, operation: str, spec: HostSpec) -> None:
+        with self._operation(operation, spec.server_id):
+            self._require(self.hosts, "host", spec.server_id)
             if spec.server_id in self.on:
-                self.broken.append(f"{verb} on server {spec.server_id}, which runs")
+                self.broken.append(f"{operation} on server {spec.server_id}, which runs")
             self._require_free(spec)
             self.hosts[spec.server_id] = spec
 
@@ -153,70 +153,70 @@ class StubMachines:
         return PowerState.RUNNING if server_id in self.on else PowerState.OFF
 
     def reset_password(self, server_id: int, password: str) -> None:
-        with self._verb("reset_password", server_id):
-            self._known(self.hosts, "host", server_id)
+        with self._operation("reset_password", server_id):
+            self._require(self.hosts, "host", server_id)
             self.passwords[server_id] = password
 
     def apply_network(self, spec: NetworkSpec) -> None:
-        with self._verb("apply_network", spec.network_id, server=False):
+        with self._operation("apply_network", spec.network_id, server=False):
             self.networks[spec.network_id] = spec
 
     def delete_network(self, network_id: int) -> None:
-        with self._verb("delete_network", network_id, server=False):
+        with self._operation("delete_network", network_id, server=False):
             if any(network == network_id for _, network in self.attachments):
                 self.broken.append(f"network {network_id} is deleted while hosts are attached to it")
             self.networks.pop(network_id, None)
 
     def attach(self, spec: AttachmentSpec) -> None:
-        with self._verb("attach", spec.server_id):
-            self._known(self.hosts, "host", spec.server_id)
-            self._known(self.networks, "network", spec.network_id)
+        with self._operation("attach", spec.server_id):
+            self._require(self.hosts, "host", spec.server_id)
+            self._require(self.networks, "network", spec.network_id)
             self.attachments[spec.server_id, spec.network_id] = spec
 
     def detach(self, server_id: int, network_id: int) -> None:
-        with self._verb("detach", server_id):
+        with self._operation("detach", server_id):
             self.attachments.pop((server_id, network_id), None)
 
     def apply_firewall(self, spec: FirewallSpec) -> None:
-        with self._verb("apply_firewall", spec.firewall_id, server=False):
+        with self._operation("apply_firewall", spec.firewall_id, server=False):
             self.firewalls[spec.firewall_id] = spec
 
     def delete_firewall(self, firewall_id: int) -> None:
-        with self._verb("delete_firewall", firewall_id, server=False):
+        with self._operation("delete_firewall", firewall_id, server=False):
             if any(firewall_id in ids for ids in self.members.values()):
                 self.broken.append(f"firewall {firewall_id} is deleted while it filters a host")
             self.firewalls.pop(firewall_id, None)
 
     def set_host_firewalls(self, server_id: int, firewall_ids: Sequence[int]) -> None:
-        with self._verb("set_host_firewalls", server_id):
-            self._known(self.hosts, "host", server_id)
+        with self._operation("set_host_firewalls", server_id):
+            self._require(self.hosts, "host", server_id)
             for id in firewall_ids:
-                self._known(self.firewalls, "firewall", id)
+                self._require(self.firewalls, "firewall", id)
             self.members[server_id] = tuple(firewall_ids)
 
     def create_volume(self, spec: VolumeSpec) -> None:
-        with self._verb("create_volume", spec.volume_id, server=False):
+        with self._operation("create_volume", spec.volume_id, server=False):
             self.volumes.setdefault(spec.volume_id, spec)
 
     def resize_volume(self, spec: VolumeSpec) -> None:
-        with self._verb("resize_volume", spec.volume_id, server=False):
-            self._known(self.volumes, "volume", spec.volume_id)
+        with self._operation("resize_volume", spec.volume_id, server=False):
+            self._require(self.volumes, "volume", spec.volume_id)
             self.volumes[spec.volume_id] = spec
 
     def delete_volume(self, volume_id: int) -> None:
-        with self._verb("delete_volume", volume_id, server=False):
+        with self._operation("delete_volume", volume_id, server=False):
             if volume_id in self.volume_hosts:
                 self.broken.append(f"volume {volume_id} is deleted while attached")
             self.volumes.pop(volume_id, None)
 
     def attach_volume(self, volume_id: int, server_id: int, automount: bool = False) -> None:
-        with self._verb("attach_volume", server_id):
-            self._known(self.volumes, "volume", volume_id)
-            self._known(self.hosts, "host", server_id)
+        with self._operation("attach_volume", server_id):
+            self._require(self.volumes, "volume", volume_id)
+            self._require(self.hosts, "host", server_id)
             self.volume_hosts[volume_id] = server_id
 
     def detach_volume(self, volume_id: int, server_id: int) -> None:
-        with self._verb("detach_volume", server_id):
+        with self._operation("detach_volume", server_id):
             self.volume_hosts.pop(volume_id, None)
 
     def reconcile(self, desired: Desired) -> list[str]:
@@ -224,7 +224,7 @@ class StubMachines:
         with self._lock:
             hosts = {spec.server_id: spec for spec in desired.hosts}
             done += [f"removed host {id}" for id in self.hosts.keys() - hosts.keys()]
-            done += [f"made host {spec.name}" for spec in desired.hosts if spec.server_id not in self.hosts]
+            done += [f"created host {spec.name}" for spec in desired.hosts if spec.server_id not in self.hosts]
             done += [f"started host {hosts[id].name}" for id in desired.running - self.on]
             self.hosts, self.on = hosts, set(desired.running)
             self.networks = {spec.network_id: spec for spec in desired.networks}
@@ -255,7 +255,7 @@ class StubMachines:
         return dict(self._filled)
 
     def console_log(self, server_id: int) -> str:
-        return f"{self._known(self.hosts, 'host', server_id).name} login: \n"
+        return f"{self._require(self.hosts, 'host', server_id).name} login: \n"
 
     def close(self) -> None:
         pass

@@ -1,8 +1,7 @@
-"""Machine-wide kernel settings: those a lab needs are set while any lab is there, and all that hosts are known to
-change are put back when the last one goes.
+"""Machine-wide kernel settings. Those that labs need are set while any lab exists; with the last one, these and all
+that hosts are known to change are restored.
 
-What was found at first is kept under /run: after a restart of the machine the kernel has its own values again, and so
-has this file.
+The original values are stored under /run: a restart of the machine resets both the kernel's values and this file.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ log = logging.getLogger(__name__)
 FOLDER = Path("/run/slipway")
 
 NEEDED = {
-    # Hosts reach the outside through this machine.
+    # This machine is the hosts' router to the internet.
     "net/ipv4/ip_forward": 1,
-    # 128 instances are used up by about 25 hosts; init then exits with "Too many open files".
+    # About 25 hosts use 128 instances; beyond, init exits with "Too many open files".
     "fs/inotify/max_user_instances": 8192,
     "fs/inotify/max_user_watches": 1048576,
-    # Neighbour entries of all namespaces share one table.
+    # One neighbour table for all namespaces.
     "net/ipv4/neigh/default/gc_thresh3": 8192,
     "kernel/keys/maxkeys": 20000,
 }
 
 WRITTEN_BY_HOSTS = (
-    # A host's sysctl.d reaches the one kernel: distribution defaults, hardening roles, RKE2, cephadm.
+    # Set in the shared kernel by a host's sysctl.d: distribution defaults, hardening roles, RKE2, cephadm.
     "fs/aio-max-nr",
     "fs/file-max",
     "fs/nr_open",
@@ -69,7 +68,7 @@ WRITTEN_BY_HOSTS = (
 
 
 class Sysctls:
-    """The share of one lab in the machine's kernel settings."""
+    """One lab's use of the machine's kernel settings."""
 
     def __init__(self, lab: str, root: Path = Path("/proc/sys"), folder: Path = FOLDER) -> None:
         self._lab = lab
@@ -85,7 +84,7 @@ class Sysctls:
         return self._folder / "labs"
 
     def acquire(self) -> list[str]:
-        """Say that this lab is there, and raise what it needs; values that are high enough stay."""
+        """Register this lab and raise the values it needs; higher values are kept."""
         changed = []
         with self._locked():
             self._labs.mkdir(parents=True, exist_ok=True)
@@ -100,7 +99,7 @@ class Sysctls:
         return changed
 
     def release(self, alive: Callable[[str], bool]) -> list[str]:
-        """Say that this lab is gone. With the last one (a lab that is not `alive` does not count) all values return."""
+        """Unregister this lab. Without another one that is `alive`, restore the original values."""
         restored: list[str] = []
         with self._locked():
             (self._labs / self._lab).unlink(missing_ok=True)
@@ -111,7 +110,7 @@ class Sysctls:
                 return restored
             for key, value in json.loads(self._saved.read_text()).items():
                 if self._read(key) != value and self._write(key, value):
-                    restored.append(f"put {key.replace('/', '.')} back to {value}")
+                    restored.append(f"restored {key.replace('/', '.')} to {value}")
             self._saved.unlink()
         return restored
 

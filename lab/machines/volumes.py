@@ -1,4 +1,4 @@
-"""Volumes: a sparse file each, on a loop device while a server has it."""
+"""Volumes: one sparse file each, on a loop device while attached to a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOCK = Path("/run/lock/slipway-loop")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A volume as a host sees it."""
+    """The block device of a volume in a host."""
 
     volume_id: int
     node: str
@@ -38,17 +38,17 @@ class Device:
 
     @property
     def line(self) -> str:
-        """One line of the table that the host's first program reads at start."""
+        """The device's line in the table that the entrypoint of a host reads."""
         return f"{self.major} {self.minor} {self.node} {self.serial}"
 
 
 def attach_script(device: Device, mount: bool, filesystem: str) -> str:
-    """Shell for inside a running host: make the node, the link and udev's record, as a hot plug would."""
+    """Shell script for a running host: create the node, the link and udev's record, as a hot plug does."""
     return "\n".join([*_node_lines(device), *(_mount_lines(device, filesystem) if mount else [])])
 
 
 def detach_script(device: Device) -> str:
-    """Shell for inside a running host: pull the disk."""
+    """Shell script for a running host: remove the disk."""
     name, number = f"/dev/{device.node}", f"b{device.major}:{device.minor}"
     return "\n".join(
         [
@@ -60,7 +60,7 @@ def detach_script(device: Device) -> str:
 
 
 def fstab_script(device: Device, filesystem: str) -> str:
-    """Shell for the root of a host that is off: mount the volume at the next start."""
+    """Shell script for the root of a host that is off: mount the volume at the next start."""
     return "\n".join(_mount_lines(device, filesystem)[:-1])
 
 
@@ -109,7 +109,7 @@ class Volumes:
             file.truncate(spec.size_gb * 2**30)
         if spec.format:
             if spec.format not in FORMATS:
-                raise MachineError(f"volume format {spec.format!r} is not known; use {' or '.join(FORMATS)}")
+                raise MachineError(f"volume format {spec.format!r} is unknown. Use {' or '.join(FORMATS)}.")
             run([*FORMATS[spec.format], str(fresh)])
         fresh.rename(target)
 
@@ -131,7 +131,7 @@ class Volumes:
         self.path(volume_id).unlink(missing_ok=True)
 
     def device(self, volume_id: int) -> Device:
-        """The volume's loop device, set up unless it is. It stays the volume's until the volume is deleted."""
+        """The volume's loop device, set up if missing. The volume keeps it until the volume is deleted."""
         target = self._existing(volume_id)
         with _loop_lock():
             node = self._loop(volume_id) or run(["losetup", "--find", "--show", str(target)]).strip()
@@ -139,7 +139,7 @@ class Volumes:
         return Device(volume_id, Path(node).name, os.major(number), os.minor(number))
 
     def filesystem(self, volume_id: int) -> str:
-        """What is on it, as mount(8) names it; empty when nothing is."""
+        """Type of the volume's file system, as in mount(8); empty without one."""
         try:
             return run(["blkid", "--output", "value", "--match-tag", "TYPE", str(self._existing(volume_id))]).strip()
         except CommandError as error:
@@ -150,11 +150,11 @@ class Volumes:
     def _existing(self, volume_id: int) -> Path:
         target = self.path(volume_id)
         if not target.exists():
-            raise MachineError(f"volume {volume_id} has no data in {self._folder}; delete it and make it again")
+            raise MachineError(f"volume {volume_id} has no data in {self._folder}. Delete and create the volume again.")
         return target
 
     def _loop(self, volume_id: int) -> str:
-        """The device node of the volume's file, or nothing."""
+        """The loop device of the volume's file; empty without one."""
         return loop_of(self.path(volume_id))
 
 
@@ -167,7 +167,7 @@ def loop_of(path: Path) -> str:
 
 @contextmanager
 def _loop_lock() -> Iterator[None]:
-    """Loop devices are one pool for the whole machine: finding a free one and taking it are two steps."""
+    """Serialize the allocation of loop devices: finding a free one and attaching it are two steps."""
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

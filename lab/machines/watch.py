@@ -1,4 +1,4 @@
-"""Noticing that a host stopped by itself: one thread waiting on the process file descriptors of all inits."""
+"""Detects hosts that stop by themselves: one thread waits on the process file descriptors of all inits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """The first process of a running host; the descriptor stays its own even when its number is used again."""
+    """The first process of a running host; its descriptor stays valid when the kernel reuses the process id."""
 
     server_id: int
     pid: int
@@ -23,14 +23,14 @@ class Init:
 
     @classmethod
     def of(cls, server_id: int, pid: int) -> Init | None:
-        """None when the process is gone already."""
+        """None when the process has ended."""
         try:
             return cls(server_id, pid, os.pidfd_open(pid))
         except ProcessLookupError:
             return None
 
     def send(self, number: int) -> None:
-        """Send a signal; a process that has ended is no error."""
+        """Send a signal; a process that has ended is not an error."""
         try:
             signal.pidfd_send_signal(self.descriptor, number)
         except ProcessLookupError:
@@ -40,7 +40,7 @@ class Init:
         return not self.wait(0)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended within this time."""
+        """Whether the process ended within this time."""
         with selectors.PollSelector() as selector:
             selector.register(self.descriptor, selectors.EVENT_READ)
             return bool(selector.select(seconds))
@@ -50,7 +50,7 @@ class Init:
 
 
 class Watcher:
-    """Calls `ended` (in a thread of its own) once for each watched init that ends."""
+    """Calls `ended`, in a new thread, once for each watched init that ends."""
 
     def __init__(self, ended: Callable[[Init], None]) -> None:
         self._ended = ended
@@ -64,8 +64,8 @@ class Watcher:
     def watch(self, init: Init) -> None:
         self._selector.register(init.descriptor, selectors.EVENT_READ, init)
 
-    def forget(self, init: Init) -> bool:
-        """Stop watching; False when its end was noticed before."""
+    def unwatch(self, init: Init) -> bool:
+        """Stop watching; False when its end was detected before."""
         try:
             self._selector.unregister(init.descriptor)
         except (KeyError, ValueError):
@@ -84,7 +84,7 @@ class Watcher:
         while not self._closing:
             for key, _ in self._selector.select():
                 init = key.data
-                if isinstance(init, Init) and self.forget(init):
+                if isinstance(init, Init) and self.unwatch(init):
                     threading.Thread(
                         target=self._ended, args=(init,), name=f"ended-{init.server_id}", daemon=True
                     ).start()

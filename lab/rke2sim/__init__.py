@@ -1,1 +1,1 @@
-"""A simulated RKE2 release, packaged as the official tarball. See README.md beside this file."""
+"""A simulated RKE2 release, packaged like the official tarball. See README.md."""

@@ -1,7 +1,7 @@
-"""Builds the simulated release: rke2.linux-amd64.tar.gz and sha256sum-amd64.txt, laid out as the official ones.
+"""Builds the simulated release: rke2.linux-amd64.tar.gz and sha256sum-amd64.txt, in the layout of the official ones.
 
-The programs in it are Debian 13's own etcd and openssl, fetched by apt into a cache; whatever Debian this machine runs
-is left alone. Equal inputs give equal bytes.
+Its programs are Debian 13's etcd and openssl, downloaded by apt into a cache, independent of this machine's release.
+Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EPOCH_SECONDS = 1767225600
 
 
 class PackageError(Exception):
-    """The release cannot be built; the message says what is missing."""
+    """The release cannot be built; the message names what is missing."""
 
 
 def mirror() -> str:
@@ -49,14 +49,12 @@ def mirror() -> str:
     )  # fmt: skip
     addresses = listed.stdout.split()
     if not addresses:
-        raise PackageError(
-            "apt on this machine knows no Debian mirror; set SLIPWAY_DEBIAN_MIRROR to the address of one"
-        )
+        raise PackageError("apt on this machine has no Debian mirror. Set SLIPWAY_DEBIAN_MIRROR to the URL of one.")
     return addresses[0]
 
 
 def fetch_programs(folder: Path) -> None:
-    """Put Debian 13's programs into `folder`, through an apt of our own that touches nothing of the machine's."""
+    """Download Debian 13's programs to `folder`, with an apt configuration separate from this machine's."""
     with tempfile.TemporaryDirectory(prefix="slipway-apt-") as name:
         root = Path(name)
         root.chmod(0o755)
@@ -90,11 +88,11 @@ def fetch_programs(folder: Path) -> None:
         try:
             staging.rename(folder)
         except OSError:
-            shutil.rmtree(staging)  # Somebody else was faster; theirs is as good.
+            shutil.rmtree(staging)  # A concurrent build has created the folder already.
 
 
 def programs(cache: Path) -> Path:
-    """The folder with etcd, etcdctl and openssl of Debian 13, fetched on first use."""
+    """The folder with etcd, etcdctl and openssl of Debian 13, downloaded on first use."""
     folder = cache / "rke2sim" / f"programs-{SUITE}"
     if not (folder / "packages.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +101,7 @@ def programs(cache: Path) -> Path:
 
 
 def _library() -> dict[str, bytes]:
-    """The Python part: our runtime under the name rke2sim, and PyYAML without its C part."""
+    """The Python modules: the runtime under the name rke2sim, and PyYAML without its C extension."""
     files = {}
     for path in sorted((HERE / "runtime").glob("*.py")):
         files[f"lib/rke2sim/{path.name}"] = path.read_bytes()
@@ -113,7 +111,7 @@ def _library() -> dict[str, bytes]:
 
 
 def _archive(version: str, cache: Path) -> bytes:
-    """bin/rke2: a zip file behind a `#!` line."""
+    """bin/rke2: a zip file with a `#!` line in front."""
     files = _library()
     folder = programs(cache)
     for program in PROGRAMS:
@@ -177,12 +175,12 @@ def _tarball(members: dict[str, tuple[bytes, int]]) -> bytes:
 
 
 def build(version: str, folder: Path, cache: Path) -> None:
-    """Write the tarball and its checksums into `folder`; quick when nothing changed since the last time.
+    """Write the tarball and its checksums to `folder`; fast when nothing changed.
 
-    `cache` keeps Debian's programs and finished tarballs.
+    `cache` contains Debian's programs and finished tarballs.
     """
     if not VERSION.fullmatch(version):
-        raise PackageError(f"{version!r} is no RKE2 version; it looks like v1.36.3+rke2r1")
+        raise PackageError(f"{version!r} is not an RKE2 version. The format is v1.36.3+rke2r1.")
     members = _members(version, cache)
     mark = hashlib.sha256()
     for name in sorted(members):

@@ -1,6 +1,6 @@
-"""A bounded load of 64 KiB writes that keeps a ledger of what was acknowledged, and reads all of it back afterwards.
+"""A bounded load of 64 KiB writes with a ledger of acknowledged objects, which are read back afterwards.
 
-Runs inside a container of the Ceph image on a host of the cluster: `write` until the file `stop` lies beside the
+Runs inside a container of the Ceph image on a host of the cluster: `write` until the file `stop` exists beside the
 ledger, `verify` to compare and remove every acknowledged object. Settings come as JSON in `settings.json` in the same
 folder.
 """
@@ -30,7 +30,7 @@ def content(name: str) -> bytes:
 
 
 class Rados:
-    """Objects of a pool, with a client key of its own; an operation waits as long as it takes."""
+    """Objects of a pool, with a client key of its own; operations have no timeout."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         rados = import_module("rados")  # exists in that image only
@@ -78,7 +78,7 @@ class S3:
         answer = connection.getresponse()
         body = answer.read()
         if answer.status not in (200, 204):
-            raise OSError(f"{method} {path} was answered {answer.status}: {body[:200]!r}")
+            raise OSError(f"{method} {path}: {answer.status} {body[:200]!r}")
         return body
 
     def persist(self, method: str, path: str, data: bytes = b"", seconds: float = 300) -> bytes:
@@ -129,7 +129,7 @@ class S3:
 
 
 def write(store: Any, settings: dict[str, Any]) -> None:
-    """One object after the other; a line stands in the ledger, on the disk, only for what was acknowledged."""
+    """One object after the other; the ledger gets a line, synced to disk, for each acknowledged object only."""
     if isinstance(store, S3):
         store.make_bucket()
     number, pause = 0, 1 / settings["per_second"]

@@ -1,8 +1,9 @@
-"""The whole platform in a lab: built once by the same site.yml as production, then proved.
+"""Tests of the whole platform in a lab, built once by the same site.yml as production.
 
 `SLIPWAY_LAB` and `SLIPWAY_LAB_SLOT` name the lab; `lab up --only-cloud` must have started its cloud. Files run in the
 order of their names: test_1_interrupted.py builds the site, through a kill, numbered files need it whole, the others
-break hosts and disks and end with a whole site. Tests marked `soak` are long or repeated, run by `make soak` alone.
+break hosts and disks and end with a whole site. test_z_destroy.py is the last: no site is left after it. Tests marked
+`soak` are long or repeated, run by `make soak` alone.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from lab.settings import Settings
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = "inventories/lab"
 ARTIFACTS = REPOSITORY / "artifacts/test/lab"
-"""Reports of the tests' own runs, apart from those of a lab beside."""
+"""Reports of the tests' runs, apart from those of another lab."""
 OUTPUTS = ARTIFACTS / "output"
-"""What each run since the first build printed; test_2_site.py searches it for secrets."""
+"""Output of each run since the first build; test_2_site.py searches it for secrets."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished ansible-playbook: exit code, output and the report that the run wrote about itself."""
+    """One finished ansible-playbook: exit code, output and run report."""
 
     code: int
     output: str
@@ -49,11 +50,11 @@ def reports() -> set[Path]:
     return set(ARTIFACTS.glob("*/run.json"))
 
 
-def play(*arguments: str, playbook: str = "site.yml") -> Run:
+def play(*arguments: str, playbook: str = "site.yml", inventory: Path | str = INVENTORY) -> Run:
     """Run a playbook on the lab, to its end."""
     before = reports()
     done = subprocess.run(
-        ["ansible-playbook", playbook, "-i", INVENTORY, *arguments],
+        ["ansible-playbook", playbook, "-i", str(inventory), *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "SLIPWAY_ARTIFACTS": str(ARTIFACTS.parent)},
         text=True,
@@ -83,7 +84,7 @@ def declared() -> dict[str, Any]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a run and all that it started, as a loss of power would."""
+    """Kill a run and all its processes, as a power cut would."""
     for pid in family(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -91,16 +92,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def family(ancestor: int) -> list[int]:
-    """A process and all that descend from it: Ansible's workers lead sessions of their own and would outlive it."""
+    """A process and its descendants: Ansible's workers are session leaders and would survive it."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parent = stat.read_text().rpartition(")")[2].split()[1]
             children.setdefault(int(parent), []).append(int(stat.parent.name))
-    found = [ancestor]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    pids = [ancestor]
+    for pid in pids:
+        pids += children.get(pid, [])
+    return pids
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +111,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def description(settings: Settings) -> dict[str, Any]:
-    """What the lab says of itself; the tests fail here when no lab runs."""
+    """The lab's lab.json; the tests end here when no lab runs."""
     if not settings.description.exists():
         pytest.exit(f"no lab named {settings.name} runs here; start it with: lab up --only-cloud", returncode=1)
     return dict(json.loads(settings.description.read_text()))

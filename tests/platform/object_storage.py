@@ -1,4 +1,4 @@
-"""An S3 endpoint as a host of the platform sees it: its network, its name, the authority that it trusts."""
+"""An S3 endpoint, accessed from the network of a host of the platform, by name and with the platform's CA."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Keys:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A store under its name, looked at from inside of one of the lab's hosts."""
+    """A store under its name, accessed from the network namespace of one of the lab's hosts."""
 
     name: str
     address: str
     port: int
     ca_path: Path
     namespace: str
-    """Network namespace of the host that looks."""
+    """Network namespace of the client host."""
     owner: Keys
     multipart_bytes: int
 
@@ -46,7 +46,7 @@ class Endpoint:
         return f"https://{self.name}" + ("" if self.port == 443 else f":{self.port}")
 
     def client(self, keys: Keys | None = None, **more: Any) -> Any:
-        """A boto3 client that signs with version 4, by path, and does not try again by itself."""
+        """A boto3 client with signature version 4, path addressing and no retries."""
         keys = keys or self.owner
         settings = Config(
             signature_version="s3v4", s3={"addressing_style": "path"}, retries={"total_max_attempts": 1},
@@ -63,26 +63,26 @@ class Endpoint:
         return boto3.session.Session().client("s3", **(wanted | more))
 
     @contextmanager
-    def looked_at(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """This thread has the host's network, and its answer for the store's name."""
-        ask = socket.getaddrinfo
+    def accessed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """This thread uses the host's network, and resolves the store's name as the host does."""
+        getaddrinfo = socket.getaddrinfo
 
         def answer(host: Any, port: Any, *more: Any, **named: Any) -> Any:
-            return ask(self.address if host == self.name else host, port, *more, **named)
+            return getaddrinfo(self.address if host == self.name else host, port, *more, **named)
 
         monkeypatch.setattr(socket, "getaddrinfo", answer)
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        there = os.open(namespaces.path(self.namespace), os.O_RDONLY)
+        own_namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        host_namespace = os.open(namespaces.path(self.namespace), os.O_RDONLY)
         try:
-            os.setns(there, CLONE_NEWNET)
+            os.setns(host_namespace, CLONE_NEWNET)
             yield
         finally:
-            os.setns(here, CLONE_NEWNET)
-            os.close(here)
-            os.close(there)
+            os.setns(own_namespace, CLONE_NEWNET)
+            os.close(own_namespace)
+            os.close(host_namespace)
 
     def handshake(self, ca_path: Path, **limits: ssl.TLSVersion) -> str | None:
-        """The version that is spoken after a verified handshake."""
+        """The TLS version of a verified handshake."""
         context = ssl.create_default_context(cafile=str(ca_path))
         for limit, version in limits.items():
             setattr(context, limit, version)
@@ -93,7 +93,7 @@ class Endpoint:
             return channel.version()
 
     def run(self, command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """A program of this machine with the host's network and, in a mount namespace of its own, with its names."""
+        """A program of this machine in the host's network namespace, with the host's names in a mount namespace."""
         hosts = folder / "hosts"
         hosts.write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
         script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
@@ -111,7 +111,7 @@ class Endpoint:
 
 
 def refused(call: Callable[..., Any], **arguments: Any) -> str:
-    """The store's code for a call that it must refuse."""
+    """The store's error code for a call that it must reject."""
     from botocore.exceptions import ClientError
 
     with pytest.raises(ClientError) as caught:
@@ -121,7 +121,7 @@ def refused(call: Callable[..., Any], **arguments: Any) -> str:
 
 
 def empty(client: Any, bucket: str) -> None:
-    """Remove a bucket of a test with all its versions."""
+    """Remove a bucket of a test with all versions."""
     for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
         client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
     listed = client.list_object_versions(Bucket=bucket)

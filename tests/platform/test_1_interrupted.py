@@ -1,4 +1,4 @@
-"""A run killed anywhere leaves nothing that the next run cannot finish."""
+"""The next run completes a run that was killed at any task."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import yaml
 from tests.platform.conftest import INVENTORY, OUTPUTS, REPOSITORY, kill, play
 
 KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "1"))
-"""How often the first build is killed: once while the storage cluster is bootstrapped, where most is at stake, then at
-random moments, which together reach from the first seconds of provisioning to the joins of the Kubernetes cluster."""
+"""How often the first build is killed: once while the Ceph cluster is bootstrapped, then at random moments between the
+first seconds of provisioning and the joins of the Kubernetes cluster."""
 
 BOOTSTRAP_SECONDS = 8.0
-"""The task is announced before cephadm starts; so much later a first monitor runs, and the cluster is far from done."""
+"""Ansible prints the task before cephadm starts; this much later a monitor runs and the bootstrap is incomplete."""
 LONGEST_SECONDS = 150.0
 SEED = int(os.environ.get("SLIPWAY_TEST_SEED", "20261121"))
 RELEASE_BEFORE = "v1.36.2+rke2r1"
-"""The site is built with the release before, so that test_1_upgrade.py upgrades a running cluster."""
+"""The site is built with the previous release, so that test_1_upgrade.py upgrades a running cluster."""
 BUILD = ("-e", f"rke2_version={RELEASE_BEFORE}")
 LONGEST_BUILD_SECONDS = 1800
 
 
 def bootstrap_lines() -> list[str]:
-    """What the output shows, one after the other, when the platform's storage cluster is being bootstrapped."""
+    """Lines of the output, in order, when the bootstrap of the platform's Ceph cluster starts."""
     (play_name,) = [entry["name"] for entry in yaml.safe_load((REPOSITORY / "playbooks/ceph.yml").read_text())]
     tasks = yaml.safe_load((REPOSITORY / "roles/ceph/tasks/bootstrap.yml").read_text())
     (task_name,) = [
@@ -49,7 +49,7 @@ def shows(output: str, lines: list[str]) -> bool:
 
 
 def run_and_kill(log: Path, moment: Callable[[float], bool]) -> bool:
-    """Start the whole site; kill -9 everything of it when the moment has come. False when it was finished before."""
+    """Start the whole site and kill -9 all its processes at the moment. False when it finished before."""
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -72,7 +72,7 @@ def run_and_kill(log: Path, moment: Callable[[float], bool]) -> bool:
     return False
 
 
-def test_a_build_killed_at_its_weakest_point_and_at_random_ones_converges(
+def test_a_build_killed_during_bootstrap_and_at_random_converges(
     description: dict[str, object],
 ) -> None:
     shutil.rmtree(OUTPUTS, ignore_errors=True)
@@ -94,13 +94,13 @@ def test_a_build_killed_at_its_weakest_point_and_at_random_ones_converges(
         if run_and_kill(log, lambda seconds, after=after: seconds > after):
             moments.append(after)
             continue
-        # It was finished first: a kill from here on would prove nothing, so another build begins.
-        gone = play("-e", "op_destroy_environment=lab", playbook="playbooks/operations/destroy.yml")
-        assert gone.code == 0, gone.output[-6000:]
+        # The build finished first: a later kill would test nothing, so start another build.
+        destroyed = play("-e", "op_destroy_environment=lab", playbook="playbooks/operations/destroy.yml")
+        assert destroyed.code == 0, destroyed.output[-6000:]
         builds += 1
     killed = [f"{shown_after[0]:.0f} s (bootstrap)", *(f"{seconds:.0f} s" for seconds in moments)]
     print(f"killed {KILLS} runs in {builds} builds, after {', '.join(killed)}")
-    began = time.monotonic()
-    run = play(*BUILD, "--diff")  # what it shows is searched for secrets by test_2_site.py
-    print(f"the run after them took {time.monotonic() - began:.0f} s")
+    started = time.monotonic()
+    run = play(*BUILD, "--diff")  # test_2_site.py searches the output for secrets
+    print(f"the run after them took {time.monotonic() - started:.0f} s")
     assert run.code == 0, run.output[-6000:]

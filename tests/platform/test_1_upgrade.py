@@ -1,4 +1,4 @@
-"""The running cluster is upgraded to the release that the inventory names, and its users do not notice."""
+"""An upgrade of the running cluster to the inventory's release fails no call of the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.platform.conftest import INVENTORY, REPOSITORY, play
 from tests.platform.test_1_interrupted import RELEASE_BEFORE
 from tests.platform.test_rke2 import AGENTS, SERVERS, Calls, connect, cordons
 
-RELEASE = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/rke2.yml").read_text())["rke2_version"]
+RELEASE = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())["rke2_version"]
 
 
 def releases(kubeconfig: Path) -> dict[str, str]:
@@ -24,7 +24,7 @@ def test_an_upgrade_takes_one_node_at_a_time_and_fails_no_call(description: dict
     nodes = SERVERS + AGENTS
     assert releases(kubeconfig) == dict.fromkeys(nodes, RELEASE_BEFORE), "built by test_1_interrupted.py"
     calls = Calls(kubeconfig)
-    with cordons(kubeconfig) as cordoned, calls.going():
+    with cordons(kubeconfig) as cordoned, calls.running():
         run = play("-e", f"op_upgrade_rke2_version={RELEASE}", playbook="playbooks/operations/upgrade_rke2.yml")
     assert run.code == 0, run.output[-6000:]
     assert releases(kubeconfig) == dict.fromkeys(nodes, RELEASE)

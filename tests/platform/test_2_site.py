@@ -1,4 +1,4 @@
-"""The contract of every run: a second one changes nothing, and check mode tells the truth."""
+"""Contract of every run: a second run changes nothing, and check mode reports what a run would change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.platform.conftest import ARTIFACTS, OUTPUTS, Run, declare, declared, 
 
 @pytest.fixture(scope="module")
 def second() -> Run:
-    """The run after the one that built the site, telling all it can."""
+    """The run after the one that built the site, with -vvv."""
     return play("-vvv")
 
 
@@ -37,10 +37,10 @@ NEW_HOSTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def test_check_mode_announces_changes_and_does_not_make_them(cloud: Client, tmp_path: Path) -> None:
-    """New hosts and one changed value: all is reported to the end, and no task fails for a host that is yet to come.
+def test_check_mode_reports_changes_without_making_them(cloud: Client, tmp_path: Path) -> None:
+    """New hosts and one changed value: all changes are reported, and no task fails because a host does not exist yet.
 
-    That the value was not written is proved by molecule/base/tests, which test_4_roles.py runs next on these hosts.
+    molecule/base/tests, which test_4_roles.py runs next on these hosts, verifies that the value was not written.
     """
     folder = tmp_path / "lab"
     folder.mkdir()
@@ -56,7 +56,7 @@ def test_check_mode_announces_changes_and_does_not_make_them(cloud: Client, tmp_
         assert name in run.output and cloud.servers.get_by_name(name) is None
 
 
-def test_the_report_says_how_long_and_how_much(second: Run) -> None:
+def test_the_report_has_times_and_changes(second: Run) -> None:
     report = second.report
     assert report["result"] == "ok"
     spent = sum(phase["seconds"] for phase in report["phases"])
@@ -65,23 +65,23 @@ def test_the_report_says_how_long_and_how_much(second: Run) -> None:
 
 
 WRONG = {"load_balancer": "certificate_valid_days", "postgresql": "volume_gb", "rke2": "network_mtu"}
-"""Role → one of its numbers. Its argument spec, which is given every secret, rejects a word before the first task."""
+"""Role → one of its numbers. Its argument spec, which gets every secret, rejects a word before the first task."""
 
 
 @pytest.fixture(scope="module", params=WRONG)
 def failed(request: pytest.FixtureRequest) -> Run:
-    """A run that fails where secrets are at hand, telling all it can; nothing is changed."""
+    """A run with -vvv that fails where secrets are variables, and changes nothing."""
     role = request.param
     return play("-vvv", "-e", json.dumps({f"{role}_{WRONG[role]}": "many"}), playbook=f"playbooks/{role}.yml")
 
 
 def texts(value: Any) -> list[str]:
-    """Every text in it, wherever it is: some secrets are one for each account."""
+    """Every string of a nested value: some secrets are a dictionary by account."""
     return [text for one in value.values() for text in texts(one)] if isinstance(value, dict) else [value.strip()]
 
 
 def secrets_of(description: dict[str, str]) -> set[str]:
-    """Every secret, and each line of a key: output indents and escapes what has several."""
+    """Every secret, and each line of a key: output indents and escapes values of several lines."""
     secrets = {description["token"]}
     for value in texts(yaml.safe_load(Path(description["secrets_path"]).read_text())):
         lines = value.splitlines()
@@ -104,14 +104,14 @@ def leaks(description: dict[str, str]) -> list[str]:
     ]
 
 
-def test_a_failing_run_shows_no_secret(failed: Run, description: dict[str, str]) -> None:
+def test_a_failing_run_prints_no_secret(failed: Run, description: dict[str, str]) -> None:
     assert failed.code != 0
     assert "'many'" in failed.output and failed.report["failed_tasks"], failed.output[-6000:]
     assert leaks(description) == []
 
 
 def test_no_secret_reaches_output_or_artifacts(second: Run, description: dict[str, str]) -> None:
-    """Of the build that was killed, the one with --diff that finished it, the upgrade, and a run with -vvv."""
+    """Output of the killed build, of the run with --diff that completed it, of the upgrade, and of a run with -vvv."""
     outputs = {path.name: path.read_text() for path in OUTPUTS.glob("*.log")}
     assert "killed.log" in outputs and second.output in outputs.values()
     assert any("+++ after" in output and "changed: [" in output for output in outputs.values())

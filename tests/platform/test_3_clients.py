@@ -1,4 +1,4 @@
-"""The clients that people have at hand, unmodified, against the platform and its cloud."""
+"""Unmodified standard clients against the platform and its cloud."""
 
 from __future__ import annotations
 

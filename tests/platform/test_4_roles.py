@@ -1,6 +1,6 @@
-"""What every role promises, proved on the site by the tests of the roles' scenarios (molecule/<role>/tests).
+"""The behaviour tests of the roles' scenarios (molecule/<role>/tests), run on the site.
 
-The scenarios themselves, which build each role from nothing on machines of its own, are in `make soak PART=molecule`
+The scenarios themselves, which build each role on new machines, are in `make soak PART=molecule`
 and `make role R=<role>`. Roles that the site has in one mode only (load_balancer) are tested by their scenarios alone.
 """
 
@@ -19,9 +19,9 @@ import pytest
 from tests.platform.conftest import REPOSITORY, play
 
 SIDE_BY_SIDE = ("base", "ceph", "rke2")
-"""Most of their time is waiting for answers of hosts."""
+"""Most of their time is waiting for hosts."""
 ALONE = ("postgresql", "verify")
-"""Those that probe what the tests of base open for a moment, and that stop a node."""
+"""Tests that probe ports which the tests of base open temporarily, and that stop a node."""
 JUNIT = os.environ.get("SLIPWAY_TEST_JUNIT")
 Done = subprocess.CompletedProcess[str]
 
@@ -62,10 +62,10 @@ def require_passed(done: Done) -> None:
 
 
 @pytest.mark.parametrize("role", SIDE_BY_SIDE)
-def test_the_role_holds_what_it_promises(started: dict[str, Future[Done]], role: str) -> None:
+def test_the_role_behaves_on_the_site(started: dict[str, Future[Done]], role: str) -> None:
     require_passed(started[role].result())
 
 
 @pytest.mark.parametrize("role", ALONE)
-def test_the_role_holds_what_it_promises_with_nothing_beside_it(inventory: Path, role: str) -> None:
+def test_the_role_behaves_on_the_site_alone(inventory: Path, role: str) -> None:
     require_passed(run_tests(role, inventory))

@@ -1,4 +1,4 @@
-"""The storage when hosts lose their power, a disk dies and Ceph is upgraded: what was acknowledged is there, always.
+"""The storage during power loss, disk failure and an upgrade of Ceph: no acknowledged object is lost.
 
 Two bounded loads write objects of 64 KiB, through librados and through the object gateways, from inside the cluster's
 own image on a host that stays. Each keeps a ledger of what was acknowledged; every object in it is read back and
@@ -35,9 +35,9 @@ WORK = "/var/tmp/ledger"
 PER_SECOND = 5
 FAILURES = (AssertionError, subprocess.TimeoutExpired, ValueError, IndexError)
 OUTAGE_SECONDS = 30
-"""So long nothing may be acknowledged while two hosts have no power: what is measured, not a wait."""
+"""Time without power of two hosts, in which nothing may be acknowledged."""
 LONGEST_SILENCE_SECONDS = 60
-"""Ceph takes an OSD for dead after osd_heartbeat_grace (20 s), then waits for reports and a new map."""
+"""Ceph marks an OSD down after osd_heartbeat_grace (20 s), then needs reports and a new map."""
 
 
 @dataclass
@@ -308,7 +308,7 @@ def test_without_two_hosts_writes_wait_and_nothing_is_lost(
         cut = time.time()
         try:
             time.sleep(OUTAGE_SECONDS)
-            # Two copies are the least that is acknowledged: with one host nothing is.
+            # min_size is 2: with one host nothing is acknowledged.
             assert max(load.last() for load in running.values()) < cut + 5
         finally:
             power(cloud, HOSTS[1:], on=True)
@@ -343,8 +343,8 @@ def test_a_dead_disk_is_replaced_by_one_playbook(
         victim.run(f"systemctl stop ceph-{fsid}@osd.{osd}.service")
         victim.run(f"dd if=/dev/zero of=/dev/disk/by-id/scsi-0HC_Volume_{volume} bs=1M count=64 conv=fsync status=none")
         inputs = json.dumps({"op_replace_ceph_osd_id": osd, "op_replace_ceph_osd_volume": volume})
-        look = play("--check", "-e", inputs, playbook="playbooks/operations/replace_ceph_osd.yml")
-        assert look.code == 0, look.output[-6000:]
+        preview = play("--check", "-e", inputs, playbook="playbooks/operations/replace_ceph_osd.yml")
+        assert preview.code == 0, preview.output[-6000:]
         assert volume_of(cloud, victim.name) == volume
         run = play("-e", inputs, playbook="playbooks/operations/replace_ceph_osd.yml")
         assert run.code == 0, run.output[-6000:]
@@ -360,7 +360,7 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
     description: dict[str, Any],
     figures: Callable[[str, object], None],
 ) -> None:
-    """From one digest to another under load; the run is killed in the middle, the next one takes it up."""
+    """From one digest to another under load; the run is killed in the middle, the next one continues."""
     writer, image = hosts[HOSTS[0]], description["ceph"]["upgrade_image"]
     inputs = json.dumps({"op_upgrade_ceph_image": image, "op_upgrade_ceph_version": description["ceph"]["version"]})
     playbook = "playbooks/operations/upgrade_ceph.yml"
@@ -402,16 +402,16 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
 
 
 @pytest.mark.parametrize(
-    ("verb", "inputs", "sentence"),
+    ("verb", "inputs", "message"),
     [
-        ("upgrade_ceph", {}, "op_upgrade_ceph_image is not given; name the image by its digest"),
-        ("upgrade_ceph", {"op_upgrade_ceph_image": "quay.io/ceph/ceph:v20"}, "a tag may be another image tomorrow"),
-        ("replace_ceph_osd", {"op_replace_ceph_osd_id": "osd.1"}, "name one OSD by its number"),
-        ("replace_ceph_osd", {"op_replace_ceph_osd_id": 77}, "there is no osd.77 in this cluster"),
+        ("upgrade_ceph", {}, "op_upgrade_ceph_image: (not given) has no digest"),
+        ("upgrade_ceph", {"op_upgrade_ceph_image": "quay.io/ceph/ceph:v20"}, "and a tag can change"),
+        ("replace_ceph_osd", {"op_replace_ceph_osd_id": "osd.1"}, "osd.1 is not the id of an OSD"),
+        ("replace_ceph_osd", {"op_replace_ceph_osd_id": 77}, "osd.77 does not exist; the cluster has"),
     ],
 )
-def test_a_wrong_input_is_refused_with_a_sentence(verb: str, inputs: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_input_is_rejected_with_a_message(verb: str, inputs: dict[str, Any], message: str) -> None:
     run = play("-e", json.dumps(inputs), playbook=f"playbooks/operations/{verb}.yml")
     assert run.code != 0
-    assert sentence in re.sub(r"\s+", " ", run.output)
+    assert message in re.sub(r"\s+", " ", run.output)
     assert run.changed == {}

@@ -1,4 +1,4 @@
-"""The users that Kubernetes gets for its volumes: each can do its work in its own part, and nothing beside it."""
+"""The Ceph users for Kubernetes volumes: each has access to its own namespace or group only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def run(cloud: Client, description: dict[str, Any]) -> Run:
-    """A shell in the monitor's container of a member; what it is given on stdin is seen by nobody."""
+    """A shell in the monitor's container of a member, with secrets on stdin."""
     user = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())["platform_admin_user"]
     server = cloud.servers.get_by_name(MEMBER)
     assert server is not None
@@ -42,7 +42,7 @@ def run(cloud: Client, description: dict[str, Any]) -> Run:
     return inside
 
 
-def asked(run: Run, command: str) -> Any:
+def query(run: Run, command: str) -> Any:
     done = run(f"ceph --connect-timeout 20 --format json --name mon. --keyring /var/lib/ceph/mon/*/keyring {command}")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -50,8 +50,8 @@ def asked(run: Run, command: str) -> Any:
 
 @pytest.fixture(scope="module")
 def own(run: Run) -> Callable[[str, str, str], subprocess.CompletedProcess[str]]:
-    """A program of Ceph as one of the users, with nothing but the user's key."""
-    keys = {entry["entity"]: entry["key"] for entry in asked(run, "auth ls")["auth_dump"]}
+    """A program of Ceph as one of the users, with the user's key only."""
+    keys = {entry["entity"]: entry["key"] for entry in query(run, "auth ls")["auth_dump"]}
 
     def inside(user: str, program: str, arguments: str) -> subprocess.CompletedProcess[str]:
         keyring = f"[client.{user}]\n\tkey = {keys[f'client.{user}']}\n"
@@ -77,7 +77,7 @@ def test_the_user_of_block_devices_stays_in_its_namespace(run: Run, own: Run) ->
     assert own("csi-rbd-lab", "rbd", "rm --no-progress kubernetes/lab/probe").returncode == 0
 
 
-def test_the_user_of_shared_folders_makes_them_in_its_group(own: Run) -> None:
+def test_the_user_of_file_systems_creates_subvolumes_in_its_group(own: Run) -> None:
     ceph = "--connect-timeout 20"
     made = own("csi-cephfs-lab", "ceph", f"{ceph} fs subvolume create kubernetes probe --group_name lab")
     assert made.returncode == 0, made.stderr
@@ -86,19 +86,19 @@ def test_the_user_of_shared_folders_makes_them_in_its_group(own: Run) -> None:
         assert own("csi-cephfs-lab", "ceph", f"{ceph} {elsewhere}").returncode != 0, elsewhere
 
 
-def test_keys_of_a_weak_type_are_made_only_while_one_is_wanted(run: Run) -> None:
+def test_new_insecure_keys_are_forbidden(run: Run) -> None:
     assert (
         run(
             "ceph --name mon. --keyring /var/lib/ceph/mon/*/keyring config get mon mon_auth_allow_insecure_key"
         ).stdout.strip()
         == "false"
     )
-    keys = {entry["entity"]: entry["key"] for entry in asked(run, "auth ls")["auth_dump"]}
+    keys = {entry["entity"]: entry["key"] for entry in query(run, "auth ls")["auth_dump"]}
     assert [keys[f"client.{user}"][:2] for user in ("csi-rbd-lab", "csi-cephfs-lab")] == ["AQ", "AQ"]
 
 
-def test_cephadm_takes_no_disk_by_itself(run: Run) -> None:
-    services = asked(run, "orch ls osd --export")
+def test_cephadm_uses_no_disk_by_itself(run: Run) -> None:
+    services = query(run, "orch ls osd --export")
     assert sorted(service["service_id"] for service in services) == [f"lab-ceph-{number}" for number in (1, 2, 3)]
     for service in services:
         assert service["unmanaged"] is True
@@ -107,10 +107,10 @@ def test_cephadm_takes_no_disk_by_itself(run: Run) -> None:
         assert all(path.startswith("/dev/disk/by-id/scsi-0HC_Volume_") for path in paths)
 
 
-def test_a_pool_gets_fewer_copies_only_when_it_is_named(run: Run) -> None:
+def test_a_pool_gets_fewer_copies_only_if_confirmed(run: Run) -> None:
     pools = {"ceph_pools": [{"name": "kubernetes", "application": "rbd", "size": 2, "namespaces": ["lab"]}]}
     refused = play("--extra-vars", json.dumps(pools), playbook="playbooks/ceph.yml")
     assert refused.code != 0
-    assert "The pool kubernetes has size 3, and 2 is declared." in refused.output
-    assert "name kubernetes in ceph_pool_confirm" in refused.output
-    assert asked(run, "osd pool get kubernetes size")["size"] == 3
+    assert "Pool kubernetes: size is 3, declared is 2;" in refused.output
+    assert "Add kubernetes to ceph_pool_confirm" in refused.output
+    assert query(run, "osd pool get kubernetes size")["size"] == 3

@@ -1,4 +1,4 @@
-"""The load balancer is one host: lost, it is made anew by the run that built it, and the platform answers again."""
+"""The load balancer is a single host: after its loss, one run of site.yml rebuilds it and restores the service."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def address(cloud: Client) -> str:
     return str(server.public_net.ipv4.ip)
 
 
-def test_a_lost_load_balancer_is_made_anew_by_one_run(
-    cloud: Client, description: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_lost_load_balancer_is_rebuilt_by_one_run(cloud: Client, description: dict[str, Any], tmp_path: Path) -> None:
     before, server = address(cloud), cloud.servers.get_by_name(BALANCER)
     assert server is not None
     server.delete().wait_until_finished()
@@ -42,7 +40,7 @@ def test_a_lost_load_balancer_is_made_anew_by_one_run(
     ca_path.write_text(secrets["platform_ca_certificate"].strip() + "\n")
     domain = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())["platform_domain"]
     name = f"shop.apps.{domain}"
-    answer = subprocess.run(
+    response = subprocess.run(
         [
             *("curl", "--silent", "--show-error", "--fail", "--max-time", "10", "--cacert", str(ca_path)),
             *("--resolve", f"{name}:443:{after}", f"https://{name}/"),
@@ -51,5 +49,5 @@ def test_a_lost_load_balancer_is_made_anew_by_one_run(
         text=True,
         check=False,
     )
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["headers"]["x-forwarded-host"] == name
+    assert response.returncode == 0, response.stderr
+    assert json.loads(response.stdout)["headers"]["x-forwarded-host"] == name

@@ -1,7 +1,7 @@
-"""What the platform needs of S3, asked of the store of its backups and of its own object gateways alike.
+"""The S3 features that the platform needs, on the object storage for backups and on its own object gateways.
 
-With boto3, and once more with another client. Seen from a host of the platform, so that names, firewalls and trust are
-the ones that its services have.
+With boto3, and with rclone. From the network of a host of the platform, so that names, firewalls and trust are those of
+its services.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from lab.settings import Settings
 from tests.platform.conftest import REPOSITORY, play
 from tests.platform.object_storage import PARTS_BYTES, Endpoint, Keys, empty, refused
 
-STORE, LOOKER = "lab-store-1", "lab-rke2-server-1"
+STORE, CLIENT_HOST = "lab-store-1", "lab-rke2-server-1"
 GATEWAY_PORT = 7480
 GATEWAYS = ("10.90.1.51", "10.90.1.52")
 GIGABYTE = 1024**3
 LOCK_SECONDS = 15
 
 
-def truths() -> dict[str, Any]:
+def settings_of_lab() -> dict[str, Any]:
     return dict(yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text()))
 
 
@@ -69,12 +69,12 @@ def ca_path(secrets: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 
 def public_address(cloud: Client, name: str) -> str:
     server = cloud.servers.get_by_name(name)
-    assert server is not None, f"{name} is not there"
+    assert server is not None, f"{name} does not exist"
     return str(server.public_net.ipv4.ip)
 
 
 def on(cloud: Client, description: dict[str, Any], name: str, *command: str, input: str = "") -> str:
-    """What a command prints on a host, as root."""
+    """Output of a command on a host, as root."""
     done = subprocess.run(
         [
             "ssh", "-i", description["ssh_private_key_path"], "-oStrictHostKeyChecking=no",
@@ -89,7 +89,7 @@ def on(cloud: Client, description: dict[str, Any], name: str, *command: str, inp
 
 @pytest.fixture(scope="module")
 def namespace(cloud: Client, settings: Settings) -> str:
-    server = cloud.servers.get_by_name(LOOKER)
+    server = cloud.servers.get_by_name(CLIENT_HOST)
     assert server is not None
     return settings.host_namespace(server.id)
 
@@ -97,7 +97,7 @@ def namespace(cloud: Client, settings: Settings) -> str:
 @pytest.fixture(scope="module")
 def store(cloud: Client, ca_path: Path, owner: Keys, namespace: str) -> Endpoint:
     return Endpoint(
-        name=f"s3.{truths()['platform_domain']}",
+        name=f"s3.{settings_of_lab()['platform_domain']}",
         address=public_address(cloud, STORE),
         port=443,
         ca_path=ca_path,
@@ -109,7 +109,7 @@ def store(cloud: Client, ca_path: Path, owner: Keys, namespace: str) -> Endpoint
 
 @pytest.fixture(scope="module")
 def gateway(cloud: Client, description: dict[str, Any], ca_path: Path, namespace: str) -> Iterator[Endpoint]:
-    """The platform's own gateways, with a user that lives as long as these tests."""
+    """The platform's own gateways, with a user for the duration of these tests."""
     admin = ["python3", "/usr/local/sbin/cephadm", "shell", "--", "radosgw-admin"]
     name = f"conformance-{uuid.uuid4().hex[:8]}"
     made = on(
@@ -118,7 +118,7 @@ def gateway(cloud: Client, description: dict[str, Any], ca_path: Path, namespace
     )  # fmt: skip
     keys = json.loads(made)["keys"][0]
     yield Endpoint(
-        name=f"rgw.{truths()['platform_domain']}",
+        name=f"rgw.{settings_of_lab()['platform_domain']}",
         address=GATEWAYS[0],
         port=GATEWAY_PORT,
         ca_path=ca_path,
@@ -132,7 +132,7 @@ def gateway(cloud: Client, description: dict[str, Any], ca_path: Path, namespace
 @pytest.fixture(params=["store", "gateway"])
 def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     made: Endpoint = request.getfixturevalue(request.param)
-    with made.looked_at(monkeypatch):
+    with made.accessed(monkeypatch):
         yield made
 
 
@@ -150,28 +150,28 @@ def bucket(client: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def looked_at_store(store: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with store.looked_at(monkeypatch):
+def accessed_store(store: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    with store.accessed(monkeypatch):
         yield store
 
 
 # names and trust
 
 
-@pytest.mark.parametrize("name", [LOOKER, STORE, "lab-lb-1"])
-def test_hosts_know_the_store_by_its_name(
+@pytest.mark.parametrize("name", [CLIENT_HOST, STORE, "lab-lb-1"])
+def test_hosts_resolve_the_name_of_the_store(
     cloud: Client, description: dict[str, Any], store: Endpoint, name: str
 ) -> None:
     found = on(cloud, description, name, "getent", "ahostsv4", store.name)
     assert {line.split()[0] for line in found.splitlines()} == {store.address}
 
 
-def test_hosts_know_both_gateways_by_one_name(cloud: Client, description: dict[str, Any]) -> None:
-    found = on(cloud, description, LOOKER, "getent", "ahostsv4", f"rgw.{truths()['platform_domain']}")
+def test_hosts_resolve_one_name_to_both_gateways(cloud: Client, description: dict[str, Any]) -> None:
+    found = on(cloud, description, CLIENT_HOST, "getent", "ahostsv4", f"rgw.{settings_of_lab()['platform_domain']}")
     assert {line.split()[0] for line in found.splitlines()} == set(GATEWAYS)
 
 
-def test_another_authority_vouches_for_nothing(endpoint: Endpoint, description: dict[str, Any]) -> None:
+def test_the_certificate_is_not_valid_for_another_authority(endpoint: Endpoint, description: dict[str, Any]) -> None:
     other = Path(description["ca_certificate_path"])
     with pytest.raises(ssl.SSLCertVerificationError):
         endpoint.handshake(other)
@@ -179,7 +179,7 @@ def test_another_authority_vouches_for_nothing(endpoint: Endpoint, description: 
         endpoint.client(verify=str(other)).list_buckets()
 
 
-def test_only_tls_13_is_spoken(endpoint: Endpoint) -> None:
+def test_only_tls_13_is_accepted(endpoint: Endpoint) -> None:
     assert endpoint.handshake(endpoint.ca_path) == "TLSv1.3"
     with pytest.raises((ssl.SSLError, ConnectionError)):
         endpoint.handshake(endpoint.ca_path, maximum_version=ssl.TLSVersion.TLSv1_2)
@@ -197,10 +197,10 @@ def test_signatures_are_checked(endpoint: Endpoint) -> None:
     assert refused(endpoint.client(Keys("NOBODY", right.secret_key)).list_buckets) == "InvalidAccessKeyId"
 
 
-def test_a_signed_link_gets_and_puts_for_those_who_have_it(endpoint: Endpoint, client: Any, bucket: str) -> None:
+def test_a_presigned_url_gets_and_puts_one_object(endpoint: Endpoint, client: Any, bucket: str) -> None:
     context = ssl.create_default_context(cafile=str(endpoint.ca_path))
 
-    def ask(method: str, url: str, data: bytes | None = None) -> tuple[int, bytes]:
+    def request_status(method: str, url: str, data: bytes | None = None) -> tuple[int, bytes]:
         request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "text/plain"})
         if data is None:
             request.remove_header("Content-type")
@@ -212,23 +212,23 @@ def test_a_signed_link_gets_and_puts_for_those_who_have_it(endpoint: Endpoint, c
 
     thing = {"Bucket": bucket, "Key": "by link"}
     typed = thing | {"ContentType": "text/plain"}
-    assert ask("PUT", client.generate_presigned_url("put_object", typed, ExpiresIn=60), b"hello")[0] == 200
-    # CVE-2026-54330: what the signature does not cover cannot be added to it.
-    assert ask("PUT", client.generate_presigned_url("put_object", thing, ExpiresIn=60), b"other")[0] == 403
+    assert request_status("PUT", client.generate_presigned_url("put_object", typed, ExpiresIn=60), b"hello")[0] == 200
+    # CVE-2026-54330: headers that the signature does not cover are rejected.
+    assert request_status("PUT", client.generate_presigned_url("put_object", thing, ExpiresIn=60), b"other")[0] == 403
     link = client.generate_presigned_url("get_object", thing, ExpiresIn=60)
-    assert ask("GET", link) == (200, b"hello")
-    assert ask("GET", link.replace("by%20link", "another"))[0] == 403
-    assert ask("GET", link.partition("?")[0])[0] == 403
+    assert request_status("GET", link) == (200, b"hello")
+    assert request_status("GET", link.replace("by%20link", "another"))[0] == 403
+    assert request_status("GET", link.partition("?")[0])[0] == 403
     short = client.generate_presigned_url("get_object", thing, ExpiresIn=1)
     time.sleep(2.5)
-    assert ask("GET", short)[0] == 403
+    assert request_status("GET", short)[0] == 403
 
 
 # objects
 
 
-def test_a_large_object_goes_up_in_parts_and_comes_back_the_same(endpoint: Endpoint, client: Any, bucket: str) -> None:
-    """Made while it is sent, one part in memory at a time."""
+def test_a_multipart_upload_is_read_back_unchanged(endpoint: Endpoint, client: Any, bucket: str) -> None:
+    """Generated during the upload, with one part in memory at a time."""
     block = os.urandom(1024**2)
     digest = hashlib.sha256()
     upload = client.create_multipart_upload(Bucket=bucket, Key="large")["UploadId"]
@@ -248,15 +248,15 @@ def test_a_large_object_goes_up_in_parts_and_comes_back_the_same(endpoint: Endpo
     assert back.digest() == digest.digest()
 
 
-def test_an_upload_that_is_given_up_leaves_nothing(client: Any, bucket: str) -> None:
-    upload = client.create_multipart_upload(Bucket=bucket, Key="given-up")["UploadId"]
-    client.upload_part(Bucket=bucket, Key="given-up", UploadId=upload, PartNumber=1, Body=b"x" * 5_242_880)
-    client.abort_multipart_upload(Bucket=bucket, Key="given-up", UploadId=upload)
+def test_an_aborted_upload_leaves_nothing(client: Any, bucket: str) -> None:
+    upload = client.create_multipart_upload(Bucket=bucket, Key="aborted")["UploadId"]
+    client.upload_part(Bucket=bucket, Key="aborted", UploadId=upload, PartNumber=1, Body=b"x" * 5_242_880)
+    client.abort_multipart_upload(Bucket=bucket, Key="aborted", UploadId=upload)
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
-    assert refused(client.get_object, Bucket=bucket, Key="given-up") == "NoSuchKey"
+    assert refused(client.get_object, Bucket=bucket, Key="aborted") == "NoSuchKey"
 
 
-def test_old_versions_stay(client: Any, bucket: str) -> None:
+def test_noncurrent_versions_are_retained(client: Any, bucket: str) -> None:
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     first = client.put_object(Bucket=bucket, Key="a", Body=b"first")["VersionId"]
     second = client.put_object(Bucket=bucket, Key="a", Body=b"second")["VersionId"]
@@ -282,12 +282,12 @@ def test_a_locked_version_cannot_be_deleted_by_its_owner(client: Any) -> None:
     shorter = {"Mode": "COMPLIANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(seconds=1)}
     assert refused(client.put_object_retention, **thing, Retention=shorter) in ("AccessDenied", "InvalidRequest")
     assert client.get_object(**thing)["Body"].read() == b"kept"
-    # It is the time alone that opens the lock.
+    # Only the expiry of the retention ends the lock.
     time.sleep(max(0.0, (until - datetime.now(UTC)).total_seconds()) + 1)
     empty(client, name)
 
 
-def test_a_lifecycle_is_kept_as_it_was_given(client: Any, bucket: str) -> None:
+def test_a_lifecycle_is_stored_unchanged(client: Any, bucket: str) -> None:
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     rule = {
         "ID": "old",
@@ -301,8 +301,8 @@ def test_a_lifecycle_is_kept_as_it_was_given(client: Any, bucket: str) -> None:
     assert rule.items() <= kept.items()
 
 
-def test_another_client_copies_there_and_back(endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
-    """rclone, which brings its own S3, TLS and resolver."""
+def test_another_client_uploads_and_downloads(endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
+    """rclone, which has its own S3, TLS and resolver."""
     source, target = tmp_path / "source", tmp_path / "target"
     for name, size in (("small", 10), ("deep/large", 24 * 1024**2)):
         path = source / name
@@ -338,8 +338,8 @@ def test_another_client_copies_there_and_back(endpoint: Endpoint, bucket: str, t
 # the platform's own gateways
 
 
-def test_a_certificate_is_renewed_and_nobody_notices(gateway: Endpoint) -> None:
-    """Somebody who goes to the other gateway when one does not answer is answered all the time."""
+def test_a_certificate_is_renewed_without_interruption(gateway: Endpoint) -> None:
+    """A client that tries the other gateway after a failure always gets an answer."""
     ends = [replace(gateway, address=address) for address in GATEWAYS]
     failures: list[str] = []
     answers: list[float] = []
@@ -357,25 +357,25 @@ def test_a_certificate_is_renewed_and_nobody_notices(gateway: Endpoint) -> None:
         assert shown is not None
         return str(shown["serialNumber"])
 
-    def ask() -> None:
+    def poll() -> None:
         while not stop.is_set():
-            told = []
+            errors = []
             for end in ends:
                 try:
                     serial(end)
                     answers.append(time.monotonic())
                     break
                 except (OSError, AssertionError) as error:
-                    told.append(f"{end.address}: {error!r}")
+                    errors.append(f"{end.address}: {error!r}")
             else:
-                failures.append("; ".join(told))
+                failures.append("; ".join(errors))
             time.sleep(0.2)
 
-    def look() -> list[str]:
+    def read_serials() -> list[str]:
         return namespaces.inside(gateway.namespace, lambda: [serial(end) for end in ends])
 
-    before = look()
-    thread = threading.Thread(target=lambda: namespaces.inside(gateway.namespace, ask))
+    before = read_serials()
+    thread = threading.Thread(target=lambda: namespaces.inside(gateway.namespace, poll))
     thread.start()
     try:
         run = play("-e", '{"ceph_object_gateway_certificate_renew_days": 366}', playbook="playbooks/ceph.yml")
@@ -383,13 +383,13 @@ def test_a_certificate_is_renewed_and_nobody_notices(gateway: Endpoint) -> None:
         stop.set()
         thread.join()
     assert run.code == 0, run.output[-6000:]
-    after = look()
+    after = read_serials()
     assert len(set(before)) == len(set(after)) == 1, "all gateways have the same certificate"
     assert set(before) != set(after)
     assert len(answers) > 20
     assert failures == []
     longest = max(late - early for early, late in itertools.pairwise(answers))
-    print(f"renewed while asked {len(answers)} times; the longest time without an answer was {longest:.1f} s")
+    print(f"{len(answers)} answers during the renewal; longest time without an answer: {longest:.1f} s")
 
 
 # the bucket of the backups
@@ -397,24 +397,24 @@ def test_a_certificate_is_renewed_and_nobody_notices(gateway: Endpoint) -> None:
 
 @pytest.fixture(scope="module")
 def backups() -> str:
-    return str(truths()["platform_object_storage_bucket"]).replace("{{ platform_environment }}", "lab")
+    return str(settings_of_lab()["platform_object_storage_bucket"]).replace("{{ platform_environment }}", "lab")
 
 
-def test_the_backups_bucket_is_as_declared(looked_at_store: Endpoint, backups: str) -> None:
-    client, said = looked_at_store.client(), truths()
+def test_the_backups_bucket_is_as_declared(accessed_store: Endpoint, backups: str) -> None:
+    client, settings = accessed_store.client(), settings_of_lab()
     assert client.get_bucket_versioning(Bucket=backups)["Status"] == "Enabled"
     lock = client.get_object_lock_configuration(Bucket=backups)["ObjectLockConfiguration"]
     assert lock["Rule"]["DefaultRetention"] == {
-        "Mode": said["platform_object_storage_lock_mode"],
-        "Days": said["platform_object_storage_lock_days"],
+        "Mode": settings["platform_object_storage_lock_mode"],
+        "Days": settings["platform_object_storage_lock_days"],
     }
     (rule,) = client.get_bucket_lifecycle_configuration(Bucket=backups)["Rules"]
-    assert rule["NoncurrentVersionExpiration"]["NoncurrentDays"] == said["platform_object_storage_expire_days"]
+    assert rule["NoncurrentVersionExpiration"]["NoncurrentDays"] == settings["platform_object_storage_expire_days"]
 
 
-def test_nobody_deletes_a_version_of_a_backup(looked_at_store: Endpoint, backups: str, writer: Keys) -> None:
-    """The writer puts, gets and lists; what was put cannot be unmade, neither by it nor by the owner."""
-    writing, owning = looked_at_store.client(writer), looked_at_store.client()
+def test_no_key_deletes_a_version_of_a_backup(accessed_store: Endpoint, backups: str, writer: Keys) -> None:
+    """The writer puts, gets and lists; neither the writer nor the owner can delete a version."""
+    writing, owning = accessed_store.client(writer), accessed_store.client()
     key = f"conformance/{uuid.uuid4().hex}"
     version = writing.put_object(Bucket=backups, Key=key, Body=b"canary")["VersionId"]
     assert writing.get_object(Bucket=backups, Key=key)["Body"].read() == b"canary"
@@ -423,14 +423,14 @@ def test_nobody_deletes_a_version_of_a_backup(looked_at_store: Endpoint, backups
     for client in (writing, owning):
         assert refused(client.delete_object, **thing) == "AccessDenied"
         assert refused(client.delete_object, **thing, BypassGovernanceRetention=True) == "AccessDenied"
-    # Tools take old backups away by name; that leaves a marker, and every version.
+    # Backup tools delete old backups by name, which adds a delete marker and keeps every version.
     assert writing.delete_object(Bucket=backups, Key=key)["DeleteMarker"] is True
     writing.put_object(Bucket=backups, Key=key, Body=b"overwritten")
     assert writing.get_object(**thing)["Body"].read() == b"canary"
 
 
-def test_the_writer_can_change_nothing_about_the_bucket(looked_at_store: Endpoint, backups: str, writer: Keys) -> None:
-    client = looked_at_store.client(writer)
+def test_the_writer_cannot_change_the_bucket(accessed_store: Endpoint, backups: str, writer: Keys) -> None:
+    client = accessed_store.client(writer)
     rule = {"ID": "all", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}
     open_to_all = {"Version": "2012-10-17", "Statement": [
         {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{backups}/*"},
@@ -449,7 +449,7 @@ def test_the_writer_can_change_nothing_about_the_bucket(looked_at_store: Endpoin
     )  # fmt: skip
 
 
-def test_the_store_can_be_brought_in_line_alone_and_needs_nothing() -> None:
+def test_object_storage_has_no_drift() -> None:
     run = play("--check", "--diff", playbook="playbooks/object_storage.yml")
     assert run.code == 0, run.output[-6000:]
     assert run.changed == {}, run.output[-6000:]

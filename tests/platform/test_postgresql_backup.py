@@ -58,7 +58,7 @@ class Bucket:
 
     def ask(self, call: Callable[[Any], Any]) -> Any:
         """What a client there says; only meanwhile is this thread in the network of that host."""
-        with self.endpoint.looked_at(self.monkeypatch):
+        with self.endpoint.accessed(self.monkeypatch):
             return call(self.endpoint.client())
 
 

@@ -1,4 +1,4 @@
-"""The cluster as its users see it through the load balancer, and what is left of it when a server loses its power."""
+"""The cluster behind the load balancer: availability when a server loses power, and rolling restarts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AGENTS = ["lab-rke2-agent-1"]
 NAMESPACE = "default"
 FAILURES = (ApiException, HTTPError, OSError)
 OUTAGE_SECONDS = 20
-"""So long calls are made while a server has no power: what is measured, not a wait."""
+"""Duration of the calls while a server has no power: the measured interval, not a wait."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def core(kubeconfig: Path) -> kubernetes.CoreV1Api:
 
 
 def connect(kubeconfig: Path) -> kubernetes.CoreV1Api:
-    """A client of its own, with connections of its own, that does not try again by itself."""
+    """A new client with its own connections and without retries."""
     settings = kubernetes.Configuration()
     config.load_kube_config(str(kubeconfig), client_configuration=settings)
     settings.retries = False
@@ -55,7 +55,7 @@ def conditions(core: kubernetes.CoreV1Api) -> dict[str, dict[str, str]]:
 
 
 def write(kubeconfig: Path, key: str, value: str) -> kubernetes.V1ConfigMap:
-    """Write once; a try whose answer was lost may have succeeded."""
+    """Write once; an attempt whose response was lost may have succeeded."""
     core = connect(kubeconfig)
     body = kubernetes.V1ConfigMap(metadata=kubernetes.V1ObjectMeta(name=key), data={"cut": value})
     try:
@@ -68,7 +68,7 @@ def write(kubeconfig: Path, key: str, value: str) -> kubernetes.V1ConfigMap:
 
 @dataclass
 class Calls:
-    """Calls of a user, one a second whatever became of those before."""
+    """Calls of a client, one per second, independent of the results of earlier calls."""
 
     kubeconfig: Path
     answered: list[tuple[float, float]] = field(default_factory=list)
@@ -76,12 +76,12 @@ class Calls:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def call(self) -> None:
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             connect(self.kubeconfig).list_node(_request_timeout=5)
-            self.answered.append((began, time.monotonic()))
+            self.answered.append((started, time.monotonic()))
         except FAILURES as error:
-            self.failed.append((began, repr(error)))
+            self.failed.append((started, repr(error)))
 
     def run(self) -> None:
         threads = []
@@ -92,7 +92,7 @@ class Calls:
             thread.join()
 
     @contextmanager
-    def going(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         thread = threading.Thread(target=self.run)
         thread.start()
         try:
@@ -109,12 +109,12 @@ def test_every_node_is_ready_and_every_server_votes(core: kubernetes.CoreV1Api) 
     assert {name: seen[name]["EtcdIsVoter"] for name in SERVERS} == dict.fromkeys(SERVERS, "True")
 
 
-def test_the_kubeconfig_is_for_its_owner_only(kubeconfig: Path) -> None:
+def test_the_kubeconfig_is_readable_by_its_owner_only(kubeconfig: Path) -> None:
     assert kubeconfig.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", [SERVERS[0], *(pytest.param(name, marks=pytest.mark.soak) for name in SERVERS[1:])])
-def test_a_server_without_power_is_hardly_noticed_and_returns_by_itself(
+def test_a_server_without_power_causes_at_most_one_failed_call_and_rejoins(
     cloud: Client, kubeconfig: Path, core: kubernetes.CoreV1Api, name: str
 ) -> None:
     calls = Calls(kubeconfig)
@@ -122,9 +122,9 @@ def test_a_server_without_power_is_hardly_noticed_and_returns_by_itself(
     server = cloud.servers.get_by_name(name)
     assert server is not None
     try:
-        with calls.going():
+        with calls.running():
             until(lambda: calls.answered, 10)
-            cut = time.monotonic()
+            power_cut = time.monotonic()
             server.power_off().wait_until_finished()
             until(
                 lambda: write(kubeconfig, key, name),
@@ -135,8 +135,8 @@ def test_a_server_without_power_is_hardly_noticed_and_returns_by_itself(
             time.sleep(OUTAGE_SECONDS)
     finally:
         server.power_on().wait_until_finished()
-    first = min(done for began, done in calls.answered if began > cut)
-    assert first - cut <= 5, f"the API answered again after {first - cut:.1f} s"
+    first = min(done for started, done in calls.answered if started > power_cut)
+    assert first - power_cut <= 5, f"the API responded again after {first - power_cut:.1f} s"
     assert len(calls.failed) <= 1, calls.failed
 
     def returned(seen: dict[str, dict[str, str]]) -> bool:
@@ -169,17 +169,17 @@ def cordons(kubeconfig: Path) -> Iterator[list[set[str]]]:
 
 
 @pytest.mark.soak
-def test_a_changed_setting_restarts_servers_one_at_a_time_and_nobody_notices(kubeconfig: Path) -> None:
-    """Each server is Ready again before the next one goes; the API answers all the while."""
+def test_a_changed_setting_restarts_servers_one_at_a_time_without_a_failed_call(kubeconfig: Path) -> None:
+    """Each server is Ready again before the next one restarts; the API responds throughout."""
     calls = Calls(kubeconfig)
     change = json.dumps({"rke2_kube_apiserver_args": ["audit-log-maxage=7"]})
-    with cordons(kubeconfig) as cordoned, calls.going():
+    with cordons(kubeconfig) as cordoned, calls.running():
         run = play("--extra-vars", change, playbook="playbooks/rke2.yml")
     assert run.code == 0, run.output[-4000:]
     assert sorted(run.changed) == SERVERS
     assert set().union(*cordoned) == set(SERVERS)
     assert max(len(names) for names in cordoned) == 1
     assert calls.failed == []
-    back = play(playbook="playbooks/rke2.yml")
-    assert back.code == 0, back.output[-4000:]
+    restored = play(playbook="playbooks/rke2.yml")
+    assert restored.code == 0, restored.output[-4000:]
     assert play(playbook="playbooks/rke2.yml").changed == {}

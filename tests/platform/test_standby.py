@@ -1,7 +1,7 @@
 """A database on two hosts: the primary loses its power under load, the standby takes over, and no row is lost.
 
 The site has one database host; the second is made here, and removed at the end. Only where the tests end with the first
-host lost, as in `make test`, whose last file this is, the second one is left as the primary.
+host lost, as in `make test`, which destroys the site next, the second one is left as the primary.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The messages of roles, plays and plugins, and the names in them."""
+"""Finds the messages of roles, plays and plugins, and the names in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.static.repository import REPOSITORY, load
 
 MESSAGE_KEYS = {"msg", "fail_msg", "success_msg"}
 UNKNOWN = "{}"
-"""What a value is in the text of a message."""
+"""Replaces a value in the text of a message."""
 EXPRESSION = re.compile(r"\{\{.*?\}\}", re.S)
 LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.S)
 FILE = re.compile(r"[\w./{}<>-]*[\w{}>-]\.(?:yml|md|py|sh|cfg)\b")
@@ -41,7 +41,7 @@ def literals(expression: str, spaced: bool) -> Iterator[str]:
 
 
 def yaml_expressions(document: Any) -> Iterator[str]:
-    """Every string of a document that no message shows, without the sentences within it."""
+    """Every string of a document outside of messages, without the literals within it."""
     if isinstance(document, dict):
         for key, value in document.items():
             if key not in MESSAGE_KEYS | {"name"}:
@@ -54,7 +54,7 @@ def yaml_expressions(document: Any) -> Iterator[str]:
 
 
 def python_messages(source: str) -> Iterator[str]:
-    """Every sentence of a module that is not its documentation; values in it are UNKNOWN."""
+    """Every sentence of a module outside of its documentation; values in it are UNKNOWN."""
     skipped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -87,7 +87,7 @@ def messages() -> Iterator[tuple[str, str]]:
 
 
 def options_named(text: str, prefixes: set[str]) -> set[str]:
-    """Variables named in a text by their prefix; those joined to an unknown value are left out."""
+    """Variables named in a text by their prefix; without those joined to an unknown value."""
     pattern = rf"(?<![\w./}}<-])(?:{'|'.join(sorted(prefixes))})_[a-z0-9_]+\b\*?(?![{{<(.]\w)(?!\{{)"
     return set(re.findall(pattern, text))
 

@@ -1,17 +1,20 @@
-"""What the static tests read: the repository's own files, nothing that runs."""
+"""Reads the repository's files for the static tests."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+FILTERS = REPOSITORY / "collections/ansible_collections/slipway/platform/plugins/filter"
 
 
 class _Loader(yaml.CSafeLoader):
-    """Reads Ansible's own tags as plain values."""
+    """Reads Ansible's tags as plain values."""
 
 
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix}")
@@ -37,6 +40,13 @@ def role_specs() -> dict[str, dict[str, Any]]:
 def role_defaults(role: str) -> dict[str, Any]:
     path = REPOSITORY / "roles" / role / "defaults/main.yml"
     return (load(path) or {}) if path.exists() else {}
+
+
+def filters() -> dict[str, Callable[..., Any]]:
+    """Filter of the collection → its function."""
+    package = "ansible_collections.slipway.platform.plugins.filter"
+    modules = [importlib.import_module(f"{package}.{path.stem}") for path in sorted(FILTERS.glob("*.py"))]
+    return {name: function for module in modules for name, function in module.FilterModule().filters().items()}
 
 
 def inventory_files() -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a message tells the operator to set, run or read exists."""
+"""Options, commands and files that a message names exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.static.messages import (
     yaml_files,
     yaml_messages,
 )
-from tests.static.repository import REPOSITORY, load, role_names
+from tests.static.repository import REPOSITORY, filters, load, role_names
 
 PREFIXES = {*role_names(), "op", "platform", "object_storage"}
 FILE_ROOTS = ("", "inventories/prod", "playbooks", "playbooks/operations")
@@ -29,7 +29,7 @@ def group_names(hosts: dict[str, Any]) -> set[str]:
 
 
 def known_names() -> set[str]:
-    names = {path.stem for path in (REPOSITORY / "collections").rglob("plugins/filter/*.yml")}
+    names = set(filters())
     names |= group_names(load(REPOSITORY / "inventories/prod/hosts.yml"))
     specs = [load(REPOSITORY / "roles" / role / "meta/argument_specs.yml") for role in role_names()]
     for document in (*specs, load(REPOSITORY / "playbooks/check.meta.yml")):

@@ -1,4 +1,4 @@
-"""What an operation leaves behind when a step of it fails, and how its dry run ends."""
+"""Operations: flags after a failed step, and the result of a dry run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FOLDER = REPOSITORY / "playbooks/operations"
 OPERATIONS = sorted(path for path in FOLDER.rglob("*.yml") if path.parent.name != "vars")
 LONGEST_PLAY_LINES = 60
 LONGER_PLAYS = {
-    "create_secrets": 142,
+    "create_secrets": 143,
     "destroy": 125,
-    "drain_ceph_host": 82,
-    "replace_ceph_host": 110,
+    "drain_ceph_host": 83,
+    "replace_ceph_host": 115,
     "replace_ceph_osd": 145,
     "rotate_ceph_keys": 85,
     "upgrade_ceph": 137,
@@ -37,7 +37,7 @@ WIRING = FOLDER / "vars/postgresql.yml"
 
 
 def tasks_of(node: Any, always: tuple[Any, ...] = ()) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
-    """Each task, with the tasks that run after it whatever happens."""
+    """Each task, with the tasks of the `always` parts around it."""
     for task in node or []:
         later = (*always, *task.get("always", []))
         yield task, always
@@ -59,7 +59,7 @@ def flags_left(document: Any) -> list[str]:
 
 
 def failing_dry_runs(document: Any) -> list[str]:
-    """Tasks that fail for no other reason than check mode."""
+    """Tasks that fail in check mode only."""
     found = []
     for task, _ in tasks_of(document):
         when = task.get("when", [])

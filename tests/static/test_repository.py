@@ -1,9 +1,10 @@
-"""Rooms, pins, links and secrets of the repository."""
+"""Layout, pins, links and secrets of the repository."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from itertools import pairwise
@@ -33,6 +34,14 @@ def test_requirements_agree_with_the_locked_package() -> None:
     assert pinned == shipped
 
 
+def test_every_license_is_that_of_the_repository() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    licenses = {project["license"]}
+    licenses |= set(load(REPOSITORY / "collections/ansible_collections/slipway/platform/galaxy.yml")["license"])
+    licenses |= {load(path)["galaxy_info"]["license"] for path in REPOSITORY.glob("roles/*/meta/main.yml")}
+    assert licenses == {(REPOSITORY / "LICENSE").read_text().split()[0]}
+
+
 def test_every_collection_used_is_required() -> None:
     pinned = {entry["name"] for entry in load(REPOSITORY / "requirements.yml")["collections"]}
     used = set()
@@ -53,7 +62,7 @@ def test_every_runbook_has_an_operation() -> None:
     assert {path.stem for path in (REPOSITORY / "docs/runbooks").glob("*.md")} <= set(OPERATIONS)
 
 
-def test_links_in_documents_lead_somewhere() -> None:
+def test_links_in_documents_resolve() -> None:
     broken = []
     for path in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("roles/*/README.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
@@ -62,8 +71,8 @@ def test_links_in_documents_lead_somewhere() -> None:
     assert broken == []
 
 
-def test_production_does_not_know_the_lab() -> None:
-    """The lab differs by endpoint, mirrors, sizes and secrets in inventories/lab; nothing else may branch on it."""
+def test_production_has_no_branch_for_the_lab() -> None:
+    """The lab differs by inventories/lab alone; no role, playbook or other inventory may contain a branch for it."""
     pattern = re.compile(r"\blab\b|rke2sim", re.I)
     faults = [
         f"{path.relative_to(REPOSITORY)}:{number}"
@@ -87,7 +96,7 @@ def test_no_literal_secret_in_inventories() -> None:
     assert faults == []
 
 
-def test_nothing_is_swept_under_the_rug() -> None:
+def test_no_fault_is_suppressed_or_postponed() -> None:
     pattern = re.compile(r"failed_when: *false|# *noqa|\bTODO\b|\bFIXME\b")
     here = Path(__file__).resolve()
     files = subprocess.run(
@@ -105,7 +114,7 @@ def test_nothing_is_swept_under_the_rug() -> None:
 
 
 def _strings(node: Any) -> Iterator[list[Any]]:
-    """Every list of words in a YAML document, such as the argv of a task."""
+    """Every list in a YAML document, such as the argv of a task."""
     if isinstance(node, list):
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
@@ -117,7 +126,7 @@ FILE_LOOKUP = re.compile(r"\{\{ lookup\('ansible\.builtin\.file', '[^']+'\) \}\}
 
 
 def templated_shell(document: Any) -> list[str]:
-    """Scripts of a shell in tasks whose text is templated; values belong behind the script, as its arguments."""
+    """Shell scripts in tasks whose text is templated; values must be arguments of the script."""
     faults = []
     for words in _strings(document):
         for at, (word, following) in enumerate(pairwise(words)):
@@ -165,7 +174,7 @@ def test_no_shell_script_in_a_task_is_templated() -> None:
 
 
 def ended_by_unreachable(node: Any, fatal: bool) -> list[str]:
-    """Tasks with ignore_unreachable that any_errors_fatal, their own or inherited, makes end the play all the same."""
+    """Tasks with ignore_unreachable that end the play because of any_errors_fatal, their own or inherited."""
     if isinstance(node, list):
         return [fault for child in node for fault in ended_by_unreachable(child, fatal)]
     if not isinstance(node, dict):
@@ -176,10 +185,10 @@ def ended_by_unreachable(node: Any, fatal: bool) -> list[str]:
     return faults + ([str(node.get("name"))] if node.get("ignore_unreachable") and fatal and not inner else [])
 
 
-def test_what_ignores_an_unreachable_host_does_not_end_the_play() -> None:
+def test_a_task_that_ignores_an_unreachable_host_does_not_end_the_play() -> None:
     faults = []
     for path in sorted([*(REPOSITORY / "roles").glob("*/tasks/*.yml"), *(REPOSITORY / "playbooks").rglob("*.yml")]):
-        # A file of tasks does not know the play that includes it.
+        # The play that includes a file of tasks may set any_errors_fatal.
         faults += [f"{path.name}: {name}" for name in ended_by_unreachable(load(path), path.parent.name == "tasks")]
     assert faults == []
     assert ended_by_unreachable(
@@ -189,12 +198,44 @@ def test_what_ignores_an_unreachable_host_does_not_end_the_play() -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_environments_have_the_same_files(environment: str) -> None:
-    """What one environment says, all say: they differ by value, not by shape."""
+    """Environments differ in values, not in files."""
     root = REPOSITORY / "inventories" / environment
     shape = {str(path.relative_to(root)) for path in root.rglob("*.yml") if ".state" not in path.parts}
     prod = REPOSITORY / "inventories/prod"
     expected = {str(path.relative_to(prod)) for path in prod.rglob("*.yml") if ".state" not in path.parts}
-    additions = {"group_vars/all/lab.yml", "group_vars/all/secrets.yml"} if environment == "lab" else set()
+    lab_files = {"group_vars/all/lab.yml", "group_vars/all/secrets.yml", "group_vars/object_storage.yml"}
+    additions = lab_files if environment == "lab" else set()
     shape.discard("group_vars/all/vault.yml")
     expected.discard("group_vars/all/vault.yml")
     assert shape ^ expected == additions
+
+
+def group_variables(environment: str) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for path in sorted((REPOSITORY / "inventories" / environment / "group_vars").rglob("*.yml")):
+        if path.name != "vault.yml":
+            for name, value in (load(path) or {}).items():
+                values.setdefault(name, []).append(value)
+    return values
+
+
+def test_the_readme_lists_every_variable_that_differs_in_the_lab() -> None:
+    prod, lab = group_variables("prod"), group_variables("lab")
+    different = {name for name in prod | lab if prod.get(name) != lab.get(name)}
+    table = (REPOSITORY / "README.md").read_text().partition("## How the lab differs")[2].partition("\n## ")[0]
+    assert {name for name in different if f"`{name}`" not in table} == set()
+
+
+def test_the_network_document_lists_the_port_matrix() -> None:
+    (play,) = [play for play in load(REPOSITORY / "playbooks/base.yml") if "base_port_matrix" in play.get("vars", {})]
+    expected = {
+        (
+            ", ".join(entry["to"]),
+            ", ".join(entry["from"]),
+            ", ".join(f"{port}{'/udp' if entry['protocol'] == 'udp' else ''}" for port in entry["ports"]),
+        )
+        for entry in play["vars"]["base_port_matrix"]
+    }
+    text = (REPOSITORY / "docs/network.md").read_text()
+    rows = {tuple(cell.strip() for cell in row.split("|")[1:4]) for row in text.splitlines() if row.startswith("| ")}
+    assert rows - {("to", "from", "ports")} == expected

@@ -1,4 +1,4 @@
-"""Every role keeps the contract that design and style promise: one word, one spec, one scenario."""
+"""Contract of every role: one name, one argument spec, one scenario."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from tests.static.repository import REPOSITORY, inventory_files, load, role_defa
 
 ROLES = role_names()
 SPECS = role_specs()
+INTERNAL = {"certificate"}
+"""Included by other roles, with whose scenarios they are tested on hosts: no playbook, scenario or tag of their own."""
 
 
 def owner(variable: str) -> str | None:
-    """The role whose prefix a variable carries; the longest name wins."""
+    """The role whose prefix a variable has; the longest name counts."""
     owners = [role for role in ROLES if variable.startswith(f"{role}_")]
     return max(owners, key=len, default=None)
 
 
 def play_wiring() -> dict[str, set[str]]:
-    """Variables that playbooks hand to a role beside it, by role."""
+    """Role → variables that playbooks set beside it."""
     wiring: dict[str, set[str]] = {role: set() for role in ROLES}
     for path in (REPOSITORY / "playbooks").rglob("*.yml"):
         if path.name.endswith(".meta.yml") or path.parent.name == "vars":
@@ -40,7 +42,7 @@ def test_spec_and_defaults_are_equal(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_option_is_described_and_carries_the_role(role: str) -> None:
+def test_every_option_is_described_and_has_the_role_as_prefix(role: str) -> None:
     def walk(options: dict[str, Any], where: str) -> list[str]:
         faults = []
         for name, option in options.items():
@@ -59,28 +61,32 @@ def test_every_option_is_described_and_carries_the_role(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_role_has_its_rooms(role: str) -> None:
+def test_role_has_its_files(role: str) -> None:
     root = REPOSITORY / "roles" / role
+    service = [
+        REPOSITORY / "playbooks" / f"{role}.yml",
+        REPOSITORY / "molecule" / role / "molecule.yml",
+        REPOSITORY / "molecule" / role / "converge.yml",
+        REPOSITORY / "molecule" / role / "tests" / f"test_{role}.py",
+    ]
+    internal = [REPOSITORY / "tests/unit" / role / f"test_{role}.py"]
     missing = [
         str(path.relative_to(REPOSITORY))
         for path in (
             root / "README.md",
             root / "tasks/main.yml",
             root / "meta/main.yml",
-            REPOSITORY / "playbooks" / f"{role}.yml",
-            REPOSITORY / "molecule" / role / "molecule.yml",
-            REPOSITORY / "molecule" / role / "converge.yml",
-            REPOSITORY / "molecule" / role / "tests" / f"test_{role}.py",
+            *(internal if role in INTERNAL else service),
         )
         if not path.exists()
     ]
     assert missing == []
     assert len((root / "README.md").read_text().splitlines()) <= 40
-    assert not (load(root / "meta/main.yml") or {}).get("dependencies"), "a role knows no other role"
+    assert not (load(root / "meta/main.yml") or {}).get("dependencies"), "a role depends on no other role"
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_role_knows_neither_groups_nor_other_hosts(role: str) -> None:
+def test_role_refers_to_no_group_and_no_other_host(role: str) -> None:
     faults = []
     for path in (REPOSITORY / "roles" / role).rglob("*"):
         if path.suffix in {".yml", ".j2"} and path.parent.name != "meta":
@@ -91,7 +97,7 @@ def test_role_knows_neither_groups_nor_other_hosts(role: str) -> None:
 
 
 def test_no_orphan_variable_in_inventories() -> None:
-    """A name with a role's prefix that no spec knows is a typo; argument specs let it pass."""
+    """A name with a role's prefix that no spec contains is a typo, which argument specs do not detect."""
     faults = [
         f"{path.relative_to(REPOSITORY)}: {name}"
         for path in inventory_files()
@@ -102,7 +108,7 @@ def test_no_orphan_variable_in_inventories() -> None:
 
 
 def test_wired_or_tuned_but_never_both() -> None:
-    """Variables beside a role in a play beat the inventory silently, so an inventory must not set them."""
+    """Variables beside a role in a play override the inventory silently, so an inventory must not set them."""
     wiring = play_wiring()
     tuned = {name for path in inventory_files() for name in (load(path) or {})}
     both = {role: sorted(names & tuned) for role, names in wiring.items() if names & tuned}
@@ -141,7 +147,7 @@ SERVICES = [REPOSITORY / entry["ansible.builtin.import_playbook"] for entry in l
 def test_a_tag_selects_the_plays_of_its_playbook_and_role(path: Path) -> None:
     """`--tags rke2` runs all of playbooks/rke2.yml, gathering of facts included, and no task of another playbook.
 
-    A play hands its tags to everything in it, included files too; a tag on a task would select a part of a play.
+    A play passes its tags to all its tasks, included files too; a tag on a task would select a part of a play.
     """
     for play in plays(path):
         assert set(play.get("tags", [])) == {path.stem} | roles_of(play), play["name"]
@@ -149,10 +155,30 @@ def test_a_tag_selects_the_plays_of_its_playbook_and_role(path: Path) -> None:
 
 
 def test_every_role_can_be_selected() -> None:
-    assert {path.stem for path in SERVICES} >= set(ROLES)
+    assert {path.stem for path in SERVICES} >= set(ROLES) - INTERNAL
+
+
+def roles_included(node: Any) -> set[str]:
+    """Roles that tasks include or import, at any depth."""
+    if isinstance(node, list):
+        return set().union(*map(roles_included, node))
+    if not isinstance(node, dict):
+        return set()
+    names = {node.get(f"ansible.builtin.{verb}_role", {}).get("name") for verb in ("include", "import")}
+    return set().union(names - {None}, *map(roles_included, node.values()))
+
+
+def test_roles_include_internal_roles_alone() -> None:
+    """A service knows no other service; an internal role is used by roles, not by plays, and by one at least."""
+    tasks = {role: (REPOSITORY / "roles" / role / "tasks").glob("*.yml") for role in ROLES}
+    by_roles = {role: roles_included([load(path) for path in paths]) for role, paths in tasks.items()}
+    assert set().union(*by_roles.values()) == INTERNAL
+    assert not any(by_roles[role] for role in INTERNAL)
+    by_plays = [play for path in (REPOSITORY / "playbooks").rglob("*.yml") for play in plays(path)]
+    assert not set().union(*map(roles_of, by_plays)) & INTERNAL
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_leaves_tags_to_the_play(role: str) -> None:
+def test_a_role_sets_no_tags(role: str) -> None:
     files = (REPOSITORY / "roles" / role / "tasks").glob("*.yml")
     assert [path.name for path in files if tagged_below(load(path))] == []

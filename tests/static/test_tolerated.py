@@ -1,4 +1,4 @@
-"""Each place where a play goes on after a failure has a reason beside it, and is counted here."""
+"""Each task or block that tolerates a failure has a comment with the reason, and is counted here."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TOLERATED = {
     "roles/verify/tasks/server.yml": {"rescue": 1},
     "roles/verify/tasks/storage.yml": {"rescue": 1},
 }
-"""File → how often it goes on. Raise a number only where a later task judges what is missing."""
+"""File → number of tolerated failures. Raise a number only where a later task verifies the result."""
 
 IGNORES = {"ignore_errors", "ignore_unreachable"}
 WITHOUT_EFFECT = {"meta", "debug", "set_fact"}
-"""Modules that neither repair a failure nor fail: a rescue of these alone lets the run go on."""
+"""Modules that neither repair a failure nor fail: a rescue of these alone tolerates the failure."""
 COMMENT = re.compile(r"(?:^|\s)# *\S")
 
 
 def tolerated(text: str) -> Iterator[tuple[str, bool]]:
-    """Each place that goes on after a failure, and whether a comment gives the reason."""
+    """Each tolerated failure, and whether a comment gives the reason."""
     lines = text.splitlines()
 
     def has_reason(first: int, last: int) -> bool:
@@ -77,12 +77,12 @@ def test_every_tolerated_failure_has_a_reason() -> None:
     ("text", "found"),
     [
         ("- command: x\n  ignore_errors: true\n", [("ignore_errors", False)]),
-        ("- command: x\n  ignore_unreachable: true # it is waited for\n", [("ignore_unreachable", True)]),
-        ("- command: x\n  # it is waited for\n  ignore_unreachable: '{{ x }}'\n", [("ignore_unreachable", True)]),
+        ("- command: x\n  ignore_unreachable: true # a later task waits\n", [("ignore_unreachable", True)]),
+        ("- command: x\n  # a later task waits\n  ignore_unreachable: '{{ x }}'\n", [("ignore_unreachable", True)]),
         ("- command: x\n  ignore_errors: false\n", []),
         ("- block:\n    - command: x\n  rescue:\n    - ansible.builtin.meta: noop\n", [("rescue", False)]),
         ("- block:\n    - block: []\n      rescue: []\n", [("rescue", False)]),
-        ("- block: []\n  rescue: # judged next\n    - debug:\n        msg: x\n- command: x\n", [("rescue", True)]),
+        ("- block: []\n  rescue: # verified next\n    - debug:\n        msg: x\n- command: x\n", [("rescue", True)]),
         ("- block: []\n  rescue:\n    - debug:\n    - fail:\n", []),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the processors did while something ran, from /proc/stat."""
+"""CPU usage of the machine over an interval, from /proc/stat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 STAT = Path("/proc/stat")
 MOSTLY_IDLE = 0.5
-"""An interval with less than this share of all cores busy was mostly waiting."""
+"""An interval with a lower share of busy cores counts as idle."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Sample:
 class Usage:
     busy_percent: float
     idle_seconds: float
-    """How long the machine was mostly idle."""
+    """Sum of the idle intervals."""
 
 
 def parse(stat: str, moment: float) -> Sample:
@@ -47,11 +47,11 @@ def usage(samples: Sequence[Sample]) -> Usage:
 
 
 class Sampler:
-    """Samples once a second inside of a `with` block."""
+    """Takes a sample every second within a `with` block."""
 
     def __init__(self) -> None:
         self.samples = [self.sample()]
-        self.ended = threading.Event()
+        self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     @staticmethod
@@ -59,7 +59,7 @@ class Sampler:
         return parse(STAT.read_text(), time.monotonic())
 
     def run(self) -> None:
-        while not self.ended.wait(1):
+        while not self.stopped.wait(1):
             self.samples.append(self.sample())
 
     def __enter__(self) -> Sampler:
@@ -67,7 +67,7 @@ class Sampler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ended.set()
+        self.stopped.set()
         self.thread.join()
         self.samples.append(self.sample())
 

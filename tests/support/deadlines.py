@@ -1,7 +1,7 @@
-"""Deadlines of waits: one setting for all of them, and longer on a machine that has more to do than it can.
+"""Deadlines of waits: one factor for all of them, which grows with the load of the machine.
 
-A wait is on a condition, never for a fixed time. `SLIPWAY_TEST_PATIENCE` is the factor by which deadlines grow; without
-it the load of the machine decides.
+Tests wait for conditions, never for a fixed time. Without `SLIPWAY_TEST_TIMEOUT_FACTOR` the factor is computed from the
+load.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 
 LARGEST_FACTOR = 4.0
-"""A wait that needs more than this is a fault, whatever the load."""
+"""A wait that needs more than this is a failure at any load."""
 
 
-def patience(environment: Mapping[str, str] = os.environ, load: float | None = None, cores: int | None = None) -> float:
-    """The factor for every deadline: as set, else the load of one core, from 1 to LARGEST_FACTOR."""
-    if given := environment.get("SLIPWAY_TEST_PATIENCE"):
-        return float(given)
+def timeout_factor(
+    environment: Mapping[str, str] = os.environ, load: float | None = None, cores: int | None = None
+) -> float:
+    """The factor of every deadline: the setting, else the load per core, from 1 to LARGEST_FACTOR."""
+    if configured := environment.get("SLIPWAY_TEST_TIMEOUT_FACTOR"):
+        return float(configured)
     load = os.getloadavg()[0] if load is None else load
     return min(LARGEST_FACTOR, max(1.0, load / (cores or os.cpu_count() or 1)))
 
@@ -30,14 +32,14 @@ def until[T](
     pause: float = 0.5,
     errors: tuple[type[Exception], ...] = (),
 ) -> T:
-    """Read until the condition holds for the value, and return that value.
+    """Read until the condition holds, and return the value.
 
     Errors of the given types count as "not yet"; the last of them is raised when the deadline passes. The deadline is
-    `seconds` times `patience()`, which is computed anew each time: load may come while the wait lasts.
+    `seconds` times `timeout_factor()`, computed at each attempt, since the load may rise during the wait.
     """
     started = time.monotonic()
     while True:
-        late = time.monotonic() - started > seconds * patience()
+        late = time.monotonic() - started > seconds * timeout_factor()
         try:
             value = read()
             if condition(value):

@@ -1,7 +1,7 @@
-"""The inventory that testinfra was given: names, addresses and settings of the machines that tests run against.
+"""The inventory of testinfra: names, addresses and settings of the hosts under test.
 
-It is written, rendered, by molecule/default/inventory.yml: for the machines of the scenarios and for the whole site
-alike, so that the same tests hold on both.
+molecule/default/inventory.yml writes it rendered, for the hosts of the scenarios and for the whole site, so that the
+same tests run on both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 from testinfra.host import Host
 
 SCENARIOS = "test"
-"""The environment of the machines that scenarios run on (molecule/inventory); any other is a whole site."""
+"""The environment of the scenarios' hosts (molecule/inventory); any other is a whole site."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Inventory:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What is the same for all machines: platform_domain, rke2_version, …"""
+        """Variables of all hosts: platform_domain, rke2_version, …"""
         return dict(self.document["vars"])
 
     @property
@@ -40,7 +40,7 @@ class Inventory:
         return list(self.document["children"].get(name, {}).get("hosts", {}))
 
     def address(self, name: str) -> str:
-        """In the private network."""
+        """Address in the private network."""
         return str(self.document["hosts"][name]["provision_private_ip"])
 
     def host(self, name: str) -> Host:

@@ -1,4 +1,4 @@
-"""The labs of the tests: each has a name and a slot of its own, so that they stand beside a person's lab."""
+"""The labs of the tests: each has its own name and slot, so that they run beside a developer's lab."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Lab:
     slot: int
 
     def environment(self) -> dict[str, str]:
-        """The environment of every command that works on this lab."""
+        """Environment variables of commands that use this lab."""
         return {
             **os.environ,
             "PATH": f"{REPOSITORY / '.venv/bin'}:{os.environ['PATH']}",
@@ -26,12 +26,12 @@ class Lab:
             "NO_COLOR": "1",
             "SLIPWAY_LAB": self.name,
             "SLIPWAY_LAB_SLOT": str(self.slot),
-            # Hosts of one lab have the names of another's.
+            # Hosts of different labs have the same names.
             "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(REPOSITORY / f".ansible/facts-{self.name}"),
         }
 
     def down(self) -> None:
-        """Remove the lab; an earlier run may have been ended by force and left it behind."""
+        """Remove the lab; an earlier run that was killed may have left one."""
         done = subprocess.run(
             ["lab", "down"],
             env=self.environment(),

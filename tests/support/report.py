@@ -1,4 +1,4 @@
-"""What a run of the tests cost: tables of layers, stages and slowest tests."""
+"""The time of a test run: tables of layers, stages and slowest tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.tracks import Result
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns of one width; those that hold nothing but numbers are aligned to the right."""
+    """Format a table; columns that contain only numbers are aligned to the right."""
     rows = [list(row) for row in rows]
     numeric = [all(re.fullmatch(r"[\d,.]*", row[column]) for row in rows) for column in range(len(head))]
     widths = [max(len(line[column]) for line in [list(head), *rows]) for column in range(len(head))]
@@ -40,7 +40,7 @@ def layers(results: Sequence[Result], seconds: float, budget: float) -> list[str
         ]
         for result in results
     ]
-    total = ["all, from first to last", f"{seconds:,.0f}", f"{budget:,.0f}", mark(seconds, budget, "passed")]
+    total = ["total", f"{seconds:,.0f}", f"{budget:,.0f}", mark(seconds, budget, "passed")]
     return table(["layer", "seconds", "budget", ""], [*rows, total])
 
 
@@ -53,7 +53,7 @@ def stages(usages: Sequence[tuple[str, float, Usage]]) -> list[str]:
 
 
 def times(folder: Path) -> list[tuple[float, str]]:
-    """Seconds, fixtures included, and name of every test in the JUnit files of a folder; slowest first."""
+    """(seconds with fixtures, name) of every test in the JUnit files of a folder, slowest first."""
     found = []
     for path in folder.glob("*.xml"):
         for case in ElementTree.parse(path).iter("testcase"):

@@ -1,4 +1,4 @@
-"""Commands one after the other in a track, tracks side by side; the first failure ends all of them."""
+"""Runs tracks of commands: sequential within a track, tracks in parallel; the first failure stops all of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pathlib import Path
 from tests.support.labs import REPOSITORY, Lab
 
 LAST_LINES = 25
-"""So many lines of the layer that failed are printed again at the very end."""
-ENDING_SECONDS = 120
-"""What a layer that is interrupted has for removing what it made."""
+"""Number of lines of a failed layer that are printed again at the end."""
+STOP_SECONDS = 120
+"""Time for an interrupted layer to clean up."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One command that proves one thing."""
+    """One command of a test run."""
 
     name: str
     command: str
@@ -33,7 +33,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Plan:
-    """Layers that run one after the other in one lab; the name is that of the log."""
+    """Layers that run in sequence in one lab; the log has the plan's name."""
 
     name: str
     lab: Lab
@@ -45,7 +45,7 @@ class Result:
     layer: Layer
     seconds: float
     outcome: str
-    """passed, failed, or interrupted because another layer failed"""
+    """`passed`, `failed`, or `interrupted` because another layer failed."""
 
 
 def slug(name: str) -> str:
@@ -53,7 +53,7 @@ def slug(name: str) -> str:
 
 
 class Track(threading.Thread):
-    """Runs a plan; its output is printed while it runs, or at its end."""
+    """Runs a plan; prints its output while it runs (`live`) or at its end."""
 
     def __init__(
         self, plan: Plan, logs: Path, failure: threading.Event, interrupt: threading.Event, *, live: bool
@@ -73,7 +73,7 @@ class Track(threading.Thread):
         return any(result.outcome == "failed" for result in self.results)
 
     @property
-    def must_end(self) -> bool:
+    def must_stop(self) -> bool:
         return self.failure.is_set() or self.interrupt.is_set()
 
     def note(self, text: str) -> None:
@@ -84,8 +84,8 @@ class Track(threading.Thread):
         for layer in self.plan.layers:
             started = time.monotonic()
             self.note(layer.name)
-            code = self.follow(layer)
-            outcome = "passed" if code == 0 else "interrupted" if self.must_end else "failed"
+            code = self.run_layer(layer)
+            outcome = "passed" if code == 0 else "interrupted" if self.must_stop else "failed"
             self.results.append(Result(layer, time.monotonic() - started, outcome))
             if code:
                 self.note(f"{layer.name} {outcome} after {self.results[-1].seconds:.0f} s")
@@ -93,13 +93,13 @@ class Track(threading.Thread):
                 return
 
     def environment(self, layer: Layer) -> dict[str, str]:
-        """Every pytest of the layer writes the times of its tests into the folder of the logs."""
+        """Environment variables of the layer: its lab, and JUnit files of every pytest in the folder of the logs."""
         report = self.junit / f"{slug(layer.name)}.xml"
         addopts = f"{os.environ.get('PYTEST_ADDOPTS', '')} --junitxml={report}".strip()
         return {**self.plan.lab.environment(), "PYTEST_ADDOPTS": addopts, "SLIPWAY_TEST_JUNIT": str(self.junit)}
 
-    def follow(self, layer: Layer) -> int:
-        """Wait for the command; end it, and all it started, when another track has failed or the run is interrupted."""
+    def run_layer(self, layer: Layer) -> int:
+        """Run the command; stop its process group when another track has failed or the run is interrupted."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 layer.command,
@@ -117,17 +117,17 @@ class Track(threading.Thread):
             except subprocess.TimeoutExpired:
                 if self.live:
                     self.print_new()
-                if not self.must_end:
+                if not self.must_stop:
                     continue
             for number in (signal.SIGINT, signal.SIGKILL):
                 os.killpg(process.pid, number)
                 try:
-                    return process.wait(ENDING_SECONDS) or 1
+                    return process.wait(STOP_SECONDS) or 1
                 except subprocess.TimeoutExpired:
                     continue
 
     def print_new(self) -> None:
-        """Print what was not printed yet."""
+        """Print the new output."""
         with self.log.open("rb") as log:
             log.seek(self.printed)
             sys.stdout.buffer.write(log.read())
@@ -140,9 +140,9 @@ class Track(threading.Thread):
 
 
 def run(plans: Sequence[Plan], logs: Path, interrupt: threading.Event) -> list[Track]:
-    """Run plans side by side, to their end; `interrupt` ends them all, and so does the first failure."""
+    """Run plans in parallel; `interrupt` or the first failure stops all of them."""
     failure = threading.Event()
-    # One line of output at a time: only the first track's is printed while it runs.
+    # Only the first track is printed while it runs, so that the output of tracks is not mixed.
     tracks = [Track(plan, logs, failure, interrupt, live=number == 0) for number, plan in enumerate(plans)]
     for track in tracks:
         track.start()
@@ -158,17 +158,17 @@ def run(plans: Sequence[Plan], logs: Path, interrupt: threading.Event) -> list[T
     return tracks
 
 
-def end_on_signals() -> threading.Event:
-    """An event that SIGTERM sets, so that layers end in order; SIGINT is an exception (see `run`)."""
+def interrupt_on_signals() -> threading.Event:
+    """An event that SIGTERM sets, so that layers clean up; SIGINT raises KeyboardInterrupt (see `run`)."""
     interrupt = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: interrupt.set())
-    # A shell makes what it runs in the background ignore this signal, and layers are ended by it.
+    # A shell starts background jobs with SIGINT ignored, and layers are stopped by SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return interrupt
 
 
-def print_ends(tracks: Sequence[Track]) -> None:
-    """The end of an output is what is seen of it everywhere."""
+def print_failures(tracks: Sequence[Track]) -> None:
+    """Print the last lines of failed tracks at the end, where every viewer shows them."""
     for track in tracks:
         if track.failed:
             print(f"\n=== the end of {track.log}:\n{track.last_lines()}", file=sys.stderr)

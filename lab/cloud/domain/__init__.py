@@ -1,1 +1,1 @@
-"""Nouns and verbs of the cloud: pure state changes on a transaction, no HTTP and no SQL."""
+"""Objects and operations of the cloud: pure state changes on a transaction, without HTTP and SQL."""

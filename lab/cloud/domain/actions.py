@@ -1,4 +1,4 @@
-"""How a change becomes an action (a record that clients wait for) and a job (work on the machines)."""
+"""Actions (records that clients wait for) and jobs (work on the machines) of a change."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lab.cloud.store import Transaction
 
 
 def done(tx: Transaction, command: str, *resources: Object) -> Action:
-    """An action that needed no machine: it has already succeeded."""
+    """An action without work on the machines: it has already succeeded."""
     action = _record(tx, command, resources)
     return tx.put(replace(action, status="success", finished=tx.now))
 
 
-def begin(
+def start(
     tx: Transaction,
     command: str,
     *resources: Object,
@@ -27,16 +27,16 @@ def begin(
     locking: bool = True,
     **args: Any,
 ) -> Action:
-    """An action with a job behind it. The job holds its resources, except those that it shares.
+    """An action with a job. The job holds its resources, except those that it shares.
 
-    `locking`: whether servers, volumes and primary IPs among them answer 423 to other changes meanwhile.
+    `locking`: whether other changes of its servers, volumes and primary IPs fail with 423 meanwhile.
     """
     action = _record(tx, command, resources)
     _job(tx, work or command, resources, hold, share, args, action, locking)
     return action
 
 
-def effect(
+def enqueue(
     tx: Transaction,
     work: str,
     *resources: Object,
@@ -44,7 +44,7 @@ def effect(
     share: Iterable[Object] = (),
     **args: Any,
 ) -> None:
-    """Work that Hetzner does without an action."""
+    """A job for work that Hetzner does without an action."""
     _job(tx, work, resources, hold, share, args, None, locking=False)
 
 
@@ -79,7 +79,7 @@ def _job(
 
 
 def finish(tx: Transaction, job: Job, error: ActionError | None = None) -> None:
-    """The job is over, and with it its action."""
+    """Remove the job and complete its action."""
     tx.drop(job)
     action = tx.get(Action, job.action)
     if action is not None:
@@ -87,14 +87,14 @@ def finish(tx: Transaction, job: Job, error: ActionError | None = None) -> None:
         tx.put(replace(action, status=status, finished=tx.now, error=error))
 
 
-def waited_for(tx: Transaction) -> Iterator[Job]:
-    """Jobs with an action that still runs."""
+def jobs_with_action(tx: Transaction) -> Iterator[Job]:
+    """Jobs that an action waits for."""
     return (job for job in tx.all(Job) if job.action is not None)
 
 
 def locked_keys(tx: Transaction) -> set[str]:
-    """Keys of the objects that answer 423 because a running action holds them."""
-    return {key for job in waited_for(tx) if job.locking for key in job.keys}
+    """Keys of the objects whose changes fail with 423 because a running action holds them."""
+    return {key for job in jobs_with_action(tx) if job.locking for key in job.keys}
 
 
 def require_unlocked(tx: Transaction, *objects: Object) -> None:
@@ -104,7 +104,7 @@ def require_unlocked(tx: Transaction, *objects: Object) -> None:
             raise Locked.of(obj.TYPE)
 
 
-def require_quiet(tx: Transaction, obj: Network | Firewall) -> None:
-    """A network or firewall takes one change of its own at a time."""
-    if any(obj.key in job.keys for job in waited_for(tx)):
+def require_idle(tx: Transaction, obj: Network | Firewall) -> None:
+    """Require that no other change of the network or firewall is running."""
+    if any(obj.key in job.keys for job in jobs_with_action(tx)):
         raise Conflict(f"{obj.TYPE} is being changed, please retry")

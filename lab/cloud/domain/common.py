@@ -1,4 +1,4 @@
-"""What all resources ask of a transaction: unique names, references, addresses."""
+"""Shared by all resources: unique names, references, addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.machines.base import ImageSupport
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the place where servers stand can do."""
+    """Address ranges, images and stock of this lab."""
 
     public_range: IPv4Network
     public_range_v6: IPv6Network
@@ -34,7 +34,7 @@ def require_unique_name[N: Named](tx: Transaction, kind: type[N], name: str, but
 
 
 def relabel[N: Named](tx: Transaction, obj: N, name: str | None, labels: dict[str, str] | None) -> N:
-    """The object with a new name and new labels, where given: labels are replaced as a whole."""
+    """Set the name and the labels that are given; labels replace all existing ones."""
     if name is not None:
         require_unique_name(tx, type(obj), name, but=obj)
         obj = replace(obj, name=name)
@@ -52,7 +52,7 @@ def require[N: Named](tx: Transaction, kind: type[N], ref: Ref) -> N:
 
 
 def free_address(tx: Transaction, site: Site, type: str) -> str:
-    """The next public address after the highest in use, so that one just given back is not met again at once."""
+    """The next public address after the highest in use, so that a released address is not reused at once."""
     used = {ip.ip for ip in tx.all(PrimaryIp) if ip.type == type}
     if type == "ipv4":
         first, count = int(site.public_range[0]), site.public_range.num_addresses
@@ -60,7 +60,7 @@ def free_address(tx: Transaction, site: Site, type: str) -> str:
     else:
         first, count = int(site.public_range_v6[0]) >> 64, 2 ** (64 - site.public_range_v6.prefixlen)
         numbers = {(int(IPv6Network(ip)[0]) >> 64) - first for ip in used}
-    # The first and the last are the network's own.
+    # The first and the last address are the network's own.
     highest = max(numbers, default=0)
     for number in chain(range(highest + 1, count - 1), range(1, highest)):
         if number not in numbers:

@@ -29,25 +29,25 @@ def create(tx: Transaction, body: Create) -> tuple[Firewall, list[Action]]:
     firewall = tx.put(
         Firewall(id=tx.new_id(), created=tx.now, name=body.name, labels=body.labels, rules=_rules(body.rules))
     )
-    begun = [_sync_rules(tx, firewall)]
+    started = [_sync_rules(tx, firewall)]
     if body.apply_to:
         servers, _ = split(body.apply_to)
         if len(set(servers)) < len(servers):
             raise ServerAlreadyAdded("server was applied more than once")
         firewall, more = apply(tx, firewall, body.apply_to)
-        begun += more
-    return firewall, begun
+        started += more
+    return firewall, started
 
 
 def delete(tx: Transaction, firewall: Firewall) -> None:
     if firewall.servers or firewall.selectors:
         raise ResourceInUse(f"firewall with ID {firewall.id} is still in use")
     tx.drop(firewall)
-    actions.effect(tx, "sync_firewall", firewall)
+    actions.enqueue(tx, "sync_firewall", firewall)
 
 
 def set_rules(tx: Transaction, firewall: Firewall, rules: Iterable[RuleBody]) -> list[Action]:
-    actions.require_quiet(tx, firewall)
+    actions.require_idle(tx, firewall)
     return [_sync_rules(tx, tx.put(replace(firewall, rules=_rules(rules))))]
 
 
@@ -96,12 +96,12 @@ def remove(tx: Transaction, firewall: Firewall, targets: Iterable[Target]) -> li
 
 
 def refilter(tx: Transaction, server: Server) -> None:
-    """Bring the host's filter in line after labels or addresses of a server changed."""
-    actions.effect(tx, "filter_host", server, share=_shared(tx, View(tx).firewalls(server)))
+    """Update the host's filter after a change of the server's labels or addresses."""
+    actions.enqueue(tx, "filter_host", server, share=_shared(tx, View(tx).firewalls(server)))
 
 
-def forget(tx: Transaction, server: Server) -> None:
-    """A server that goes away leaves all firewalls."""
+def remove_server(tx: Transaction, server: Server) -> None:
+    """Remove a deleted server from all firewalls."""
     for firewall in tx.all(Firewall):
         if server.id in firewall.servers:
             tx.put(replace(firewall, servers=tuple(id for id in firewall.servers if id != server.id)))
@@ -117,7 +117,7 @@ def _filter(
     if not matched:
         return [actions.done(tx, command, firewall)]
     return [
-        actions.begin(
+        actions.start(
             tx,
             command,
             server,
@@ -135,7 +135,7 @@ def _shared(tx: Transaction, ids: Iterable[int]) -> list[Firewall]:
 
 
 def _sync_rules(tx: Transaction, firewall: Firewall) -> Action:
-    return actions.begin(tx, "set_firewall_rules", firewall, work="sync_firewall", locking=False)
+    return actions.start(tx, "set_firewall_rules", firewall, work="sync_firewall", locking=False)
 
 
 def _servers(tx: Transaction, ids: Iterable[int]) -> list[Server]:

@@ -42,75 +42,77 @@ def create(tx: Transaction, body: Create) -> Network:
         network = _with_subnet(network, subnet)
     for route in body.routes:
         network = _with_route(network, route)
-    actions.effect(tx, "sync_network", network)
+    actions.enqueue(tx, "sync_network", network)
     return tx.put(network)
 
 
 def update(tx: Transaction, network: Network, body: Update) -> Network:
-    actions.require_quiet(tx, network)
+    actions.require_idle(tx, network)
     network = relabel(tx, network, body.name, body.labels)
     if body.expose_routes_to_vswitch is not None:
         network = replace(network, expose_routes_to_vswitch=body.expose_routes_to_vswitch)
-    actions.effect(tx, "sync_network", network)
+    actions.enqueue(tx, "sync_network", network)
     return tx.put(network)
 
 
 def delete(tx: Transaction, network: Network) -> None:
-    actions.require_quiet(tx, network)
+    actions.require_idle(tx, network)
     if network.protected:
         raise Protected("network is delete protected")
     for server in tx.all(Server):
         if server.attachment(network.id):
-            _drop_leg(tx, server, network)
-            actions.effect(tx, "sync_leg", server, network, share=[network])
+            _drop_attachment(tx, server, network)
+            actions.enqueue(tx, "sync_attachment", server, network, share=[network])
     tx.drop(network)
-    actions.effect(tx, "sync_network", network)
+    actions.enqueue(tx, "sync_network", network)
 
 
 def add_subnet(tx: Transaction, network: Network, body: AddSubnet) -> Action:
-    actions.require_quiet(tx, network)
+    actions.require_idle(tx, network)
     tx.put(_with_subnet(network, body))
     return actions.done(tx, "add_subnet", network)
 
 
 def delete_subnet(tx: Transaction, network: Network, ip_range: str) -> Action:
-    actions.require_quiet(tx, network)
-    gone = _subnet(network, ip_range)
-    if gone is None:
+    actions.require_idle(tx, network)
+    removed = _subnet(network, ip_range)
+    if removed is None:
         raise InvalidInput.field("ip_range", f"{ip_range} is not a subnet of this network")
-    inside = IPv4Network(gone.ip_range)
+    inside = IPv4Network(removed.ip_range)
     if any(ip in inside for server in tx.all(Server) for ip in _addresses(server.attachment(network.id))):
         raise ServiceError("cannot remove subnet because servers are attached to it")
-    tx.put(replace(network, subnets=tuple(subnet for subnet in network.subnets if subnet is not gone)))
+    tx.put(replace(network, subnets=tuple(subnet for subnet in network.subnets if subnet is not removed)))
     return actions.done(tx, "delete_subnet", network)
 
 
 def add_route(tx: Transaction, network: Network, body: Route) -> Action:
-    actions.require_quiet(tx, network)
+    actions.require_idle(tx, network)
     network = tx.put(_with_route(network, body))
-    return actions.begin(tx, "add_route", network, work="sync_network")
+    return actions.start(tx, "add_route", network, work="sync_network")
 
 
 def delete_route(tx: Transaction, network: Network, body: Route) -> Action:
-    actions.require_quiet(tx, network)
-    gone = NetworkRoute(body.destination, body.gateway)
-    if gone not in network.routes:
-        raise InvalidInput.field("destination", f"{gone.destination} via {gone.gateway} is not a route of this network")
-    network = tx.put(replace(network, routes=tuple(route for route in network.routes if route != gone)))
-    return actions.begin(tx, "delete_route", network, work="sync_network")
+    actions.require_idle(tx, network)
+    removed = NetworkRoute(body.destination, body.gateway)
+    if removed not in network.routes:
+        raise InvalidInput.field(
+            "destination", f"{removed.destination} via {removed.gateway} is not a route of this network"
+        )
+    network = tx.put(replace(network, routes=tuple(route for route in network.routes if route != removed)))
+    return actions.start(tx, "delete_route", network, work="sync_network")
 
 
 def change_ip_range(tx: Transaction, network: Network, text: str) -> Action:
-    actions.require_quiet(tx, network)
+    actions.require_idle(tx, network)
     old, new = IPv4Network(network.ip_range), _range("ip_range", text, longest=24)
     if new.network_address != old.network_address or new.prefixlen > old.prefixlen:
-        raise InvalidInput.field("ip_range", f"{new} must begin as {old} does and be at least as large")
+        raise InvalidInput.field("ip_range", f"{new} must start at the address of {old} and be at least as large")
     network = tx.put(replace(network, ip_range=str(new)))
-    return actions.begin(tx, "change_ip_range", network, work="sync_network")
+    return actions.start(tx, "change_ip_range", network, work="sync_network")
 
 
 def change_protection(tx: Transaction, network: Network, delete: bool | None) -> Action:
-    actions.require_quiet(tx, network)
+    actions.require_idle(tx, network)
     tx.put(replace(network, protected=network.protected if delete is None else delete))
     return actions.done(tx, "change_protection", network)
 
@@ -124,7 +126,7 @@ def attach(
     ip_range: str | None = None,
     alias_ips: Iterable[str] = (),
 ) -> Server:
-    """Give a server a leg in a network: the address asked for, or the first free one of the newest subnet."""
+    """Attach a server to a network with the requested address, or with the first free one of the newest subnet."""
     if server.attachment(network.id):
         raise ServerAlreadyAttached("server is already attached to network")
     if len(server.attachments) >= NETWORKS_A_SERVER:
@@ -134,8 +136,8 @@ def attach(
     members = [other for other in tx.all(Server) if other.attachment(network.id)]
     if len(members) >= MEMBERS:
         raise ResourceLimitExceeded("network_attachment_limit", f"a network holds {MEMBERS} resources at most")
-    for leg in server.attachments:
-        other = tx.get(Network, leg.network)
+    for existing in server.attachments:
+        other = tx.get(Network, existing.network)
         if other and IPv4Network(other.ip_range).overlaps(IPv4Network(network.ip_range)):
             raise NetworksOverlap(
                 f"network IP range overlaps with network {other.name}, which the server is attached to"
@@ -148,27 +150,27 @@ def attach(
         where = f"subnet {ip_range}" if ip_range else "subnet"
         raise NoSubnetAvailable(f"network {network.name} has no {where} in network zone {zone}")
     used = {address for member in members for address in _addresses(member.attachment(network.id))}
-    address = _asked(network, ranges, used, "ip", ip) if ip else _first_free(network, ranges, used)
-    leg = Attachment(
+    address = _requested(network, ranges, used, "ip", ip) if ip else _first_free(network, ranges, used)
+    attachment = Attachment(
         network=network.id,
         ip=str(address),
         mac_address=mac_address("86", tx.new_id()),
         number=min({1, 2, 3} - {other.number for other in server.attachments}),
     )
-    leg = _with_aliases(network, leg, alias_ips, used | {address})
-    return tx.put(replace(server, attachments=(*server.attachments, leg)))
+    attachment = _with_aliases(network, attachment, alias_ips, used | {address})
+    return tx.put(replace(server, attachments=(*server.attachments, attachment)))
 
 
 def change_alias_ips(tx: Transaction, server: Server, network: Network, alias_ips: Iterable[str]) -> Server:
-    leg = _leg(server, network)
+    attachment = _attachment(server, network)
     others = (other.attachment(network.id) for other in tx.all(Server) if other.id != server.id)
-    used = {address for other in others for address in _addresses(other)} | {IPv4Address(leg.ip)}
-    return _put_leg(tx, server, _with_aliases(network, leg, alias_ips, used))
+    used = {address for other in others for address in _addresses(other)} | {IPv4Address(attachment.ip)}
+    return _put_attachment(tx, server, _with_aliases(network, attachment, alias_ips, used))
 
 
 def detach(tx: Transaction, server: Server, network: Network) -> Server:
-    _leg(server, network)
-    return _drop_leg(tx, server, network)
+    _attachment(server, network)
+    return _drop_attachment(tx, server, network)
 
 
 def mac_address(first: str, number: int) -> str:
@@ -180,40 +182,42 @@ def subnet_of(network: Network, ip: str) -> str | None:
     return next((subnet.ip_range for subnet in network.subnets if address in IPv4Network(subnet.ip_range)), None)
 
 
-def _leg(server: Server, network: Network) -> Attachment:
-    leg = server.attachment(network.id)
-    if leg is None:
+def _attachment(server: Server, network: Network) -> Attachment:
+    attachment = server.attachment(network.id)
+    if attachment is None:
         raise InvalidInput.field("network", "server is not attached to network")
-    return leg
+    return attachment
 
 
-def _put_leg(tx: Transaction, server: Server, leg: Attachment) -> Server:
-    legs = tuple(leg if other.network == leg.network else other for other in server.attachments)
-    return tx.put(replace(server, attachments=legs))
+def _put_attachment(tx: Transaction, server: Server, attachment: Attachment) -> Server:
+    changed = tuple(attachment if other.network == attachment.network else other for other in server.attachments)
+    return tx.put(replace(server, attachments=changed))
 
 
-def _drop_leg(tx: Transaction, server: Server, network: Network) -> Server:
-    legs = tuple(leg for leg in server.attachments if leg.network != network.id)
-    return tx.put(replace(server, attachments=legs))
+def _drop_attachment(tx: Transaction, server: Server, network: Network) -> Server:
+    remaining = tuple(other for other in server.attachments if other.network != network.id)
+    return tx.put(replace(server, attachments=remaining))
 
 
-def _addresses(leg: Attachment | None) -> list[IPv4Address]:
-    return [IPv4Address(ip) for ip in (leg.ip, *leg.alias_ips)] if leg else []
+def _addresses(attachment: Attachment | None) -> list[IPv4Address]:
+    return [IPv4Address(ip) for ip in (attachment.ip, *attachment.alias_ips)] if attachment else []
 
 
-def _with_aliases(network: Network, leg: Attachment, ips: Iterable[str], used: set[IPv4Address]) -> Attachment:
+def _with_aliases(network: Network, attachment: Attachment, ips: Iterable[str], used: set[IPv4Address]) -> Attachment:
     ranges = [IPv4Network(subnet.ip_range) for subnet in network.subnets]
     aliases: list[str] = []
     for ip in ips:
-        address = _asked(network, ranges, used, "alias_ips", ip)
+        address = _requested(network, ranges, used, "alias_ips", ip)
         used = used | {address}
         aliases.append(str(address))
     if len(aliases) > ALIASES:
         raise InvalidInput.field("alias_ips", f"a server has {ALIASES} alias IPs in a network at most")
-    return replace(leg, alias_ips=tuple(aliases))
+    return replace(attachment, alias_ips=tuple(aliases))
 
 
-def _asked(network: Network, ranges: list[IPv4Network], used: set[IPv4Address], field: str, text: str) -> IPv4Address:
+def _requested(
+    network: Network, ranges: list[IPv4Network], used: set[IPv4Address], field: str, text: str
+) -> IPv4Address:
     try:
         address = IPv4Address(text)
     except AddressValueError:
@@ -221,7 +225,7 @@ def _asked(network: Network, ranges: list[IPv4Network], used: set[IPv4Address], 
     if address in used:
         raise IpNotAvailable(f"ip {address} is already used in network {network.name}")
     if not any(_usable(network, inside, address) for inside in ranges):
-        raise IpNotAvailable(f"ip {address} cannot be given in network {network.name}: outside its subnets or reserved")
+        raise IpNotAvailable(f"ip {address} is outside the subnets of network {network.name} or reserved")
     return address
 
 
@@ -230,7 +234,7 @@ def _first_free(network: Network, ranges: list[IPv4Network], used: set[IPv4Addre
         for address in inside.hosts():
             if address not in used and _usable(network, inside, address):
                 return address
-    raise NoSubnetAvailable(f"no address is left in the subnets of network {network.name}")
+    raise NoSubnetAvailable(f"no free address in the subnets of network {network.name}")
 
 
 def _usable(network: Network, inside: IPv4Network, address: IPv4Address) -> bool:
@@ -255,7 +259,7 @@ def _subnet(network: Network, ip_range: str) -> Subnet | None:
 
 
 def _taken(network: Network) -> list[IPv4Network]:
-    """Ranges of subnets and destinations of routes, which never overlap; the default route lies outside of this."""
+    """Ranges of subnets and destinations of routes, which never overlap; without the default route."""
     destinations = [IPv4Network(route.destination) for route in network.routes]
     return [IPv4Network(subnet.ip_range) for subnet in network.subnets] + [
         destination for destination in destinations if destination != EVERYWHERE
@@ -271,19 +275,21 @@ def _with_subnet(network: Network, body: AddSubnet) -> Network:
         raise InvalidInput.field("network_zone", f"{body.network_zone!r} is not a network zone")
     zone = next((subnet.network_zone for subnet in network.subnets), body.network_zone)
     if body.network_zone != zone:
-        raise InvalidInput.field("network_zone", f"all subnets of a network are in one zone, here {zone}")
+        raise InvalidInput.field("network_zone", f"all subnets of a network must be in one zone: {zone}")
     if len(network.subnets) >= SUBNETS:
         raise ResourceLimitExceeded("subnet_limit", f"a network holds {SUBNETS} subnets at most")
-    whole, taken = IPv4Network(network.ip_range), _taken(network)
+    parent, taken = IPv4Network(network.ip_range), _taken(network)
     if body.ip_range is None:
-        free = (inside for inside in whole.subnets(new_prefix=24) if not any(inside.overlaps(other) for other in taken))
+        free = (
+            inside for inside in parent.subnets(new_prefix=24) if not any(inside.overlaps(other) for other in taken)
+        )
         ip_range = next(free, None)
         if ip_range is None:
-            raise InvalidInput.field("ip_range", f"no free /24 is left in {whole}")
+            raise InvalidInput.field("ip_range", f"no free /24 in {parent}")
     else:
         ip_range = _range("ip_range", body.ip_range, longest=30)
-        if not ip_range.subnet_of(whole):
-            raise InvalidInput.field("ip_range", f"{ip_range} is not inside the network's {whole}")
+        if not ip_range.subnet_of(parent):
+            raise InvalidInput.field("ip_range", f"{ip_range} is not inside the network's {parent}")
         if clash := next((other for other in taken if ip_range.overlaps(other)), None):
             raise InvalidInput.field("ip_range", f"{ip_range} overlaps with {clash}")
     return replace(network, subnets=(*network.subnets, Subnet(body.type, str(ip_range), body.network_zone)))
@@ -302,10 +308,10 @@ def _with_route(network: Network, body: Route) -> Network:
         gateway = IPv4Address(body.gateway)
     except AddressValueError:
         raise InvalidInput.field("gateway", f"{body.gateway!r} is not an IPv4 address") from None
-    whole = IPv4Network(network.ip_range)
-    if gateway not in whole or gateway in (whole[1], PUBLIC_GATEWAY):
+    parent = IPv4Network(network.ip_range)
+    if gateway not in parent or gateway in (parent[1], PUBLIC_GATEWAY):
         raise InvalidInput.field(
-            "gateway", f"{gateway} must be inside {whole}, neither {whole[1]} nor {PUBLIC_GATEWAY}"
+            "gateway", f"{gateway} must be inside {parent}, neither {parent[1]} nor {PUBLIC_GATEWAY}"
         )
     if len(network.routes) >= ROUTES:
         raise ResourceLimitExceeded("route_limit", f"a network holds {ROUTES} routes at most")

@@ -1,4 +1,4 @@
-"""The nouns: everything the store keeps. Frozen, so that a change is a new value put into a transaction."""
+"""The stored objects. Frozen: a change is a new value that is put into a transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Object:
-    """What every stored thing has. Times are RFC 3339 in UTC, so they sort as text."""
+    """Common to all stored objects. Times are RFC 3339 in UTC, so they sort as text."""
 
     TYPE: ClassVar[str] = ""
 
@@ -21,7 +21,7 @@ class Object:
 
     @property
     def key(self) -> str:
-        """Names this object among all: what jobs hold while they work on it."""
+        """Unique among all objects; a job holds the keys of the objects that it changes."""
         return f"{self.TYPE}:{self.id}"
 
 
@@ -70,7 +70,7 @@ class Network(Named):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Kept as it was sent, but for the form of IPv6: clients compare rules field by field."""
+    """Stored as sent except for the form of IPv6: clients compare rules field by field."""
 
     direction: str
     protocol: str
@@ -98,7 +98,7 @@ class PlacementGroup(Named):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One server's leg in one private network. `number` 1 is enp7s0, 2 enp8s0, 3 enp9s0."""
+    """Attachment of one server to one private network. `number` 1 is enp7s0, 2 enp8s0, 3 enp9s0."""
 
     network: int
     ip: str
@@ -109,7 +109,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Rescue:
-    """An armed rescue system: used by the next boot, forgotten after it or after an hour."""
+    """An enabled rescue system: for the next boot, removed after that boot or after an hour."""
 
     enabled: float
     password: str
@@ -129,16 +129,16 @@ class Server(Named):
     user_data: str = ""
     ssh_keys: tuple[str, ...] = ()
     root_password: str | None = None
-    """Kept until the host has been made with it."""
+    """Stored until the host is created."""
     attachments: tuple[Attachment, ...] = ()
     placement_group: int | None = None
     protected: bool = False
-    """Delete and rebuild protection: Hetzner only allows both or none."""
+    """Delete and rebuild protection: Hetzner allows only both or none."""
     rescue: Rescue | None = None
     backup_window: str | None = None
 
     def attachment(self, network: int) -> Attachment | None:
-        return next((leg for leg in self.attachments if leg.network == network), None)
+        return next((entry for entry in self.attachments if entry.network == network), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,19 +198,19 @@ EVERYTHING = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Object):
-    """Work on the machines that is still to be done. It is gone from the store once done."""
+    """Pending work on the machines. Removed from the store when it has ended."""
 
     TYPE: ClassVar[str] = "job"
 
     work: str
-    """Which entry of `work.WORK` does it."""
+    """Key of `work.WORK`."""
     action: int | None = None
-    """The action that waits for it; None for work that Hetzner does without telling."""
+    """The action that waits for this job; None for work that Hetzner does without an action."""
     args: Mapping[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
-    """What no other job may touch meanwhile. Jobs that share a key run in the order of their ids."""
+    """Keys that no other job may hold or share meanwhile. Jobs with the same key run in the order of their ids."""
     shared: tuple[str, ...] = ()
-    """What other jobs may only share meanwhile, not hold."""
+    """Keys that other jobs may share but not hold meanwhile."""
     locking: bool = False
 
 

@@ -27,9 +27,7 @@ def delete(tx: Transaction, group: PlacementGroup) -> None:
 
 def require_room(tx: Transaction, group: PlacementGroup) -> None:
     if len(_members(tx, group)) >= SERVERS:
-        raise PlacementError(
-            f"placement group {group.name} holds {SERVERS} servers already, the most that can be spread"
-        )
+        raise PlacementError(f"placement group {group.name} has {SERVERS} servers, the maximum of a spread group")
 
 
 def _members(tx: Transaction, group: PlacementGroup) -> list[Server]:

@@ -33,14 +33,12 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[PrimaryIp, Action
             raise PrimaryIpDatacenterMismatch("primary IP and server are in different locations")
         location = find(LOCATIONS, server.location)
     if location is None:
-        raise InvalidInput.fields(
-            [("location", "give a location or an assignee_id"), ("assignee_id", "give a location or an assignee_id")]
-        )
-    ip = make(tx, site, body.type, location, body.name, body.labels, body.auto_delete)
+        raise InvalidInput.fields([(name, "set a location or an assignee_id") for name in ("location", "assignee_id")])
+    ip = allocate(tx, site, body.type, location, body.name, body.labels, body.auto_delete)
     return (ip, None) if server is None else (ip, assign(tx, ip, server))
 
 
-def make(
+def allocate(
     tx: Transaction,
     site: Site,
     type: str,
@@ -49,7 +47,7 @@ def make(
     labels: Labels | None = None,
     auto_delete: bool = True,
 ) -> PrimaryIp:
-    """A new address; those that come with a server are named after their id and go with it."""
+    """A new address; an address created with a server is named after its id and deleted with the server."""
     id = tx.new_id()
     name = name or f"primary_ip-{id}"
     require_unique_name(tx, PrimaryIp, name)
@@ -70,7 +68,7 @@ def make(
 
 
 def default_ptr(address: str) -> str:
-    """Every IPv4 address always has a name."""
+    """The name of an IPv4 address without a name of its own, as at Hetzner."""
     return f"static.{'.'.join(reversed(address.split('.')))}.clients.your-server.de"
 
 
@@ -100,7 +98,7 @@ def assign(tx: Transaction, ip: PrimaryIp, server: Server) -> Action:
         raise (ServerHasIpv4 if ip.type == "ipv4" else ServerHasIpv6)(f"server already has an {ip.type} address")
     _require_off(server)
     tx.put(replace(ip, server=server.id))
-    action = actions.begin(tx, "assign_primary_ip", ip, server, hold=[address_key(ip)], work="link_host")
+    action = actions.start(tx, "assign_primary_ip", ip, server, hold=[address_key(ip)], work="link_host")
     firewalls.refilter(tx, server)
     return action
 
@@ -112,13 +110,13 @@ def unassign(tx: Transaction, ip: PrimaryIp) -> Action:
     actions.require_unlocked(tx, ip, server)
     _require_off(server)
     tx.put(replace(ip, server=None))
-    return actions.begin(tx, "unassign_primary_ip", ip, server, hold=[address_key(ip)], work="link_host")
+    return actions.start(tx, "unassign_primary_ip", ip, server, hold=[address_key(ip)], work="link_host")
 
 
 def change_protection(tx: Transaction, ip: PrimaryIp, delete: bool | None) -> Action:
     protected = ip.protected if delete is None else delete
     if protected and ip.auto_delete:
-        raise InvalidInput.field("delete", "protection needs auto_delete to be false")
+        raise InvalidInput.field("delete", "protection requires auto_delete: false")
     tx.put(replace(ip, protected=protected))
     return actions.done(tx, "change_protection", ip)
 
@@ -129,7 +127,7 @@ def change_dns_ptr(tx: Transaction, ip: PrimaryIp, address: str, name: str | Non
 
 
 def with_ptr(ip: PrimaryIp, address: str, name: str | None) -> PrimaryIp:
-    """The address with a new reverse name; None resets that of IPv4 and removes that of IPv6."""
+    """Set the reverse name; None resets that of IPv4 and removes that of IPv6."""
     if not owns(ip, address):
         raise InvalidInput.field("ip", f"{address!r} does not belong to {ip.ip}")
     if ip.type == "ipv4":
@@ -149,7 +147,7 @@ def owns(ip: PrimaryIp, address: str) -> bool:
 
 
 def address_key(ip: PrimaryIp) -> str:
-    """Jobs hold the address itself, so that a host given it waits for the one that had it."""
+    """Jobs hold the address itself, so that the next host with it waits for the previous one."""
     return f"address:{ip.ip}"
 
 

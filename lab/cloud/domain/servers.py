@@ -41,7 +41,7 @@ NO_INTERFACE = "invalid input: server must be attached to at least one of: prima
 
 
 def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, list[Action]]:
-    """A new server. The action makes the host; those after it attach it and start it."""
+    """A new server. The action creates the host; the following ones attach and start it."""
     type = _type(body.server_type)
     image = _image(site, body.image, type)
     require_unique_name(tx, Server, body.name)
@@ -65,7 +65,7 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, l
     if not (body.public_net.enable_ipv4 or body.public_net.enable_ipv6 or wanted):
         raise InvalidInput(NO_INTERFACE)
     if filters and not (body.public_net.enable_ipv4 or body.public_net.enable_ipv6):
-        raise InvalidInput.field("firewalls", "need a server with a public network interface")
+        raise InvalidInput.field("firewalls", "require a server with a public network interface")
 
     id = tx.new_id()
     server = tx.put(
@@ -87,7 +87,7 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, l
         )
     )
     ips = given + [
-        primary_ips.make(tx, site, kind, location)
+        primary_ips.allocate(tx, site, kind, location)
         for kind, enabled in (("ipv4", body.public_net.enable_ipv4), ("ipv6", body.public_net.enable_ipv6))
         if enabled and kind not in {ip.type for ip in given}
     ]
@@ -96,19 +96,19 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, l
     for firewall in filters:
         tx.put(replace(firewall, servers=(*firewall.servers, id)))
 
-    begun = actions.begin(tx, "create_server", server, hold=map(primary_ips.address_key, ips))
+    creation = actions.start(tx, "create_server", server, hold=map(primary_ips.address_key, ips))
     if View(tx).firewalls(server):
         firewalls.refilter(tx, server)
     following = []
     for network in wanted:
         server = networks.attach(tx, server, network, location.network_zone)
-        following.append(_sync_leg(tx, "attach_to_network", server, network))
+        following.append(_sync_attachment(tx, "attach_to_network", server, network))
     for volume in disks:
         volume = tx.put(replace(volume, server=id))
-        following.append(actions.begin(tx, "attach_volume", server, volume, automount=body.automount))
+        following.append(actions.start(tx, "attach_volume", server, volume, automount=body.automount))
     if body.start_after_create:
-        following.append(actions.begin(tx, "start_server", server))
-    return server, begun, following
+        following.append(actions.start(tx, "start_server", server))
+    return server, creation, following
 
 
 def update(tx: Transaction, server: Server, body: Update) -> Server:
@@ -125,10 +125,10 @@ def delete(tx: Transaction, server: Server) -> Action:
         raise Protected("server deletion is protected")
     view = View(tx)
     disks = [volume for volume in tx.all(Volume) if volume.server == server.id]
-    for leg in server.attachments:
-        if network := tx.get(Network, leg.network):
-            actions.effect(tx, "sync_leg", server, network, share=[network])
-    action = actions.begin(
+    for attachment in server.attachments:
+        if network := tx.get(Network, attachment.network):
+            actions.enqueue(tx, "sync_attachment", server, network, share=[network])
+    action = actions.start(
         tx,
         "delete_server",
         server,
@@ -142,7 +142,7 @@ def delete(tx: Transaction, server: Server) -> Action:
             tx.drop(ip)
         else:
             tx.put(replace(ip, server=None))
-    firewalls.forget(tx, server)
+    firewalls.remove_server(tx, server)
     tx.drop(server)
     return action
 
@@ -156,39 +156,39 @@ def power_on(tx: Transaction, server: Server) -> Action:
         return actions.done(tx, "start_server", server)
     if not (View(tx).ips(server) or server.attachments):
         raise InvalidInput(NO_INTERFACE)
-    return actions.begin(tx, "start_server", tx.put(replace(server, status="starting")))
+    return actions.start(tx, "start_server", tx.put(replace(server, status="starting")))
 
 
 def power_off(tx: Transaction, server: Server) -> Action:
     actions.require_unlocked(tx, server)
     if server.status == "off":
         return actions.done(tx, "stop_server", server)
-    return actions.begin(tx, "stop_server", tx.put(replace(server, status="stopping")))
+    return actions.start(tx, "stop_server", tx.put(replace(server, status="stopping")))
 
 
 def shutdown(tx: Transaction, server: Server) -> Action:
     actions.require_unlocked(tx, server)
     if server.status == "off":
         return actions.done(tx, "shutdown_server", server)
-    return actions.begin(tx, "shutdown_server", server)
+    return actions.start(tx, "shutdown_server", server)
 
 
 def reboot(tx: Transaction, server: Server) -> Action:
     actions.require_unlocked(tx, server)
     _require_running(server)
-    return actions.begin(tx, "reboot_server", server)
+    return actions.start(tx, "reboot_server", server)
 
 
 def reset(tx: Transaction, server: Server) -> Action:
     actions.require_unlocked(tx, server)
-    return actions.begin(tx, "reset_server", server)
+    return actions.start(tx, "reset_server", server)
 
 
 def reset_password(tx: Transaction, server: Server) -> tuple[Action, str]:
     actions.require_unlocked(tx, server)
     _require_running(server)
     password = _password()
-    return actions.begin(tx, "reset_password", server, password=password), password
+    return actions.start(tx, "reset_password", server, password=password), password
 
 
 # Disk, size and boot
@@ -209,7 +209,7 @@ def rebuild(tx: Transaction, site: Site, server: Server, body: Rebuild) -> tuple
             status="rebuilding",
         )
     )
-    return actions.begin(tx, "rebuild_server", server), password
+    return actions.start(tx, "rebuild_server", server), password
 
 
 def change_type(tx: Transaction, site: Site, server: Server, body: ChangeType) -> Action:
@@ -218,7 +218,7 @@ def change_type(tx: Transaction, site: Site, server: Server, body: ChangeType) -
     if new.architecture != old.architecture:
         raise InvalidServerType(f"server type {new.name} has another architecture than {old.name}")
     if new is old:
-        raise InvalidServerType(f"server is of type {new.name} already")
+        raise InvalidServerType(f"server already has type {new.name}")
     if new.disk < server.primary_disk_size:
         raise InvalidServerType(
             f"server type {new.name} has a disk of {new.disk} GB and the server one of {server.primary_disk_size} GB; "
@@ -231,7 +231,7 @@ def change_type(tx: Transaction, site: Site, server: Server, body: ChangeType) -
         raise ResourceUnavailable.sold_out()
     disk = new.disk if body.upgrade_disk else server.primary_disk_size
     changed = tx.put(replace(server, server_type=new.id, primary_disk_size=disk, status="migrating"))
-    return actions.begin(
+    return actions.start(
         tx, "change_server_type", changed, previous_type=old.id, previous_disk=server.primary_disk_size
     )
 
@@ -262,25 +262,25 @@ def set_backup(tx: Transaction, server: Server, enabled: bool) -> Action:
 def attach_to_network(tx: Transaction, server: Server, body: AttachToNetwork) -> Action:
     actions.require_unlocked(tx, server)
     network = require(tx, Network, body.network)
-    actions.require_quiet(tx, network)
+    actions.require_idle(tx, network)
     server = networks.attach(
         tx, server, network, location_of(server).network_zone, body.ip, body.ip_range, body.alias_ips
     )
-    return _sync_leg(tx, "attach_to_network", server, network)
+    return _sync_attachment(tx, "attach_to_network", server, network)
 
 
 def detach_from_network(tx: Transaction, server: Server, network_id: int) -> Action:
     actions.require_unlocked(tx, server)
     network = require(tx, Network, network_id)
-    actions.require_quiet(tx, network)
-    return _sync_leg(tx, "detach_from_network", networks.detach(tx, server, network), network)
+    actions.require_idle(tx, network)
+    return _sync_attachment(tx, "detach_from_network", networks.detach(tx, server, network), network)
 
 
 def change_alias_ips(tx: Transaction, server: Server, network_id: int, alias_ips: Iterable[str]) -> Action:
     actions.require_unlocked(tx, server)
     network = require(tx, Network, network_id)
-    actions.require_quiet(tx, network)
-    return _sync_leg(tx, "change_alias_ips", networks.change_alias_ips(tx, server, network, alias_ips), network)
+    actions.require_idle(tx, network)
+    return _sync_attachment(tx, "change_alias_ips", networks.change_alias_ips(tx, server, network, alias_ips), network)
 
 
 def change_dns_ptr(tx: Transaction, server: Server, address: str, name: str | None) -> Action:
@@ -324,10 +324,10 @@ def change_protection(tx: Transaction, server: Server, delete: bool | None, rebu
     return actions.done(tx, "change_protection", server)
 
 
-def _sync_leg(tx: Transaction, command: str, server: Server, network: Network) -> Action:
-    # Many servers may join a network at once, so its key is shared.
-    return actions.begin(
-        tx, command, server, network, work="sync_leg", share=[network], joins=command == "attach_to_network"
+def _sync_attachment(tx: Transaction, command: str, server: Server, network: Network) -> Action:
+    # Many servers may be attached to a network at once, so its key is shared.
+    return actions.start(
+        tx, command, server, network, work="sync_attachment", share=[network], joins=command == "attach_to_network"
     )
 
 
@@ -345,9 +345,7 @@ def _image(site: Site, ref: int | str, type: ServerType) -> Image:
     if image.architecture != type.architecture:
         raise InvalidInput.field("image", f"{image.name} is for {image.architecture}, server type {type.name} is not")
     if type.architecture != "x86":
-        raise UnsupportedError(
-            f"server type {type.name} is an ARM one, and the hosts of this lab are x86; take cx or cpx"
-        )
+        raise UnsupportedError(f"server type {type.name} is ARM, the hosts of this lab are x86; use cx or cpx")
     support = site.image_support(image.name)
     if image.type != "system" or not support.supported:
         raise UnsupportedError(support.reason or f"image {image.name} cannot run in this lab")
@@ -360,7 +358,7 @@ def _given_ips(tx: Transaction, public: PublicNet) -> list[PrimaryIp]:
         if id is None:
             continue
         if not enabled:
-            raise InvalidInput.field(f"public_net.{kind}", f"is given while enable_{kind} is false")
+            raise InvalidInput.field(f"public_net.{kind}", f"is set while enable_{kind} is false")
         ip = require(tx, PrimaryIp, id)
         actions.require_unlocked(tx, ip)
         if ip.type != kind:
@@ -372,15 +370,15 @@ def _given_ips(tx: Transaction, public: PublicNet) -> list[PrimaryIp]:
 
 
 def _location(site: Site, ref: int | str | None, type: ServerType, bound: Iterable[Volume | PrimaryIp]) -> Location:
-    """The location asked for; else that of the volumes and addresses given, else the first where the type is sold."""
+    """The requested location; else that of the given volumes and addresses, else the first where the type is sold."""
     if ref is not None:
         location = catalogue.find(LOCATIONS, ref)
         if location is None:
             raise NotFound.of("location", ref)
         choices = [location]
     else:
-        near = [location_of(obj) for obj in bound]
-        choices = near[:1] or [location for location in LOCATIONS if location.name in type.sold]
+        bound_to = [location_of(obj) for obj in bound]
+        choices = bound_to[:1] or [location for location in LOCATIONS if location.name in type.sold]
     if type.withdrawn:
         raise InvalidInput.field("server_type", f"server type {type.id} is deprecated")
     sold = [location for location in choices if location.name in type.sold]

@@ -1,4 +1,4 @@
-"""What follows from all objects together, worked out once per request: who hangs on whom."""
+"""Relations between the objects, computed once per request."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class View:
     def _networks(self) -> dict[int, list[int]]:
         found = defaultdict(list)
         for server in self.tx.all(Server):
-            for leg in server.attachments:
-                found[leg.network].append(server.id)
+            for attachment in server.attachments:
+                found[attachment.network].append(server.id)
         return found
 
     def volumes(self, server: Server) -> list[int]:
@@ -67,12 +67,12 @@ class View:
         return self._networks.get(network.id, [])
 
     def matching(self, selector: str) -> list[Server]:
-        """Servers with a public side that a firewall's label selector means."""
-        holds = labels.parse(selector)
-        return [server for server in self.tx.all(Server) if holds(server.labels) and self.ips(server)]
+        """Servers with a public address that match a firewall's label selector."""
+        matches = labels.parse(selector)
+        return [server for server in self.tx.all(Server) if matches(server.labels) and self.ips(server)]
 
     def firewalls(self, server: Server) -> list[int]:
-        """All firewalls in force: named ones and those whose selector matches. None without a public side."""
+        """All firewalls in force: applied directly or by a label selector. None without a public address."""
         if not self.ips(server):
             return []
         return [
@@ -89,15 +89,15 @@ class View:
     def firewall_status(self, server: Server) -> str:
         return "pending" if server.id in self._filtering else "applied"
 
-    def leg_status(self, server: Server, network: Network) -> str:
+    def attachment_status(self, server: Server, network: Network) -> str:
         for job in self.tx.all(Job):
-            if job.work == "sync_leg" and (job.args["server"], job.args["network"]) == (server.id, network.id):
+            if job.work == "sync_attachment" and (job.args["server"], job.args["network"]) == (server.id, network.id):
                 return "attaching" if job.args.get("joins") else "updating"
         return "ok"
 
     def rescue(self, server: Server) -> Rescue | None:
-        armed = server.rescue
-        return armed if armed and self.tx.time - armed.enabled < RESCUE_SECONDS else None
+        rescue = server.rescue
+        return rescue if rescue and self.tx.time - rescue.enabled < RESCUE_SECONDS else None
 
 
 _LOCATIONS = {entry.id: entry for entry in LOCATIONS}

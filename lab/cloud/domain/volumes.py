@@ -37,18 +37,18 @@ def create(tx: Transaction, body: Create) -> tuple[Volume, Action, list[Action]]
             format=body.format,
         )
     )
-    begun = actions.begin(tx, "create_volume", volume)
+    creation = actions.start(tx, "create_volume", volume)
     if server is None:
-        return volume, begun, []
+        return volume, creation, []
     volume, attached = _attach(tx, volume, server, automount=bool(body.automount))
-    return volume, begun, [attached]
+    return volume, creation, [attached]
 
 
 def _location(ref: Ref | None, server: Server | None) -> int:
-    """Where a new volume stands: the place asked for, which is that of its server if it has one."""
+    """The requested location, which must be that of the server, or the location of the server."""
     if ref is None:
         if server is None:
-            raise InvalidInput.fields([(name, "give a server or a location") for name in ("server", "location")])
+            raise InvalidInput.fields([(name, "set a server or a location") for name in ("server", "location")])
         return server.location
     location = find(LOCATIONS, ref)
     if location is None:
@@ -65,7 +65,7 @@ def delete(tx: Transaction, volume: Volume) -> None:
     if volume.server is not None:
         raise ResourceInUse(f"volume with ID {volume.id} is still attached to a server")
     tx.drop(volume)
-    actions.effect(tx, "delete_volume", volume)
+    actions.enqueue(tx, "delete_volume", volume)
 
 
 def attach(tx: Transaction, volume: Volume, server: Server, automount: bool) -> Action:
@@ -78,7 +78,7 @@ def _attach(tx: Transaction, volume: Volume, server: Server, automount: bool) ->
     if sum(other.server == server.id for other in tx.all(Volume)) >= VOLUMES_A_SERVER:
         raise ResourceLimitExceeded("server_volume_limit", f"a server has {VOLUMES_A_SERVER} volumes at most")
     volume = tx.put(replace(volume, server=server.id))
-    return volume, actions.begin(tx, "attach_volume", volume, server, automount=automount)
+    return volume, actions.start(tx, "attach_volume", volume, server, automount=automount)
 
 
 def require_attachable(tx: Transaction, volume: Volume, location: int) -> None:
@@ -94,7 +94,7 @@ def detach(tx: Transaction, volume: Volume) -> Action:
         raise InvalidInput("volume is not attached to a server")
     actions.require_unlocked(tx, volume, server)
     tx.put(replace(volume, server=None))
-    return actions.begin(tx, "detach_volume", volume, server)
+    return actions.start(tx, "detach_volume", volume, server)
 
 
 def resize(tx: Transaction, volume: Volume, size: int) -> Action:
@@ -102,7 +102,7 @@ def resize(tx: Transaction, volume: Volume, size: int) -> Action:
     if size <= volume.size:
         raise InvalidInput.field("size", f"{size} GB is not more than the volume's {volume.size} GB")
     tx.put(replace(volume, size=size))
-    return actions.begin(tx, "resize_volume", volume, previous=volume.size)
+    return actions.start(tx, "resize_volume", volume, previous=volume.size)
 
 
 def change_protection(tx: Transaction, volume: Volume, delete: bool | None) -> Action:

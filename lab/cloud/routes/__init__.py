@@ -1,1 +1,1 @@
-"""Thin HTTP doors: parse, call the domain, shape the answer."""
+"""HTTP endpoints: parse the request, call the domain, shape the response."""

@@ -12,7 +12,7 @@ from lab.cloud.wire import actions as wire
 
 STATUSES = frozenset({"running", "success", "error"})
 SORT = ("id", "command", "status", "started", "finished")
-# Images are only ever read here, so they have no actions.
+# Images are read-only, so they have no actions.
 PLURALS: dict[str, type[Object] | None] = {
     "servers": Server,
     "networks": Network,
@@ -24,35 +24,35 @@ PLURALS: dict[str, type[Object] | None] = {
 
 
 def routes() -> list[Route]:
-    found = [route("/actions", by_ids), route("/actions/{id}", one)]
+    table = [route("/actions", list_by_ids), route("/actions/{id}", get)]
     for plural, kind in PLURALS.items():
         noun = plural[:-1]
 
-        def listed(call: Call, noun: str = noun) -> Reply:
+        def list_all(call: Call, noun: str = noun) -> Reply:
             return _listing(call, [action for action in call.tx.all(Action) if _about(action, noun)])
 
-        found += [route(f"/{plural}/actions", listed), route(f"/{plural}/actions/{{id}}", one)]
+        table += [route(f"/{plural}/actions", list_all), route(f"/{plural}/actions/{{id}}", get)]
         if kind is None:
-            found += [route(f"/{plural}/{{id}}/actions", lambda call: _listing(call, []))]
-            found += [route(f"/{plural}/{{id}}/actions/{{action_id}}", _none)]
+            table += [route(f"/{plural}/{{id}}/actions", lambda call: _listing(call, []))]
+            table += [route(f"/{plural}/{{id}}/actions/{{action_id}}", _none)]
         else:
 
-            def of_one(call: Call, kind: type[Object] = kind) -> Reply:
+            def list_of_object(call: Call, kind: type[Object] = kind) -> Reply:
                 obj = call.find(kind)
                 return _listing(call, [action for action in call.tx.all(Action) if _about(action, obj.TYPE, obj.id)])
 
-            def one_of_one(call: Call, kind: type[Object] = kind) -> Reply:
+            def get_of_object(call: Call, kind: type[Object] = kind) -> Reply:
                 obj, action = call.find(kind), call.find(Action, "action_id")
                 if not _about(action, obj.TYPE, obj.id):
                     raise NotFound.of("action", action.id)
                 return _single(action)
 
-            found += [route(f"/{plural}/{{id}}/actions", of_one)]
-            found += [route(f"/{plural}/{{id}}/actions/{{action_id}}", one_of_one)]
-    return found
+            table += [route(f"/{plural}/{{id}}/actions", list_of_object)]
+            table += [route(f"/{plural}/{{id}}/actions/{{action_id}}", get_of_object)]
+    return table
 
 
-def by_ids(call: Call) -> Reply:
+def list_by_ids(call: Call) -> Reply:
     if not call.query.getlist("id"):
         raise DeprecatedEndpoint(
             "https://docs.hetzner.cloud/changelog"
@@ -60,11 +60,11 @@ def by_ids(call: Call) -> Reply:
         )
     wanted = sorted(_ids(call))
     reply = _listing(call, [action for id in wanted if (action := call.tx.get(Action, id))])
-    reply.patience = web.POLL_SECONDS
+    reply.wait_seconds = web.POLL_SECONDS
     return reply
 
 
-def one(call: Call) -> Reply:
+def get(call: Call) -> Reply:
     return _single(call.find(Action))
 
 
@@ -73,7 +73,7 @@ def _none(call: Call) -> Reply:
 
 
 def _single(action: Action) -> Reply:
-    return Reply({"action": wire.shape(action)}, patience=web.POLL_SECONDS)
+    return Reply({"action": wire.shape(action)}, wait_seconds=web.POLL_SECONDS)
 
 
 def _ids(call: Call) -> set[int]:

@@ -1,4 +1,4 @@
-"""What is only read: locations, server types, images, prices."""
+"""Read-only resources: locations, server types, images, prices."""
 
 from __future__ import annotations
 

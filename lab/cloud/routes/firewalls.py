@@ -12,9 +12,9 @@ from lab.cloud.wire.base import Update
 
 def routes() -> list[Route]:
     return [
-        route("/firewalls", listed),
+        route("/firewalls", list_all),
         route("/firewalls", create, "POST"),
-        route("/firewalls/{id}", one),
+        route("/firewalls/{id}", get),
         route("/firewalls/{id}", update, "PUT"),
         route("/firewalls/{id}", delete, "DELETE"),
         route("/firewalls/{id}/actions/set_rules", set_rules, "POST"),
@@ -23,7 +23,7 @@ def routes() -> list[Route]:
     ]
 
 
-def listed(call: Call) -> Reply:
+def list_all(call: Call) -> Reply:
     return call.listing(
         "firewalls",
         call.tx.all(Firewall),
@@ -33,17 +33,17 @@ def listed(call: Call) -> Reply:
 
 
 def create(call: Call) -> Reply:
-    firewall, begun = firewalls.create(call.tx, call.body(wire.Create))
-    return call.acted_all(begun, firewall=wire.shape(call.view, firewall))
+    firewall, started = firewalls.create(call.tx, call.body(wire.Create))
+    return call.reply_with_actions(started, firewall=wire.shape(call.view, firewall))
 
 
-def one(call: Call) -> Reply:
+def get(call: Call) -> Reply:
     return _shaped(call, call.find(Firewall))
 
 
 def update(call: Call) -> Reply:
     firewall, body = call.find(Firewall), call.body(Update)
-    actions.require_quiet(call.tx, firewall)
+    actions.require_idle(call.tx, firewall)
     return _shaped(call, relabel(call.tx, firewall, body.name, body.labels))
 
 
@@ -53,15 +53,15 @@ def delete(call: Call) -> Reply:
 
 
 def set_rules(call: Call) -> Reply:
-    return call.acted_all(firewalls.set_rules(call.tx, call.find(Firewall), call.body(wire.SetRules).rules))
+    return call.reply_with_actions(firewalls.set_rules(call.tx, call.find(Firewall), call.body(wire.SetRules).rules))
 
 
 def apply(call: Call) -> Reply:
-    return call.acted_all(firewalls.apply(call.tx, call.find(Firewall), call.body(wire.Apply).apply_to)[1])
+    return call.reply_with_actions(firewalls.apply(call.tx, call.find(Firewall), call.body(wire.Apply).apply_to)[1])
 
 
 def remove(call: Call) -> Reply:
-    return call.acted_all(firewalls.remove(call.tx, call.find(Firewall), call.body(wire.Remove).remove_from))
+    return call.reply_with_actions(firewalls.remove(call.tx, call.find(Firewall), call.body(wire.Remove).remove_from))
 
 
 def _shaped(call: Call, firewall: Firewall) -> Reply:

@@ -13,9 +13,9 @@ from lab.cloud.wire.base import Protection
 
 def routes() -> list[Route]:
     return [
-        route("/networks", listed),
+        route("/networks", list_all),
         route("/networks", create, "POST"),
-        route("/networks/{id}", one),
+        route("/networks/{id}", get),
         route("/networks/{id}", update, "PUT"),
         route("/networks/{id}", delete, "DELETE"),
         route("/networks/{id}/members", members),
@@ -28,7 +28,7 @@ def routes() -> list[Route]:
     ]
 
 
-def listed(call: Call) -> Reply:
+def list_all(call: Call) -> Reply:
     return call.listing(
         "networks",
         call.tx.all(Network),
@@ -41,7 +41,7 @@ def create(call: Call) -> Reply:
     return _shaped(call, networks.create(call.tx, call.body(wire.Create)), 201)
 
 
-def one(call: Call) -> Reply:
+def get(call: Call) -> Reply:
     return _shaped(call, call.find(Network))
 
 
@@ -62,13 +62,13 @@ def members(call: Call) -> Reply:
             wire.Member(
                 id=server.id,
                 type="server",
-                ip=leg.ip,
-                alias_ips=leg.alias_ips,
-                subnet=networks.subnet_of(network, leg.ip),
-                status=call.view.leg_status(server, network),
+                ip=attachment.ip,
+                alias_ips=attachment.alias_ips,
+                subnet=networks.subnet_of(network, attachment.ip),
+                status=call.view.attachment_status(server, network),
             )
             for server in call.tx.all(Server)
-            if (leg := server.attachment(network.id))
+            if (attachment := server.attachment(network.id))
         ],
         asdict,
         sort=("id",),
@@ -82,27 +82,29 @@ def members(call: Call) -> Reply:
 
 
 def add_subnet(call: Call) -> Reply:
-    return call.acted(networks.add_subnet(call.tx, call.find(Network), call.body(wire.AddSubnet)))
+    return call.reply_with_action(networks.add_subnet(call.tx, call.find(Network), call.body(wire.AddSubnet)))
 
 
 def delete_subnet(call: Call) -> Reply:
-    return call.acted(networks.delete_subnet(call.tx, call.find(Network), call.body(wire.IpRange).ip_range))
+    return call.reply_with_action(networks.delete_subnet(call.tx, call.find(Network), call.body(wire.IpRange).ip_range))
 
 
 def add_route(call: Call) -> Reply:
-    return call.acted(networks.add_route(call.tx, call.find(Network), call.body(wire.Route)))
+    return call.reply_with_action(networks.add_route(call.tx, call.find(Network), call.body(wire.Route)))
 
 
 def delete_route(call: Call) -> Reply:
-    return call.acted(networks.delete_route(call.tx, call.find(Network), call.body(wire.Route)))
+    return call.reply_with_action(networks.delete_route(call.tx, call.find(Network), call.body(wire.Route)))
 
 
 def change_ip_range(call: Call) -> Reply:
-    return call.acted(networks.change_ip_range(call.tx, call.find(Network), call.body(wire.IpRange).ip_range))
+    return call.reply_with_action(
+        networks.change_ip_range(call.tx, call.find(Network), call.body(wire.IpRange).ip_range)
+    )
 
 
 def change_protection(call: Call) -> Reply:
-    return call.acted(networks.change_protection(call.tx, call.find(Network), call.body(Protection).delete))
+    return call.reply_with_action(networks.change_protection(call.tx, call.find(Network), call.body(Protection).delete))
 
 
 def _shaped(call: Call, network: Network, status: int = 200) -> Reply:

@@ -12,15 +12,15 @@ from lab.cloud.wire.base import Update
 
 def routes() -> list[Route]:
     return [
-        route("/placement_groups", listed),
+        route("/placement_groups", list_all),
         route("/placement_groups", create, "POST"),
-        route("/placement_groups/{id}", one),
+        route("/placement_groups/{id}", get),
         route("/placement_groups/{id}", update, "PUT"),
         route("/placement_groups/{id}", delete, "DELETE"),
     ]
 
 
-def listed(call: Call) -> Reply:
+def list_all(call: Call) -> Reply:
     return call.listing(
         "placement_groups",
         call.tx.all(PlacementGroup),
@@ -36,7 +36,7 @@ def create(call: Call) -> Reply:
     return reply
 
 
-def one(call: Call) -> Reply:
+def get(call: Call) -> Reply:
     return _shaped(call, call.find(PlacementGroup))
 
 

@@ -13,9 +13,9 @@ from lab.cloud.wire.base import DnsPtr, Protection
 
 def routes() -> list[Route]:
     return [
-        route("/primary_ips", listed),
+        route("/primary_ips", list_all),
         route("/primary_ips", create, "POST"),
-        route("/primary_ips/{id}", one),
+        route("/primary_ips/{id}", get),
         route("/primary_ips/{id}", update, "PUT"),
         route("/primary_ips/{id}", delete, "DELETE"),
         route("/primary_ips/{id}/actions/assign", assign, "POST"),
@@ -25,7 +25,7 @@ def routes() -> list[Route]:
     ]
 
 
-def listed(call: Call) -> Reply:
+def list_all(call: Call) -> Reply:
     return call.listing(
         "primary_ips",
         call.tx.all(PrimaryIp),
@@ -42,7 +42,7 @@ def create(call: Call) -> Reply:
     return Reply(payload, 201)
 
 
-def one(call: Call) -> Reply:
+def get(call: Call) -> Reply:
     return _shaped(call, call.find(PrimaryIp))
 
 
@@ -57,20 +57,22 @@ def delete(call: Call) -> Reply:
 
 def assign(call: Call) -> Reply:
     ip, body = call.find(PrimaryIp), call.body(wire.Assign)
-    return call.acted(primary_ips.assign(call.tx, ip, require(call.tx, Server, body.assignee_id)))
+    return call.reply_with_action(primary_ips.assign(call.tx, ip, require(call.tx, Server, body.assignee_id)))
 
 
 def unassign(call: Call) -> Reply:
-    return call.acted(primary_ips.unassign(call.tx, call.find(PrimaryIp)))
+    return call.reply_with_action(primary_ips.unassign(call.tx, call.find(PrimaryIp)))
 
 
 def change_dns_ptr(call: Call) -> Reply:
     ip, body = call.find(PrimaryIp), call.body(DnsPtr)
-    return call.acted(primary_ips.change_dns_ptr(call.tx, ip, body.ip, body.dns_ptr))
+    return call.reply_with_action(primary_ips.change_dns_ptr(call.tx, ip, body.ip, body.dns_ptr))
 
 
 def change_protection(call: Call) -> Reply:
-    return call.acted(primary_ips.change_protection(call.tx, call.find(PrimaryIp), call.body(Protection).delete))
+    return call.reply_with_action(
+        primary_ips.change_protection(call.tx, call.find(PrimaryIp), call.body(Protection).delete)
+    )
 
 
 def _shaped(call: Call, ip: PrimaryIp) -> Reply:

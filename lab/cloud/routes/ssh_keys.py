@@ -12,15 +12,15 @@ from lab.cloud.wire.base import Update
 
 def routes() -> list[Route]:
     return [
-        route("/ssh_keys", listed),
+        route("/ssh_keys", list_all),
         route("/ssh_keys", create, "POST"),
-        route("/ssh_keys/{id}", one),
+        route("/ssh_keys/{id}", get),
         route("/ssh_keys/{id}", update, "PUT"),
         route("/ssh_keys/{id}", delete, "DELETE"),
     ]
 
 
-def listed(call: Call) -> Reply:
+def list_all(call: Call) -> Reply:
     return call.listing(
         "ssh_keys",
         call.tx.all(SshKey),
@@ -34,7 +34,7 @@ def create(call: Call) -> Reply:
     return _shaped(call, ssh_keys.create(call.tx, call.body(wire.Create)), 201)
 
 
-def one(call: Call) -> Reply:
+def get(call: Call) -> Reply:
     return _shaped(call, call.find(SshKey))
 
 

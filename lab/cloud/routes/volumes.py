@@ -13,9 +13,9 @@ from lab.cloud.wire.base import Protection
 
 def routes() -> list[Route]:
     return [
-        route("/volumes", listed),
+        route("/volumes", list_all),
         route("/volumes", create, "POST"),
-        route("/volumes/{id}", one),
+        route("/volumes/{id}", get),
         route("/volumes/{id}", update, "PUT"),
         route("/volumes/{id}", delete, "DELETE"),
         route("/volumes/{id}/actions/attach", attach, "POST"),
@@ -25,7 +25,7 @@ def routes() -> list[Route]:
     ]
 
 
-def listed(call: Call) -> Reply:
+def list_all(call: Call) -> Reply:
     return call.listing(
         "volumes",
         call.tx.all(Volume),
@@ -36,15 +36,15 @@ def listed(call: Call) -> Reply:
 
 
 def create(call: Call) -> Reply:
-    volume, begun, following = volumes.create(call.tx, call.body(wire.Create))
-    return call.acted(
-        begun,
+    volume, action, following = volumes.create(call.tx, call.body(wire.Create))
+    return call.reply_with_action(
+        action,
         volume=wire.shape(call.view, volume),
         next_actions=[action_wire.shape(action) for action in following],
     )
 
 
-def one(call: Call) -> Reply:
+def get(call: Call) -> Reply:
     return _shaped(call, call.find(Volume))
 
 
@@ -60,19 +60,21 @@ def delete(call: Call) -> Reply:
 
 def attach(call: Call) -> Reply:
     volume, body = call.find(Volume), call.body(wire.Attach)
-    return call.acted(volumes.attach(call.tx, volume, require(call.tx, Server, body.server), body.automount))
+    return call.reply_with_action(
+        volumes.attach(call.tx, volume, require(call.tx, Server, body.server), body.automount)
+    )
 
 
 def detach(call: Call) -> Reply:
-    return call.acted(volumes.detach(call.tx, call.find(Volume)))
+    return call.reply_with_action(volumes.detach(call.tx, call.find(Volume)))
 
 
 def resize(call: Call) -> Reply:
-    return call.acted(volumes.resize(call.tx, call.find(Volume), call.body(wire.Resize).size))
+    return call.reply_with_action(volumes.resize(call.tx, call.find(Volume), call.body(wire.Resize).size))
 
 
 def change_protection(call: Call) -> Reply:
-    return call.acted(volumes.change_protection(call.tx, call.find(Volume), call.body(Protection).delete))
+    return call.reply_with_action(volumes.change_protection(call.tx, call.find(Volume), call.body(Protection).delete))
 
 
 def _shaped(call: Call, volume: Volume) -> Reply:

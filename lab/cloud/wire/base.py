@@ -1,4 +1,4 @@
-"""What all request bodies share: lenient about how a value is written, strict about what it is."""
+"""Shared by all request bodies: lenient about the form of a value, strict about the value."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ LabelMap = Annotated[dict[str, str], AfterValidator(_labels)]
 
 
 class Body(BaseModel):
-    """Unknown keys are ignored and a null is as good as an absent key: both as Hetzner does."""
+    """Unknown keys are ignored, and a null equals an absent key: both as at Hetzner."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
 
-    REFUSED: ClassVar[Mapping[str, str]] = {}
-    """Keys that Hetzner knows and the lab does not, each with the sentence that refuses it."""
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {}
+    """Keys that Hetzner has and the lab does not support → message of the error."""
 
 
-NO_DATACENTER = {"datacenter": "datacenter was removed from the API on 2026-07-01; give a location instead"}
+NO_DATACENTER = {"datacenter": "datacenter was removed from the API on 2026-07-01; set a location instead"}
 
 
 class Update(Body):
@@ -56,9 +56,9 @@ def parse[B: Body](model: type[B], data: Any) -> B:
     if not isinstance(data, dict):
         raise InvalidInput("invalid input: the request body must be a JSON object")
     given = _without_nulls(data)
-    for key, sentence in model.REFUSED.items():
+    for key, message in model.UNSUPPORTED.items():
         if given.get(key):
-            raise UnsupportedError(sentence)
+            raise UnsupportedError(message)
     try:
         return model.model_validate(given)
     except ValidationError as error:

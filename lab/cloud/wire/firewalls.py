@@ -51,7 +51,7 @@ class RuleBody(Body):
     description: Annotated[str, StringConstraints(max_length=255)] | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> RuleBody:
+    def _require_fields(self) -> RuleBody:
         if self.protocol in ("tcp", "udp") and self.port is None:
             raise ValueError(f"port is required with protocol {self.protocol}")
         if self.protocol not in ("tcp", "udp") and self.port is not None:
@@ -80,7 +80,7 @@ class Target(Body):
     label_selector: SelectorRef | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> Target:
+    def _require_fields(self) -> Target:
         if getattr(self, self.type) is None:
             raise ValueError(f"{self.type} is required with type {self.type}")
         return self

@@ -70,7 +70,7 @@ MEMBER_STATUSES = frozenset({"ok", "attaching", "detaching", "updating", "error"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Clients hand these keys to a constructor: not one more."""
+    """Clients pass these keys to a constructor, which rejects any other key."""
 
     id: int
     type: str

@@ -20,7 +20,7 @@ class Create(Body):
     assignee_id: int | None = None
     auto_delete: bool = False
 
-    REFUSED: ClassVar[Mapping[str, str]] = NO_DATACENTER
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = NO_DATACENTER
 
 
 class Update(BaseUpdate):

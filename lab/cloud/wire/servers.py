@@ -58,7 +58,7 @@ class Create(Body):
     automount: bool = False
     public_net: PublicNet = PublicNet()
 
-    REFUSED: ClassVar[Mapping[str, str]] = NO_DATACENTER
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = NO_DATACENTER
 
 
 class Update(Body):
@@ -121,8 +121,13 @@ def shape(view: View, server: Server) -> dict[str, Any]:
             "firewalls": [{"id": firewall, "status": status} for firewall in view.firewalls(server)],
         },
         "private_net": [
-            {"network": leg.network, "ip": leg.ip, "alias_ips": leg.alias_ips, "mac_address": leg.mac_address}
-            for leg in server.attachments
+            {
+                "network": attachment.network,
+                "ip": attachment.ip,
+                "alias_ips": attachment.alias_ips,
+                "mac_address": attachment.mac_address,
+            }
+            for attachment in server.attachments
         ],
         "server_type": server_type_shape(type_of(server)),
         "location": location_of(server).shape(),

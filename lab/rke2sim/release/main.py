@@ -1,4 +1,4 @@
-"""Entry of bin/rke2, a zip file: stage the runtime in the data directory as RKE2 does, then run the command."""
+"""Entry point of bin/rke2: extract the runtime to the data directory, as RKE2 does, and run the command."""
 
 import importlib
 import json
@@ -12,17 +12,17 @@ ARCHIVE = Path(sys.argv[0])
 
 
 def chosen_data_dir(arguments: list[str]) -> Path:
-    """--data-dir from the command line or config.yaml, without a YAML reader: it is needed before anything else."""
-    for place, word in enumerate(arguments):
+    """--data-dir from the command line or config.yaml, without a YAML parser, which is not extracted yet."""
+    for position, word in enumerate(arguments):
         if word.startswith("--data-dir="):
             return Path(word.partition("=")[2])
-        if word in ("--data-dir", "-d") and place + 1 < len(arguments):
-            return Path(arguments[place + 1])
+        if word in ("--data-dir", "-d") and position + 1 < len(arguments):
+            return Path(arguments[position + 1])
     main = Path("/etc/rancher/rke2/config.yaml")
     for config in (main, *sorted(Path(f"{main}.d").glob("*.y*ml"))):
         try:
             lines = config.read_text().splitlines()
-        except (FileNotFoundError, PermissionError):  # what may be asked without being root needs no data directory
+        except (FileNotFoundError, PermissionError):  # commands that need no root need no data directory
             continue
         for line in lines:
             if line.startswith("data-dir:"):
@@ -42,7 +42,7 @@ def in_use(folder: Path) -> bool:
 
 
 def stage(release: dict[str, str], data: Path) -> Path:
-    """Extract to <data-dir>/data/<tag>-<hash> once, point <data-dir>/bin there, drop what no process uses."""
+    """Extract to <data-dir>/data/<tag>-<hash> once, link <data-dir>/bin to it, remove unused older versions."""
     folder = data / "data" / f"{release['version'].replace('+', '-')}-{release['digest'][:12]}"
     if not (folder / ".extracted").exists():
         print(f"Extracting the runtime to {folder}", file=sys.stderr, flush=True)

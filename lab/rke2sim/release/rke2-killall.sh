@@ -1,5 +1,5 @@
 #!/bin/sh
-# Ends everything of the simulated RKE2 on this host, including what outlives the service.
+# Stops all processes of the simulated RKE2 on this host, including those that outlive the service.
 if [ "$(id -u)" -ne 0 ]; then
     echo "$(basename "$0"): must be run as root" >&2
     exit 1

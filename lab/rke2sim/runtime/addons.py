@@ -1,4 +1,4 @@
-"""server/manifests: every file is applied as an Addon and again when it changes; the packaged charts lie there too."""
+"""server/manifests: every file is applied as an Addon, again after a change; packaged charts are files there too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .store import ApiError
 
 SCAN_SECONDS = 3
 MALFORMED = (ValueError, KeyError, AttributeError, TypeError)
-"""What a manifest that is no Kubernetes object runs into."""
+"""Errors of a manifest that is not a Kubernetes object."""
 OWNER = "objectset.rio.cattle.io/owner-name"
 
 PACKAGED = (
@@ -62,7 +62,7 @@ def chart(name: str) -> Obj:
 
 
 def packaged(config: Config, layout: Layout) -> None:
-    """Write the manifests of this release and take away those that are disabled."""
+    """Write the manifests of this release and remove those that are disabled."""
     disabled = set(config.words("disable"))
     wanted: dict[str, list[Obj]] = {name: [chart(name)] for name in PACKAGED}
     wanted["rke2-coredns"].append(
@@ -126,7 +126,7 @@ class Addons:
             except (ApiError, yaml.YAMLError, patch.PatchError, *MALFORMED) as fault:
                 log.error(f"Failed to process config: failed to process {path}: {fault}")
                 if isinstance(fault, ApiError) and (fault.code == 409 or fault.code >= 500):
-                    continue  # another server was at it, or the store was away: the next look tries again
+                    continue  # a conflict with another server, or the store is unavailable: retried at the next scan
             self._seen[path] = mark
         for path in set(self._seen) - paths:
             del self._seen[path]
@@ -150,8 +150,8 @@ class Addons:
             for item in items:
                 if item:
                     applied.append(await self._apply_object(item, name))
-        for gone in before - set(applied):
-            api_version, kind, namespace, object_name = gone.split("|")
+        for obsolete in before - set(applied):
+            api_version, kind, namespace, object_name = obsolete.split("|")
             resource = self.api.catalogue.by_kind(api_version, kind)
             if resource is not None:
                 try:
@@ -172,7 +172,7 @@ class Addons:
         log.info(f"Applied manifest {path}")
 
     async def _apply_object(self, item: Obj, addon: str) -> str:
-        """Create, or lay over what is there; fields that the last version of the file had are not missed."""
+        """Create the object or merge it into the existing one; fields removed from the file stay in the object."""
         resource = self.api.catalogue.by_kind(item["apiVersion"], item["kind"])
         if resource is None:
             raise ValueError(f"no resource serves {item['apiVersion']} {item['kind']}")

@@ -1,4 +1,4 @@
-"""`rke2 agent`: register with the cluster by token, then heartbeat and serve the ingress."""
+"""`rke2 agent`: register with the cluster by token, then renew the lease and run the ingress."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def node_addresses(config: Config) -> list[str]:
 
 
 async def register(registration: Registration, name: str) -> Obj:
-    """Ask until the cluster hands out a certificate; a rejected node password is repeated for ever, as upstream."""
+    """Retry until the cluster issues a certificate; also after a rejected node password, as upstream."""
     headers = {"rke2-Node-Name": name, "rke2-Node-Password": node_password()}
     while True:
         try:
-            cluster: Obj = await registration.ask("/v1-rke2/config")
-            identity: Obj = await registration.ask("/v1-rke2/client-kubelet", headers)
+            cluster: Obj = await registration.request("/v1-rke2/config")
+            identity: Obj = await registration.request("/v1-rke2/client-kubelet", headers)
         except (OSError, TimeoutError, ValueError) as fault:
             reason = str(fault) or type(fault).__name__
             log.error(f"Waiting to retrieve agent configuration; server is not ready: {registration.url}: {reason}")

@@ -1,4 +1,4 @@
-"""The Kubernetes-shaped API on 6443: who asks, what for, and the verbs on stored objects."""
+"""The simulated Kubernetes API on 6443: authentication, routing, and the verbs on stored objects."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def invalid(resource: Resource, name: str, field: str, message: str) -> ApiError
 
 @dataclass(slots=True)
 class Target:
-    """What a path names."""
+    """The resource and object that a path names."""
 
     resource: Resource
     namespace: str
@@ -86,7 +86,7 @@ class Target:
 
 
 class Api:
-    """Answers requests; keeps nothing between them but the store."""
+    """Handles requests; the store is its only state."""
 
     def __init__(self, store: Store, catalogue: Catalogue, release: str, address: str) -> None:
         self.store = store
@@ -226,8 +226,8 @@ class Api:
                 raise ApiError(
                     501,
                     "NotImplemented",
-                    f"the simulation of RKE2 refuses {resource.plural}/{sub}: it runs no containers, so there are no "
-                    f"{NO_CONTAINERS[sub]} to reach",
+                    f"the simulation of RKE2 does not support {resource.plural}/{sub}: it runs no containers, so there "
+                    f"are no {NO_CONTAINERS[sub]}",
                 )
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         if resource.virtual:
@@ -283,7 +283,7 @@ class Api:
         except (ValueError, yaml.YAMLError) as fault:
             raise bad_request(f"the object provided is unrecognized (must be of type {kind}): {fault}") from fault
         if not isinstance(item, (dict, list)):
-            raise bad_request("the object provided is unrecognized: it is no map")
+            raise bad_request("the object provided is unrecognized: it is not a map")
         return item  # type: ignore[return-value]  # a JSON patch is a list
 
     def _options(self, request: Request) -> Obj:
@@ -406,8 +406,8 @@ class Api:
                         event = following.result()
                         following = None
                         if event is None:
-                            gone = ApiError(410, "Expired", "the server lost its place, list again")
-                            yield line("ERROR", json.loads(status(gone).body))
+                            expired = ApiError(410, "Expired", "the watch cache was reset, list again")
+                            yield line("ERROR", json.loads(status(expired).body))
                             return
                         if event.revision > past:
                             past = event.revision
@@ -426,10 +426,10 @@ class Api:
 
     async def create(self, resource: Resource, namespace: str, item: Obj, *, dry: bool = False) -> Obj:
         if not isinstance(item, dict):
-            raise bad_request("the object provided is unrecognized: it is no map")
+            raise bad_request("the object provided is unrecognized: it is not a map")
         if item.get("kind") not in (None, resource.kind):
-            seen = f"{item.get('kind')} in version {item.get('apiVersion')!r}"
-            raise bad_request(f"{seen} cannot be handled as a {resource.kind}")
+            actual = f"{item.get('kind')} in version {item.get('apiVersion')!r}"
+            raise bad_request(f"{actual} cannot be handled as a {resource.kind}")
         item = copy.deepcopy(item)
         metadata = item.setdefault("metadata", {})
         if not metadata.get("name"):
@@ -495,7 +495,7 @@ class Api:
         return await self._save(resource, current, item, target.sub, dry=dry)
 
     async def _save(self, resource: Resource, current: Obj, wanted: Obj, sub: str, *, dry: bool = False) -> Obj:
-        """Write `wanted` over `current`, keeping what a client may not change; no write if nothing changes."""
+        """Replace `current` by `wanted`, except fields that clients must not change; skipped without changes."""
         new = copy.deepcopy(wanted)
         old = current["metadata"]
         if sub == "status":
@@ -566,9 +566,9 @@ class Api:
         raise conflict(resource, target.name)
 
     async def _apply(self, request: Request, target: Target, *, dry: bool) -> tuple[Obj, bool]:
-        """Server-side apply: the manager's fields are laid over the object, those it left out since are taken away.
+        """Server-side apply: merge the manager's fields, remove those that it applied earlier and does not any more.
 
-        Conflicts between managers are not found; the last one wins, as with force.
+        Conflicts between managers are not detected; the last one wins, as with force.
         """
         resource = target.resource
         manager = request.query.get("fieldManager", "")
@@ -632,7 +632,7 @@ class Api:
             if found is None:
                 if last is None:
                     raise not_found(resource, name)
-                return success(resource, last)  # Somebody else's deletion was faster than our repetition.
+                return success(resource, last)  # Deleted concurrently, before the retry.
             item = last = found
             metadata = item["metadata"]
             for field, wanted in (options.get("preconditions") or {}).items():
@@ -695,7 +695,7 @@ class Api:
         return self._shown(resource, item)
 
     async def _delete_present(self, resource: Resource, namespace: str, name: str) -> None:
-        """Delete what may be gone in the meantime."""
+        """Delete an object that may have been deleted meanwhile."""
         try:
             await self.delete(resource, namespace, name)
         except ApiError as fault:
@@ -725,7 +725,7 @@ class Api:
         )
 
     async def evict(self, resource: Resource, namespace: str, name: str, *, dry: bool = False) -> Obj:
-        """Delete a pod unless a PodDisruptionBudget has no disruption left to give."""
+        """Delete a pod unless a PodDisruptionBudget allows no disruption."""
         pod = await self.store.get(resource, namespace, name)
         budgets = self.catalogue.find("policy", "v1", "poddisruptionbudgets")
         assert budgets is not None
@@ -756,7 +756,7 @@ class Api:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
     def _review(self, request: Request, resource: Resource, user: str) -> Obj:
-        """Everybody who got in is an administrator, and is told so."""
+        """Access reviews: every authenticated user is an administrator."""
         item = self._body(request) if request.body else {}
         answer: Obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {}}
         if resource.kind == "SelfSubjectReview":
@@ -771,12 +771,12 @@ class Api:
             }
         else:
             answer["spec"] = item.get("spec", {})
-            answer["status"] = {"allowed": True, "reason": "the simulation knows administrators only"}
+            answer["status"] = {"allowed": True, "reason": "the simulation has administrators only"}
         return answer
 
 
 def _described(item: Obj) -> Obj:
-    """Labels and annotations may come with a status update."""
+    """Labels and annotations, which a status update may change."""
     metadata = item.get("metadata") or {}
     return {key: metadata[key] for key in ("labels", "annotations", "managedFields") if key in metadata}
 
@@ -794,7 +794,7 @@ def owned_by(item: Obj, uid: str) -> bool:
 
 
 def transition(event: Event, fits: Callable[[Obj], bool]) -> tuple[str, Obj] | None:
-    """What a change means to somebody who sees only the objects that fit."""
+    """The event of a change for a watch with a selector."""
     before = event.previous is not None and fits(event.previous)
     after = event.object is not None and fits(event.object)
     if after:
@@ -853,11 +853,11 @@ STATUS_COUNTS = {
     "ReplicationController": ("replicas",),
     "StatefulSet": ("replicas",),
 }
-"""Fields that a status always has; typed clients insist on them."""
+"""Required fields of a status, which typed clients validate."""
 
 
 def defaults(resource: Resource, item: Obj) -> None:
-    """The few defaults that clients read back. A status is not for creators, except those of nodes and pods."""
+    """Set the defaults that clients rely on. A status is dropped on creation, except for nodes and pods."""
     if "status" in resource.subresources and resource.kind not in ("Node", "Pod"):
         item.pop("status", None)
         if resource.custom is None:

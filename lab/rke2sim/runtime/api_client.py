@@ -1,4 +1,4 @@
-"""The Kubernetes API as a node asks it: by any server that answers."""
+"""A node's client of the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .resources import Obj
 
 
 class ApiClient:
-    """The Kubernetes API by one of several servers: the last one that answered, then the others."""
+    """The Kubernetes API through several servers: the one that answered last, then the others."""
 
     def __init__(self, ca: Path, certificate: Path, key: Path, hosts: list[str]) -> None:
         self.context = client_context(ca, certificate, key)
@@ -28,7 +28,7 @@ class ApiClient:
         return [client.host for client in self.clients]
 
     async def call(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> Answer:
-        """The first answer that is no server failure."""
+        """The first response that is not a server error."""
         data = b"" if body is None else json.dumps(body).encode()
         last: Exception | None = None
         for client in list(self.clients):

@@ -1,4 +1,4 @@
-"""The audit log, at level Metadata for every request that writes; the rules of the policy are not read."""
+"""The audit log, at level Metadata for every write request; the rules of the policy are not evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rke2 certificate check` and `rke2 secrets-encrypt status`: read-only views of what is on disk."""
+"""`rke2 certificate check` and `rke2 secrets-encrypt status`: read-only, from the files on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .pki import RENEW_DAYS, end_date
 
 
 def state(path: Path) -> tuple[str, str]:
-    """Expiry and a word for it: OK, WARNING within the renewal window, EXPIRED."""
+    """Expiry and status: OK, WARNING within the renewal window, EXPIRED."""
     text = end_date(path)
     days = (datetime.fromisoformat(text.replace("Z", "+00:00")) - datetime.now(UTC)).days
     return text, "EXPIRED" if days < 0 else "WARNING" if days < RENEW_DAYS else "OK"
@@ -21,14 +21,14 @@ def state(path: Path) -> tuple[str, str]:
 
 def check(layout: Layout, arguments: list[str]) -> None:
     output = "text"
-    for place, word in enumerate(arguments):
+    for position, word in enumerate(arguments):
         if word.startswith("--output"):
-            output = word.partition("=")[2] or arguments[place + 1]
+            output = word.partition("=")[2] or arguments[position + 1]
     if output not in ("text", "table", "json"):
         raise Fatal(f"invalid output format {output!r}")
     paths = sorted([*layout.tls.rglob("*.crt"), *layout.agent.glob("*.crt")])
     if not paths:
-        raise Fatal(f"no certificates below {layout.data}")
+        raise Fatal(f"no certificates in {layout.data}")
     rows = [(path.name, str(path), *state(path)) for path in paths]
     if output == "json":
         print(json.dumps([dict(zip(("filename", "path", "expires", "status"), row, strict=True)) for row in rows]))

@@ -1,4 +1,4 @@
-"""What RKE2 demands of a host before it starts."""
+"""RKE2's checks of the host before its start."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def sysctl(name: str) -> str:
 
 
 def host_checks(config: Config) -> None:
-    """The CIS profile wants kernel settings and the etcd user; protect-kernel-defaults wants the settings alone."""
+    """The CIS profile requires kernel settings and the etcd user; protect-kernel-defaults only the settings."""
     profile = config.text("profile")
     faults = []
     if profile == "cis" or config.flag("protect-kernel-defaults"):
         for name, wanted in SYSCTLS.items():
-            if (seen := sysctl(name)) != wanted:
-                faults.append(f"invalid kernel parameter value {name}={seen} - expected {wanted}")
+            if (actual := sysctl(name)) != wanted:
+                faults.append(f"invalid kernel parameter value {name}={actual} - expected {wanted}")
     if profile in ("cis", "etcd") and config.role == "server":
         try:
             pwd.getpwnam("etcd")
@@ -50,7 +50,7 @@ def host_checks(config: Config) -> None:
 
 
 def check_audit_policy(config: Config) -> None:
-    """The API server of the CIS profile always reads one, and with an empty one it does not start."""
+    """With the CIS profile the API server needs an audit policy, and does not start with an empty one."""
     default = "/etc/rancher/rke2/audit-policy.yaml" if config.text("profile") == "cis" else ""
     path = Path(config.text("audit-policy-file") or default)
     if config.role != "server" or not path.is_file():
@@ -64,7 +64,7 @@ def check_audit_policy(config: Config) -> None:
 
 
 def check_registries(path: Path) -> None:
-    """Nothing is pulled here, but a file that the real one could not read must not pass."""
+    """The simulation pulls no images, but rejects a file that RKE2 could not read."""
     if not path.exists():
         return
     try:
@@ -73,7 +73,7 @@ def check_registries(path: Path) -> None:
         raise Fatal(f"failed to parse {path}: {fault}") from fault
     known = {"mirrors", "configs", "auths"}
     if not isinstance(content, dict) or set(content) - known:
-        raise Fatal(f"{path} holds more than {', '.join(sorted(known))}")
+        raise Fatal(f"{path} has other keys than {', '.join(sorted(known))}")
     for host, mirror in (content.get("mirrors") or {}).items():
         if set(mirror or {}) - {"endpoint", "endpoints", "rewrite", "rewrites"}:
-            raise Fatal(f"{path}: the mirror of {host} holds more than endpoint and rewrite")
+            raise Fatal(f"{path}: the mirror of {host} has other keys than endpoint and rewrite")

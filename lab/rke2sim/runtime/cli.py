@@ -20,9 +20,9 @@ COMMANDS:
    server           Run management server
    agent            Run node agent
    etcd-snapshot    Manage etcd snapshots: save, ls, delete, prune
-   certificate      Show the state of certificates: check
-   secrets-encrypt  Show the state of secrets encryption: status
-   token            Make a token: generate
+   certificate      Check certificates: check
+   secrets-encrypt  Print the status of secrets encryption: status
+   token            Generate a token: generate
 
 GLOBAL OPTIONS:
    --help, -h     show help
@@ -37,8 +37,8 @@ def version_text(release: Release) -> str:
     )
 
 
-def refuse(what: str) -> Fatal:
-    return Fatal(f"the simulation of RKE2 refuses {what!r}: no role of the platform needed it so far")
+def unsupported(command: str) -> Fatal:
+    return Fatal(f"the simulation of RKE2 does not support {command!r}: no role of the platform uses it")
 
 
 def dispatch(arguments: list[str], release: Release) -> int:
@@ -76,22 +76,22 @@ def dispatch(arguments: list[str], release: Release) -> int:
             from . import tokens
 
             if rest[:1] != ["generate"]:
-                raise refuse(" ".join(["token", *rest[:1]]))
+                raise unsupported(" ".join(["token", *rest[:1]]))
             print(tokens.generate())
         case "certificate":
             from . import certificates
 
             if rest[:1] != ["check"]:
-                raise refuse(" ".join(["certificate", *rest[:1]]))
+                raise unsupported(" ".join(["certificate", *rest[:1]]))
             certificates.check(Layout(config.load("server", [], lenient=True).data_dir), rest[1:])
         case "secrets-encrypt":
             from . import certificates
 
             if rest != ["status"]:
-                raise refuse(" ".join(["secrets-encrypt", *rest]))
+                raise unsupported(" ".join(["secrets-encrypt", *rest]))
             certificates.encryption_status(config.load("server", [], lenient=True))
         case "completion":
-            raise refuse("completion")
+            raise unsupported("completion")
         case _:
             print(f"No help topic for '{command}'", file=sys.stderr)
             return 3

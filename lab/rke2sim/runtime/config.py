@@ -1,7 +1,7 @@
 """Flags of `rke2 server` and `rke2 agent`, read from config.yaml, config.yaml.d and the command line.
 
-Every flag the real command has is named here with what the simulation does about it: it acts on it, it accepts it
-because nothing the lab can observe depends on it, or it refuses it because a run would prove something untrue.
+Every flag of RKE2 is listed here as one of three kinds: implemented; accepted without effect, because nothing that the
+lab can observe depends on it; or unsupported, because a run with it would give a wrong result.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Flag:
     server: bool = True
     agent: bool = False
     default: Any = None
-    refused: str = ""
+    unsupported: str = ""
 
 
-def _flags(kind: str, names: str, *, server: bool = True, agent: bool = False, refused: str = "") -> list[Flag]:
-    return [Flag(name, kind, server, agent, refused=refused) for name in names.split()]
+def _flags(kind: str, names: str, *, server: bool = True, agent: bool = False, unsupported: str = "") -> list[Flag]:
+    return [Flag(name, kind, server, agent, unsupported=unsupported) for name in names.split()]
 
 
 _SPLIT = "servers of the simulation always carry etcd, the API and the controllers"
@@ -43,13 +43,13 @@ _CLOUD = "the simulation has no cloud provider"
 FLAGS: dict[str, Flag] = {
     flag.name: flag
     for flag in [
-        # Both roles, acted on.
+        # Both roles, implemented.
         *_flags("str", "token token-file node-name server profile", agent=True),
         *_flags("list", "node-ip node-external-ip node-label node-taint", agent=True),
         *_flags("bool", "debug protect-kernel-defaults", agent=True),
         Flag("data-dir", "str", agent=True, default=DATA_DIR),
         Flag("config", "str", agent=True),
-        # Both roles, accepted.
+        # Both roles, accepted without effect.
         *_flags("bool", "selinux disable-default-registry-endpoint nonroot-devices enable-pprof", agent=True),
         *_flags(
             "str",
@@ -71,7 +71,7 @@ FLAGS: dict[str, Flag] = {
             agent=True,
         ),
         *_flags("bool", "alsologtostderr", agent=True),
-        # Servers, acted on.
+        # Servers, implemented.
         *_flags(
             "str",
             "agent-token agent-token-file cluster-reset-restore-path cluster-domain write-kubeconfig"
@@ -94,24 +94,26 @@ FLAGS: dict[str, Flag] = {
             " disable-kube-proxy tls-san-security secrets-encryption",
         ),
         *_flags("int", "etcd-snapshot-retention etcd-s3-retention"),
-        # Refused: a run with them would prove something untrue.
-        *_flags("str", "datastore-endpoint datastore-cafile datastore-certfile datastore-keyfile", refused=_OWN_ETCD),
+        # Unsupported: a run with one of these would give a wrong result.
+        *_flags(
+            "str", "datastore-endpoint datastore-cafile datastore-certfile datastore-keyfile", unsupported=_OWN_ETCD
+        ),
         *_flags(
             "bool",
             "disable-etcd disable-apiserver disable-controller-manager disable-scheduler disable-agent",
-            refused=_SPLIT,
+            unsupported=_SPLIT,
         ),
-        *_flags("str", "container-runtime-endpoint kubelet-path", agent=True, refused=_RUNTIME),
-        *_flags("str", "cloud-provider-name cloud-provider-config", agent=True, refused=_CLOUD),
-        *_flags("bool", "node-name-from-cloud-provider-metadata", agent=True, refused=_CLOUD),
-        *_flags("bool", "with-node-id", agent=True, refused="the simulation uses node names as they are"),
-        *_flags("str", "bind-address", agent=True, refused="the simulation listens on every address"),
-        *_flags("str", "advertise-address", refused="the simulation advertises the node's address"),
-        *_flags("bool", "enable-servicelb", refused="the simulation has no service load balancer"),
-        *_flags("bool", "embedded-registry", refused="the simulation has no registry mirror"),
-        *_flags("bool", "prime", refused="the simulation has no Prime registry"),
-        *_flags("str", "etcd-s3-proxy", refused="the simulation talks to S3 directly"),
-        *_flags("str", "etcd-s3-config-secret", refused="the simulation takes S3 settings from keys only"),
+        *_flags("str", "container-runtime-endpoint kubelet-path", agent=True, unsupported=_RUNTIME),
+        *_flags("str", "cloud-provider-name cloud-provider-config", agent=True, unsupported=_CLOUD),
+        *_flags("bool", "node-name-from-cloud-provider-metadata", agent=True, unsupported=_CLOUD),
+        *_flags("bool", "with-node-id", agent=True, unsupported="the simulation uses node names as they are"),
+        *_flags("str", "bind-address", agent=True, unsupported="the simulation listens on every address"),
+        *_flags("str", "advertise-address", unsupported="the simulation advertises the node's address"),
+        *_flags("bool", "enable-servicelb", unsupported="the simulation has no service load balancer"),
+        *_flags("bool", "embedded-registry", unsupported="the simulation has no registry mirror"),
+        *_flags("bool", "prime", unsupported="the simulation has no Prime registry"),
+        *_flags("str", "etcd-s3-proxy", unsupported="the simulation connects to S3 directly"),
+        *_flags("str", "etcd-s3-config-secret", unsupported="the simulation reads S3 settings from keys only"),
     ]
 }
 
@@ -132,7 +134,7 @@ INGRESSES = ("none", "traefik", "ingress-nginx")
 
 
 class Config:
-    """The settings of one node: flag name to typed value, absent flags being None, False or an empty list."""
+    """The settings of one node: flag name → typed value; absent flags are None, False or an empty list."""
 
     def __init__(self, role: str, values: Mapping[str, Any]) -> None:
         self.role = role
@@ -156,7 +158,7 @@ class Config:
         return list(self.values.get(name) or [])
 
     def words(self, name: str) -> list[str]:
-        """A list whose entries may themselves be comma-separated."""
+        """A list whose entries may be comma-separated lists."""
         return [word.strip() for item in self.items(name) for word in item.split(",") if word.strip()]
 
     def component_arg(self, flag: str, name: str, default: str) -> str:
@@ -168,7 +170,7 @@ class Config:
         return default
 
     def secret(self, name: str) -> str:
-        """`token` or `agent-token`, given directly or through its file."""
+        """`token` or `agent-token`, from the flag or from its file."""
         if direct := self.text(name):
             return direct
         if path := self.text(f"{name}-file"):
@@ -192,7 +194,7 @@ def as_text(value: Any) -> str:
 
 
 def merge_documents(documents: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Fold config files in order: a later `key` replaces an earlier one, `key+` appends to it."""
+    """Merge config files in order: a later `key` replaces an earlier one, `key+` appends to it."""
     merged: dict[str, list[str]] = {}
     for document in documents:
         for key, value in document.items():
@@ -219,7 +221,7 @@ def read_files(path: Path) -> list[dict[str, Any]]:
         if document is None:
             continue
         if not isinstance(document, dict):
-            raise Fatal(f"failed to parse config file {item}: it holds no mapping of keys")
+            raise Fatal(f"failed to parse config file {item}: it is not a mapping")
         documents.append(document)
     return documents
 
@@ -227,7 +229,7 @@ def read_files(path: Path) -> list[dict[str, Any]]:
 def parse_arguments(arguments: list[str]) -> dict[str, list[str]]:
     """`--name value`, `--name=value` and bare booleans; short forms -c, -t and -s as in RKE2."""
     short = {"c": "config", "t": "token", "s": "server", "d": "data-dir", "l": "log"}
-    given: dict[str, list[str]] = {}
+    texts_by_name: dict[str, list[str]] = {}
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
@@ -245,8 +247,8 @@ def parse_arguments(arguments: list[str]) -> dict[str, list[str]]:
                 value = rest.pop(0)
             else:
                 raise Fatal(f"flag needs an argument: -{name}")
-        given.setdefault(name, []).append(value)
-    return given
+        texts_by_name.setdefault(name, []).append(value)
+    return texts_by_name
 
 
 def convert(flag: Flag, texts: list[str]) -> Any:
@@ -269,13 +271,13 @@ def convert(flag: Flag, texts: list[str]) -> Any:
 
 
 def load(role: str, arguments: list[str], *, lenient: bool = False) -> Config:
-    """Read files and arguments. Unknown keys are refused; `lenient` (other commands) warns and skips them.
+    """Read files and arguments. Unknown keys are an error; with `lenient` (other commands) they are logged and skipped.
 
-    The real servers since 2021 only warn about unknown keys in files ("found in config.yaml, skipping") and go on
-    without them; here they end the start, because a skipped key is a setting that its writer believes in.
+    RKE2 since 2021 only logs unknown keys in files ("found in config.yaml, skipping"); the simulation fails, because a
+    skipped key is a setting without effect.
     """
-    given = parse_arguments(arguments)
-    explicit = (given.get("config") or [os.environ.get("RKE2_CONFIG_FILE", "")])[-1]
+    texts_by_name = parse_arguments(arguments)
+    explicit = (texts_by_name.get("config") or [os.environ.get("RKE2_CONFIG_FILE", "")])[-1]
     path = Path(explicit) if explicit else CONFIG_FILE
     if explicit and not path.exists():
         raise Fatal(f"failed to read config file {path}: no such file or directory")
@@ -283,7 +285,7 @@ def load(role: str, arguments: list[str], *, lenient: bool = False) -> Config:
     for variable, name in ENVIRONMENT.items():
         if value := os.environ.get(variable):
             merged[name] = [value]
-    for name, texts in given.items():
+    for name, texts in texts_by_name.items():
         flag = FLAGS[name]
         merged[name] = merged.get(name, []) + texts if flag.kind == "list" else texts
     values: dict[str, Any] = {}
@@ -295,8 +297,8 @@ def load(role: str, arguments: list[str], *, lenient: bool = False) -> Config:
                 continue
             raise Fatal(f"flag provided but not defined: -{name}")
         value = convert(known, texts)
-        if known.refused and value and not lenient:
-            raise Fatal(f"the simulation of RKE2 refuses --{name}: {known.refused}")
+        if known.unsupported and value and not lenient:
+            raise Fatal(f"the simulation of RKE2 does not support --{name}: {known.unsupported}")
         values[name] = value
     config = Config(role, values)
     if not lenient:
@@ -322,7 +324,9 @@ def _validate(config: Config) -> None:
             if value not in choices:
                 raise Fatal(f"Invalid value {value} for --{name} flag: must be one of {','.join(choices)}")
     if "ingress-nginx" in config.words("ingress-controller"):
-        raise Fatal("the simulation of RKE2 refuses --ingress-controller=ingress-nginx: its ingress behaves as Traefik")
+        raise Fatal(
+            "the simulation of RKE2 does not support --ingress-controller=ingress-nginx: its ingress is Traefik's"
+        )
     provider = config.text("secrets-encryption-provider")
     if provider not in ("", "aescbc", "secretbox"):
         raise Fatal(f"unsupported secrets-encryption-provider {provider}: must be one of aescbc, secretbox")
@@ -337,7 +341,7 @@ CRITICAL = (
     "disable-kube-proxy",
     "egress-selector-mode",
 )
-"""Settings that must be identical on all servers; a join with other values is refused. agent-token is compared too."""
+"""Settings that must be identical on all servers: a join with other values fails. agent-token is compared too."""
 
 
 def critical_values(config: Config) -> dict[str, str]:

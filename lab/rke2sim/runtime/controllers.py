@@ -1,4 +1,4 @@
-"""What one leader among the servers does: judge nodes, keep pods, sweep up."""
+"""The controllers of the leader among the servers: node health, workloads, garbage collection."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parse_duration(text: str) -> float:
 
 
 def member_node(member_name: str) -> str:
-    """The node behind an etcd member name `<node>-<8 hex>`."""
+    """The node of an etcd member name `<node>-<8 hex>`."""
     return member_name.rpartition("-")[0]
 
 
@@ -67,30 +67,30 @@ class Controllers:
     # Leadership
 
     async def run(self) -> None:
-        """Compete for the lock for ever; work while it is ours."""
+        """Leader election: acquire the lock, run the controllers while it is held, repeat."""
         await self.store.synced.wait()
         while True:
             lease = ""
             try:
                 lease = await self.store.etcd.grant(LEADER_SECONDS)
-                while not await self.store.etcd.take(LEADER_KEY, self.name, lease):
+                while not await self.store.etcd.create_under_lease(LEADER_KEY, self.name, lease):
                     await asyncio.sleep(TICK_SECONDS)
                     if not await self.store.etcd.keep_alive(lease):
                         lease = await self.store.etcd.grant(LEADER_SECONDS)
                 log.info(f"{self.name} is the leader of the controllers")
-                await self._lead(lease)
+                await self._run_as_leader(lease)
             except EtcdError as fault:
                 log.warning(f"controllers: {fault}")
             finally:
                 with contextlib.suppress(EtcdError):
-                    await self.store.etcd.revoke(lease)  # So that the next leader need not wait for its end.
+                    await self.store.etcd.revoke(lease)  # Otherwise the next leader would wait until it expires.
             await asyncio.sleep(1)
 
-    async def _lead(self, lease: str) -> None:
+    async def _run_as_leader(self, lease: str) -> None:
         self._renewed.clear()
         self._dirty.set()
-        await self._sweep()
-        work = [asyncio.create_task(self._follow()), asyncio.create_task(self._reconcile())]
+        await self._collect_garbage()
+        work = [asyncio.create_task(self._watch_objects()), asyncio.create_task(self._reconcile())]
         try:
             while True:
                 await asyncio.sleep(TICK_SECONDS)
@@ -100,13 +100,13 @@ class Controllers:
                 for task in work:
                     if task.done():
                         task.result()
-                await self._judge_nodes()
+                await self._monitor_nodes()
         finally:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
 
-    async def _follow(self) -> None:
+    async def _watch_objects(self) -> None:
         async with self.store.subscribe(ROOT) as subscription:
             while True:
                 event = await subscription.queue.get()
@@ -117,34 +117,34 @@ class Controllers:
                     self._dirty.set()
                 if event.object is None and event.previous is not None:
                     try:
-                        await self._deleted(event)
+                        await self._delete_dependents(event)
                     except (ApiError, EtcdError) as fault:
                         log.warning(f"controllers: after the deletion of {event.key}: {fault}")
 
-    async def _deleted(self, event: Event) -> None:
-        """Delete what was owned by something that is gone."""
+    async def _delete_dependents(self, event: Event) -> None:
+        """Delete the objects that the deleted object owned."""
         assert event.previous is not None
         uid = event.previous["metadata"]["uid"]
         for item in list(self.store.objects.values()):
             if owned_by(item, uid):
                 await self._delete(item)
 
-    async def _sweep(self) -> None:
-        """Delete what lost its owners while nobody led."""
+    async def _collect_garbage(self) -> None:
+        """Delete objects whose owners were deleted while there was no leader."""
         present = {item["metadata"].get("uid") for item in self.store.objects.values()}
         for item in list(self.store.objects.values()):
             owners = item["metadata"].get("ownerReferences") or []
             if owners and not any(owner.get("uid") in present for owner in owners):
                 await self._delete(item)
 
-    async def _departures(self) -> None:
-        """Let deleted Nodes go, and with them their password and their etcd member."""
+    async def _finalize_deleted_nodes(self) -> None:
+        """Remove deleted Nodes with their node passwords and etcd members."""
         resource = self._resource("", "nodes")
         for node in self._nodes():
             metadata = node["metadata"]
             if not metadata.get("deletionTimestamp"):
                 continue
-            await self.passwords.forget(metadata["name"])
+            await self.passwords.remove(metadata["name"])
             for member in await self.store.etcd.members():
                 if member_node(member.get("name", "")) == metadata["name"]:
                     log.info(f"Removing etcd member {member['name']} of the deleted node {metadata['name']}")
@@ -164,7 +164,7 @@ class Controllers:
 
     # Nodes
 
-    async def _judge_nodes(self) -> None:
+    async def _monitor_nodes(self) -> None:
         clock = asyncio.get_running_loop().time()
         leases = {
             lease["metadata"]["name"]: lease["spec"].get("renewTime", "")
@@ -173,22 +173,22 @@ class Controllers:
         for node in self.store.cached(self._resource("", "nodes")):
             name = node["metadata"]["name"]
             renewed = leases.get(name, "")
-            seen, since = self._renewed.get(name, ("", 0.0))
-            if renewed != seen or not since:
+            last_renewal, since = self._renewed.get(name, ("", 0.0))
+            if renewed != last_renewal or not since:
                 self._renewed[name] = (renewed, clock)
                 since = clock
-            silent = clock - since > self.grace
+            stale = clock - since > self.grace
             try:
-                await self._judge(node, silent=silent)
+                await self._update_node_health(node, stale=stale)
             except ApiError as fault:
                 if fault.reason not in ("Conflict", "NotFound"):
                     raise
 
-    async def _judge(self, node: Obj, *, silent: bool) -> None:
+    async def _update_node_health(self, node: Obj, *, stale: bool) -> None:
         state = condition(node, "Ready")
         wanted = copy.deepcopy(node)
-        if silent and state != "Unknown":
-            log.info(f"node {node['metadata']['name']} has not been heard of for {self.grace:.0f} s")
+        if stale and state != "Unknown":
+            log.info(f"node {node['metadata']['name']} did not renew its lease for {self.grace:.0f} s")
             for entry in wanted["status"]["conditions"]:
                 if entry["type"] in ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure"):
                     entry |= {
@@ -202,7 +202,7 @@ class Controllers:
             for taint in wanted["spec"].get("taints") or []
             if taint["key"] not in (UNREACHABLE, UNSCHEDULABLE, "node.kubernetes.io/not-ready")
         ]
-        kept = {(t["key"], t["effect"]): t for t in node["spec"].get("taints") or []}
+        current_taints = {(t["key"], t["effect"]): t for t in node["spec"].get("taints") or []}
         state = condition(wanted, "Ready")
         for key, effect, needed in (
             (UNREACHABLE, "NoSchedule", state == "Unknown"),
@@ -211,7 +211,7 @@ class Controllers:
             (UNSCHEDULABLE, "NoSchedule", bool(wanted["spec"].get("unschedulable"))),
         ):
             if needed:
-                taints.append(kept.get((key, effect), {"key": key, "effect": effect, "timeAdded": now()}))
+                taints.append(current_taints.get((key, effect), {"key": key, "effect": effect, "timeAdded": now()}))
         if taints:
             wanted["spec"]["taints"] = taints
         else:
@@ -227,7 +227,7 @@ class Controllers:
             self._dirty.clear()
             await asyncio.sleep(0.1)
             for step in (
-                self._departures,
+                self._finalize_deleted_nodes,
                 self._endpoints,
                 self._pod_conditions,
                 self._deployments,
@@ -265,7 +265,7 @@ class Controllers:
             await self.store.replace(resource, {**item, "status": after}, item["metadata"]["resourceVersion"])
 
     async def _endpoints(self) -> None:
-        """The API's own addresses: the servers that are Ready."""
+        """The endpoints of the API: the addresses of the servers that are Ready."""
         resource = self._resource("", "endpoints")
         addresses = sorted(
             entry["address"]
@@ -285,7 +285,7 @@ class Controllers:
             await self.store.replace(resource, {**found, "subsets": subsets}, found["metadata"]["resourceVersion"])
 
     async def _pod_conditions(self) -> None:
-        """Pods follow their node: not ready on a silent one, gone with a deleted one."""
+        """Set pods of a stale node to not ready, and delete those of a deleted node."""
         nodes = {node["metadata"]["name"]: node for node in self._nodes()}
         resource = self._resource("", "pods")
         for pod in self._pods():
@@ -295,16 +295,16 @@ class Controllers:
             if node_name not in nodes:
                 await self._delete(pod)
                 continue
-            alive = condition(nodes[node_name], "Ready") != "Unknown"
-            if pod["status"].get("phase") != "Running" or (condition(pod, "Ready") == "True") == alive:
+            is_reachable = condition(nodes[node_name], "Ready") != "Unknown"
+            if pod["status"].get("phase") != "Running" or (condition(pod, "Ready") == "True") == is_reachable:
                 continue
             status = copy.deepcopy(pod["status"])
             for entry in status.get("conditions") or []:
                 if entry["type"] in ("Ready", "ContainersReady"):
-                    entry["status"] = "True" if alive else "False"
+                    entry["status"] = "True" if is_reachable else "False"
                     entry["lastTransitionTime"] = now()
             for entry in status.get("containerStatuses") or []:
-                entry["ready"] = alive
+                entry["ready"] = is_reachable
             await self.store.replace(resource, {**pod, "status": status}, pod["metadata"]["resourceVersion"])
 
     def _owned(self, owner: Obj, pods: list[Obj]) -> list[Obj]:
@@ -413,11 +413,11 @@ class Controllers:
             mark = template_hash(item["spec"].get("template") or {})
             owned = self._owned(item, self._pods(item["metadata"]["namespace"]))
             pods = {pod["metadata"]["name"]: pod for pod in owned}
-            for place in range(wanted):
-                pod = pods.get(f"{name}-{place}")
+            for position in range(wanted):
+                pod = pods.get(f"{name}-{position}")
                 if pod is None:
                     labels = {"controller-revision-hash": f"{name}-{mark}"}
-                    await self._new_pod(item, item["spec"]["template"], f"{name}-{place}", extra=labels)
+                    await self._new_pod(item, item["spec"]["template"], f"{name}-{position}", extra=labels)
                 elif pod["metadata"]["labels"].get("controller-revision-hash") != f"{name}-{mark}":
                     await self._delete(pod)
             for pod_name, pod in pods.items():
@@ -462,13 +462,13 @@ class Controllers:
             )
 
     async def _jobs(self) -> None:
-        """Jobs complete at once: nothing runs, and their Complete condition says so."""
+        """Complete Jobs at once, with a message in their condition that nothing ran."""
         resource = self._resource("batch", "jobs")
         for item in self.store.cached(resource):
             if item.get("status", {}).get("completionTime") or item["spec"].get("suspend"):
                 continue
             stamp = now()
-            message = "the simulation runs no containers; the job is counted as done"
+            message = "the simulation runs no containers; the job is set to complete"
             await self._set_status(
                 resource,
                 item,
@@ -484,7 +484,7 @@ class Controllers:
             )  # fmt: skip
 
     async def _schedule(self) -> None:
-        """Give each pending pod the fitting node with the fewest pods, where it is Running at once."""
+        """Bind each pending pod to the matching node with the fewest pods, where it is Running at once."""
         resource = self._resource("", "pods")
         pods = self._pods()
         load: dict[str, int] = {}
@@ -545,7 +545,7 @@ class Controllers:
             )
 
     async def _namespaces(self) -> None:
-        """Finish namespaces whose contents had finalizers."""
+        """Remove namespaces whose contents had finalizers."""
         resource = self._resource("", "namespaces")
         for item in list(self.store.cached(resource)):
             if item["metadata"].get("deletionTimestamp"):
@@ -581,7 +581,7 @@ def tolerates(tolerations: list[Obj], taint: Obj) -> bool:
 
 
 def fits(spec: Obj, node: Obj, *, daemon: bool = False) -> bool:
-    """Whether a pod may go to this node: node selector, required node affinity, taints."""
+    """Whether a pod may be scheduled to this node: node selector, required node affinity, taints."""
     labels: dict[str, Any] = node["metadata"].get("labels") or {}
     if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
         return False

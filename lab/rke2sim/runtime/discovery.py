@@ -1,4 +1,4 @@
-"""What clients ask before anything else: groups, resources, OpenAPI and the version."""
+"""API discovery: groups, resources, OpenAPI and the version."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def resource_list(catalogue: Catalogue, name: str, version: str) -> Obj | None:
 
 
 def aggregated(catalogue: Catalogue, *, core: bool) -> Obj:
-    """apidiscovery.k8s.io/v2: everything in one answer."""
+    """Aggregated discovery (apidiscovery.k8s.io/v2)."""
     items = []
     for name, versions in catalogue.versions().items():
         if core != (name == ""):
@@ -128,7 +128,7 @@ def aggregated(catalogue: Catalogue, *, core: bool) -> Obj:
 
 
 def openapi_v2_bytes() -> bytes:
-    """An empty Swagger 2.0 document in protobuf: the form in which kubectl insists on it."""
+    """An empty Swagger 2.0 document in protobuf, the only format that kubectl accepts."""
 
     def text(number: int, value: bytes) -> bytes:
         return bytes([number << 3 | 2, len(value)]) + value
@@ -159,9 +159,9 @@ def openapi_v3_index(catalogue: Catalogue) -> Obj:
 
 
 def openapi_v3(catalogue: Catalogue, path: str) -> Obj | None:
-    """Paths and open schemas of one group version: enough for validation to be left to the server.
+    """Paths and open schemas of one group version, so that clients leave the validation to the server.
 
-    Strategic merge is not offered here on purpose: kubectl then takes merge keys from its own types, which know all.
+    Strategic merge is not advertised on purpose: kubectl then uses the merge keys of its built-in types.
     """
     found = _gv_paths(catalogue).get(path)
     if found is None:
@@ -178,7 +178,7 @@ def openapi_v3(catalogue: Catalogue, path: str) -> Obj | None:
         custom = ((item.custom or {}).get("schema") or {}).get("openAPIV3Schema")
         schemas[name] = {
             "type": "object",
-            "description": f"{item.kind} as the simulation keeps it: fields are stored as they are given.",
+            "description": f"{item.kind} as the simulation stores it: fields are not validated.",
             "properties": {
                 "spec": free,
                 "status": free,

@@ -1,4 +1,4 @@
-"""etcd through its JSON gateway, and the words of its wire format."""
+"""A client of etcd's JSON gateway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRANSIENT = (
 
 
 class EtcdError(Exception):
-    """etcd answered with an error; `transient` ones pass when a new leader is there."""
+    """etcd returned an error; `transient` ones end when a new leader is elected."""
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ def b64(data: bytes | str) -> str:
 
 
 def prefix_end(prefix: str) -> str:
-    """The first key behind all keys with this prefix; all our prefixes end in plain ASCII."""
+    """The first key after all keys with this prefix; the prefixes end in ASCII."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
@@ -70,7 +70,7 @@ class Change:
 
 
 class Etcd:
-    """One etcd endpoint. Reads are linearizable unless asked otherwise."""
+    """One etcd endpoint. Reads are linearizable by default."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -91,10 +91,10 @@ class Etcd:
         assert isinstance(body, dict)
         return body
 
-    async def _patient(self, path: str, payload: dict[str, Any], patience: float) -> dict[str, Any]:
-        """Repeat what cannot do harm when repeated, while a new leader is being elected."""
+    async def _call_with_retries(self, path: str, payload: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Retry an idempotent call while a new leader is being elected."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience
+        deadline = loop.time() + timeout_seconds
         while True:
             try:
                 return await self.call(path, payload, timeout=max(1.0, deadline - loop.time()))
@@ -104,27 +104,27 @@ class Etcd:
             await asyncio.sleep(0.2)
 
     async def get(self, key: str, *, serializable: bool = False) -> KeyValue | None:
-        body = await self._patient("kv/range", {"key": b64(key), "serializable": serializable}, 8)
+        body = await self._call_with_retries("kv/range", {"key": b64(key), "serializable": serializable}, 8)
         pairs = body.get("kvs") or []
         return _pair(pairs[0]) if pairs else None
 
     async def range(
         self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0
     ) -> tuple[list[KeyValue], int, int]:
-        """Pairs under a prefix, the revision they are of, and how many there are in all from `start` on."""
+        """Pairs under a prefix, their revision, and the total number of pairs from `start` on."""
         payload: dict[str, Any] = {"key": b64(start or prefix), "range_end": b64(prefix_end(prefix))}
         if limit:
             payload["limit"] = limit
         if revision:
             payload["revision"] = revision
-        body = await self._patient("kv/range", payload, 8)
+        body = await self._call_with_retries("kv/range", payload, 8)
         at = revision or int(body["header"]["revision"])
         return [_pair(raw) for raw in body.get("kvs") or []], at, int(body.get("count", 0))
 
     async def put_if(self, key: str, value: bytes, mod_revision: int) -> int | None:
-        """Write when the key is still at `mod_revision` (0: absent). The new revision, or None when it is not.
+        """Write if the key is still at `mod_revision` (0: absent). Returns the new revision, or None if not written.
 
-        When the answer got lost the key is read again: every value is unique, so finding it means it was written.
+        When the response is lost the key is read again: every value is unique, so its presence means it was written.
         """
         payload = {
             "compare": [{"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}],
@@ -158,10 +158,10 @@ class Etcd:
         payload = {"key": b64(key), "value": b64(value)}
         if lease:
             payload["lease"] = lease
-        await self._patient("kv/put", payload, 8)
+        await self._call_with_retries("kv/put", payload, 8)
 
     async def delete(self, key: str) -> None:
-        await self._patient("kv/deleterange", {"key": b64(key)}, 8)
+        await self._call_with_retries("kv/deleterange", {"key": b64(key)}, 8)
 
     async def watch(self, prefix: str, start_revision: int) -> AsyncIterator[list[Change]]:
         request = {
@@ -200,8 +200,8 @@ class Etcd:
         if lease:
             await self.call("lease/revoke", {"ID": lease}, timeout=1)
 
-    async def take(self, key: str, value: str, lease: str) -> bool:
-        """Create the key under a lease, if nobody holds it."""
+    async def create_under_lease(self, key: str, value: str, lease: str) -> bool:
+        """Create the key with a lease if it does not exist; True on success."""
         payload = {
             "compare": [{"key": b64(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}],
             "success": [{"request_put": {"key": b64(key), "value": b64(value), "lease": lease}}],

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over asyncio streams: a server with client certificates and streamed answers, and a pooled client."""
+"""HTTP/1.1 over asyncio streams: a server with client certificates and streamed responses, and a pooled client."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class BadRequest(Exception):
-    """The bytes on the wire are no HTTP/1.1 that is understood here."""
+    """The request is not valid HTTP/1.1."""
 
 
 def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
@@ -77,7 +77,7 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None = None) 
 
 
 def client_context(ca: Path | str | None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """Trust exactly `ca` (a path or PEM text); None trusts anything and is for fetching a CA that is checked later."""
+    """Trust only `ca` (a path or PEM text); None trusts any server, for fetching a CA that is verified afterwards."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is None:
         context.check_hostname = False
@@ -132,7 +132,7 @@ async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> b
 
 
 class Server:
-    """Serves one handler on any number of listeners."""
+    """Serves one handler on several listeners."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -166,11 +166,11 @@ class Server:
             self._connections.discard(task)
 
     async def guarded(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, remote: str = "") -> None:
-        """Serve one connection to its end; what breaks it is the other side's affair."""
+        """Serve one connection; its errors are the client's and do not affect the server."""
         try:
             await self.serve(reader, writer, remote)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ssl.SSLError, TimeoutError):
-            pass  # The other side left or spoke no HTTP; there is nobody to tell.
+            pass  # The client disconnected or sent no valid HTTP.
         except (BadRequest, ValueError) as fault:
             with contextlib.suppress(OSError):
                 await self._answer(writer, text_response(f"{fault}\n", 400), close=True)
@@ -211,7 +211,7 @@ class Server:
                 return
 
     async def _handled(self, request: Request) -> Response:
-        """The handler's answer, or 500 and a log line when it broke."""
+        """The handler's response, or 500 and a log line when it raised an exception."""
         work = asyncio.ensure_future(self.handler(request))
         try:
             await asyncio.wait({work})
@@ -221,7 +221,7 @@ class Server:
         if fault is None:
             return work.result()
         trace = "".join(traceback.format_exception(fault))
-        log.error(f"{request.method} {request.target} broke: {trace}")
+        log.error(f"{request.method} {request.target} failed: {trace}")
         return text_response(f"Internal Server Error: {type(fault).__name__}: {fault}\n", 500)
 
     @staticmethod
@@ -241,7 +241,7 @@ class Server:
         await writer.drain()
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: Response) -> None:
-        """Send chunks as they come; stop as soon as the client closes its side."""
+        """Send chunks as they come; stop when the client closes the connection."""
         assert response.stream is not None
         stream = response.stream
         writer.write(self._head(response, {"Transfer-Encoding": "chunked"}))
@@ -255,15 +255,15 @@ class Server:
             await writer.drain()
 
         pumping = asyncio.ensure_future(pump())
-        gone = asyncio.ensure_future(reader.read(1))
+        eof = asyncio.ensure_future(reader.read(1))
         try:
-            await asyncio.wait({pumping, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({pumping, eof}, return_when=asyncio.FIRST_COMPLETED)
             if pumping.done():
                 pumping.result()
         finally:
-            for task in (pumping, gone):
+            for task in (pumping, eof):
                 task.cancel()
-            await asyncio.gather(pumping, gone, return_exceptions=True)
+            await asyncio.gather(pumping, eof, return_exceptions=True)
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
@@ -280,7 +280,7 @@ class Answer:
 
 
 class Client:
-    """Requests to one host and port, over kept connections."""
+    """Requests to one host and port, over persistent connections."""
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, authorization: str = "") -> None:
         self.host = host
@@ -303,31 +303,31 @@ class Client:
     async def request(
         self, method: str, target: str, body: bytes = b"", *, timeout: float = 10, headers: dict[str, str] | None = None
     ) -> Answer:
-        """One request. A kept connection that turns out dead before any answer byte is replaced once."""
+        """Send one request. A persistent connection that fails before the response starts is replaced once."""
         message = self._head(method, target, body, headers or {})
         async with asyncio.timeout(timeout):
             while True:
-                kept = bool(self._idle)
-                reader, writer = self._idle.pop() if kept else await self._open()
-                keep = False
+                reused = bool(self._idle)
+                reader, writer = self._idle.pop() if reused else await self._open()
+                keep_alive = False
                 try:
                     writer.write(message)
                     await writer.drain()
-                    first, got = await _read_head(reader)
-                    answer = Answer(int(first.split(" ")[1]), got, await _read_body(reader, got))
-                    keep = got.get("connection", "").lower() != "close"
+                    first, fields = await _read_head(reader)
+                    answer = Answer(int(first.split(" ")[1]), fields, await _read_body(reader, fields))
+                    keep_alive = fields.get("connection", "").lower() != "close"
                     return answer
                 except (ConnectionError, asyncio.IncompleteReadError) as fault:
-                    if not kept:
+                    if not reused:
                         raise ConnectionError(f"{self.host}:{self.port} closed the connection") from fault
                 finally:
-                    if keep:
+                    if keep_alive:
                         self._idle.append((reader, writer))
                     else:
                         writer.close()
 
     async def lines(self, method: str, target: str, body: bytes) -> AsyncIterator[bytes]:
-        """The lines of a streamed answer, for as long as it lasts."""
+        """The lines of a streamed response, until it ends."""
         reader, writer = await self._open()
         try:
             writer.write(self._head(method, target, body, {}))
@@ -356,9 +356,9 @@ class Client:
 def background(
     tasks: set[asyncio.Task[Any]], name: str, work: Coroutine[Any, Any, Any], *, essential: bool = False
 ) -> asyncio.Task[Any]:
-    """Run `work` beside the rest, and log how it failed if it fails.
+    """Run `work` as a background task and log its failure.
 
-    The failure of something essential ends the process; systemd starts it again.
+    The failure of an essential task ends the process; systemd restarts it.
     """
     task = asyncio.create_task(work, name=name)
     tasks.add(task)
@@ -366,7 +366,7 @@ def background(
     def ended(done: asyncio.Task[Any]) -> None:
         tasks.discard(done)
         if not done.cancelled() and (fault := done.exception()) is not None:
-            log.error(f"{name} ended: {''.join(traceback.format_exception(fault))}")
+            log.error(f"{name} failed: {''.join(traceback.format_exception(fault))}")
             if essential:
                 os.kill(os.getpid(), signal.SIGTERM)
 

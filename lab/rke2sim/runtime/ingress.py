@@ -1,4 +1,4 @@
-"""Ports 80 and 443 of a node, as Traefik would hold them: every request is answered with what arrived."""
+"""Ports 80 and 443 of a node, as Traefik's: every response contains the request."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def trusted(address: str, ranges: list[str]) -> bool:
     return any(ipaddress.ip_address(address) in ipaddress.ip_network(item) for item in ranges)
 
 
-async def take_proxy_line(connection: socket.socket) -> str | None:
-    """The client address of a PROXY v1 line, which is taken off the connection; None when there is no such line."""
+async def read_proxy_line(connection: socket.socket) -> str | None:
+    """Consume a PROXY v1 line and return its client address; None without such a line."""
     loop = asyncio.get_running_loop()
     prefix = b"PROXY "
     for _ in range(100):
@@ -31,16 +31,16 @@ async def take_proxy_line(connection: socket.socket) -> str | None:
             await asyncio.wait_for(ready.wait(), 10)
         finally:
             loop.remove_reader(connection)
-        seen = connection.recv(108, socket.MSG_PEEK)
-        if not seen or not (seen.startswith(prefix) or prefix.startswith(seen)):
+        received = connection.recv(108, socket.MSG_PEEK)
+        if not received or not (received.startswith(prefix) or prefix.startswith(received)):
             return None
-        if b"\r\n" in seen:
-            line = connection.recv(seen.index(b"\r\n") + 2).decode("ascii", "replace").split()
+        if b"\r\n" in received:
+            line = connection.recv(received.index(b"\r\n") + 2).decode("ascii", "replace").split()
             return line[2] if len(line) >= 6 and line[1] in ("TCP4", "TCP6") else ""
-        if len(seen) >= 108:
+        if len(received) >= 108:
             break
         await asyncio.sleep(0.02)
-    raise http.BadRequest("a PROXY line without an end")
+    raise http.BadRequest("a PROXY line without a line end")
 
 
 class Ingress:
@@ -93,7 +93,7 @@ class Ingress:
         server = http.Server(lambda request: self.answer(entry, request))
         try:
             if trusted(remote, self.entries[entry]["proxy"]):
-                remote = await take_proxy_line(connection) or remote
+                remote = await read_proxy_line(connection) or remote
             reader = asyncio.StreamReader(limit=http.MAX_HEAD)
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await loop.connect_accepted_socket(
@@ -106,8 +106,8 @@ class Ingress:
 
 
 def redirect(redirection: traefik.Settings, request: http.Request) -> http.Response:
-    kept = request.method == "GET"  # other methods are to stay what they are
-    status = (301 if kept else 308) if redirection["permanent"] else (302 if kept else 307)
+    is_get = request.method == "GET"  # redirects of other requests keep the method
+    status = (301 if is_get else 308) if redirection["permanent"] else (302 if is_get else 307)
     where = traefik.location(redirection, request.headers.get("host", ""), request.target)
     response = http.text_response(http.REASONS[status], status)
     response.headers["Location"] = where

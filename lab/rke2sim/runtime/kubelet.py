@@ -1,4 +1,4 @@
-"""The node's own part: its Node and Lease, the pods that stand for its processes, and its ingress."""
+"""The kubelet of a node: its Node and Lease, mirror pods of its processes, and its ingress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import log
 from .api_client import ApiClient, expected
 from .config import Config
 from .http import background
-from .ingress_keeper import IngressKeeper
+from .ingress_process import IngressProcess
 from .layout import Layout, Release
 from .resources import Obj
 from .store import now
@@ -23,7 +23,7 @@ HEARTBEAT_SECONDS = 10
 RETRY_SECONDS = 1
 LEASE_SECONDS = 40
 NODE_FINALIZER = "wrangler.cattle.io/node"
-"""Holds a deleted Node until the servers have forgotten its password and its etcd member."""
+"""Finalizer of a Node: the servers first remove its node password and its etcd member."""
 SERVER_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "cloud-controller-manager")
 
 
@@ -50,14 +50,14 @@ class Kubelet:
         self.addresses = addresses
         self.api = api
         self.cluster = cluster
-        """What the supervisor says of the cluster: cni and ingress."""
+        """The cluster settings from the supervisor: cni and ingress."""
         self.is_server = config.role == "server"
         self.voter: Callable[[], bool] | None = None
         self.server_addresses_changed: Callable[[list[str]], None] | None = None
-        self.ingress = IngressKeeper(layout, name, api)
+        self.ingress = IngressProcess(layout, name, api)
 
     async def start(self, tasks: set[asyncio.Task[Any]]) -> None:
-        """Register, however long the API takes to answer, and serve from then on."""
+        """Register, with retries until the API responds, then start the background tasks."""
         while True:
             try:
                 await self.register()
@@ -181,7 +181,8 @@ class Kubelet:
             expected(created, 201, 409)
             log.info(f"Successfully registered node {self.name}")
         expected(await self.api.merge(path, {"metadata": metadata}))
-        await self._beat()  # Before the status: a status without a fresh Lease would be judged silent again.
+        # Before the status: without a current Lease the controllers would set it to Unknown again.
+        await self._renew_lease()
         await self._post_status()
         await self._mirror_pods()
 
@@ -193,8 +194,8 @@ class Kubelet:
         before = expected(answer).get("status") or {}
         expected(await self.api.merge(f"{path}/status", {"status": self._status(before)}), 200, 404)
 
-    async def _beat(self) -> bool:
-        """Renew the Lease. False when the Node is gone, which a kubelet does not undo before it is started anew."""
+    async def _renew_lease(self) -> bool:
+        """Renew the Lease. False when the Node was deleted; a kubelet creates its Node only at its start."""
         node = await self.api.call("GET", f"/api/v1/nodes/{self.name}")
         if node.status == 404:
             return False
@@ -220,14 +221,14 @@ class Kubelet:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
-                if not await self._beat():
+                if not await self._renew_lease():
                     log.error(f'Error updating node status, will retry: nodes "{self.name}" not found')
                 if not self.is_server:
-                    await self._learn_servers()
+                    await self._update_servers()
             except (OSError, ValueError) as fault:
                 log.error(f"Failed to update lease: {fault}")
 
-    async def _learn_servers(self) -> None:
+    async def _update_servers(self) -> None:
         answer = await self.api.call("GET", "/api/v1/namespaces/default/endpoints/kubernetes")
         if answer.status != 200:
             return
@@ -238,7 +239,7 @@ class Kubelet:
     # Pods
 
     async def _mirror_pods(self) -> None:
-        """Static pods as the API shows them: one per component, owned by the Node."""
+        """Mirror pods of the static pods: one per component, owned by the Node."""
         names = [name for name in SERVER_PODS if self.is_server]
         if self.config.flag("disable-cloud-controller"):
             names = [name for name in names if name != "cloud-controller-manager"]

@@ -1,4 +1,4 @@
-"""Where RKE2 keeps what, below its data directory and in /etc/rancher."""
+"""Paths of RKE2 in its data directory and in /etc/rancher."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Layout:
         return self.agent / "etc" / "rke2-agent-load-balancer.json"
 
     def bootstrap_files(self) -> dict[str, Path]:
-        """What every server must have the same of; kept in etcd under the token, handed out on 9345."""
+        """Files that are identical on all servers: stored in etcd, encrypted with the token, and served on 9345."""
         cas = ("server-ca", "client-ca", "request-header-ca", "etcd/server-ca", "etcd/peer-ca")
         names = [f"{ca}.{end}" for ca in cas for end in ("crt", "key")] + ["service.key"]
         return {**{name: self.tls / name for name in names}, "encryption-config.json": self.encryption}
@@ -88,7 +88,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What this build of the simulation is."""
+    """Version of this build of the simulation."""
 
     version: str
     commit: str
@@ -104,7 +104,7 @@ class Release:
 
 
 def default_address() -> str:
-    """The address of the interface with the default route (nothing is sent)."""
+    """The address of the interface with the default route (no packet is sent)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

@@ -1,4 +1,4 @@
-"""Log lines shaped like RKE2's (logrus text), to standard error."""
+"""Log lines in RKE2's format (logrus text), to standard error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 
 class Fatal(Exception):
-    """Ends the command with one sentence and exit code 1, as `logrus.Fatalf` does."""
+    """Ends the command with one message and exit code 1, as `logrus.Fatalf` does."""
 
 
 def timestamp() -> str:

@@ -1,4 +1,4 @@
-"""This server's etcd member: its certificates, its config file, and how it becomes part of the cluster."""
+"""The etcd member of this server: certificates, config file, bootstrap and join."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .log import Fatal
 from .pki import issue, write
 from .processes import Component
 
-ADD_PATIENCE_SECONDS = 20
+ADD_TIMEOUT_SECONDS = 20
 CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
 
 
@@ -65,7 +65,7 @@ class Member:
         return (self.layout.etcd_dir / "member" / "wal").is_dir()
 
     def name(self) -> str:
-        """`<node>-<8 hex>`, made once and kept: a wiped server comes back under another name."""
+        """`<node>-<8 hex>`, generated once and stored: a wiped server joins under another name."""
         path = self.layout.etcd_name
         if not path.exists():
             write(path, f"{self.node}-{secrets.token_hex(4)}")
@@ -111,7 +111,7 @@ class Member:
         for argument in self.config.items("etcd-arg"):
             key, _, value = argument.removeprefix("--").partition("=")
             settings[key] = yaml.safe_load(value) if value else True
-        # What decides about a restart is everything but the hints for the very first start.
+        # A restart is needed when any setting changes, except those that only matter for the first start.
         lasting = {key: value for key, value in settings.items() if not key.startswith("initial-cluster")}
         files = [tls / "server-client.crt", tls / "peer-server-client.crt"]
         digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
@@ -128,8 +128,8 @@ class Member:
         self.is_voter = True
 
     async def start_again(self) -> None:
-        """Start on the data that is here; a join that was broken off goes on to its promotion."""
-        log.info("etcd data exists, starting it again")
+        """Start on existing data; an interrupted join continues with the promotion."""
+        log.info("etcd data exists, starting etcd")
         cluster = f"{self.name()}={self.peer_url}"
         if self.config_file.exists():
             cluster = (yaml.safe_load(self.config_file.read_text()) or {}).get("initial-cluster", cluster)
@@ -140,7 +140,7 @@ class Member:
         await self.wait_healthy()
 
     async def start_joining(self, members: list[dict[str, Any]]) -> None:
-        """Be added as a learner, start, and become a voter as soon as etcd finds this member caught up."""
+        """Add this member as a learner, start etcd, and promote the member to a voter when it is in sync."""
         hosts = [urlsplit(url).hostname or "" for member in members for url in member.get("clientURLs") or []]
         cluster = await self._add(hosts)
         log.info(f"Adding member {self.name()} to etcd cluster {cluster}")
@@ -169,7 +169,7 @@ class Member:
             urls = member.get("peerURLs") or []
             member_name = member.get("name", "")
             if not member_name and self.peer_url in urls:
-                member_name = name  # Added by an earlier try of ours that got no further.
+                member_name = name  # Added by an earlier, interrupted join of this member.
             added = added or member_name == name
             if member_name != name and member_name.rpartition("-")[0] == self.node:
                 self.layout.etcd_name.unlink(missing_ok=True)
@@ -181,8 +181,8 @@ class Member:
         return ",".join(cluster)
 
     async def _add_learner(self, etcd: Etcd) -> None:
-        """etcd takes one learner at a time, and none until all members have been connected for some seconds."""
-        deadline = asyncio.get_running_loop().time() + ADD_PATIENCE_SECONDS
+        """Add a learner, with retries: etcd accepts one at a time, and only when all members have been connected."""
+        deadline = asyncio.get_running_loop().time() + ADD_TIMEOUT_SECONDS
         while True:
             try:
                 await etcd.add_learner(self.peer_url)
@@ -194,7 +194,7 @@ class Member:
                 await asyncio.sleep(0.5)
 
     async def promote(self, others: list[str]) -> None:
-        """Ask a voter for promotion until it is granted. Does nothing when this member is a voter already."""
+        """Promote this member through a voter, with retries until it succeeds; a voter is left unchanged."""
         while True:
             try:
                 status = await self.local.status()
@@ -213,7 +213,7 @@ class Member:
             await asyncio.sleep(0.3)
 
     async def wait_healthy(self) -> None:
-        """Until a linearizable read works, however long that takes (the unit has no start timeout)."""
+        """Wait without a limit until a linearizable read succeeds (the unit has no start timeout)."""
         waited = 0
         while True:
             try:
@@ -226,5 +226,5 @@ class Member:
                     log.info(f"Waiting for etcd to have a leader: {fault}")
                 await asyncio.sleep(0.3)
 
-    async def keep(self) -> None:
-        await self.process.keep(self._mark)
+    async def keep_running(self) -> None:
+        await self.process.keep_running(self._mark)

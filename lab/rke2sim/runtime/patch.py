@@ -1,4 +1,4 @@
-"""The four kinds of patch of the Kubernetes API, on plain JSON values."""
+"""The four patch types of the Kubernetes API, on plain JSON values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Obj = dict[str, Any]
 
 
 class PatchError(Exception):
-    """The patch itself is wrong, or it does not fit the object."""
+    """The patch is invalid, or does not match the object."""
 
 
 MERGE_KEYS: dict[str, tuple[str, ...]] = {
@@ -31,10 +31,10 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
     "ports": ("containerPort", "port"),
     "resourceClaims": ("name",),
 }
-"""Lists that strategic merge joins by a key of their items. All other lists are replaced as a whole."""
+"""Lists that strategic merge merges by a key of their items. All other lists are replaced."""
 
 SETS = {"finalizers", "podCIDRs"}
-"""Lists of plain values that strategic merge unites."""
+"""Lists of plain values that strategic merge merges as sets."""
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -51,7 +51,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def _merge_key(field: str, items: list[Any]) -> str:
-    """The key that joins the items of this list, or nothing when the list is atomic."""
+    """The merge key of this list; empty when the list is atomic."""
     entries = [item for item in items if isinstance(item, dict) and set(item) - {"$patch"}]
     if not entries:
         return ""
@@ -99,14 +99,14 @@ def _strategic_map(target: Obj, patch: Obj) -> Obj:
 
 
 def _ordered(field: str, items: list[Any], order: list[Any]) -> list[Any]:
-    """Items named by the order first and in its sequence; the others keep their places behind."""
+    """Items of `order` first, in its sequence; then the others in their own."""
     key = _merge_key(field, items)
 
     def rank(item: Any) -> int:
-        for place, wanted in enumerate(order):
+        for index, wanted in enumerate(order):
             same = item.get(key) == wanted.get(key) if key and isinstance(wanted, dict) else item == wanted
             if same:
-                return place
+                return index
         return len(order)
 
     return sorted(items, key=rank)
@@ -122,14 +122,14 @@ def _strategic_list(target: list[Any], patch: list[Any], field: str) -> list[Any
         return copy.deepcopy(patch)
     result = list(target)
     for item in patch:
-        place = next((i for i, old in enumerate(result) if isinstance(old, dict) and old.get(key) == item[key]), None)
+        index = next((i for i, old in enumerate(result) if isinstance(old, dict) and old.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
-            if place is not None:
-                del result[place]
-        elif place is None:
+            if index is not None:
+                del result[index]
+        elif index is None:
             result.append(strategic_merge({}, item))
         else:
-            result[place] = strategic_merge(result[place], item)
+            result[index] = strategic_merge(result[index], item)
     return result
 
 
@@ -137,7 +137,7 @@ def _pointer(path: str) -> list[str]:
     if path == "":
         return []
     if not path.startswith("/"):
-        raise PatchError(f"JSON pointer {path!r} does not begin with /")
+        raise PatchError(f"JSON pointer {path!r} does not start with /")
     return [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
 
 
@@ -145,16 +145,16 @@ def _walk(document: Any, parts: list[str]) -> Any:
     for part in parts:
         if isinstance(document, dict):
             if part not in document:
-                raise PatchError(f"the path names {part!r}, which is not there")
+                raise PatchError(f"the path names {part!r}, which does not exist")
             document = document[part]
         elif isinstance(document, list):
-            document = document[_place(document, part)]
+            document = document[_index(document, part)]
         else:
             raise PatchError(f"the path goes through a plain value at {part!r}")
     return document
 
 
-def _place(items: list[Any], part: str, *, end: bool = False) -> int:
+def _index(items: list[Any], part: str, *, end: bool = False) -> int:
     if part == "-" and end:
         return len(items)
     if not part.isdecimal() or int(part) > len(items) - (0 if end else 1):
@@ -196,8 +196,8 @@ def _apply_operation(document: Any, operation: Obj) -> Any:
         if not parts:
             return copy.deepcopy(operation.get("value"))
         container = _walk(document, parts[:-1])
-        place = _place(container, parts[-1]) if isinstance(container, list) else parts[-1]
-        container[place] = copy.deepcopy(operation.get("value"))
+        index = _index(container, parts[-1]) if isinstance(container, list) else parts[-1]
+        container[index] = copy.deepcopy(operation.get("value"))
         return document
     raise PatchError(f"unknown JSON patch operation {kind!r}")
 
@@ -207,7 +207,7 @@ def _add(document: Any, parts: list[str], value: Any) -> Any:
         return value
     container = _walk(document, parts[:-1])
     if isinstance(container, list):
-        container.insert(_place(container, parts[-1], end=True), value)
+        container.insert(_index(container, parts[-1], end=True), value)
     elif isinstance(container, dict):
         container[parts[-1]] = value
     else:
@@ -221,7 +221,7 @@ def _remove(document: Any, parts: list[str]) -> Any:
         return None
     container = _walk(document, parts[:-1])
     if isinstance(container, list):
-        del container[_place(container, parts[-1])]
+        del container[_index(container, parts[-1])]
     else:
         del container[parts[-1]]
     return document
@@ -243,7 +243,7 @@ def _quoted(value: Any) -> str:
 
 
 def drop_unapplied(value: Any, before: Any, now: Any) -> Any:
-    """Take away what this manager applied last time (`before`) and no longer does (`now`)."""
+    """Remove the fields that this manager applied before (`before`) and does not any more (`now`)."""
     if isinstance(value, dict):
         result = {}
         for key, item in value.items():

@@ -25,7 +25,7 @@ def openssl(*arguments: str, stdin: bytes = b"") -> bytes:
 
 
 def write(path: Path, content: bytes | str, mode: int = 0o600) -> None:
-    """Replace a file in one step; nobody ever reads half of it."""
+    """Replace a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -42,7 +42,7 @@ def new_key() -> bytes:
 
 
 def make_ca(certificate: Path, key: Path, name: str) -> None:
-    """A self-signed CA, unless one is there already (own CAs are put in place before the first start)."""
+    """Create a self-signed CA unless one exists (custom CAs are copied before the first start)."""
     if certificate.exists() and key.exists():
         return
     write(key, new_key())
@@ -73,11 +73,11 @@ def issue(
     names: Iterable[str] = (),
     usage: str = "clientAuth",
 ) -> bool:
-    """Issue a leaf unless the present one fits: same wish, same CA, not close to its end. Says whether it did."""
+    """Issue a leaf unless the existing one has the same properties and CA and does not expire soon; True if issued."""
     alternatives = subject_alternatives(names)
-    wish = hashlib.sha256(f"{name}|{organization}|{alternatives}|{usage}|".encode() + ca[0].read_bytes()).hexdigest()
+    wanted = hashlib.sha256(f"{name}|{organization}|{alternatives}|{usage}|".encode() + ca[0].read_bytes()).hexdigest()
     mark = certificate.with_name(f".{certificate.name}.wish")
-    if key.exists() and certificate.exists() and mark.exists() and mark.read_text() == wish:
+    if key.exists() and certificate.exists() and mark.exists() and mark.read_text() == wanted:
         fresh = subprocess.run(
             ["openssl", "x509", "-checkend", str(RENEW_DAYS * 86400), "-noout", "-in", str(certificate)],
             capture_output=True,
@@ -96,7 +96,7 @@ def issue(
         "-subj", subject, "-addext", "keyUsage=critical,digitalSignature,keyEncipherment", *extensions,
     )  # fmt: skip
     write(certificate, pem + ca[0].read_bytes(), 0o644)
-    write(mark, wish)
+    write(mark, wanted)
     return True
 
 

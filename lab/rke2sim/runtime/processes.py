@@ -1,4 +1,4 @@
-"""Processes that stand for static pods: they outlive `rke2` (KillMode=process) and are adopted by the next one."""
+"""Processes in place of static pods: they outlive `rke2` (KillMode=process) and are adopted by its next start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command_of(pid: int) -> list[str]:
 
 
 class Component:
-    """One long-living process with a pid file and a log."""
+    """One long-running process with a pid file and a log."""
 
     def __init__(self, name: str, command: list[str], run: Path, logs: Path) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class Component:
         self._child: subprocess.Popen[bytes] | None = None
 
     def _recorded(self) -> tuple[int, str]:
-        """The process of the pid file if it still runs, and the mark of what it was started with."""
+        """The process of the pid file if it still runs, and the mark of the settings it was started with."""
         try:
             record = json.loads(self.pid_file.read_text())
             pid = int(record["pid"])
@@ -46,11 +46,11 @@ class Component:
         return (pid, str(record.get("mark", ""))) if running and running == record.get("command") else (0, "")
 
     def running_pid(self) -> int:
-        """The process that an earlier rke2 left behind, if it still runs."""
+        """The process of an earlier rke2, if it still runs."""
         return self._recorded()[0]
 
     async def ensure(self, mark: str = "") -> bool:
-        """Adopt the running process when command and `mark` (of its settings) are the same; start it otherwise."""
+        """Adopt the running process if its command and settings (`mark`) are the same; otherwise start a new one."""
         pid, before = self._recorded()
         if pid and command_of(pid) == self.command and before == mark:
             self.pid = pid
@@ -77,7 +77,7 @@ class Component:
         log.info(f"Started {self.name} as process {self.pid}")
 
     async def exited(self) -> None:
-        """Wait for the end of the process, whether it is a child or was adopted."""
+        """Wait until the process exits; it may be a child or adopted."""
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -93,11 +93,11 @@ class Component:
         if self._child is not None:
             self._child.wait()
 
-    async def keep(self, mark: str = "") -> None:
-        """Start it again whenever it ends, as the kubelet does with static pods."""
+    async def keep_running(self, mark: str = "") -> None:
+        """Restart the process when it exits, as the kubelet does with static pods."""
         while True:
             await self.exited()
-            log.error(f"{self.name} ended, see {self.log}; starting it again in 1 s")
+            log.error(f"{self.name} exited, see {self.log}; restarting in 1 s")
             await asyncio.sleep(1)
             self._start(mark)
 
@@ -105,13 +105,13 @@ class Component:
         if self.pid and command_of(self.pid) == self.command:
             os.kill(self.pid, number)
 
-    async def stop(self, patience: float = 5) -> None:
-        """End the recorded process, kindly first."""
+    async def stop(self, timeout_seconds: float = 5) -> None:
+        """Stop the process with SIGTERM, then SIGKILL."""
         pid, _ = self._recorded()
         if not pid:
             return
         os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout_seconds
         while command_of(pid):
             if self._child is not None:
                 self._child.poll()

@@ -1,7 +1,7 @@
 """Reads the Kubernetes protobuf bodies that kubectl's typed commands send (`kubectl create configmap` and the like).
 
-Answers are always JSON, which every client accepts. Messages are described below in one line each: field number, JSON
-name and type. What is not described is refused, never dropped.
+Responses are always JSON, which every client accepts. Each message is described below: field number, JSON name and
+type. Fields without a description are an error and never dropped.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ def _table() -> dict[str, dict[int, tuple[str, str]]]:
 TABLE = _table()
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        byte = data[place]
-        place += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if not byte & 0x80:
-            return value, place
+            return value, position
         shift += 7
 
 
@@ -117,19 +117,19 @@ def _signed(value: int) -> int:
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Field numbers with a number or bytes each."""
-    place = 0
-    while place < len(data):
-        tag, place = _varint(data, place)
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
         match tag & 7:
             case 0:
-                value, place = _varint(data, place)
+                value, position = _varint(data, position)
                 yield tag >> 3, _signed(value)
             case 2:
-                length, place = _varint(data, place)
-                if place + length > len(data):
+                length, position = _varint(data, position)
+                if position + length > len(data):
                     raise IndexError
-                yield tag >> 3, data[place : place + length]
-                place += length
+                yield tag >> 3, data[position : position + length]
+                position += length
             case other:
                 raise ValueError(f"wire type {other}")
 
@@ -141,7 +141,7 @@ def _map_entry(kind: str, data: bytes) -> tuple[str, Any]:
 
 
 def _value(kind: str, raw: Any) -> Any:
-    """One value, None for what counts as absent."""
+    """One value; None for an absent one."""
     match kind:
         case "s":
             return raw.decode() or None
@@ -170,7 +170,7 @@ def _message(name: str, data: bytes) -> dict[str, Any]:
             raise ApiError(
                 415,
                 "UnsupportedMediaType",
-                f"the simulation of RKE2 cannot read field {number} of {name} in protobuf; send it as YAML",
+                f"the simulation of RKE2 cannot read field {number} of {name} in protobuf. Send it as YAML.",
             )
         field, kind = found
         if kind == "-":
@@ -189,9 +189,9 @@ def _message(name: str, data: bytes) -> dict[str, Any]:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """The object in a body that begins with the Kubernetes envelope."""
+    """The object in a body that starts with the Kubernetes envelope."""
     if not body.startswith(MAGIC):
-        raise ApiError(400, "BadRequest", "the body is no Kubernetes protobuf: its first bytes are not k8s\\0")
+        raise ApiError(400, "BadRequest", "the body is not Kubernetes protobuf: its first bytes are not k8s\\0")
     try:
         envelope = dict(_fields(body[4:]))
         types = dict(_fields(envelope.get(1, b"")))
@@ -200,7 +200,7 @@ def decode(body: bytes) -> dict[str, Any]:
             raise ApiError(
                 415,
                 "UnsupportedMediaType",
-                f"the simulation of RKE2 cannot read {kind} in protobuf; send it as YAML (kubectl apply)",
+                f"the simulation of RKE2 cannot read {kind} in protobuf. Send it as YAML (kubectl apply).",
             )
         return {"apiVersion": api_version, "kind": kind, **_message(kind, envelope.get(2, b""))}
     except (IndexError, ValueError, AttributeError) as fault:

@@ -1,4 +1,4 @@
-"""`rke2 server --cluster-reset`: back to one member, on the data that is here or on a snapshot."""
+"""`rke2 server --cluster-reset`: reset etcd to one member, on the existing data or on a snapshot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START_SECONDS = 30
 
 
 def _fetch(config: Config, path: str) -> bytes:
-    """The snapshot's bytes: an S3 object by its name when S3 is on, else a file by its full path."""
+    """The snapshot's bytes: an S3 object by name if S3 is enabled, else a file by its path."""
     if config.flag("etcd-s3"):
         try:
             content = Bucket(config).get(Path(path).name)
@@ -44,7 +44,7 @@ def _fetch(config: Config, path: str) -> bytes:
 
 
 def _restore(layout: Layout, member: Member, content: bytes) -> None:
-    """Lay a fresh data directory out of the snapshot; the old one is kept beside it."""
+    """Restore the snapshot to a new data directory; the previous data directory is renamed and kept."""
     part = layout.db / ".restore"
     write(part, content)
     old = layout.db / f"etcd-old-{int(time.time())}"
@@ -68,7 +68,7 @@ def _restore(layout: Layout, member: Member, content: bytes) -> None:
 
 
 async def _temporary(layout: Layout, member: Member) -> tuple[Etcd, asyncio.subprocess.Process]:
-    """etcd on loopback without TLS, forced to be a cluster of its own."""
+    """Start etcd on loopback without TLS, with --force-new-cluster."""
     url, peer = f"http://127.0.0.1:{CLIENT_PORT}", f"http://127.0.0.1:{PEER_PORT}"
     process = await asyncio.create_subprocess_exec(
         str(layout.bin / "etcd"), "--name", member.name(), "--data-dir", str(layout.etcd_dir), "--force-new-cluster",
@@ -90,7 +90,7 @@ async def _temporary(layout: Layout, member: Member) -> tuple[Etcd, asyncio.subp
 
 
 async def _adopt(layout: Layout, etcd: Etcd, member: Member, token: str) -> None:
-    """Take the cluster's authorities out of the data with the token, and be its only member at our address."""
+    """Decrypt the cluster's CAs with the token, and set the address of the only member to this server's."""
     pairs, _, _ = await etcd.range(BOOTSTRAP)
     mine = [pair for pair in pairs if pair.key == bootstrap_key(token)]
     opened = tokens.unseal(token, mine[0].value) if mine else None
@@ -119,8 +119,8 @@ async def run(config: Config, release: Release) -> int:
             "cluster-reset was successfully performed, please remove the cluster-reset flag and start rke2 normally, "
             f"if you need to perform another cluster reset, you must first manually delete the {layout.reset_flag} file"
         )
-    given = config.secret("token") or (layout.token.read_text() if layout.token.exists() else "")
-    token = Token.parse(given).password if given else ""
+    token_text = config.secret("token") or (layout.token.read_text() if layout.token.exists() else "")
+    token = Token.parse(token_text).password if token_text else ""
     path = config.text("cluster-reset-restore-path")
     member = Member(config, layout, node_name(config), node_addresses(config)[0])
     if pid := member.process.running_pid():
@@ -128,7 +128,7 @@ async def run(config: Config, release: Release) -> int:
     layout.db.mkdir(parents=True, exist_ok=True)
     if path:
         if not token:
-            raise Fatal("--token is required to restore a snapshot: it opens the bootstrap data inside")
+            raise Fatal("--token is required to restore a snapshot: it decrypts the bootstrap data in it")
         _restore(layout, member, _fetch(config, path))
     elif not member.initialized:
         raise Fatal("cluster-reset needs etcd data on this server, or --cluster-reset-restore-path with a snapshot")

@@ -1,4 +1,4 @@
-"""Which resources the API serves: the built-in ones as a table, custom ones from their definitions."""
+"""The resources of the API: built-in ones from a table, custom ones from their definitions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Resource:
     categories: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     custom: Obj | None = field(default=None, compare=False)
-    """The version entry of the CustomResourceDefinition behind this resource."""
+    """The version entry of this resource's CustomResourceDefinition."""
     singular_name: str = ""
     virtual: bool = False
-    """Answers a question instead of keeping an object (reviews)."""
+    """Reviews: a request without a stored object."""
 
     @property
     def api_version(self) -> str:
@@ -134,7 +134,7 @@ BUILTIN = _builtin()
 
 
 class Catalogue:
-    """All resources known now: built-in ones and those of the CRDs seen so far."""
+    """All resources: built-in ones and those of the current CRDs."""
 
     def __init__(self) -> None:
         self._custom: dict[str, list[Resource]] = {}
@@ -158,7 +158,7 @@ class Catalogue:
         return self._kinds.get((api_version, kind))
 
     def versions(self) -> dict[str, list[str]]:
-        """Group to its versions, in the order of the table; the core group is the empty string."""
+        """Group → its versions, in the order of the table; the core group is the empty string."""
         result: dict[str, list[str]] = {}
         for item in self.all():
             versions = result.setdefault(item.group, [])
@@ -170,7 +170,7 @@ class Catalogue:
         return [item for item in self.all() if (item.group, item.version) == (group, version)]
 
     def define(self, name: str, value: bytes | None) -> None:
-        """Take in or forget a CustomResourceDefinition as stored."""
+        """Add, replace or remove the resources of a stored CustomResourceDefinition."""
         if value is None:
             self._custom.pop(name, None)
         else:

@@ -1,4 +1,4 @@
-"""As much S3 as snapshots need: put, get, list, delete and head, signed with AWS Signature Version 4."""
+"""A small S3 client for snapshots: put, get, list, delete and head, with AWS Signature Version 4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_RETENTION = 5
 
 
 class S3Error(Exception):
-    """The store refused or could not be reached."""
+    """The store returned an error or is unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Bucket:
         return content
 
     def check(self) -> None:
-        """That the bucket is there and the credentials open it."""
+        """Check that the bucket exists and the credentials give access."""
         self._request("GET", query={"list-type": "2", "max-keys": "1"})
 
     def put(self, name: str, content: bytes, metadata: dict[str, str]) -> None:
@@ -157,7 +157,7 @@ class Bucket:
         self._request("DELETE", self.key(name), good=(200, 204))
 
     def list(self) -> list[Stored]:
-        """Every object directly in the folder."""
+        """All objects directly in the folder."""
         prefix = f"{self.folder}/" if self.folder else ""
         result: list[Stored] = []
         token = ""

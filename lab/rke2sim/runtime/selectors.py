@@ -11,7 +11,7 @@ Test = Callable[[Labels], bool]
 
 
 class SelectorError(Exception):
-    """The selector cannot be read."""
+    """The selector is malformed."""
 
 
 _SET = re.compile(r"^(?P<key>[^\s!=,()]+)\s+(?P<word>in|notin)\s*\((?P<values>[^)]*)\)$")
@@ -19,7 +19,7 @@ _PART = re.compile(r",(?![^(]*\))")
 
 
 def parse_labels(text: str) -> Test:
-    """`a=b,c!=d,e in (f,g),!h,i` as a test of labels."""
+    """`a=b,c!=d,e in (f,g),!h,i` as a predicate of labels."""
     tests = [_requirement(part.strip()) for part in _PART.split(text) if part.strip()]
     return lambda labels: all(test(labels) for test in tests)
 
@@ -45,7 +45,7 @@ def _requirement(part: str) -> Test:
 
 
 def match_object(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
-    """A LabelSelector object; an absent one matches nothing, an empty one everything."""
+    """Whether a LabelSelector object matches; an absent one matches nothing, an empty one everything."""
     if selector is None:
         return False
     for key, value in (selector.get("matchLabels") or {}).items():
@@ -83,9 +83,9 @@ def parse_fields(text: str) -> Callable[[Mapping[str, Any]], bool]:
             value: Any = item
             for word in path:
                 value = value.get(word) if isinstance(value, Mapping) else None
-            seen = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            seen = seen or FIELD_DEFAULTS.get(".".join(path), "")
-            if (seen == wanted) != equal:
+            actual = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            actual = actual or FIELD_DEFAULTS.get(".".join(path), "")
+            if (actual == wanted) != equal:
                 return False
         return True
 

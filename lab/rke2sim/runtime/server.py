@@ -1,4 +1,4 @@
-"""`rke2 server`: etcd, the API, the supervisor port, controllers, and the node itself."""
+"""`rke2 server`: etcd, the API, the supervisor port, controllers, and the kubelet."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def write_bootstrap(layout: Layout, files: dict[str, str]) -> None:
 
 
 class Node:
-    """One server from start to stop."""
+    """One run of a server, from start to stop."""
 
     def __init__(self, config: Config, release: Release) -> None:
         self.config = config
@@ -144,10 +144,10 @@ class Node:
         self.cluster: Obj = {"cni": config.words("cni") or ["canal"], "ingress": ingress}
 
     def _tokens(self, *, joining: bool) -> None:
-        """The server token from the settings, else the one of earlier starts, else a new one (first server only)."""
-        given = self.config.secret("token")
-        if given:
-            self.token = Token.parse(given).password
+        """Set the server token: from the settings, else from an earlier start, else a new one (first server only)."""
+        token_text = self.config.secret("token")
+        if token_text:
+            self.token = Token.parse(token_text).password
         elif self.layout.token.exists():
             self.token = Token.parse(self.layout.token.read_text()).password
         elif joining:
@@ -171,23 +171,23 @@ class Node:
             link.symlink_to(self.layout.token)
 
     async def _join(self) -> list[Obj]:
-        """Fetch the cluster's authorities with the server token; the etcd members to join."""
+        """Fetch the cluster's CAs with the server token; returns the etcd members to join."""
         registration = Registration(self.config.text("server"), Token.parse(self.config.secret("token")), "server")
         while True:
             try:
-                files = await registration.ask("/v1-rke2/server-bootstrap")
-                cluster = await registration.ask("/v1-rke2/config")
-                members: list[Obj] = (await registration.ask("/db/info"))["members"]
+                files = await registration.request("/v1-rke2/server-bootstrap")
+                cluster = await registration.request("/v1-rke2/config")
+                members: list[Obj] = (await registration.request("/db/info"))["members"]
                 break
             except (OSError, TimeoutError, ValueError) as fault:
                 reason = str(fault) or type(fault).__name__
                 log.info(f"Waiting for {registration.url} to accept a new server: {reason}")
                 await asyncio.sleep(JOIN_RETRY_SECONDS)
-        theirs, ours = cluster["critical"], self.cluster["critical"]
-        different = [key for key in ours if theirs.get(key) != ours[key]]
+        cluster_critical, own = cluster["critical"], self.cluster["critical"]
+        different = [key for key in own if cluster_critical.get(key) != own[key]]
         if different:
             for key in different:
-                shown = "" if "token" in key else f": {ours[key]!r} here, {theirs.get(key)!r} on the servers"
+                shown = "" if "token" in key else f": {own[key]!r} here, {cluster_critical.get(key)!r} on the servers"
                 log.error(f"critical configuration mismatched: --{key}{shown}")
             raise Fatal(
                 "failed to validate server configuration: critical configuration value mismatch between servers: "
@@ -197,7 +197,7 @@ class Node:
         return members
 
     async def _check_bootstrap(self, store: Any) -> None:
-        """The token must open what the first server stored under it; the first server stores it now."""
+        """Verify that the token decrypts the bootstrap data; the first server stores the data."""
         etcd = store.etcd
         pairs, _, _ = await etcd.range(BOOTSTRAP)
         if not pairs:
@@ -235,7 +235,7 @@ class Node:
             await etcd.start_joining(members)
         else:
             await etcd.start_first()
-        background(self.tasks, "etcd", etcd.keep(), essential=True)
+        background(self.tasks, "etcd", etcd.keep_running(), essential=True)
         layout.reset_flag.unlink(missing_ok=True)
         secret_key = json.loads(layout.encryption.read_text())["key"]
         catalogue = Catalogue()
@@ -247,8 +247,8 @@ class Node:
         background(self.tasks, "watch cache", store.follow(), essential=True)
         await store.synced.wait()
         await first_objects(api, catalogue)
-        door = Server(api.handle)
-        await door.listen(
+        api_server = Server(api.handle)
+        await api_server.listen(
             6443,
             server_context(
                 layout.tls / "serving-kube-apiserver.crt",
@@ -282,16 +282,16 @@ class Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await stop.wait()
-        log.info("Stopping; etcd and the ingress go on (rke2-killall.sh ends them)")
+        log.info("Stopping; etcd and the ingress keep running (rke2-killall.sh stops them)")
         api.stopping.set()
         await asyncio.sleep(0.2)
         for task in list(self.tasks):
             task.cancel()
         await front.close()
-        await door.close()
+        await api_server.close()
 
     async def _start_node(self, etcd: member.Member, api: Api) -> None:
-        """The kubelet of this server, which proves its name by password like any other node."""
+        """Start the kubelet of this server, authenticated by node password as on every node."""
         url = f"https://127.0.0.1:{PORT}"
         registration = Registration(url, Token(self.token, tokens.SERVER_USER), "server")
         node_password()
@@ -306,7 +306,7 @@ class Node:
 
 
 async def first_objects(api: Api, catalogue: Catalogue) -> None:
-    """What every new cluster has."""
+    """Create the initial objects of a cluster."""
     wanted: list[tuple[str, str, str, Obj]] = [
         ("", "namespaces", "", {"metadata": {"name": name}})
         for name in ("default", "kube-system", "kube-public", "kube-node-lease")

@@ -1,4 +1,4 @@
-"""etcd snapshots: taken by schedule and by command, kept on disk and in S3, shown as ETCDSnapshotFile objects."""
+"""etcd snapshots: by schedule and by command, on disk and in S3, listed as ETCDSnapshotFile objects."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ METADATA_DIR = ".metadata"
 
 
 def cron_matches(expression: str, moment: datetime) -> bool:
-    """Five fields with `*`, numbers, ranges, lists and steps; day of month and day of week join as in cron."""
+    """Five fields with `*`, numbers, ranges, lists and steps; day of month and day of week combine as in cron."""
     fields = expression.split()
     if len(fields) != 5:
         raise Fatal(f"invalid etcd-snapshot-schedule-cron {expression!r}: five fields are expected")
     limits = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-    seen = (moment.minute, moment.hour, moment.day, moment.month, moment.isoweekday() % 7)
+    parts = (moment.minute, moment.hour, moment.day, moment.month, moment.isoweekday() % 7)
     hits = [
-        value in _cron_values(field, low, high) or (place == 4 and value == 0 and 7 in _cron_values(field, low, high))
-        for place, (field, (low, high), value) in enumerate(zip(fields, limits, seen, strict=True))
+        value in _cron_values(field, low, high) or (index == 4 and value == 0 and 7 in _cron_values(field, low, high))
+        for index, (field, (low, high), value) in enumerate(zip(fields, limits, parts, strict=True))
     ]
     days = hits[2] or hits[4] if fields[2] != "*" and fields[4] != "*" else hits[2] and hits[4]
     return hits[0] and hits[1] and hits[3] and days
@@ -59,8 +59,8 @@ def _cron_values(field: str, low: int, high: int) -> set[int]:
             if span == "*":
                 first, last = low, high
             else:
-                begin, _, end = span.partition("-")
-                first = int(begin)
+                first_text, _, end = span.partition("-")
+                first = int(first_text)
                 last = int(end) if end else (high if step else first)
             if not low <= first <= last <= high:
                 raise ValueError(part)
@@ -75,7 +75,7 @@ class Snapshot:
     name: str
     location: str
     node: str
-    """The node whose disk has it, or `s3`."""
+    """The node that has the file, or `s3`."""
     size: int
     created: datetime
     token_hash: str = ""
@@ -124,7 +124,7 @@ class Snapshots:
             return ""
         return tokens.short_hash(Token.parse(self.layout.token.read_text()).password)
 
-    # What there is
+    # Listing
 
     def local(self) -> list[Snapshot]:
         found = []
@@ -146,10 +146,10 @@ class Snapshots:
             Snapshot(item.name, bucket.location(item.name), "s3", item.size, item.modified) for item in bucket.list()
         ]
 
-    # Taking and keeping
+    # Creation and retention
 
     def take(self, name: str) -> list[Snapshot]:
-        """One snapshot onto the disk and, if configured, into S3. A failed upload is logged and does not fail this."""
+        """Save a snapshot to disk and, if configured, to S3. A failed upload is logged only."""
         stamp = int(time.time())
         full = f"{name}-{self.node}-{stamp}"
         if not self.config.text("etcd-snapshot-dir"):
@@ -198,34 +198,34 @@ class Snapshots:
         return Snapshot(path.name, location, "s3", path.stat().st_size, created, digest)
 
     def prune(self, name: str) -> list[str]:
-        """Delete the oldest of this node's snapshots of that name beyond the retention, on disk and in S3."""
+        """Apply the retention: delete this node's oldest snapshots with that name, on disk and in S3."""
         prefix = f"{name}-{self.node}-"
-        gone: list[str] = []
-        keep = self.config.number("etcd-snapshot-retention", DEFAULT_RETENTION)
-        mine = sorted((s for s in self.local() if s.name.startswith(prefix)), key=lambda s: s.created, reverse=True)
-        for snapshot in mine[keep:] if keep > 0 else []:
-            self._forget_local(snapshot.name)
-            gone.append(snapshot.name)
+        removed: list[str] = []
+        kept_count = self.config.number("etcd-snapshot-retention", DEFAULT_RETENTION)
+        own = sorted((s for s in self.local() if s.name.startswith(prefix)), key=lambda s: s.created, reverse=True)
+        for snapshot in own[kept_count:] if kept_count > 0 else []:
+            self._delete_object(snapshot.name)
+            removed.append(snapshot.name)
         if (bucket := self._bucket()) is not None:
-            keep = self.config.number("etcd-s3-retention", DEFAULT_RETENTION)
+            kept_count = self.config.number("etcd-s3-retention", DEFAULT_RETENTION)
             stored = sorted(
                 (s for s in self.remote() if s.name.startswith(prefix)), key=lambda s: s.created, reverse=True
             )
-            for snapshot in stored[keep:] if keep > 0 else []:
+            for snapshot in stored[kept_count:] if kept_count > 0 else []:
                 bucket.delete(snapshot.name)
-                gone.append(snapshot.location)
-        for item in gone:
+                removed.append(snapshot.location)
+        for item in removed:
             log.info(f"Removed snapshot {item}")
-        return gone
+        return removed
 
-    def _forget_local(self, name: str) -> None:
+    def _delete_object(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
         (self.folder / METADATA_DIR / name).unlink(missing_ok=True)
 
     def delete(self, name: str) -> bool:
         found = (self.folder / name).is_file()
         if found:
-            self._forget_local(name)
+            self._delete_object(name)
         if (bucket := self._bucket()) is not None and any(item.name == name for item in bucket.list()):
             bucket.delete(name)
             found = True
@@ -234,7 +234,7 @@ class Snapshots:
     # ETCDSnapshotFile objects
 
     async def reconcile(self, extra: list[Snapshot] | None = None) -> None:
-        """Make the objects say what is on this node's disk and in S3; failed uploads of now come as `extra`."""
+        """Converge the objects to the snapshots on this node's disk and in S3; `extra` are failed uploads."""
         tls = self.layout.tls
         api = ApiClient(
             tls / "server-ca.crt", tls / "client-supervisor.crt", tls / "client-supervisor.key", ["127.0.0.1"]
@@ -261,12 +261,12 @@ class Snapshots:
                     kind = "application/merge-patch+json"
                     await api.call("PATCH", f"{FILES}/{name}/status", {"status": item["status"]}, kind=kind)
         for name, item in present.items():
-            gone = item["spec"]["nodeName"] in nodes and name not in wanted
-            if gone and not item.get("status", {}).get("error"):
+            is_obsolete = item["spec"]["nodeName"] in nodes and name not in wanted
+            if is_obsolete and not item.get("status", {}).get("error"):
                 await api.call("DELETE", f"{FILES}/{name}")
 
     async def run(self) -> None:
-        """The schedule, and the reconciliation beside it."""
+        """Run the schedule and the periodic reconciliation."""
         if self.config.flag("etcd-disable-snapshots"):
             return
         expression = self.config.text("etcd-snapshot-schedule-cron") or DEFAULT_CRON
@@ -276,7 +276,7 @@ class Snapshots:
         while True:
             if time.monotonic() - reconciled > RECONCILE_SECONDS:
                 reconciled = time.monotonic()
-                await self.reconcile_quietly([])
+                await self.reconcile_or_warn([])
             await asyncio.sleep(60 - time.time() % 60)
             if not cron_matches(expression, datetime.now().astimezone()):
                 continue
@@ -286,9 +286,9 @@ class Snapshots:
             except (Fatal, S3Error) as fault:
                 log.error(f"Failed to take scheduled etcd snapshot: {fault}")
                 continue
-            await self.reconcile_quietly(taken)
+            await self.reconcile_or_warn(taken)
 
-    async def reconcile_quietly(self, extra: list[Snapshot]) -> None:
+    async def reconcile_or_warn(self, extra: list[Snapshot]) -> None:
         try:
             await self.reconcile(extra)
         except (OSError, ValueError, KeyError) as fault:
@@ -307,7 +307,7 @@ RENAMED = {
 
 
 def _translate(arguments: list[str]) -> tuple[list[str], list[str], str]:
-    """Flags of this command as flags of the server, plain words apart, and the output format."""
+    """Flags of this command as flags of the server, positional arguments, and the output format."""
     flags: list[str] = []
     words: list[str] = []
     output = "table"
@@ -350,7 +350,7 @@ def command(arguments: list[str]) -> int:
                     snapshots.prune(name)
                 except S3Error as fault:
                     log.error(f"Failed to apply s3 snapshot retention policy: {fault}")
-                asyncio.run(snapshots.reconcile_quietly(taken))
+                asyncio.run(snapshots.reconcile_or_warn(taken))
                 print(f"Snapshot {taken[0].name} saved.")
             case "delete":
                 if not words:
@@ -361,11 +361,11 @@ def command(arguments: list[str]) -> int:
                             f"snapshot {word} not found on this node{' or in S3' if snapshots._bucket() else ''}"
                         )
                     print(f"Snapshot {word} deleted.")
-                asyncio.run(snapshots.reconcile_quietly([]))
+                asyncio.run(snapshots.reconcile_or_warn([]))
             case "prune":
                 for item in snapshots.prune(name):
                     print(f"Snapshot {item} deleted.")
-                asyncio.run(snapshots.reconcile_quietly([]))
+                asyncio.run(snapshots.reconcile_or_warn([]))
             case _:
                 show([*snapshots.local(), *snapshots.remote()], config, output)
     except S3Error as fault:
@@ -386,14 +386,15 @@ def show(found: list[Snapshot], config: Config, output: str) -> None:
     if output != "table":
         raise Fatal(f"invalid output format: {output}")
     width = max([len(s.name) for s in found] + [4])
-    place = max([len(s.location) for s in found] + [8])
-    print(f"{'Name':<{width}} {'Location':<{place}} {'Size':<10} Created")
+    location_width = max([len(s.location) for s in found] + [8])
+    print(f"{'Name':<{width}} {'Location':<{location_width}} {'Size':<10} Created")
     for s in sorted(found, key=lambda s: (s.name, s.location)):
-        print(f"{s.name:<{width}} {s.location:<{place}} {s.size:<10} {s.created.strftime('%Y-%m-%dT%H:%M:%SZ')}")
+        created = s.created.strftime("%Y-%m-%dT%H:%M:%SZ")
+        print(f"{s.name:<{width}} {s.location:<{location_width}} {s.size:<10} {created}")
 
 
 def unpack(content: bytes) -> bytes:
-    """The snapshot itself, out of its zip file if it is in one."""
+    """The snapshot, extracted if it is a zip file."""
     if not content.startswith(b"PK"):
         return content
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

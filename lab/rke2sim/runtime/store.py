@@ -1,4 +1,4 @@
-"""Objects in etcd, and a copy of them that follows etcd and feeds watches and controllers."""
+"""Objects in etcd, and a cache that follows etcd and serves watches and controllers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = "/registry/"
 CRD_PREFIX = "/registry/apiextensions.k8s.io/customresourcedefinitions/-/"
 SECRET_PREFIX = "/registry/core/secrets/"
 HISTORY = 4000
-"""Changes kept in memory; a watch from before them is told to list again (410 Gone)."""
+"""Number of changes in memory; a watch from an older revision gets 410 Gone."""
 
 
 def now() -> str:
@@ -27,7 +27,7 @@ def now() -> str:
 
 
 class ApiError(Exception):
-    """An answer that is a Kubernetes Status of failure."""
+    """An error response: a Kubernetes Status."""
 
     def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -66,11 +66,11 @@ class Event:
 class Subscription:
     prefix: str
     queue: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
-    """None says that the copy was made anew and the subscriber must begin again."""
+    """None means that the cache was rebuilt and the subscriber must list again."""
 
 
 class Store:
-    """Typed access to the objects. Reads and writes go to etcd; `objects` is the copy that lags a little."""
+    """Typed access to the objects. Reads and writes go to etcd; `objects` is the cache, which lags."""
 
     def __init__(self, etcd: Etcd, catalogue: Catalogue, secret_key: str, provider: str = "aescbc") -> None:
         self.etcd = etcd
@@ -87,8 +87,8 @@ class Store:
     # Encoding
 
     def encode(self, key: str, item: Obj) -> bytes:
-        kept = {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "resourceVersion"}}
-        data = json.dumps(kept, separators=(",", ":")).encode()
+        stored = {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "resourceVersion"}}
+        data = json.dumps(stored, separators=(",", ":")).encode()
         if key.startswith(SECRET_PREFIX):
             return self._mark + tokens.seal(self._secret_key, data, rounds=1)
         return data
@@ -156,14 +156,14 @@ class Store:
         if await self.etcd.delete_if(key, int(metadata["resourceVersion"])) is None:
             raise conflict(resource, metadata["name"])
 
-    # The copy that follows
+    # The cache
 
     def cached(self, resource: Resource, namespace: str = "") -> Iterator[Obj]:
         prefix = resource.prefix(namespace)
         return iter([item for key, item in self.objects.items() if key.startswith(prefix)])
 
     async def follow(self) -> None:
-        """Keep the copy, for ever. Start over when etcd no longer has the changes in between."""
+        """Keep the cache current. It is rebuilt when etcd has compacted the changes since its revision."""
         while True:
             try:
                 await self._load()
@@ -174,7 +174,7 @@ class Store:
                                 self._take(change.key, change.revision, change.value)
                     except (OSError, EtcdError) as fault:
                         if isinstance(fault, EtcdError) and fault.compacted:
-                            log.warning(f"etcd has compacted the changes since {self.revision}, reading all anew")
+                            log.warning(f"etcd has compacted the changes since {self.revision}, listing again")
                             break
                     await asyncio.sleep(0.3)
             except EtcdError as fault:
@@ -213,7 +213,7 @@ class Store:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, prefix: str, since: int = 0) -> AsyncIterator[Subscription]:
-        """Changes under a prefix; with `since` also the remembered ones after that revision."""
+        """Changes under a prefix; with `since` also those in memory after that revision."""
         subscription = Subscription(prefix)
         if since:
             if since < self.floor:

@@ -1,4 +1,4 @@
-"""Port 9345: how nodes get the cluster's secrets and certificates, by token."""
+"""Port 9345: nodes fetch the cluster's secrets and certificates, authenticated by token."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ REJECTED = (
 
 
 def node_password() -> str:
-    """The password by which a node proves that its name is its own."""
+    """The password that authenticates a node by its name."""
     if not NODE_PASSWORD.exists():
         write(NODE_PASSWORD, tokens.generate() + "\n")
     return NODE_PASSWORD.read_text().strip()
 
 
 class NodePasswords:
-    """The servers' memory of node passwords: Secrets `<node>.node-password.rke2` in kube-system."""
+    """The node passwords: Secrets `<node>.node-password.rke2` in kube-system."""
 
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         resource = catalogue.find("", "v1", "secrets")
@@ -70,14 +70,14 @@ class NodePasswords:
         await self.store.create(self.resource, item)
         return True
 
-    async def forget(self, node: str) -> None:
+    async def remove(self, node: str) -> None:
         found = await self.store.find(self.resource, "kube-system", self.secret_name(node))
         if found is not None:
             await self.store.remove(self.resource, found)
 
 
 class Supervisor:
-    """The handler of 9345. It listens before the server is of use, as the real one does, and says 503 until then."""
+    """The handler of 9345. As in RKE2 it listens before the server is ready, and returns 503 until then."""
 
     def __init__(self, layout: Layout, server_password: str, agent_password: str, cluster: Obj) -> None:
         self.layout = layout
@@ -127,10 +127,10 @@ class Supervisor:
                 if self.etcd is None or self.passwords is None:
                     return text_response("runtime core not ready\n", 503)
                 return json_response({"members": await self.etcd.members()})
-        return text_response(f"the simulation of RKE2 refuses {request.path}\n", 404)
+        return text_response(f"the simulation of RKE2 does not support {request.path}\n", 404)
 
     async def _kubelet(self, request: Request) -> Response:
-        """A node's client certificate, in exchange for its name and password."""
+        """Issue a node's client certificate for its name and password."""
         if self.passwords is None or self.server_addresses is None:
             return text_response("runtime core not ready\n", 503)
         node = request.headers.get("rke2-node-name", "")
@@ -159,7 +159,7 @@ class Supervisor:
 
 
 class Registration:
-    """A node's view of 9345: checks the CA against the token and asks with it."""
+    """A node's client of 9345: verifies the CA with the token's hash and authenticates with the token."""
 
     def __init__(self, url: str, token: tokens.Token, role: str) -> None:
         host, _, port = url.removeprefix("https://").rstrip("/").rpartition(":")
@@ -172,7 +172,7 @@ class Registration:
         self.ca = ""
 
     async def connect(self) -> Client:
-        """Fetch the CA, hold it against the token, and trust nothing else from then on."""
+        """Fetch the CA, compare it with the token's hash, and trust only this CA."""
         first = Client(self.host, self.port, client_context(None))
         try:
             answer = await first.request("GET", "/cacerts", timeout=10)
@@ -180,16 +180,18 @@ class Registration:
             first.close()
         if answer.status != 200:
             raise ConnectionError(f"{self.url}/cacerts: {answer.status}")
-        got = tokens.ca_hash(answer.body)
-        if self.token.ca_hash and self.token.ca_hash != got:
-            raise Fatal(f"token CA hash does not match the Cluster CA certificate hash: {self.token.ca_hash} != {got}")
+        actual = tokens.ca_hash(answer.body)
+        if self.token.ca_hash and self.token.ca_hash != actual:
+            raise Fatal(
+                f"token CA hash does not match the Cluster CA certificate hash: {self.token.ca_hash} != {actual}"
+            )
         self.ca = answer.body.decode()
         context = client_context(self.ca)
         context.hostname_checks_common_name = False
         return Client(self.host, self.port, context, authorization=self.authorization)
 
-    async def ask(self, path: str, headers: dict[str, str] | None = None) -> Any:
-        """One question. A wrong token ends the start; anything that may pass is raised as ConnectionError."""
+    async def request(self, path: str, headers: dict[str, str] | None = None) -> Any:
+        """Send one request. A wrong token is fatal; errors that may be temporary raise ConnectionError."""
         client = await self.connect()
         try:
             answer: Answer = await client.request("GET", path, timeout=10, headers=headers or {})

@@ -1,4 +1,4 @@
-"""What `kubectl get` prints: objects as rows of a meta.k8s.io/v1 Table."""
+"""Output of `kubectl get`: objects as rows of a meta.k8s.io/v1 Table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .resources import Obj, Resource
 
 Row = list[Any]
 Column = tuple[str, str, int]
-"""Name, type and priority; columns of priority 1 appear with `-o wide`."""
+"""Name, type and priority; columns of priority 1 are printed with `-o wide`."""
 
 NAME: Column = ("Name", "string", 0)
 AGE: Column = ("Age", "string", 0)
@@ -131,9 +131,9 @@ def _disruptions(item: Obj) -> Row:
 
 def _event(item: Obj) -> Row:
     involved = item.get("involvedObject", {})
-    seen = item.get("lastTimestamp") or item.get("eventTime")
+    last_seen = item.get("lastTimestamp") or item.get("eventTime")
     return [
-        age(seen), item.get("type", ""), item.get("reason", ""),
+        age(last_seen), item.get("type", ""), item.get("reason", ""),
         f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}", str(item.get("message", "")).strip(),
     ]  # fmt: skip
 
@@ -145,7 +145,7 @@ def _ingress(item: Obj) -> Row:
 
 
 def _columns(text: str) -> list[Column]:
-    """`A B:integer C*`: names, their types, and a star on those for `-o wide`."""
+    """Parse `A B:integer C*`: names, types, and a star for columns of `-o wide`."""
     result = []
     for word in text.split():
         name, _, kind = word.rstrip("*").partition(":")
@@ -218,7 +218,7 @@ TABLES: dict[str, tuple[list[Column], Callable[[Obj], Row]]] = {
 
 
 def json_path(item: Obj, path: str) -> Any:
-    """The plain part of JSONPath that printer columns use: `.a.b[0]` and `.a[?(@.type=="Ready")].b`."""
+    """The subset of JSONPath in printer columns: `.a.b[0]` and `.a[?(@.type=="Ready")].b`."""
     value: Any = item
     for word, index, key, wanted in re.findall(
         r"\.?([\w\-/]+)|\[(\d+)\]|\[\?\(@\.(\w+)\s*==\s*[\"']([^\"']*)[\"']\)\]", path.replace("\\.", "\x00")

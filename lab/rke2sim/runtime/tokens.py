@@ -1,4 +1,4 @@
-"""Join tokens in short and K10 form, and the sealing of data under a token or a key."""
+"""Join tokens in short and K10 form, and encryption of data with a token or a key."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def generate() -> str:
 
 
 def short_hash(text: str) -> str:
-    """How RKE2 names a token without showing it: the first 12 hex digits of its sha256."""
+    """RKE2's identifier of a token: the first 12 hex digits of its sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -60,18 +60,18 @@ def _keys(passphrase: bytes, salt: bytes, rounds: int) -> tuple[bytes, bytes]:
 
 
 def _stream(key: bytes, nonce: bytes, data: bytes) -> bytes:
-    """Counter mode over HMAC-SHA256: the standard library has no cipher and this needs no other."""
+    """Counter mode over HMAC-SHA256: the standard library has no cipher."""
     blocks = range((len(data) + 31) // 32)
     keystream = b"".join(hmac.digest(key, nonce + block.to_bytes(8, "big"), "sha256") for block in blocks)
     return bytes(a ^ b for a, b in zip(data, keystream, strict=False))
 
 
 PASSPHRASE_ROUNDS = 4096
-"""For tokens that people may have chosen; random keys need one round only."""
+"""For tokens chosen by users; random keys need one round only."""
 
 
 def seal(passphrase: str, data: bytes, *, rounds: int = PASSPHRASE_ROUNDS) -> bytes:
-    """Encrypt, then authenticate; a fresh salt every time, so equal data never looks equal."""
+    """Encrypt, then authenticate, with a new salt each time."""
     salt = secrets.token_bytes(16)
     encryption, authentication = _keys(passphrase.encode(), salt, rounds)
     body = _stream(encryption, salt, data)
@@ -79,7 +79,7 @@ def seal(passphrase: str, data: bytes, *, rounds: int = PASSPHRASE_ROUNDS) -> by
 
 
 def unseal(passphrase: str, sealed: bytes, *, rounds: int = PASSPHRASE_ROUNDS) -> bytes | None:
-    """The data, or None when the passphrase is another or the bytes were changed."""
+    """The data, or None when the passphrase is wrong or the bytes were modified."""
     salt, body, tag = sealed[:16], sealed[16:-32], sealed[-32:]
     encryption, authentication = _keys(passphrase.encode(), salt, rounds)
     if not hmac.compare_digest(tag, hmac.digest(authentication, salt + body, "sha256")):

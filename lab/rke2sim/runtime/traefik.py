@@ -1,6 +1,6 @@
-"""What of the rke2-traefik chart's values the simulated ingress acts on; the rest is named, so that it can be said.
+"""The values of the rke2-traefik chart that the simulated ingress supports; the caller logs the others.
 
-The settings are plain data: they lie in a file that the process of the ingress reads.
+The settings are plain data, in a file that the ingress process reads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 Settings = dict[str, Any]
 
 ENTRIES = {"web": "8000", "websecure": "8443"}
-"""The chart's entry points and where Traefik listens inside its pod; hosts have 80 and 443 for them."""
+"""The chart's entry points and their ports in the pod; the host ports are 80 and 443."""
 TLS_VERSIONS = {
     "VersionTLS10": "TLSv1",
     "VersionTLS11": "TLSv1_1",
@@ -25,54 +25,54 @@ REDIRECTION = re.compile(
 )
 
 
-def understand(values: Any) -> tuple[Settings, list[str]]:
-    """The settings of the ingress, and the paths of the values that are not simulated; ValueError names a wrong one."""
+def parse_values(values: Any) -> tuple[Settings, list[str]]:
+    """The settings of the ingress, and the paths of values that are not simulated; ValueError for an invalid value."""
     if not isinstance(values, dict):
         raise ValueError(f"the values are a {type(values).__name__}, not a mapping")
-    left = json.loads(json.dumps(values, default=str))  # a copy in which no part stands twice, as YAML's anchors let it
-    minimum = _take(left, "tlsOptions.default.minVersion", "VersionTLS12")
+    remaining = json.loads(json.dumps(values, default=str))  # a copy without shared parts, which YAML's anchors create
+    minimum = _pop(remaining, "tlsOptions.default.minVersion", "VersionTLS12")
     if minimum not in TLS_VERSIONS:
         raise ValueError(f"tlsOptions.default.minVersion is {minimum!r}, not one of {', '.join(TLS_VERSIONS)}")
-    secret = _take(left, "tlsStore.default.defaultCertificate.secretName", "")
-    redirections, unknown = _redirections(_take(left, "additionalArguments", []))
+    secret = _pop(remaining, "tlsStore.default.defaultCertificate.secretName", "")
+    redirections, unknown = _redirections(_pop(remaining, "additionalArguments", []))
     entries = {
         entry: {
-            "proxy": _ranges(left, f"ports.{entry}.proxyProtocol.trustedIPs"),
-            "forwarded": _ranges(left, f"ports.{entry}.forwardedHeaders.trustedIPs"),
+            "proxy": _ranges(remaining, f"ports.{entry}.proxyProtocol.trustedIPs"),
+            "forwarded": _ranges(remaining, f"ports.{entry}.forwardedHeaders.trustedIPs"),
             "redirection": redirections.get(entry),
         }
         for entry in ENTRIES
     }
     settings = {"minimum": TLS_VERSIONS[minimum], "secret": str(secret), "entries": entries}
-    return settings, [*sorted(_leaves(left)), *unknown]
+    return settings, [*sorted(_leaf_paths(remaining)), *unknown]
 
 
-def _take(tree: dict[str, Any], path: str, default: Any) -> Any:
-    """The value at a path, which is taken out of the tree."""
+def _pop(tree: dict[str, Any], path: str, default: Any) -> Any:
+    """Remove the value at a path from the tree and return it."""
     *parents, last = path.split(".")
     for name in parents:
-        below = tree.get(name)
-        if below is None:
+        child = tree.get(name)
+        if child is None:
             return default
-        if not isinstance(below, dict):
-            raise ValueError(f"{name} in {path} is a {type(below).__name__}, not a mapping")
-        tree = below
+        if not isinstance(child, dict):
+            raise ValueError(f"{name} in {path} is a {type(child).__name__}, not a mapping")
+        tree = child
     value = tree.pop(last, None)
     return default if value is None else value
 
 
-def _leaves(tree: dict[str, Any], above: str = "") -> list[str]:
+def _leaf_paths(tree: dict[str, Any], above: str = "") -> list[str]:
     found = []
     for name, value in tree.items():
         if isinstance(value, dict):
-            found += _leaves(value, f"{above}{name}.")
+            found += _leaf_paths(value, f"{above}{name}.")
         else:
             found.append(f"{above}{name}")
     return found
 
 
 def _ranges(tree: dict[str, Any], path: str) -> list[str]:
-    ranges = _take(tree, path, [])
+    ranges = _pop(tree, path, [])
     if not isinstance(ranges, list):
         raise ValueError(f"{path} is a {type(ranges).__name__}, not a list")
     try:
@@ -82,18 +82,18 @@ def _ranges(tree: dict[str, Any], path: str) -> list[str]:
 
 
 def _redirections(arguments: Any) -> tuple[dict[str, Settings], list[str]]:
-    """By entry point, where its requests are sent, with Traefik's defaults; and all other arguments."""
+    """Entry point → its redirection, with Traefik's defaults; and all other arguments."""
     if not isinstance(arguments, list):
         raise ValueError(f"additionalArguments is a {type(arguments).__name__}, not a list")
-    given: dict[str, dict[str, str]] = {}
+    parts_by_entry: dict[str, dict[str, str]] = {}
     unknown = []
     for argument in arguments:
         match = REDIRECTION.fullmatch(str(argument))
         if match is None:
             unknown.append(str(argument))
         else:
-            given.setdefault(match.group(1).lower(), {})[match.group(2).lower()] = match.group(3)
-    return {entry: _redirection(entry, parts) for entry, parts in given.items()}, unknown
+            parts_by_entry.setdefault(match.group(1).lower(), {})[match.group(2).lower()] = match.group(3)
+    return {entry: _redirection(entry, parts) for entry, parts in parts_by_entry.items()}, unknown
 
 
 def _redirection(entry: str, parts: dict[str, str]) -> Settings:
@@ -101,18 +101,18 @@ def _redirection(entry: str, parts: dict[str, str]) -> Settings:
     to, scheme, permanent = parts.get("to", ""), parts.get("scheme", "https"), parts.get("permanent", "true").lower()
     target = re.fullmatch(r":?(\d+)", to)
     if target is None and to not in ENTRIES:
-        raise ValueError(f"{what} leads to {to!r}: give :<port> or one of {', '.join(ENTRIES)}")
+        raise ValueError(f"{what} leads to {to!r}. Set :<port> or one of {', '.join(ENTRIES)}.")
     if scheme not in ("http", "https"):
         raise ValueError(f"{what} has the scheme {scheme!r}, not http or https")
     if permanent not in ("true", "false"):
         raise ValueError(f"{what} is permanent: {permanent!r}, not true or false")
-    # An entry point's name stands for the port inside the pod, which no client can reach: Traefik does not know better.
+    # The name of an entry point means its port in the pod, which clients cannot reach; Traefik has the same behaviour.
     port = target.group(1) if target else ENTRIES[to]
     return {"scheme": scheme, "port": port, "permanent": permanent == "true"}
 
 
 def location(redirection: Settings, host: str, target: str) -> str:
-    """Where a request is sent to; the port is left out where the scheme implies it."""
+    """The URL of a redirect, without the default port of the scheme."""
     name = re.sub(r":\d+$", "", host)
     implied = {"http": "80", "https": "443"}[redirection["scheme"]] == redirection["port"]
     return f"{redirection['scheme']}://{name}{'' if implied else ':' + redirection['port']}{target}"

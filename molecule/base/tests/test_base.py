@@ -1,4 +1,4 @@
-"""What every host promises, seen on one that is a node of Kubernetes and on one that is not."""
+"""The state of every host, on a Kubernetes node and on another host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from testinfra.host import Host
 testinfra_hosts = ["ansible://postgresql", "ansible://rke2_agent"]
 
 
-def test_the_firewall_comes_back_after_a_boot_and_leaves_other_tables_alone(host: Host) -> None:
+def test_the_firewall_is_enabled_and_changes_no_other_table(host: Host) -> None:
     assert host.service("slipway-firewall").is_enabled
     assert not host.service("nftables").is_enabled
     host.check_output("nft add table inet bystander")
@@ -24,7 +24,7 @@ def test_the_firewall_comes_back_after_a_boot_and_leaves_other_tables_alone(host
     assert "hook forward" not in host.check_output("nft list table inet slipway")
 
 
-def test_what_sudo_makes_is_readable_even_where_sudo_is_told_to_be_stricter(host: Host) -> None:
+def test_files_made_by_sudo_are_readable_despite_a_stricter_umask(host: Host) -> None:
     host.check_output("echo 'Defaults umask=0077' > /etc/sudoers.d/10-test")
     try:
         assert host.check_output("sudo -u slipway sudo -n sh -c umask") == "0022"
@@ -32,9 +32,9 @@ def test_what_sudo_makes_is_readable_even_where_sudo_is_told_to_be_stricter(host
         host.check_output("rm /etc/sudoers.d/10-test")
 
 
-def test_ssh_lets_in_by_key_alone(host: Host) -> None:
-    told = set(host.check_output("sshd -T").splitlines())
-    promised = {
+def test_ssh_accepts_keys_only(host: Host) -> None:
+    settings = set(host.check_output("sshd -T").splitlines())
+    expected = {
         "permitrootlogin no",
         "passwordauthentication no",
         "kbdinteractiveauthentication no",
@@ -43,17 +43,19 @@ def test_ssh_lets_in_by_key_alone(host: Host) -> None:
         "x11forwarding no",
         "allowtcpforwarding no",
     }
-    assert promised <= told, promised - told
+    assert expected <= settings, expected - settings
 
 
-def test_ssh_speaks_modern_algorithms_only(host: Host) -> None:
-    told = dict(line.split(" ", 1) for line in host.check_output("sshd -T").splitlines() if " " in line)
+def test_ssh_offers_modern_algorithms_only(host: Host) -> None:
+    settings = dict(line.split(" ", 1) for line in host.check_output("sshd -T").splitlines() if " " in line)
     for key in ("kexalgorithms", "ciphers", "macs", "hostkeyalgorithms", "pubkeyacceptedalgorithms"):
-        assert not any(word in told[key] for word in ("sha1", "cbc", "group14", "ssh-dss", "hmac-md5")), told[key]
-    assert "mlkem768x25519-sha256" in told["kexalgorithms"]
+        assert not any(word in settings[key] for word in ("sha1", "cbc", "group14", "ssh-dss", "hmac-md5")), settings[
+            key
+        ]
+    assert "mlkem768x25519-sha256" in settings["kexalgorithms"]
 
 
-def test_the_account_knows_the_given_keys_and_no_others(host: Host) -> None:
+def test_the_account_has_exactly_the_given_keys(host: Host) -> None:
     keys = host.file("/home/slipway/.ssh/authorized_keys")
     assert keys.user == "slipway" and keys.mode == 0o600
     assert len(keys.content_string.splitlines()) == 1
@@ -81,11 +83,11 @@ def test_the_platforms_ca_is_trusted(host: Host) -> None:
         assert host.run(f"openssl verify -CAfile /etc/ssl/certs/ca-certificates.crt {path}").rc == 0
 
 
-def test_security_updates_come_by_themselves_without_a_reboot(host: Host) -> None:
-    told = host.check_output("apt-config dump")
-    assert 'APT::Periodic::Unattended-Upgrade "1";' in told
-    assert 'Unattended-Upgrade::Automatic-Reboot "false";' in told
-    origins = [line for line in told.splitlines() if line.startswith("Unattended-Upgrade::Origins-Pattern::")]
+def test_security_updates_are_unattended_and_without_reboot(host: Host) -> None:
+    settings = host.check_output("apt-config dump")
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in settings
+    assert 'Unattended-Upgrade::Automatic-Reboot "false";' in settings
+    origins = [line for line in settings.splitlines() if line.startswith("Unattended-Upgrade::Origins-Pattern::")]
     assert len(origins) == 1 and "-security" in origins[0]
 
 

@@ -1,4 +1,4 @@
-"""The port matrix between hosts: who is named gets in, who is not is dropped."""
+"""The port matrix between hosts: declared peers are accepted, all others are dropped."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from tests.support.inventory import Inventory
 testinfra_hosts = [f"ansible://{group}" for group in ("load_balancer", "rke2_server", "rke2_agent", "postgresql")]
 
 
-KNOCK = """
+PROBE = """
 import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 
-def knock(door):
+def probe(endpoint):
     try:
-        socket.create_connection(door, timeout=2).close()
+        socket.create_connection(endpoint, timeout=2).close()
         return "open"
     except ConnectionRefusedError:
         return "closed"
     except OSError:
         return "dropped"
 
-print(json.dumps(list(ThreadPoolExecutor(20).map(knock, map(tuple, json.loads(sys.argv[1]))))))
+print(json.dumps(list(ThreadPoolExecutor(20).map(probe, map(tuple, json.loads(sys.argv[1]))))))
 """
 
 
-def knock(host: Host, inventory: Inventory, doors: list[tuple[str, int]]) -> list[str]:
-    """Try ports of other hosts: open, closed (let through, nobody listens) or dropped."""
-    asked = json.dumps([(inventory.address(name), port) for name, port in doors])
-    answers: list[str] = json.loads(host.check_output("python3 -c %s %s", KNOCK, asked))
+def probe(host: Host, inventory: Inventory, endpoints: list[tuple[str, int]]) -> list[str]:
+    """Probe ports of other hosts: open, closed (accepted, no listener) or dropped."""
+    arguments = json.dumps([(inventory.address(name), port) for name, port in endpoints])
+    answers: list[str] = json.loads(host.check_output("python3 -c %s %s", PROBE, arguments))
     return answers
 
 
 BALANCER, SERVER, ANOTHER, AGENT = ("load_balancer", 0), ("rke2_server", 0), ("rke2_server", 1), ("rke2_agent", 0)
-# One that is neither a node nor in front of them.
+# Neither a Kubernetes node nor a load balancer.
 DATABASE = ("postgresql", 0)
 
 MATRIX = [
@@ -52,23 +52,23 @@ MATRIX = [
     (DATABASE, BALANCER, 9345, False),
     (DATABASE, BALANCER, 443, True),
     (DATABASE, SERVER, 6443, False),
-    # SSH is for administrators, not for neighbours in the private network.
+    # SSH is open to administrators, not to hosts of the private network.
     (SERVER, ANOTHER, 22, False),
     (SERVER, DATABASE, 22, False),
 ]
 
 
-def test_only_the_named_peers_get_in(host: Host, inventory: Inventory) -> None:
+def test_only_declared_peers_are_accepted(host: Host, inventory: Inventory) -> None:
     def name_of(kind: tuple[str, int]) -> str:
         return inventory.group(kind[0])[kind[1]]
 
     own = host.check_output("uname --nodename")
-    rows = [(name_of(target), port, let_in) for source, target, port, let_in in MATRIX if name_of(source) == own]
-    answers = knock(host, inventory, [(target, port) for target, port, _ in rows])
+    rows = [(name_of(target), port, accepted) for source, target, port, accepted in MATRIX if name_of(source) == own]
+    answers = probe(host, inventory, [(target, port) for target, port, _ in rows])
     wrong = [
         f"{own} to {target} port {port}: {answer}"
-        for (target, port, let_in), answer in zip(rows, answers, strict=True)
-        if (answer != "dropped") is not let_in
+        for (target, port, accepted), answer in zip(rows, answers, strict=True)
+        if (answer != "dropped") is not accepted
     ]
     assert wrong == []
 
@@ -86,23 +86,23 @@ systemd-run --quiet --unit pod ip netns exec pod python3 -m http.server 8080
 POD_END = "systemctl stop pod; nft delete table ip pod; ip link delete pod0; ip netns delete pod"
 
 
-def test_what_is_redirected_to_a_pod_is_as_closed_as_what_the_host_serves(host: Host, inventory: Inventory) -> None:
+def test_redirected_ports_are_filtered_as_the_host_s_own(host: Host, inventory: Inventory) -> None:
     client = host.check_output("uname --nodename")
     if client not in (inventory.group("load_balancer")[0], inventory.group("rke2_agent")[0]):
-        return  # one that may come to port 80, and one that may not
+        return  # one client that may connect to port 80, and one that may not
     name = inventory.group("rke2_server")[1]
     server = inventory.host(name)
     with server.sudo():
         server.check_output(POD)
         try:
             until(lambda: server.run("ip netns exec pod ss --listening --numeric | grep -q :8080").rc == 0, 20)
-            answers = knock(host, inventory, [(name, 80), (name, 30080)])
+            answers = probe(host, inventory, [(name, 80), (name, 30080)])
         finally:
             server.run(POD_END)
     assert answers == (["open", "dropped"] if client == inventory.group("load_balancer")[0] else ["dropped", "dropped"])
 
 
-def test_peers_are_known_by_name_and_reached_by_ping(host: Host, inventory: Inventory) -> None:
+def test_peers_resolve_by_name_and_answer_ping(host: Host, inventory: Inventory) -> None:
     peer = inventory.group("rke2_server")[1]
     assert host.check_output(f"getent hosts {peer}").split()[0] == inventory.address(peer)
     assert host.run(f"ping -c 1 -W 2 {peer}").rc == 0

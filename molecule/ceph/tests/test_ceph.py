@@ -1,4 +1,4 @@
-"""A cluster of three hosts as one of them sees it, and a client that may do one thing."""
+"""A cluster of three hosts, read from one of them, and a client with access to one pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXPECTED = {"AUTH_INSECURE_CLIENT_KEY_TYPE", "AUTH_INSECURE_KEYS_ALLOWED", "AUTH
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster as the host of its first monitor sees it."""
+    """The cluster, read on the host of its first monitor."""
 
     host: Host
     hosts: list[str]
@@ -29,8 +29,8 @@ class Cluster:
     def monitor(self) -> str:
         return f"ceph-{self.fsid}-mon-{self.hosts[0]}"
 
-    def ask(self, command: str) -> Any:
-        """A command in the container of the host's monitor, with the key that lies there."""
+    def query(self, command: str) -> Any:
+        """Output of a command in the monitor's container, with the monitor's key."""
         with self.host.sudo():
             return json.loads(
                 self.host.check_output(
@@ -39,9 +39,9 @@ class Cluster:
                 )
             )
 
-    def settled(self, question: str, condition: Callable[[Any], bool]) -> Any:
-        """An answer for which the condition holds: what clears by itself may come at any moment."""
-        return until(lambda: self.ask(question), 120, condition, pause=2)
+    def wait_for(self, command: str, condition: Callable[[Any], bool]) -> Any:
+        """The first output for which the condition holds: transient warnings clear by themselves."""
+        return until(lambda: self.query(command), 120, condition, pause=2)
 
     def journal(self) -> str:
         with self.host.sudo():
@@ -54,21 +54,21 @@ def cluster(inventory: Inventory) -> Cluster:
     return Cluster(inventory.host(hosts[0]), hosts, inventory.settings["ceph_fsid"])
 
 
-def test_the_cluster_is_well_and_nothing_else_is_muted(cluster: Cluster) -> None:
-    health = cluster.settled("health detail", lambda health: health["status"] == "HEALTH_OK")
+def test_the_cluster_is_healthy_and_no_other_warning_is_muted(cluster: Cluster) -> None:
+    health = cluster.wait_for("health detail", lambda health: health["status"] == "HEALTH_OK")
     assert {mute["code"] for mute in health["mutes"]} == EXPECTED
 
 
-def test_three_monitors_and_two_managers_run_where_they_should(cluster: Cluster) -> None:
-    status = cluster.settled("status", lambda status: status["mgrmap"]["num_standbys"] == 1)
+def test_three_monitors_and_two_managers_run_on_their_hosts(cluster: Cluster) -> None:
+    status = cluster.wait_for("status", lambda status: status["mgrmap"]["num_standbys"] == 1)
     assert sorted(status["quorum_names"]) == cluster.hosts
-    daemons = [daemon for daemon in cluster.ask("orch ps") if daemon["daemon_type"] in ("mon", "mgr")]
+    daemons = [daemon for daemon in cluster.query("orch ps") if daemon["daemon_type"] in ("mon", "mgr")]
     placed = sorted((daemon["daemon_type"], daemon["hostname"]) for daemon in daemons)
     assert placed == [("mgr", name) for name in cluster.hosts[:2]] + [("mon", name) for name in cluster.hosts]
 
 
 def test_every_host_has_an_osd_that_is_up_and_in(cluster: Cluster) -> None:
-    tree = cluster.ask("osd tree")
+    tree = cluster.query("osd tree")
     up = {
         node["id"]
         for node in tree["nodes"]
@@ -79,18 +79,18 @@ def test_every_host_has_an_osd_that_is_up_and_in(cluster: Cluster) -> None:
     assert all(len(children) == 1 and set(children) <= up for children in hosts.values())
 
 
-def test_traffic_is_encrypted_and_clients_prove_who_they_are(cluster: Cluster) -> None:
-    config = {(entry["section"], entry["name"]): entry["value"] for entry in cluster.ask("config dump")}
+def test_traffic_is_encrypted_and_clients_are_authenticated(cluster: Cluster) -> None:
+    config = {(entry["section"], entry["name"]): entry["value"] for entry in cluster.query("config dump")}
     for mode in ("cluster", "service", "client", "mon_cluster", "mon_service", "mon_client"):
         assert config["global", f"ms_{mode}_mode"] == "secure"
     assert config["mon", "auth_allow_insecure_global_id_reclaim"] == "false"
 
 
-def test_keys_have_the_types_that_were_chosen(cluster: Cluster, inventory: Inventory) -> None:
-    monmap = cluster.ask("mon dump")
+def test_keys_have_the_declared_types(cluster: Cluster, inventory: Inventory) -> None:
+    monmap = cluster.query("mon dump")
     assert {cipher["name"] for cipher in monmap["auth_allowed_ciphers"]} == {"aes", "aes256k"}
     assert monmap["auth_preferred_cipher"]["name"] == monmap["auth_service_cipher"]["name"] == "aes256k"
-    keys = {entry["entity"]: entry["key"] for entry in cluster.ask("auth ls")["auth_dump"]}
+    keys = {entry["entity"]: entry["key"] for entry in cluster.query("auth ls")["auth_dump"]}
     # The first bytes of a key are its type: AQ is aes, Ag is aes256k.
     assert {entity for entity, key in keys.items() if key.startswith("AQ")} == {
         f"client.{name}" for name in inventory.settings["ceph_clients"]
@@ -99,7 +99,7 @@ def test_keys_have_the_types_that_were_chosen(cluster: Cluster, inventory: Inven
 
 
 def rados(cluster: Cluster, monitor: str, keyring: str, command: str) -> Any:
-    """In a container of its own, with nothing but the client's key and the address of a monitor."""
+    """rados in a container with only the client's key and the address of a monitor."""
     host = cluster.host
     with host.sudo():
         image = host.check_output(f"podman inspect --format '{{{{.ImageName}}}}' {cluster.monitor}")
@@ -109,8 +109,8 @@ def rados(cluster: Cluster, monitor: str, keyring: str, command: str) -> Any:
         )
 
 
-@pytest.mark.scenario("tests/platform/test_ceph_csi.py proves it of the clients of the site")
-def test_a_client_writes_and_reads_its_pool_and_nothing_else(cluster: Cluster, inventory: Inventory) -> None:
+@pytest.mark.scenario("tests/platform/test_ceph_csi.py tests the clients of the site")
+def test_a_client_has_access_to_its_pool_only(cluster: Cluster, inventory: Inventory) -> None:
     keyring = Path(inventory.settings["platform_state_dir"], "ceph/ceph.client.trial.keyring").read_text()
     monitor = inventory.address(cluster.hosts[0])
     written = rados(cluster, monitor, keyring, "--pool trial put hello /etc/hostname")
@@ -120,10 +120,10 @@ def test_a_client_writes_and_reads_its_pool_and_nothing_else(cluster: Cluster, i
     assert rados(cluster, monitor, keyring, "--pool trial rm hello").rc == 0
 
 
-def test_metrics_are_shown(cluster: Cluster, inventory: Inventory) -> None:
+def test_metrics_are_exported(cluster: Cluster, inventory: Inventory) -> None:
     def metrics() -> str:
-        """Of the active manager, whichever it is now: the other answers nothing, or not at all."""
-        active = str(cluster.ask("mgr dump")["active_name"]).split(".")[0]
+        """Metrics of the active manager; a standby exports none."""
+        active = str(cluster.query("mgr dump")["active_name"]).split(".")[0]
         url = f"http://{inventory.address(active)}:9283/metrics"
         return str(cluster.host.run(f"curl --silent --max-time 30 {url}").stdout)
 

@@ -1,4 +1,4 @@
-"""What each host of the cluster has: who may listen, who may read, who may come in."""
+"""Hosts of the cluster: listening addresses, permissions of keys, SSH access."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_keys_are_for_root_only_and_in_no_command_line(host: Host, inventory: In
     assert [secret for secret in secrets if secret in command_lines] == []
 
 
-def test_the_managers_account_is_let_in_from_members_only(host: Host, inventory: Inventory) -> None:
+def test_ssh_access_of_the_managers_is_restricted_to_members(host: Host, inventory: Inventory) -> None:
     members = ",".join(map(inventory.address, inventory.group("ceph")))
     with host.sudo():
         keys = host.file("/var/lib/cephadm/.ssh/authorized_keys")
@@ -48,6 +48,6 @@ def test_the_managers_account_is_let_in_from_members_only(host: Host, inventory:
     assert account.split(":")[1].startswith("!")
 
 
-def test_daemons_return_after_a_reboot(host: Host, inventory: Inventory) -> None:
+def test_daemons_start_after_a_reboot(host: Host, inventory: Inventory) -> None:
     assert host.service(f"ceph-{inventory.settings['ceph_fsid']}@mon.{name_of(host)}").is_enabled
     assert host.service("ceph.target").is_enabled

@@ -1,4 +1,4 @@
-"""What a run says about an environment that is not sound, against the running cloud."""
+"""Faults of an invalid environment, against the running cloud."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ testinfra_hosts = ["local://"]
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ('{"platform_network_cidr": "8.0.0.0/16"}', "platform_network_cidr is 8.0.0.0/16, which is not private"),
         ('{"platform_hcloud_token": "wrong"}', "does not accept the token"),
@@ -21,7 +21,7 @@ testinfra_hosts = ["local://"]
         ('{"provision_server_types": ["cpx11"]}', "which is not sold in"),
     ],
 )
-def test_a_fault_ends_the_run_with_a_sentence(value: str, says: str) -> None:
+def test_a_fault_fails_the_run_with_a_message(value: str, message: str) -> None:
     run = subprocess.run(
         [
             Path(sys.executable).with_name("ansible-playbook"),
@@ -33,4 +33,4 @@ def test_a_fault_ends_the_run_with_a_sentence(value: str, says: str) -> None:
         check=False,
     )
     assert run.returncode == 2
-    assert says in run.stdout
+    assert message in run.stdout

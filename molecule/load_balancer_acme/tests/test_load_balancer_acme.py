@@ -1,4 +1,4 @@
-"""The certificate comes from an ACME server, and is renewed without anybody's doing."""
+"""An ACME server issues the certificate, and the timer renews it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def test_the_acme_servers_certificate_is_presented(host: Host, name: str) -> Non
     assert all(f"DNS:{name}" in shown for name in NAMES)
 
 
-def test_a_challenge_is_answered_for_any_name_and_nothing_else_is(host: Host) -> None:
+def test_only_challenges_are_served_for_any_name(host: Host) -> None:
     host.check_output("mkdir -p /var/www/acme/.well-known/acme-challenge")
-    host.check_output("echo proof > /var/www/acme/.well-known/acme-challenge/test")
+    host.check_output("echo challenge > /var/www/acme/.well-known/acme-challenge/test")
     for name in (*NAMES, "new.example"):
-        asked = f"curl --silent --max-time 5 -H 'Host: {name}' http://{ADDRESS}/.well-known/acme-challenge/test"
-        assert host.check_output(asked) == "proof"
+        command = f"curl --silent --max-time 5 -H 'Host: {name}' http://{ADDRESS}/.well-known/acme-challenge/test"
+        assert host.check_output(command) == "challenge"
     assert host.run(f"curl --silent --max-time 5 -H 'Host: new.example' http://{ADDRESS}/").rc != 0
 
 
 def test_the_timer_renews_and_nginx_presents_the_new_one(host: Host) -> None:
     assert host.service("certbot.timer").is_running and host.service("certbot.timer").is_enabled
     before = presented(host, NAMES[0])
-    # What the timer's service runs, told that now is the time.
+    # The command of the timer's service, with a forced renewal.
     renewed = host.run(
         "env REQUESTS_CA_BUNDLE=/opt/pebble/ca.pem certbot -q renew --force-renewal --no-random-sleep-on-renew"
     )
@@ -46,10 +46,10 @@ def test_the_timer_renews_and_nginx_presents_the_new_one(host: Host) -> None:
     assert after != before and "Pebble Intermediate CA" in after
 
 
-def test_the_service_of_the_timer_believes_the_acme_server(host: Host) -> None:
+def test_the_service_of_the_timer_trusts_the_acme_server(host: Host) -> None:
     assert "REQUESTS_CA_BUNDLE=/opt/pebble/ca.pem" in host.check_output("systemctl show certbot.service -p Environment")
 
 
-def test_the_private_key_is_roots_alone(host: Host) -> None:
+def test_the_private_key_is_readable_by_root_only(host: Host) -> None:
     key = host.check_output("readlink -f /etc/letsencrypt/live/platform/privkey.pem")
     assert host.file(key).mode == 0o600

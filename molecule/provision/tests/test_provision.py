@@ -1,4 +1,4 @@
-"""What provision made: as the cloud tells it, and as the machines themselves do."""
+"""The provisioned objects, by the cloud's API and on the machines themselves."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def inside(machine: str, cloud: Client, lab: dict[str, Any]) -> Host:
     )
 
 
-def test_server_is_as_wanted(machine: str, cloud: Client) -> None:
+def test_server_is_as_declared(machine: str, cloud: Client) -> None:
     group, private_ip = MACHINES[machine]
     server = cloud.servers.get_by_name(machine)
     assert server is not None
     assert server.status == "running"
     assert server.labels == {"slipway_environment": "trial", "slipway_group": group, "managed-by": "slipway"}
     assert [(leg.network.name, leg.ip) for leg in server.private_net] == [("trial", private_ip)]
-    # fsn1 comes first and was sold out.
+    # fsn1 is first in the list and was sold out.
     assert (server.server_type.name, server.location.name) == ("cx23", "nbg1")
     assert server.placement_group.name == "trial-trial"
     assert [volume.name for volume in server.volumes] == [f"{machine}-data"]
@@ -77,7 +77,7 @@ def test_the_store_is_outside_of_the_environment_and_has_its_public_name(cloud: 
     assert ports == {("tcp", "22", False), ("icmp", None, False), ("tcp", "443", True)}
 
 
-def test_only_the_load_balancer_faces_the_world(cloud: Client) -> None:
+def test_only_the_load_balancer_is_open_to_the_world(cloud: Client) -> None:
     world = {
         (firewall.name, rule.port)
         for firewall in cloud.firewalls.get_all(label_selector="slipway_environment=trial")
@@ -87,7 +87,7 @@ def test_only_the_load_balancer_faces_the_world(cloud: Client) -> None:
     assert world == {("trial-load_balancer", "80"), ("trial-load_balancer", "443")}
 
 
-def test_the_administrator_gets_in_and_can_do_all(inside: Host) -> None:
+def test_the_administrator_can_log_in_and_become_root(inside: Host) -> None:
     assert inside.check_output("whoami") == "slipway"
     assert inside.check_output("sudo --non-interactive whoami") == "root"
     assert inside.check_output("sudo passwd --status slipway").split()[1] == "L"
@@ -101,7 +101,7 @@ def test_the_machine_has_its_name_address_and_volume(machine: str, inside: Host,
     assert inside.file(volume.linux_device).exists
 
 
-def test_no_secret_came_with_the_machine(inside: Host) -> None:
+def test_user_data_holds_no_secret(inside: Host) -> None:
     secrets = (STATE / "secrets.yml").read_text()
     token = next(line.split(": ")[1] for line in secrets.splitlines() if line.startswith("rke2_token: "))
     user_data = inside.check_output("sudo cat /var/lib/cloud/instance/user-data.txt")

@@ -24,10 +24,10 @@ def test_the_service_runs_and_returns_after_a_reboot(host: Host) -> None:
     assert service.is_enabled
 
 
-def test_the_unit_notes_what_it_was_started_with(host: Host) -> None:
+def test_the_unit_records_the_files_it_was_started_with(host: Host) -> None:
     with host.sudo():
-        number, *lines = host.file("/run/slipway-rke2/started-with").content_string.splitlines()
-        assert number == host.check_output(f"systemctl show --value --property=InvocationID rke2-{kind_of(host)}")
+        invocation, *lines = host.file("/run/slipway-rke2/started-with").content_string.splitlines()
+        assert invocation == host.check_output(f"systemctl show --value --property=InvocationID rke2-{kind_of(host)}")
         assert host.run("tail -n +2 /run/slipway-rke2/started-with | sha256sum --check --quiet").rc == 0
         assert host.file("/run/slipway-rke2/started-with").mode == 0o600
     assert any(line.endswith("/etc/rancher/rke2/config.yaml") for line in lines)
@@ -53,7 +53,7 @@ def test_the_ingress_serves_the_platforms_certificate(host: Host, inventory: Inv
     assert f"DNS:*.apps.{domain}" in shown
 
 
-def test_the_hardening_profile_is_in_force(host: Host) -> None:
+def test_the_cis_profile_is_applied(host: Host) -> None:
     with host.sudo():
         assert "profile: cis" in host.file("/etc/rancher/rke2/config.yaml").content_string
     assert host.sysctl("vm.overcommit_memory") == 1

@@ -1,4 +1,4 @@
-"""A cluster of three servers and an agent after an upgrade, seen from each server."""
+"""A cluster of three servers and an agent after an upgrade, in the view of each server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.inventory import Inventory
 
 testinfra_hosts = ["ansible://rke2_server"]
 
-# What the administrator's kubeconfig on a server reads, without a client that hosts do not have.
+# Reads the API with the admin kubeconfig of a server; hosts have no Kubernetes client.
 READ = """
 import base64, json, re, ssl, tempfile, urllib.request
 text = open("/etc/rancher/rke2/rke2.yaml").read()
@@ -38,24 +38,24 @@ def read(host: Host, path: str) -> str:
 
 def test_every_node_is_ready_at_the_new_version(host: Host, inventory: Inventory) -> None:
     nodes = json.loads(read(host, "/api/v1/nodes"))["items"]
-    seen = {node["metadata"]["name"]: node for node in nodes}
-    assert sorted(seen) == sorted(inventory.group("rke2_server") + inventory.group("rke2_agent"))
-    for name, node in seen.items():
+    nodes_by_name = {node["metadata"]["name"]: node for node in nodes}
+    assert sorted(nodes_by_name) == sorted(inventory.group("rke2_server") + inventory.group("rke2_agent"))
+    for name, node in nodes_by_name.items():
         ready = {entry["type"]: entry["status"] for entry in node["status"]["conditions"]}["Ready"]
         assert (name, ready) == (name, "True"), journal(host)
         assert node["status"]["nodeInfo"]["kubeletVersion"] == inventory.settings["rke2_version"]
-        assert not node["spec"].get("unschedulable"), "the upgrade lifts its own cordons"
+        assert not node["spec"].get("unschedulable"), "the upgrade removes its own cordons"
 
 
-def test_the_api_is_ready_and_refuses_strangers(host: Host) -> None:
+def test_the_api_is_ready_and_rejects_anonymous_requests(host: Host) -> None:
     assert read(host, "/readyz").strip() == "ok"
     status = host.check_output("curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1:6443/api/v1/nodes")
     assert status in ("401", "403")
 
 
-def test_a_snapshot_was_taken_before_the_upgrade_on_one_server(host: Host, inventory: Inventory) -> None:
+def test_a_snapshot_was_saved_before_the_upgrade_on_one_server(host: Host, inventory: Inventory) -> None:
     first = host.check_output("hostname") == inventory.group("rke2_server")[0]
     with host.sudo():
-        # The folder is made by the first snapshot of a server: here, for most, never.
+        # The first snapshot of a server creates the folder; most servers have none here.
         files = host.check_output("find /var/lib/rancher/rke2/server/db -name 'before-change-*' -size +0")
-    assert bool(files) is first, "it is taken where the first server that answers is"
+    assert bool(files) is first, "the first server that responds saves the snapshot"

@@ -1,4 +1,4 @@
-"""The proof has to be worth something: it passes on a whole platform and names what is broken."""
+"""The health checks pass on a healthy platform and report what is broken."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def stopped(host: Host, inventory: Inventory) -> Iterator[None]:
         host.check_output("systemctl stop rke2-agent && rke2-killall.sh")
         yield
         host.check_output("systemctl start rke2-agent")
-    # What comes after this test finds the platform whole again.
+    # Later tests need a healthy platform.
     until(lambda: verify(inventory, inventory.settings["rke2_version"]).returncode == 0, 120)
 
 
-def test_a_whole_platform_has_no_findings(inventory: Inventory) -> None:
+def test_a_healthy_platform_has_no_findings(inventory: Inventory) -> None:
     done = verify(inventory, inventory.settings["rke2_version"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 nodes are Ready" in done.stdout
-    assert "the storage cluster is well on 3 hosts" in done.stdout
+    assert "the storage cluster is healthy on 3 hosts" in done.stdout
 
 
-def ask(host: Host, inventory: Inventory, scheme: str, port: int, show: str = "") -> str:
-    """What a client gets through the load balancer, which passes bytes through in this scenario."""
+def fetch(host: Host, inventory: Inventory, scheme: str, port: int, show: str = "") -> str:
+    """The answer to a client through the load balancer, which forwards TCP in this scenario."""
     name = shop(inventory)
     balancer = inventory.address(inventory.group("load_balancer")[0])
-    where = f"--resolve {name}:{port}:{balancer} {scheme}://{name}/x"
-    return str(host.check_output(f"curl --silent --show-error --max-time 5 {show} {where}"))
+    target = f"--resolve {name}:{port}:{balancer} {scheme}://{name}/x"
+    return str(host.check_output(f"curl --silent --show-error --max-time 5 {show} {target}"))
 
 
 def shop(inventory: Inventory) -> str:
@@ -69,15 +69,15 @@ def shop(inventory: Inventory) -> str:
 
 
 @pytest.mark.scenario(PASSTHROUGH)
-def test_the_ingress_learns_the_client_from_the_balancer(host: Host, inventory: Inventory) -> None:
-    told = json.loads(ask(host, inventory, "https", 443))
-    assert told["remote"] == inventory.address(inventory.group("rke2_agent")[0])
-    assert "x-forwarded-for" not in told["headers"]
+def test_the_ingress_gets_the_client_s_address_by_proxy_protocol(host: Host, inventory: Inventory) -> None:
+    answer = json.loads(fetch(host, inventory, "https", 443))
+    assert answer["remote"] == inventory.address(inventory.group("rke2_agent")[0])
+    assert "x-forwarded-for" not in answer["headers"]
 
 
 @pytest.mark.scenario(PASSTHROUGH)
 def test_the_ingress_redirects_plain_http(host: Host, inventory: Inventory) -> None:
-    shown = ask(host, inventory, "http", 80, "--output /dev/null --write-out '%{http_code} %{redirect_url}'")
+    shown = fetch(host, inventory, "http", 80, "--output /dev/null --write-out '%{http_code} %{redirect_url}'")
     assert shown == f"301 https://{shop(inventory)}/x"
 
 
@@ -90,7 +90,7 @@ curl --silent --show-error --fail --max-time 10 \\
 
 @pytest.fixture
 def alarm(inventory: Inventory) -> Iterator[str]:
-    """etcd out of space on one server; gives the member's name."""
+    """The alarm NOSPACE of etcd on one server; yields the member's name."""
     server = inventory.host(inventory.group("rke2_server")[0])
     with server.sudo():
         listed = json.loads(server.check_output(ETCD % ("{}", "cluster/member/list")))
@@ -103,7 +103,7 @@ def alarm(inventory: Inventory) -> Iterator[str]:
             server.check_output(ETCD % (order % ("DEACTIVATE", own), "maintenance/alarm"))
 
 
-def test_a_store_that_takes_no_writes_is_a_finding_and_nothing_is_restarted(alarm: str, inventory: Inventory) -> None:
+def test_an_etcd_alarm_is_a_finding_and_nothing_is_restarted(alarm: str, inventory: Inventory) -> None:
     version = inventory.settings["rke2_version"]
     for done in (verify(inventory, version), play(inventory, "rke2", f"rke2_version={version}")):
         assert done.returncode == 2, done.stdout
@@ -111,7 +111,7 @@ def test_a_store_that_takes_no_writes_is_a_finding_and_nothing_is_restarted(alar
 
 
 @pytest.fixture
-def only_reads(inventory: Inventory) -> Iterator[None]:
+def read_only_database(inventory: Inventory) -> Iterator[None]:
     database = inventory.host(inventory.group("postgresql")[0])
     psql = "psql --username=postgres --no-psqlrc --quiet --command"
     with database.sudo():
@@ -124,13 +124,13 @@ def only_reads(inventory: Inventory) -> Iterator[None]:
             database.check_output(f"{psql} 'SELECT pg_reload_conf()'")
 
 
-def test_a_database_that_only_reads_is_a_finding(only_reads: None, inventory: Inventory) -> None:
+def test_a_read_only_database_is_a_finding(read_only_database: None, inventory: Inventory) -> None:
     done = verify(inventory, inventory.settings["rke2_version"])
     assert done.returncode == 2, done.stdout
-    assert "new transactions only read (default_transaction_read_only)" in done.stdout
+    assert "new transactions are read-only (default_transaction_read_only)" in done.stdout
 
 
-def test_all_faults_are_named_at_once(stopped: None, inventory: Inventory) -> None:
+def test_all_findings_are_reported_at_once(stopped: None, inventory: Inventory) -> None:
     done = verify(inventory, ANOTHER_RELEASE)
     assert done.returncode == 2
     for name in inventory.group("rke2_server"):

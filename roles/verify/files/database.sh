@@ -1,6 +1,5 @@
-# Runs on a database host as root, changes nothing. $1 is a query whose rows are sentences about what is wrong, $2 whether
-# backups are on (true or false).
-# Prints what each part found, or why it failed, and then a line "== <part> <exit code>".
+# Runs on a database host as root, read-only. $1 is a query whose rows are findings, $2 whether backups are enabled (true or
+# false). Prints the findings of each part, or why it failed, and then a line "== <part> <exit code>".
 cd /
 
 part() {
@@ -11,13 +10,13 @@ part() {
   echo "== $name $code"
 }
 
-# Reads the repositories and what the timers left, on a host whose backups are on and that is no standby.
+# Reads the repositories and the results of the timers, on a primary with backups enabled.
 backups() {
   tool=/usr/local/lib/slipway/postgresql-backup
   if [ "$1" != true ] || [ -n "$(find /var/lib/postgresql/*/main -maxdepth 1 -name standby.signal 2>/dev/null)" ]; then
     return 0
   elif [ ! -x "$tool" ]; then
-    echo "backups are on, and $tool is missing. Run playbooks/postgresql.yml"
+    echo "backups are enabled, and $tool is missing. Run playbooks/postgresql.yml"
   else
     runuser --user postgres -- "$tool" findings
   fi

@@ -1,4 +1,4 @@
-"""Disks in every state that ceph_disk has to tell apart: loop devices of our own, made once for all tests.
+"""Disks in every state that ceph_disk distinguishes: loop devices, created once for all tests.
 
 The module runs in a mount namespace where they have links in /dev/disk/by-id and some are mounted.
 """
@@ -69,7 +69,7 @@ def namespace(script: str) -> Iterator[int]:
 
 @dataclass
 class Disk:
-    """One loop device; `before` is what lay on it when all were made."""
+    """One loop device; `before` is its digest after the setup."""
 
     name: str
     number: int
@@ -88,22 +88,22 @@ class Disk:
             os.fsync(device.fileno())
 
     def digest(self) -> str:
-        """Of every byte of the device that is not zero, with its place; the holes of the file are not read."""
+        """Digest of every non-zero block of the device with its offset; holes of the file are not read."""
         run("blockdev", "--flushbufs", self.node)
         with self.image.open("rb") as file:
             os.fsync(file.fileno())
-            found, place = hashlib.sha256(str(os.fstat(file.fileno()).st_size).encode()), 0
+            digest, offset = hashlib.sha256(str(os.fstat(file.fileno()).st_size).encode()), 0
             while True:
                 try:
-                    place = os.lseek(file.fileno(), place, os.SEEK_DATA)
+                    offset = os.lseek(file.fileno(), offset, os.SEEK_DATA)
                 except OSError:
-                    return found.hexdigest()
-                end = os.lseek(file.fileno(), place, os.SEEK_HOLE)
-                for block in range(place, end, 4096):
+                    return digest.hexdigest()
+                end = os.lseek(file.fileno(), offset, os.SEEK_HOLE)
+                for block in range(offset, end, 4096):
                     data = os.pread(file.fileno(), 4096, block)
                     if data.strip(b"\0"):
-                        found.update(str(block).encode() + data)
-                place = end
+                        digest.update(str(block).encode() + data)
+                offset = end
 
 
 @dataclass
@@ -128,16 +128,16 @@ class Bench:
         return disk
 
     def enter(self) -> None:
-        """Make the namespace in which the disks have their links, and some are mounted."""
+        """Create the mount namespace with the links of the disks and some mounts."""
         lines = ["set -e", f"mount -t tmpfs none {LINKS}", f"mkdir {LINKS}/by-id"]
         lines += [f"ln -s {node} {link}" for link, node in self.links.items()]
         mounts = {str(self.folder / "mnt"): "mounted", "/boot": "system"}
-        # Read-only, so that the mount itself writes nothing either.
+        # Read-only, so that the mount writes nothing.
         lines += [f"mkdir -p {target}; mount -o ro {self.disks[name].node} {target}" for target, name in mounts.items()]
         self.keeper = self.stack.enter_context(namespace("\n".join(lines)))
 
-    def judge(self, *paths: str, check: bool = False, **given: Any) -> Any:
-        """The module's answer for these devices."""
+    def run_module(self, *paths: str, check: bool = False, **given: Any) -> Any:
+        """Result of the module for these devices."""
         arguments = {
             "fsid": OURS,
             "devices": [{"path": path, "size_gb": 1} for path in paths],
@@ -163,7 +163,7 @@ class Bench:
 
 
 def logical_volume(disk: Disk, folder: Path, cluster: str) -> None:
-    """What `ceph-volume lvm` leaves: an LVM label, and a logical volume with tags. Written without device-mapper."""
+    """Metadata as of `ceph-volume lvm`: an LVM label and a logical volume with tags, written without device-mapper."""
     run("pvcreate", "--devices", disk.node, "--quiet", disk.node)
     group = f"ceph-{disk.number}"
     run("vgcreate", "--devices", disk.node, "--quiet", group, disk.node)
@@ -211,7 +211,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         if not LINKS.is_dir():  # a machine without udev
             LINKS.mkdir()
             stack.callback(LINKS.rmdir)
-        for name in ("blank", "mounted", "elsewhere", "system", "locked"):
+        for name in ("empty", "mounted", "elsewhere", "system", "locked"):
             bench.add(name)
         bench.add("small", 2**29)
         bench.add("big", 2 * 2**30)
@@ -235,9 +235,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         logical_volume(bench.add("other_lvm"), folder, OURS.replace("0", "1"))
         for name in ("mounted", "elsewhere", "system"):
             run("mkfs.ext4", "-q", "-F", bench.disks[name].node)
-        bench.links["/dev/disk/by-id/wwn-0x9000"] = bench.disks["blank"].node
+        bench.links["/dev/disk/by-id/wwn-0x9000"] = bench.disks["empty"].node
         bench.links["/dev/disk/by-id/scsi-0HC_Volume_9100"] = str(folder)
-        bench.links |= {f"{LINKS}/by-id/own{place}": node for place, node in enumerate(machine_disks())}
+        bench.links |= {f"{LINKS}/by-id/own{number}": node for number, node in enumerate(machine_disks())}
         bench.enter()
         for name, digest in bench.digests().items():
             bench.disks[name].before = digest

@@ -1,4 +1,4 @@
-"""A lab in a temporary folder, and a stand-in for the daemon that writes down what it is asked."""
+"""A lab in a temporary folder, and a test double of the daemon that records its requests."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ SERVERS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def slot() -> Iterator[int]:
-    """A slot whose ports nobody uses, held against other tests that run at the same time."""
+    """A slot with free ports, locked against parallel tests."""
     for number in range(SLOTS - 1, 1, -1):
-        wanted = Settings(slot=number)
+        candidate = Settings(slot=number)
         path = Path(tempfile.gettempdir()) / f"slipway-tests-slot-{number}"
-        with path.open("w") as held:
+        with path.open("w") as lock:
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            # A lab without a daemon holds its addresses, not its ports
-            ports = (wanted.api_port, wanted.mirror_port, wanted.registry_port)
-            if all(is_free(port) for port in ports) and not addresses_taken(wanted):
+            # A lab without a daemon uses its addresses but not its ports
+            ports = (candidate.api_port, candidate.mirror_port, candidate.registry_port)
+            if all(is_free(port) for port in ports) and not addresses_taken(candidate):
                 yield number
                 return
     pytest.skip("every slot of this machine is in use by a lab")
 
 
-def settle(monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) -> Settings:
+def set_environment(monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) -> Settings:
     for name, value in {
         "SLIPWAY_LAB": "unit",
         "SLIPWAY_LAB_SLOT": str(slot),
@@ -83,17 +83,17 @@ def settle(monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) -> Settings
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A lab of its own for one process: its folders, and ports that are free whatever labs this machine has."""
+    """A lab for one process: its own folders, and free ports whatever labs this machine has."""
     ports = {"api_port": free_port(), "mirror_port": free_port(), "registry_port": free_port()}
     for name, port in ports.items():
         monkeypatch.setattr(Settings, name, property(lambda self, port=port: port))
-    return settle(monkeypatch, tmp_path, slot=6)
+    return set_environment(monkeypatch, tmp_path, slot=6)
 
 
 @pytest.fixture
-def slotted(tmp_path: Path, slot: int, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A lab of its own in a free slot, for tests that start other processes."""
-    return settle(monkeypatch, tmp_path, slot)
+def slot_settings(tmp_path: Path, slot: int, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A lab in a free slot, for tests that start other processes."""
+    return set_environment(monkeypatch, tmp_path, slot)
 
 
 def describe(settings: Settings, **changes: Any) -> dict[str, Any]:
@@ -117,25 +117,25 @@ def describe(settings: Settings, **changes: Any) -> dict[str, Any]:
     return description
 
 
-class Asked(list[tuple[str, str, Any]]):
+class Requests(list[tuple[str, str, Any]]):
     """(method, path, body) of every request, in order."""
 
 
 @pytest.fixture
-def asked(settings: Settings) -> Iterator[Asked]:
-    """A running stand-in for the daemon, its lock on the pid file included."""
-    requests = Asked()
+def requests(settings: Settings) -> Iterator[Requests]:
+    """The requests to a running test double of the daemon, which also holds the lock on the pid file."""
+    recorded = Requests()
     faults: list[dict[str, Any]] = [{"id": 3, "kind": "out_of_stock", "location": "fsn1", "left": 2}]
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
+        def respond(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             path = self.path.removeprefix("/_lab/")
-            requests.append((self.command, path, body))
+            recorded.append((self.command, path, body))
             status, reply = 200, {}
             if self.headers["Authorization"] != f"Bearer {TOKEN}":
-                status, reply = 401, {"error": {"message": "the token is wrong"}}
+                status, reply = 401, {"error": {"message": "the token is invalid"}}
             elif path == "status":
                 reply = {
                     "servers": SERVERS,
@@ -156,7 +156,7 @@ def asked(settings: Settings) -> Iterator[Asked]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = answer
+        do_GET = do_POST = do_DELETE = respond
 
         def log_message(self, format: str, *args: Any) -> None:
             return
@@ -164,11 +164,11 @@ def asked(settings: Settings) -> Iterator[Asked]:
     describe(settings)
     server = ThreadingHTTPServer(("127.0.0.1", settings.api_port), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    with daemon.pid_file(settings).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        held.write(str(os.getpid()))
-        held.flush()
-        yield requests
+    with daemon.pid_file(settings).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield recorded
     server.shutdown()
     server.server_close()
 

@@ -40,7 +40,7 @@ def silent(text: str) -> None:
 
 
 def packages(work: Path, target: Path, version: str = "20.2.4+ds-2") -> None:
-    """What mmdebstrap leaves, as far as anybody looks at it."""
+    """The files of mmdebstrap's output that `lab.ceph` reads."""
     program = work / "cephadm.zip"
     with zipfile.ZipFile(program, "w") as archive:
         archive.writestr("__main__.py", "print('cephadm')\n")
@@ -59,7 +59,7 @@ def packages(work: Path, target: Path, version: str = "20.2.4+ds-2") -> None:
 
 @pytest.fixture
 def compositions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How often packages were installed; and a registry program that is there already."""
+    """The targets of all installations of packages; the registry program is not installed."""
     done: list[str] = []
 
     def install(suite: str, work: Path, target: Path, progress: Callable[[str], None]) -> None:
@@ -71,7 +71,7 @@ def compositions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_it_is_composed_once_for_all_labs(settings: Settings, compositions: list[str]) -> None:
+def test_the_image_is_composed_once_for_all_labs(settings: Settings, compositions: list[str]) -> None:
     release = ceph.prepare(settings, silent)
     assert release.version == "20.2.4"
     assert ceph.read_release(settings) == release
@@ -82,7 +82,7 @@ def test_it_is_composed_once_for_all_labs(settings: Settings, compositions: list
     assert not list((settings.cache_dir / "ceph").glob("*.building"))
 
 
-def test_a_lab_stays_with_its_release_and_the_next_gets_the_newer(
+def test_a_lab_keeps_its_release_and_the_next_has_the_newer(
     settings: Settings, compositions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ceph.prepare(settings, silent)
@@ -92,17 +92,17 @@ def test_a_lab_stays_with_its_release_and_the_next_gets_the_newer(
     second = ceph.prepare(other, silent)
     assert second.upgrade_digest != first.upgrade_digest
     assert ceph.prepare(settings, silent) == first
-    # The first lab goes; the next composition clears up after it.
+    # The first lab is removed; the next composition removes its image.
     shutil.rmtree(settings.state_dir)
     monkeypatch.setattr(ceph, "PACKAGES", (*ceph.PACKAGES, "more"))
     ceph.prepare(Settings("third", 4, settings.state_root, settings.cache_root), silent)
     storage = registry.storage(settings)
-    assert storage.holds(ceph.IMAGE, second.upgrade_digest)
-    assert not storage.holds(ceph.IMAGE, first.upgrade_digest)
+    assert storage.has_image(ceph.IMAGE, second.upgrade_digest)
+    assert not storage.has_image(ceph.IMAGE, first.upgrade_digest)
     assert len(compositions) == 3
 
 
-def test_a_suite_whose_packages_do_not_fit_is_passed_over(
+def test_a_suite_with_incompatible_packages_is_skipped(
     settings: Settings, compositions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def install(suite: str, work: Path, target: Path, progress: Callable[[str], None]) -> None:
@@ -119,7 +119,7 @@ def test_a_suite_whose_packages_do_not_fit_is_passed_over(
     assert "20.2.5-1 of Debian forky" in ceph.prepare(settings, silent).note
 
 
-def test_an_image_that_lost_a_layer_is_composed_again(settings: Settings, compositions: list[str]) -> None:
+def test_an_image_without_a_layer_is_composed_again(settings: Settings, compositions: list[str]) -> None:
     release = ceph.prepare(settings, silent)
     storage = registry.storage(settings)
     manifest = json.loads(storage.path(release.digest).read_bytes())
@@ -143,7 +143,7 @@ def test_two_digests_share_their_layers_and_differ_by_a_small_one(settings: Sett
     assert config["rootfs"]["diff_ids"] == [layer["digest"] for layer in first]
 
 
-def test_cephadm_runs_with_the_hosts_own_python(settings: Settings, compositions: list[str]) -> None:
+def test_cephadm_uses_the_python_of_the_host(settings: Settings, compositions: list[str]) -> None:
     release = ceph.prepare(settings, silent)
     served = ceph.mirror_dir(settings) / "rpm-20.2.4/el9/noarch/cephadm"
     assert served.read_bytes().startswith(b"#!/usr/bin/env python3\n")
@@ -157,24 +157,24 @@ def test_cephadm_runs_with_the_hosts_own_python(settings: Settings, compositions
     assert zipfile.is_zipfile(served)
 
 
-def test_adjusted_files_keep_what_was_in_them() -> None:
+def test_adjusted_files_keep_their_content() -> None:
     adjusted = ceph.adjustments({ceph.SITECUSTOMIZE: b"import this\n", ceph.MGR_MODULE: MODULE.encode()})
     assert adjusted[ceph.SITECUSTOMIZE].startswith("import this\n")
     compile(adjusted[ceph.SITECUSTOMIZE], "sitecustomize.py", "exec")
     assert "LoggingMixin):\n    NOTIFY_TYPES: list = []\n    MGR_POOL_NAME" in adjusted[ceph.MGR_MODULE]
-    with pytest.raises(MachineError, match="not where it was"):
+    with pytest.raises(MachineError, match="has no class MgrModule"):
         ceph.adjustments({ceph.SITECUSTOMIZE: b"", ceph.MGR_MODULE: b"class Other:\n"})
 
 
 @pytest.mark.parametrize(
     ("packaged", "version"), [("20.2.4+ds-2", "20.2.4"), ("20.2.10-1", "20.2.10"), ("1:21.2.0-1", "21.2.0")]
 )
-def test_a_version_that_is_safe_is_taken(packaged: str, version: str) -> None:
+def test_a_secure_version_is_accepted(packaged: str, version: str) -> None:
     assert ceph.upstream_version(packaged) == version
 
 
 @pytest.mark.parametrize("packaged", ["18.2.7+ds-1", "20.2.3-1", "20.2~rc1"])
-def test_a_version_that_is_not_safe_is_refused(packaged: str) -> None:
+def test_a_vulnerable_version_is_rejected(packaged: str) -> None:
     with pytest.raises(MachineError, match=r"CVE-2025-30156.*mirror that is up to date"):
         ceph.upstream_version(packaged)
 

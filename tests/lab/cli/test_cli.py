@@ -1,4 +1,4 @@
-"""The command line against a stand-in for the daemon."""
+"""The command line against a test double of the daemon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lab.machines import builds, images
 from lab.machines.base import MachineError
 from lab.settings import Settings
 
-from .conftest import Asked, describe
+from .conftest import Requests, describe
 
 HOST = "lab-rke2-server-1"
 
@@ -54,46 +54,46 @@ FAULTS: list[tuple[list[str], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "body"), FAULTS, ids=[" ".join(arguments) for arguments, _ in FAULTS])
-def test_a_fault_reaches_the_admin_api(asked: Asked, arguments: list[str], body: dict[str, Any]) -> None:
+def test_a_fault_reaches_the_admin_api(requests: Requests, arguments: list[str], body: dict[str, Any]) -> None:
     result = lab("fault", *arguments)
     assert result.exit_code == 0, result.output
-    assert asked == [("POST", "faults", body)]
+    assert requests == [("POST", "faults", body)]
 
 
-def test_faults_are_listed_and_cleared(asked: Asked) -> None:
+def test_faults_are_listed_and_cleared(requests: Requests) -> None:
     result = lab("fault", "list")
     assert "out_of_stock" in result.output
     assert "location=fsn1" in result.output
     assert lab("fault", "clear", "3").exit_code == 0
     assert lab("fault", "clear").exit_code == 0
-    assert asked[1:] == [("DELETE", "faults/3", None), ("DELETE", "faults", None)]
+    assert requests[1:] == [("DELETE", "faults/3", None), ("DELETE", "faults", None)]
 
 
 @pytest.mark.parametrize("arguments", [["loss", HOST, "101"], ["error", "200"], ["slow", "-1"], ["delay", HOST]])
-def test_a_senseless_fault_is_refused_before_it_is_sent(asked: Asked, arguments: list[str]) -> None:
+def test_an_invalid_fault_is_rejected_before_it_is_sent(requests: Requests, arguments: list[str]) -> None:
     assert lab("fault", *arguments).exit_code == 2
-    assert asked == []
+    assert requests == []
 
 
-def test_status_shows_every_server_and_what_is_simulated(asked: Asked) -> None:
+def test_status_shows_every_server_and_what_is_simulated(requests: Requests) -> None:
     output = lab("status").output
     for words in (HOST, "198.18.0.11", "10.90.1.21", "● running", "lab-lb-1", "● off", "lab-data-1"):
         assert words in output
     assert "RKE2 is a simulation." in output
 
 
-def test_status_for_programs_is_json(asked: Asked) -> None:
+def test_status_as_json(requests: Requests) -> None:
     assert json.loads(lab("status", "--json").output)["servers"][0]["name"] == HOST
 
 
-def test_console_is_printed_as_it_is(asked: Asked) -> None:
+def test_console_is_printed_unchanged(requests: Requests) -> None:
     assert lab("console", HOST).output == "[    0.0] hello\n"
-    assert asked == [("GET", f"servers/{HOST}/console", None)]
+    assert requests == [("GET", f"servers/{HOST}/console", None)]
 
 
-def test_reset_asks_the_daemon(asked: Asked) -> None:
+def test_reset_calls_the_admin_api(requests: Requests) -> None:
     assert lab("reset").exit_code == 0
-    assert asked == [("POST", "reset", None)]
+    assert requests == [("POST", "reset", None)]
 
 
 @pytest.fixture
@@ -114,8 +114,8 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ([HOST, "--", "uptime; id"], "slipway@198.18.0.11", ["--", "uptime; id"]),
     ],
 )
-def test_ssh_goes_to_the_server(
-    asked: Asked, executed: list[list[str]], arguments: list[str], target: str, command: list[str]
+def test_ssh_connects_to_the_server(
+    requests: Requests, executed: list[list[str]], arguments: list[str], target: str, command: list[str]
 ) -> None:
     lab("ssh", *arguments)
     (call,) = executed
@@ -123,69 +123,71 @@ def test_ssh_goes_to_the_server(
     assert rest == command
 
 
-def test_ssh_to_an_unknown_server_names_the_known(asked: Asked) -> None:
+def test_ssh_to_an_unknown_server_lists_the_servers(requests: Requests) -> None:
     result = lab("ssh", "nobody")
     assert result.exit_code == 1
-    assert "There is no server 'nobody' (there are: lab-lb-1, lab-rke2-server-1)" in result.output
+    assert "Server 'nobody': does not exist. Use one of: lab-lb-1, lab-rke2-server-1" in result.output
 
 
-def test_env_prints_what_clients_read(asked: Asked, settings: Settings) -> None:
+def test_env_prints_the_variables_of_clients(requests: Requests, settings: Settings) -> None:
     lines = lab("env").output.splitlines()
     assert f"export HCLOUD_ENDPOINT=http://127.0.0.1:{settings.api_port}/v1" in lines
 
 
 @pytest.mark.parametrize("verb", [["status"], ["console", HOST], ["fault", "list"], ["reset"], ["env"], ["logs"]])
-def test_without_a_lab_a_verb_is_one_sentence(settings: Settings, verb: list[str]) -> None:
+def test_a_command_without_a_lab_is_one_message(settings: Settings, verb: list[str]) -> None:
     result = lab(*verb)
     assert result.exit_code == 1
     assert result.output.strip().count("\n") == 0 or "Traceback" not in result.output
     assert "lab up" in result.output
 
 
-def test_a_dead_daemon_is_told_as_such(settings: Settings) -> None:
+def test_a_stopped_daemon_is_one_message(settings: Settings) -> None:
     describe(settings)
-    assert "does not run; bring it back with: lab up" in lab("status").output
+    assert "the daemon is not running. Start it with: lab up" in lab("status").output
 
 
-def test_a_bad_name_of_a_lab_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_lab_name_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLIPWAY_LAB", "Much Too Long")
     result = lab("status")
     assert result.exit_code == 1
-    assert "set SLIPWAY_LAB to such a word" in result.output
+    assert "Set 1 to 6 lower-case letters and digits" in result.output
 
 
-def test_the_kind_of_host_images_is_one_of_two(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_images_are_prepared_or_plain(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.images == "prepared"
     monkeypatch.setenv("SLIPWAY_LAB_IMAGES", "plain")
     assert Settings.from_environment().images == "plain"
     monkeypatch.setenv("SLIPWAY_LAB_IMAGES", "bare")
-    assert "SLIPWAY_LAB_IMAGES is 'bare'; set prepared or plain" in lab("status").output
+    assert "SLIPWAY_LAB_IMAGES: 'bare' is unknown. Set prepared or plain" in lab("status").output
 
 
 def test_a_daemon_with_other_host_images_is_replaced(settings: Settings) -> None:
     release, storage = SimpleNamespace(source="simulation", note="RKE2 is a simulation."), SimpleNamespace(digest="x")
     describe(settings, ceph={"image": "registry/ceph@x"})
-    assert cli._current(settings, release, storage)
-    assert not cli._current(dataclasses.replace(settings, images="plain"), release, storage)
+    assert cli._is_current(settings, release, storage)
+    assert not cli._is_current(dataclasses.replace(settings, images="plain"), release, storage)
 
 
-def test_up_tells_all_shortages_and_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    poor = preflight.Machine(user_id=1000, memory_gb=1.0)
-    monkeypatch.setattr(preflight, "look", lambda *args, **kwargs: poor)
+def test_up_prints_all_preflight_faults_and_changes_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = preflight.Machine(user_id=1000, memory_gb=1.0)
+    monkeypatch.setattr(preflight, "inspect_machine", lambda *args, **kwargs: small)
     result = lab("up")
     assert result.exit_code == 1
-    assert "You are user 1000" in result.output
-    assert "GB of memory" in result.output
+    assert "User 1000" in result.output
+    assert "Memory: 1.0 GB" in result.output
     assert not settings.state_root.exists()
 
 
-def test_names_of_servers_complete(asked: Asked) -> None:
+def test_server_names_are_completed(requests: Requests) -> None:
     from lab.cli import _server_names
 
     assert _server_names("lab-r") == [HOST]
 
 
-def test_a_failed_image_build_is_one_sentence(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_image_build_is_one_message(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> Path:
         raise MachineError("building image debian-13 failed, see /x.log: E: no such package")
 

@@ -1,4 +1,4 @@
-"""The release mirror: sources in their order, checksums, and the official layout over HTTPS with the lab's CA."""
+"""The release mirror: precedence of sources, checksums, and the official layout over HTTPS with the lab's CA."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import uvicorn
 from lab import mirror, pki
 from lab.mirror import CHECKSUMS, TARBALL, VERSIONS, MirrorError, Source
 from lab.settings import Settings
+from tests.support.deadlines import until
 
 from .conftest import free_port
 
 NOWHERE = "http://127.0.0.1:9/releases"
-"""The discard port: refused at once."""
+"""The discard port: the connection is refused."""
 
 
 def silent(text: str) -> None:
@@ -38,7 +39,7 @@ def make_release(folder: Path, content: bytes = b"tarball") -> Path:
 
 @pytest.fixture
 def simulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A builder that takes no time; the real one has tests of its own."""
+    """A test double of the builder; the real one has its own tests."""
     module = types.ModuleType("lab.rke2sim.package")
 
     def build(version: str, folder: Path, cache: Path) -> None:
@@ -52,7 +53,7 @@ def simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.rke2sim.package", module, raising=False)
 
 
-def test_artifacts_of_the_user_come_first(settings: Settings, tmp_path: Path) -> None:
+def test_given_artifacts_have_precedence(settings: Settings, tmp_path: Path) -> None:
     make_release(tmp_path / "given" / VERSIONS[0])
     release = mirror.prepare(settings, tmp_path / "given", silent, official_url=NOWHERE)
     assert release.source is Source.LOCAL
@@ -60,13 +61,13 @@ def test_artifacts_of_the_user_come_first(settings: Settings, tmp_path: Path) ->
     assert mirror.read_release(settings) == release
 
 
-def test_artifacts_without_the_wanted_version_are_refused(settings: Settings, tmp_path: Path) -> None:
+def test_artifacts_without_the_required_version_are_an_error(settings: Settings, tmp_path: Path) -> None:
     make_release(tmp_path / "given" / "v1.30.0+rke2r1")
     with pytest.raises(MirrorError, match=r"has no folder v1\.36\.3\+rke2r1"):
         mirror.prepare(settings, tmp_path / "given", silent)
 
 
-def test_damaged_artifacts_are_refused(settings: Settings, tmp_path: Path) -> None:
+def test_damaged_artifacts_are_an_error(settings: Settings, tmp_path: Path) -> None:
     (make_release(tmp_path / "given" / VERSIONS[0]) / TARBALL).write_bytes(b"other")
     with pytest.raises(MirrorError, match="the file is damaged"):
         mirror.prepare(settings, tmp_path / "given", silent)
@@ -74,7 +75,7 @@ def test_damaged_artifacts_are_refused(settings: Settings, tmp_path: Path) -> No
 
 @pytest.fixture
 def official(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """A stand-in for the official release: (address, requested paths)."""
+    """A test double of the official release: (address, requested paths)."""
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
     root = tmp_path / "official"
@@ -104,7 +105,7 @@ def test_the_official_release_is_downloaded_once(settings: Settings, official: t
     assert paths == []
 
 
-def test_a_damaged_download_is_refused_and_not_kept(
+def test_a_damaged_download_is_an_error_and_removed(
     settings: Settings, official: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     (tmp_path / "official" / VERSIONS[0] / TARBALL).write_bytes(b"cut short")
@@ -113,14 +114,14 @@ def test_a_damaged_download_is_refused_and_not_kept(
     assert not list(settings.cache_dir.rglob(TARBALL))
 
 
-def test_without_both_the_release_is_simulated_and_says_so(settings: Settings, simulation: None) -> None:
+def test_without_both_the_release_is_a_simulation(settings: Settings, simulation: None) -> None:
     release = mirror.prepare(settings, None, silent, official_url=NOWHERE)
     assert release.source is Source.SIMULATION
     assert "simulation" in release.note
     assert {path.name for path in mirror.release_dir(settings).iterdir()} == {*VERSIONS, "release.json"}
 
 
-def test_a_change_of_source_leaves_nothing_of_the_old(settings: Settings, tmp_path: Path, simulation: None) -> None:
+def test_a_change_of_source_removes_the_old_release(settings: Settings, tmp_path: Path, simulation: None) -> None:
     make_release(tmp_path / "given" / VERSIONS[0])
     mirror.prepare(settings, None, silent, official_url=NOWHERE)
     mirror.prepare(settings, tmp_path / "given", silent)
@@ -150,14 +151,14 @@ def served(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     )
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        assert thread.is_alive()
+    until(lambda: server.started or not thread.is_alive(), 60, pause=0.005)
+    assert server.started, "the mirror does not start"
     yield f"https://127.0.0.1:{port}/rke2/releases/download", authority.certificate_path
     server.should_exit = True
     thread.join(10)
 
 
-def test_the_layout_is_the_official_one_over_tls(served: tuple[str, Path]) -> None:
+def test_the_official_layout_is_served_over_tls(served: tuple[str, Path]) -> None:
     url, authority = served
     context = ssl.create_default_context(cafile=str(authority))
     for version in (VERSIONS[0].replace("+", "%2B"), VERSIONS[0]):
@@ -172,7 +173,7 @@ def test_a_client_without_the_ca_does_not_trust_it(served: tuple[str, Path]) -> 
         urllib.request.urlopen(f"{served[0]}/release.json", context=ssl.create_default_context())
 
 
-def test_what_is_not_there_is_not_found(served: tuple[str, Path]) -> None:
+def test_unknown_paths_are_not_found(served: tuple[str, Path]) -> None:
     context = ssl.create_default_context(cafile=str(served[1]))
     for path in ("v9.9.9%2Brke2r1/" + TARBALL, "../pki/ca.key", "%2e%2e/%2e%2e/pki/ca.key"):
         with pytest.raises(urllib.error.HTTPError, match="404"):

@@ -1,4 +1,4 @@
-"""The lab's CA and what it signs: made once, made anew when out of line, private on disk."""
+"""The lab's CA and its certificates: created once, issued again after a change, private on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lab import pki, secrets
 from lab.settings import Settings
 
 
-def test_authority_and_certificate_are_made_once(tmp_path: Path) -> None:
+def test_authority_and_certificate_are_created_once(tmp_path: Path) -> None:
     authority = pki.ensure_authority(tmp_path, "unit")
     pair = pki.ensure_certificate(tmp_path, authority, "mirror", ("198.19.255.1", "mirror.test"))
     before = [path.read_bytes() for path in (*sorted(tmp_path.iterdir()),)]
@@ -19,7 +19,7 @@ def test_authority_and_certificate_are_made_once(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in (*sorted(tmp_path.iterdir()),)] == before
 
 
-def test_another_address_or_authority_makes_another_certificate(tmp_path: Path) -> None:
+def test_another_address_or_authority_issues_another_certificate(tmp_path: Path) -> None:
     authority = pki.ensure_authority(tmp_path, "unit")
     first = pki.ensure_certificate(tmp_path, authority, "mirror", ("198.19.255.1",)).certificate_path.read_bytes()
     second = pki.ensure_certificate(tmp_path, authority, "mirror", ("198.19.255.5",)).certificate_path.read_bytes()
@@ -32,7 +32,7 @@ def test_another_address_or_authority_makes_another_certificate(tmp_path: Path) 
     x509.load_pem_x509_certificate(third).verify_directly_issued_by(issuer)
 
 
-def test_what_is_secret_is_for_its_owner_alone(settings: Settings) -> None:
+def test_secret_files_are_private(settings: Settings) -> None:
     secrets.api_token(settings)
     secrets.ssh_key(settings)
     authority = pki.ensure_authority(settings.state_dir / "pki", settings.name)
@@ -42,7 +42,7 @@ def test_what_is_secret_is_for_its_owner_alone(settings: Settings) -> None:
     assert settings.state_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_token_and_key_stay(settings: Settings) -> None:
+def test_token_and_key_are_created_once(settings: Settings) -> None:
     assert len(secrets.api_token(settings)) == 64
     assert secrets.api_token(settings) == secrets.api_token(settings)
     assert secrets.ssh_key(settings) == secrets.ssh_key(settings)

@@ -1,4 +1,4 @@
-"""Every shortage of a machine is one sentence, all are told at once, and looking changes nothing."""
+"""Every fault of a machine is one message, all are listed, and the inspection changes nothing."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .conftest import describe
 
 GOOD = Machine(disks_gb={"/var/lib/slipway/lab": 80.0})
 
-SHORTAGES = [
-    (replace(GOOD, user_id=1000), "You are user 1000"),
-    (replace(GOOD, distribution="ubuntu", pretty_name="Ubuntu 24.04"), "runs Ubuntu 24.04"),
-    (replace(GOOD, release="11", pretty_name="Debian GNU/Linux 11"), "Debian 12 and 13"),
-    (replace(GOOD, architecture="aarch64"), "processor is aarch64"),
-    (replace(GOOD, memory_gb=3.2), "Only 3.2 GB of memory"),
-    (replace(GOOD, disks_gb={"/var/lib/slipway/lab": 4.0}), "Only 4.0 GB of disk are free for /var/lib/slipway/lab"),
-    (replace(GOOD, ports_taken={"the cloud's API": 8400}), "Port 8400 (the cloud's API) is taken"),
-    (replace(GOOD, slot_holder="other"), "belongs to the lab 'other'"),
-    (replace(GOOD, addresses_taken=("198.18.0.1",)), "uses 198.18.0.1 already"),
-    (replace(GOOD, missing_features=("The kernel has no loop devices: …",)), "no loop devices"),
+FAULTS = [
+    (replace(GOOD, user_id=1000), "User 1000"),
+    (replace(GOOD, distribution="ubuntu", pretty_name="Ubuntu 24.04"), "Operating system Ubuntu 24.04"),
+    (replace(GOOD, release="11", pretty_name="Debian GNU/Linux 11"), "Debian 12 or 13"),
+    (replace(GOOD, architecture="aarch64"), "Processor aarch64"),
+    (replace(GOOD, memory_gb=3.2), "Memory: 3.2 GB"),
+    (replace(GOOD, disks_gb={"/var/lib/slipway/lab": 4.0}), "/var/lib/slipway/lab: 4.0 GB of disk are free"),
+    (replace(GOOD, ports_taken={"the cloud's API": 8400}), "Port 8400 (the cloud's API): in use"),
+    (replace(GOOD, slot_owner="other"), "in use by the lab 'other'"),
+    (replace(GOOD, addresses_taken=("198.18.0.1",)), "Address 198.18.0.1: already used"),
+    (replace(GOOD, missing_features=("Kernel: no loop devices, …",)), "no loop devices"),
 ]
 
 
@@ -35,49 +35,49 @@ def test_a_good_machine_has_no_faults() -> None:
     assert preflight.faults(GOOD, Settings()) == []
 
 
-@pytest.mark.parametrize(("machine", "words"), SHORTAGES, ids=[words for _, words in SHORTAGES])
-def test_a_shortage_is_one_sentence(machine: Machine, words: str) -> None:
-    (sentence,) = preflight.faults(machine, Settings())
-    assert words in sentence
-    assert "\n" not in sentence
+@pytest.mark.parametrize(("machine", "words"), FAULTS, ids=[words for _, words in FAULTS])
+def test_a_fault_is_one_message(machine: Machine, words: str) -> None:
+    (fault,) = preflight.faults(machine, Settings())
+    assert words in fault
+    assert "\n" not in fault
 
 
-def test_all_shortages_are_told_at_once() -> None:
+def test_all_faults_are_listed() -> None:
     machine = replace(GOOD, user_id=1000, memory_gb=1.0, ports_taken={"the cloud's API": 8400})
     assert len(preflight.faults(machine, Settings())) == 3
 
 
-def test_the_cloud_alone_needs_less_memory() -> None:
+def test_only_the_cloud_requires_less_memory() -> None:
     machine = replace(GOOD, memory_gb=3.2)
     assert preflight.faults(machine, Settings(), site=False) == []
 
 
-def test_a_lab_that_stands_is_not_asked_for_its_memory_again() -> None:
-    assert preflight.faults(replace(GOOD, memory_gb=3.2, lab_stands=True), Settings()) == []
+def test_an_existing_lab_requires_less_memory() -> None:
+    assert preflight.faults(replace(GOOD, memory_gb=3.2, lab_exists=True), Settings()) == []
 
 
-def test_a_port_held_by_another_program_is_seen(
-    settings: Settings, asked: object, monkeypatch: pytest.MonkeyPatch
+def test_a_port_of_another_program_is_in_use(
+    settings: Settings, requests: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stand-in daemon listens on the API's port (and is a thread, beside which nothing may fork)."""
+    """The test double listens on the API's port; it is a thread, and a process with threads must not fork."""
     monkeypatch.setattr(preflight, "_missing_features", list)
-    assert preflight.look(settings).ports_taken == {"the cloud's API": settings.api_port}
-    assert preflight.look(settings, ours_runs=True).ports_taken == {}
+    assert preflight.inspect_machine(settings).ports_taken == {"the cloud's API": settings.api_port}
+    assert preflight.inspect_machine(settings, daemon_running=True).ports_taken == {}
 
 
-def test_another_lab_in_the_same_slot_is_seen(settings: Settings) -> None:
+def test_another_lab_owns_the_slot(settings: Settings) -> None:
     describe(Settings("other", settings.slot, settings.state_root, settings.cache_root), name="other")
-    assert preflight.look(settings).slot_holder == "other"
+    assert preflight.inspect_machine(settings).slot_owner == "other"
 
 
-def test_looking_changes_nothing(settings: Settings) -> None:
-    preflight.look(settings)
+def test_inspection_changes_nothing(settings: Settings) -> None:
+    preflight.inspect_machine(settings)
     assert not settings.state_root.exists()
     assert not settings.cache_root.exists()
 
 
-def test_the_machines_own_python_can_ask(settings: Settings) -> None:
-    """`lab/setup.sh` asks with Debian's Python before there is a virtual environment."""
+def test_preflight_runs_with_the_python_of_debian(settings: Settings) -> None:
+    """`lab/setup.sh` runs it with Debian's Python before there is a virtual environment."""
     debian = Path("/usr/bin/python3")
     program = str(debian) if debian.exists() else sys.executable
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""`lab up` and `lab down` for real: hosts that let us in, survive the daemon, and leave nothing behind."""
+"""Real `lab up` and `lab down`: hosts are reachable, outlive the daemon, and are removed completely."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.real
 
 NAME = "clitst"
 STARTED = "cut -d' ' -f22 /proc/1/stat"
-"""When the host's init started."""
+"""Prints the start time of the host's init."""
 
 
 def lab(*arguments: str) -> str:
@@ -38,8 +38,8 @@ def lab(*arguments: str) -> str:
     return done.stdout
 
 
-def once_it_answers(*arguments: str) -> str:
-    """What a command on a host that is still booting prints in the end."""
+def run_when_booted(*arguments: str) -> str:
+    """Repeat a command until the host has booted; its output."""
     deadline = time.monotonic() + 120
     while True:
         try:
@@ -51,7 +51,7 @@ def once_it_answers(*arguments: str) -> str:
 
 
 def traces() -> set[str]:
-    """Whatever on this machine carries the lab's name."""
+    """Everything on this machine whose name contains the lab's name."""
     commands = (
         ["ip", "netns", "list"],
         ["ip", "-o", "link"],
@@ -70,42 +70,42 @@ def traces() -> set[str]:
 
 
 def fetched(url: str, authority: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30, context=ssl.create_default_context(cafile=authority)) as answer:
-        content: bytes = answer.read()
+    with urllib.request.urlopen(url, timeout=30, context=ssl.create_default_context(cafile=authority)) as response:
+        content: bytes = response.read()
         return content
 
 
 def serves_ceph(settings: Settings, description: dict[str, Any]) -> bool:
-    """Whether the registry has the image and the mirror has the cephadm that lab.json promises."""
-    told, authority = description["ceph"], description["ca_certificate_path"]
-    images = [told[name].partition("@")[2] for name in ("image", "upgrade_image")]
-    found = hashlib.sha256(fetched(told["cephadm_url"], authority)).hexdigest()
-    return told["cephadm_checksum"] == f"sha256:{found}" and all(
-        registry.answers(settings, Path(authority), ceph.IMAGE, digest) for digest in images
+    """Whether the registry has the images and the mirror has the cephadm that lab.json describes."""
+    release, authority = description["ceph"], description["ca_certificate_path"]
+    images = [release[name].partition("@")[2] for name in ("image", "upgrade_image")]
+    digest = hashlib.sha256(fetched(release["cephadm_url"], authority)).hexdigest()
+    return release["cephadm_checksum"] == f"sha256:{digest}" and all(
+        registry.serves_image(settings, Path(authority), ceph.IMAGE, image) for image in images
     )
 
 
 @pytest.fixture
-def real(slotted: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """A lab with the images that this machine has already."""
+def real(slot_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A lab with the images in this machine's cache."""
     monkeypatch.setenv("SLIPWAY_LAB", NAME)
     monkeypatch.setenv("SLIPWAY_CACHE_ROOT", str(CACHE_ROOT))
     yield Settings.from_environment()
     lab("down")
 
 
-def test_hosts_let_us_in_survive_the_daemon_and_leave_nothing(real: Settings) -> None:
+def test_hosts_are_reachable_outlive_the_daemon_and_are_removed(real: Settings) -> None:
     assert traces() == set()
-    assert "The local cloud runs" in lab("up", "--only-cloud")
+    assert "The local cloud is running" in lab("up", "--only-cloud")
 
     description = daemon.read_description(real)
     assert serves_ceph(real, description)
     cloud = Client(token=description["token"], api_endpoint=description["api_endpoint"], poll_interval=0.2)
     key = cloud.ssh_keys.create("key", description["ssh_public_key"])
-    answer = cloud.servers.create("kept", ServerType("cx23"), Image(name="debian-13"), ssh_keys=[key])
-    answer.action.wait_until_finished()
-    cloud.volumes.create(10, "data", server=answer.server).action.wait_until_finished()
-    assert once_it_answers("ssh", "kept", "--", "hostname") == "kept\n"
+    created = cloud.servers.create("kept", ServerType("cx23"), Image(name="debian-13"), ssh_keys=[key])
+    created.action.wait_until_finished()
+    cloud.volumes.create(10, "data", server=created.server).action.wait_until_finished()
+    assert run_when_booted("ssh", "kept", "--", "hostname") == "kept\n"
     boot = lab("ssh", "kept", "--", STARTED)
     assert traces() != set()
 
@@ -121,9 +121,9 @@ def test_hosts_let_us_in_survive_the_daemon_and_leave_nothing(real: Settings) ->
     session = subprocess.Popen([Path(sys.executable).with_name("lab"), "ssh", "kept", "--", "sleep 600"])
     subprocess.run(["sleep", "2"], check=True)
     assert session.poll() is None
-    assert "is gone" in lab("down")
+    assert "removed" in lab("down")
     assert session.wait(10) != 0
     assert traces() == set()
     assert not real.state_dir.exists()
     assert str(real.state_dir) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert "There was no lab" in lab("down")
+    assert "does not exist" in lab("down")

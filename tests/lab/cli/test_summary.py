@@ -1,4 +1,4 @@
-"""The page that `lab up` ends with, as a person reads it."""
+"""The summary of `lab up` as rendered text."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def rendered(renderable: Any) -> str:
 
 def page(settings: Settings, **changes: Any) -> str:
     arguments: dict[str, Any] = {"report": REPORT, "seconds": 184.0, "platform": PLATFORM} | changes
-    seen = {"servers": SERVERS}
+    cloud = {"servers": SERVERS}
     return rendered(
         summary.page(
-            describe(settings), seen, arguments["report"],
+            describe(settings), cloud, arguments["report"],
             settings=settings, seconds=arguments["seconds"], platform=arguments["platform"],
         )
     )  # fmt: skip
 
 
-def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) -> None:
+def test_page_lists_hosts_endpoints_times_and_simulations(settings: Settings) -> None:
     text = page(settings)
     for words in (
-        "The platform stands", "3 min 04 s", "lab-lb-1", "198.18.0.10", "https://apps.test/, at 198.18.0.10",
+        "The platform is running", "3 min 04 s", "lab-lb-1", "198.18.0.10", "https://apps.test/, at 198.18.0.10",
         "--resolve apps.test:443:198.18.0.10",
         "https://198.18.0.10:6443",
         "kubectl --kubeconfig", "Provision the machines", "21 s", "1 min 33 s", "40", "RKE2 is a simulation.",
@@ -60,27 +60,27 @@ def test_it_names_hosts_ways_in_times_and_what_is_simulated(settings: Settings) 
         assert words in text.replace("\n", " ") or words in text, words
 
 
-def test_it_says_where_images_come_from(settings: Settings) -> None:
+def test_page_lists_the_sources_of_images(settings: Settings) -> None:
     text = page(settings)
     assert "https://198.19.255.1:8402/ (Ceph 20.2.4)" in text
     assert "Ceph is composed here." in text
     assert "Host images carry packages." in text
-    seen = {"servers": SERVERS, "counts": {}, "memory_mb": 1.0}
-    assert "Host images carry packages." in rendered(summary.status(describe(settings), seen))
+    cloud = {"servers": SERVERS, "counts": {}, "memory_mb": 1.0}
+    assert "Host images carry packages." in rendered(summary.status(describe(settings), cloud))
 
 
-def test_it_says_where_the_backups_are(settings: Settings) -> None:
+def test_page_lists_the_object_storage(settings: Settings) -> None:
     line = "https://s3.test, at 198.18.0.61, bucket lab-backup"
-    seen = {"servers": [*SERVERS, STORE], "counts": {}, "memory_mb": 1.0}
-    assert line in rendered(summary.status(describe(settings), seen, PLATFORM))
+    cloud = {"servers": [*SERVERS, STORE], "counts": {}, "memory_mb": 1.0}
+    assert line in rendered(summary.status(describe(settings), cloud, PLATFORM))
     assert line in rendered(
-        summary.page(describe(settings), seen, None, settings=settings, seconds=1.0, platform=PLATFORM)
+        summary.page(describe(settings), cloud, None, settings=settings, seconds=1.0, platform=PLATFORM)
     )
     assert "object storage" not in page(settings)
-    assert "object storage" not in rendered(summary.status(describe(settings), seen | {"servers": SERVERS}, PLATFORM))
+    assert "object storage" not in rendered(summary.status(describe(settings), cloud | {"servers": SERVERS}, PLATFORM))
 
 
-def test_the_lab_of_one_person_needs_no_variables(settings: Settings) -> None:
+def test_the_default_lab_requires_no_variables(settings: Settings) -> None:
     assert "SLIPWAY_LAB=" not in rendered(
         summary.page(
             describe(settings), {"servers": SERVERS}, None, settings=Settings(), seconds=1.0, platform=PLATFORM
@@ -88,20 +88,20 @@ def test_the_lab_of_one_person_needs_no_variables(settings: Settings) -> None:
     )
 
 
-def test_the_cloud_alone_promises_no_platform(settings: Settings) -> None:
+def test_page_of_only_the_cloud(settings: Settings) -> None:
     text = page(settings, platform=None, report=None)
-    assert "The local cloud runs" in text
+    assert "The local cloud is running" in text
     assert "kubeconfig" not in text
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[1]", '{"playbook": "destroy"}'])
-def test_a_broken_report_is_no_report(tmp_path: Path, broken: str) -> None:
+def test_an_invalid_report_is_ignored(tmp_path: Path, broken: str) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "run.json").write_text(broken)
     assert summary.newest_report(tmp_path) is None
 
 
-def test_the_newest_report_of_the_site_is_taken(tmp_path: Path) -> None:
+def test_the_newest_report_of_the_site_is_used(tmp_path: Path) -> None:
     for age, (name, playbook) in enumerate([("d", "check"), ("c", "site"), ("b", "site"), ("a", "site")]):
         (tmp_path / name).mkdir()
         path = tmp_path / name / "run.json"

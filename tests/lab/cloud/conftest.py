@@ -1,10 +1,9 @@
-"""A cloud on a free port of loopback, with machines that are only a record. Every answer passes the oracle."""
+"""A cloud on a free port of loopback with stub machines. The oracle validates every response."""
 
 from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,12 +21,13 @@ from lab.cloud.store import Store
 from lab.machines.stub import StubMachines
 from lab.settings import Settings
 from tests.lab.cloud.oracle import Oracle
-from tests.lab.cloud.support import TOKEN, listen, out_of_line
+from tests.lab.cloud.support import TOKEN, differences, listen
+from tests.support.deadlines import until
 
 
 @dataclass
 class Api:
-    """Plain HTTP with the token: the status and the JSON of each answer."""
+    """Plain HTTP with the token: the status and the JSON of each response."""
 
     http: httpx.Client
 
@@ -53,7 +53,7 @@ class Api:
         return self.ok("DELETE", path)
 
     def code(self, method: str, path: str, body: Any = None, **query: Any) -> str:
-        """The code of the error that must come."""
+        """The code of the expected error."""
         status, payload = self(method, path, body, **query)
         assert status >= 400, f"{method} {path} {body} → {status} {payload}"
         code: str = payload["error"]["code"]
@@ -66,7 +66,7 @@ class Api:
 
 @dataclass
 class Lab:
-    """A running cloud and all that a test may want of it."""
+    """A running cloud with its clients and test doubles."""
 
     url: str
     cloud: Cloud
@@ -75,30 +75,28 @@ class Lab:
     api: Api
     client: Client
     stop: Callable[[], None]
-    in_line: bool = True
-    """Whether the machines must be as the store says at the end; tests that make verbs fail switch it off."""
+    expect_converged: bool = True
+    """Whether the machines must equal the store at the end; tests of failing machines set it to False."""
     ids: dict[str, int] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:
         return f"{self.url}/v1"
 
-    def quiet(self, seconds: float = 60) -> None:
-        """Wait until no work is left."""
-        end = time.monotonic() + seconds
-        while True:
+    def wait_idle(self, seconds: float = 60) -> None:
+        """Wait until no job is pending."""
+
+        def pending() -> list[Job]:
             with self.cloud.store.transaction() as tx:
-                jobs = tx.all(Job)
-            if not jobs:
-                return
-            assert time.monotonic() < end, f"still to be done: {jobs}"
-            time.sleep(0.01)
+                return tx.all(Job)
+
+        until(pending, seconds, lambda jobs: not jobs, pause=0.01)
 
     def server(self, name: str = "web-1", **more: Any) -> dict[str, Any]:
-        """A server that has come up (or stays off when told so)."""
+        """A created server, running unless `start_after_create` is false."""
         body = {"name": name, "server_type": "cx23", "image": "debian-13", "location": "fsn1"} | more
         created = self.api.post("/servers", body)
-        self.quiet()
+        self.wait_idle()
         shown: dict[str, Any] = self.api.get(f"/servers/{created['server']['id']}")["server"]
         return shown
 
@@ -110,10 +108,10 @@ class Lab:
         made: dict[str, Any] = self.api.post("/networks", {"name": name, "ip_range": ip_range, "subnets": subnets})
         return made["network"]  # type: ignore[no-any-return]
 
-    def check_line(self) -> None:
-        """The machines are what the store wants, and nobody broke their contract."""
-        self.quiet()
-        assert out_of_line(self.cloud) == []
+    def check_converged(self) -> None:
+        """The machines equal the store, and no caller violated their contract."""
+        self.wait_idle()
+        assert differences(self.cloud) == []
 
 
 Serve = Callable[..., Lab]
@@ -131,10 +129,8 @@ def serving(folder: Path, seconds: float = 0.0, machines: StubMachines | None = 
     server = uvicorn.Server(uvicorn.Config(oracle, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    end = time.monotonic() + 60
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < end, "the cloud does not start"
-        time.sleep(0.005)
+    until(lambda: server.started or not thread.is_alive(), 60, pause=0.005)
+    assert server.started, "the cloud does not start"
 
     def stop() -> None:
         server.should_exit = True
@@ -152,7 +148,7 @@ def serving(folder: Path, seconds: float = 0.0, machines: StubMachines | None = 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Start clouds with options of one's own; all on one store, one after the other."""
+    """Start clouds with other options; all on one store, one after the other."""
     labs: list[Lab] = []
     with ExitStack() as stack:
 
@@ -167,28 +163,29 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="session")
-def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def session_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with serving(tmp_path_factory.mktemp("cloud")) as lab:
         yield lab
 
 
 @pytest.fixture
-def lab(standing_lab: Lab) -> Iterator[Lab]:
-    """The cloud that most tests share, empty again for each."""
-    lab = standing_lab
-    lab.in_line = True
+def lab(session_lab: Lab) -> Iterator[Lab]:
+    """The cloud that most tests share, reset after each."""
+    lab = session_lab
+    lab.expect_converged = True
     yield lab
     lab.machines.fail.clear()
     try:
-        if lab.in_line:
-            lab.check_line()
+        if lab.expect_converged:
+            lab.check_converged()
         assert lab.oracle.violations == []
     finally:
-        lab.quiet()
+        lab.wait_idle()
         lab.api.http.post(f"{lab.url}/_lab/reset").raise_for_status()
-        lab.quiet()
+        lab.wait_idle()
         lab.machines.broken.clear()
         lab.machines.calls.clear()
+        lab.machines.passwords.clear()
         lab.oracle.violations.clear()
         lab.oracle.seen.clear()
 

@@ -1,6 +1,6 @@
-"""Hetzner's own word on every answer: a layer around the application under test that checks what passes.
+"""Validates every response against Hetzner's OpenAPI document: a layer around the application under test.
 
-Beside the OpenAPI document of July 2026 (`trim_openapi.py`), the changes that came after it are written here.
+The document is of July 2026 (`trim_openapi.py`); later changes of the API are in this module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STATUS = {
     "protected": 423, "rate_limit_exceeded": 429, "server_error": 500, "bad_gateway": 502, "unavailable": 503,
     "timeout": 504,
 }  # fmt: skip
-"""Codes with a status of their own; all others are 422, and `unsupported_error` is 501 where nothing is built."""
+"""Codes with a status of their own; all others are 422, and `unsupported_error` of missing endpoints is 501."""
 
 PAGINATION = {"page", "per_page", "previous_page", "next_page", "last_page", "total_entries"}
 
@@ -53,7 +53,7 @@ class Oracle:
         self._app = app
         self.violations: list[str] = []
         self.seen: set[str] = set()
-        """Operations that were answered with success, `GET /servers/{id}`."""
+        """Operations with a successful response, for example `GET /servers/{id}`."""
         document = json.loads(gzip.decompress(TRIMMED.read_bytes()))
         self._since_july(document)
         self.operations: dict[str, dict[str, str | None]] = document["answers"]
@@ -82,8 +82,8 @@ class Oracle:
         document["answers"]["GET /networks/{id}/members"] = {"200": "members"}
 
     def operation(self, method: str, path: str) -> str | None:
-        asked = f"{method} {path.removeprefix('/v1')}"
-        return next((operation for pattern, operation in self._patterns if pattern.fullmatch(asked)), None)
+        requested = f"{method} {path.removeprefix('/v1')}"
+        return next((operation for pattern, operation in self._patterns if pattern.fullmatch(requested)), None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,8 +107,8 @@ class Oracle:
         status = start["status"]
         headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
 
-        def wrong(what: str) -> None:
-            self.violations.append(f"{method} {path} → {status}: {what}; {body[:2000].decode()}")
+        def wrong(fault: str) -> None:
+            self.violations.append(f"{method} {path} → {status}: {fault}; {body[:2000].decode()}")
 
         for name, pattern in HEADERS.items():
             if not pattern.fullmatch(headers.get(name, "")):
@@ -120,21 +120,21 @@ class Oracle:
             return
         operation = self.operation(method, path)
         if operation is None:
-            return wrong("Hetzner knows no such operation")
+            return wrong("the operation is not in Hetzner's document")
         self.seen.add(operation)
         if str(status) not in self.operations[operation]:
-            return wrong(f"Hetzner answers {sorted(self.operations[operation])}")
+            return wrong(f"the document has the statuses {sorted(self.operations[operation])}")
         name = self.operations[operation][str(status)]
         if name is None:
             if body:
-                wrong("there is a body")
+                wrong("unexpected body")
             return None
         payload = json.loads(body)
         for fault in self._validators[name].iter_errors(payload):
             wrong(f"{fault.json_path}: {fault.message[:300]}")
         if "meta" in payload:
             if set(payload["meta"]["pagination"]) != PAGINATION:
-                wrong("pagination has other keys")
+                wrong("pagination has unexpected keys")
             if 'rel="last"' not in headers.get("link", ""):
                 wrong("no Link header")
         return None
@@ -143,7 +143,7 @@ class Oracle:
     def _check_error(status: int, payload: dict[str, Any], wrong: Any) -> None:
         error = payload.get("error", {})
         if set(payload) != {"error"} or set(error) != {"code", "message", "details"} or not error["message"]:
-            return wrong("not the envelope of an error")
+            return wrong("invalid error object")
         expected = STATUS.get(error["code"], 422)
         if status != expected and (status, error["code"]) != (501, "unsupported_error"):
             wrong(f"{error['code']} comes with {expected}")

@@ -1,6 +1,6 @@
-"""The cloud as a process of its own, to be killed: `python -m tests.lab.cloud.process FOLDER`.
+"""The cloud as a separate process, for tests that kill it: `python -m tests.lab.cloud.process FOLDER`.
 
-Prints its URL when it serves, and after SIGTERM what is out of line, as JSON.
+Prints its URL when it is ready, and after SIGTERM the differences between machines and store as JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lab.cloud.app import create_app
 from lab.cloud.store import Store
 from lab.machines.stub import StubMachines
 from lab.settings import Settings
-from tests.lab.cloud.support import TOKEN, listen, out_of_line
+from tests.lab.cloud.support import TOKEN, differences, listen
 
 
 async def main(folder: Path) -> None:
@@ -34,7 +34,7 @@ async def main(folder: Path) -> None:
         await asyncio.sleep(0.005)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     await serving
-    print(json.dumps(out_of_line(app.state.cloud)), flush=True)
+    print(json.dumps(differences(app.state.cloud)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests share with the process that they kill; light, for it starts often."""
+"""Shared by the tests and the process that they kill; few imports, because it is started often."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ TOKEN = "lab-token"
 
 
 def listen() -> socket.socket:
-    """A free port of loopback."""
-    # Named as TCP: asyncio only switches Nagle off for sockets that say so, and each answer would be 40 ms late.
+    """A listener on a free port of loopback."""
+    # asyncio sets TCP_NODELAY only on sockets with an explicit IPPROTO_TCP; otherwise each response is 40 ms late.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     return listener
 
 
-def out_of_line(cloud: Cloud) -> list[str]:
-    """Where the machines are not as the store wants them, and where a caller broke their contract."""
+def differences(cloud: Cloud) -> list[str]:
+    """Differences between the machines and the store, and violations of the machines' contract."""
     machines = cloud.machines
     assert isinstance(machines, StubMachines)
     with cloud.store.transaction() as tx:
@@ -43,5 +43,5 @@ def out_of_line(cloud: Cloud) -> list[str]:
         "volume hosts": (machines.volume_hosts, wanted.volume_attachments),
     }
     return machines.broken + [
-        f"{what}: {seen} instead of {want}" for what, (seen, want) in pairs.items() if seen != want
+        f"{name}: {actual} instead of {expected}" for name, (actual, expected) in pairs.items() if actual != expected
     ]

@@ -1,4 +1,4 @@
-"""The unmodified hetzner.hcloud collection, with the SDK it carries, through real ansible-playbook runs."""
+"""The unmodified hetzner.hcloud collection with its bundled SDK, in real ansible-playbook runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture
 def ansible(lab: Lab, tmp_path: Path, public_key: str) -> dict[str, str]:
-    """The environment of a run: nothing of the repository's configuration, only the endpoint."""
+    """The environment of a run: the endpoint, without the repository's configuration."""
     config = tmp_path / "ansible.cfg"
     config.write_text("[defaults]\nlocalhost_warning = false\n[inventory]\nunparsed_warning = false\n")
     variables = tmp_path / "variables.json"
@@ -35,22 +35,22 @@ def ansible(lab: Lab, tmp_path: Path, public_key: str) -> dict[str, str]:
 
 
 def play(environment: dict[str, str], name: str, *options: str) -> tuple[int, str]:
-    """Run a play that must not fail; how many tasks changed something, and all it said."""
+    """Run a playbook that must succeed; the number of changed tasks and the output."""
     command = [str(BIN / "ansible-playbook"), "-e", f"@{environment['VARIABLES']}", *options, str(HERE / name)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    said = run.stdout + run.stderr
-    assert run.returncode == 0, said
-    match = re.search(r"localhost +: ok=\d+ +changed=(\d+)", said)
-    assert match, said
-    return int(match[1]), said
+    output = run.stdout + run.stderr
+    assert run.returncode == 0, output
+    match = re.search(r"localhost +: ok=\d+ +changed=(\d+)", output)
+    assert match, output
+    return int(match[1]), output
 
 
 def test_modules_build_converge_and_remove(lab: Lab, ansible: dict[str, str]) -> None:
-    # Key, network, subnetwork, route, firewall, group, address, server, its leg, volume, start, firewall again, name.
+    # Key, network, subnetwork, route, firewall, group, address, server, attachment, volume, start, selector, rdns
     assert play(ansible, "site.yml")[0] == 13
     assert lab.machines.on == set(lab.machines.hosts) and len(lab.machines.on) == 1
-    changed, said = play(ansible, "site.yml")
-    assert changed == 0, said
+    changed, output = play(ansible, "site.yml")
+    assert changed == 0, output
 
     source = Path(ansible["ANSIBLE_HOME"]) / "hcloud.yml"
     source.write_text(
@@ -64,12 +64,12 @@ def test_modules_build_converge_and_remove(lab: Lab, ansible: dict[str, str]) ->
     seen = [facts[name]["__ansible_unsafe"] for name in ("ansible_host", "hcloud_status", "hcloud_location")]
     assert seen == ["10.40.1.11", "running", "fsn1"]
 
-    assert play(ansible, "gone.yml")[0] == 7
+    assert play(ansible, "remove.yml")[0] == 7
     assert lab.machines.hosts == {} and lab.machines.networks == {} and lab.machines.volumes == {}
 
 
-def test_failures_carry_the_code(lab: Lab, ansible: dict[str, str], tmp_path: Path) -> None:
-    """What the platform's fallback of types and locations hangs on."""
+def test_failures_contain_the_code_of_the_error(lab: Lab, ansible: dict[str, str], tmp_path: Path) -> None:
+    """The platform's fallback of types and locations depends on it."""
     fault = {"kind": "out_of_stock", "server_type": "cx23", "location": "fsn1"}
     lab.api.post(f"{lab.url}/_lab/faults", fault)
     server = {"name": "web", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}

@@ -1,4 +1,4 @@
-"""Ids and words that clients and people rely on."""
+"""Ids and names that clients rely on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_ids(api: Api, path: str, name: str, id: int) -> None:
     ("name", "architecture", "id"),
     [("debian-12", "x86", 114690387), ("debian-12", "arm", 114690389), ("ubuntu-24.04", "x86", 161547269)],
 )
-def test_an_image_is_its_name_and_architecture(api: Api, name: str, architecture: str, id: int) -> None:
+def test_images_have_an_id_per_architecture(api: Api, name: str, architecture: str, id: int) -> None:
     query = {"name": name, "architecture": architecture, "include_deprecated": "True"}
     assert [image["id"] for image in api.get("/images", **query)["images"]] == [id]
 
@@ -55,10 +55,10 @@ def test_deprecated_images_are_hidden_by_default(api: Api, included: dict[str, s
     assert all(image["deprecated"] and image["deprecation"]["announced"] for image in images)
 
 
-def test_where_types_are_sold(api: Api) -> None:
+def test_locations_of_server_types(api: Api) -> None:
     types = {row["name"]: row for row in api.get("/server_types", per_page=50)["server_types"]}
-    assert [place["name"] for place in types["cx23"]["locations"] if place["available"]] == ["fsn1", "nbg1", "hel1"]
-    assert not any(place["available"] for place in types["cx22"]["locations"])
+    assert [entry["name"] for entry in types["cx23"]["locations"] if entry["available"]] == ["fsn1", "nbg1", "hel1"]
+    assert not any(entry["available"] for entry in types["cx22"]["locations"])
     gone = types["cx11"]["locations"][0]["deprecation"]
     assert (gone["announced"], gone["unavailable_after"][:10]) == ("2024-06-06T08:00:00+00:00", "2024-09-06")
     assert types["ccx13"]["cpu_type"] == "dedicated" and types["cax11"]["architecture"] == "arm"
@@ -67,7 +67,7 @@ def test_where_types_are_sold(api: Api) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "code", "words"),
     [
-        ({"image": "ubuntu-24.04"}, 422, "unsupported_error", "cannot run in this lab"),
+        ({"image": "ubuntu-24.04"}, 422, "unsupported_error", "the lab has no image"),
         ({"image": "docker-ce"}, 422, "unsupported_error", "docker-ce"),
         ({"image": "beos"}, 404, "not_found", "beos"),
         ({"image": 114690389}, 422, "invalid_input", "for arm"),
@@ -80,7 +80,7 @@ def test_where_types_are_sold(api: Api) -> None:
         ({"location": "moon"}, 404, "not_found", "moon"),
     ],
 )
-def test_what_cannot_be_ordered(lab: Lab, change: dict[str, object], status: int, code: str, words: str) -> None:
+def test_invalid_orders(lab: Lab, change: dict[str, object], status: int, code: str, words: str) -> None:
     body = {"name": "web", "server_type": "cx23", "image": "debian-13", "location": "fsn1"} | change
     got, payload = lab.api("POST", "/servers", body)
     assert (got, payload["error"]["code"]) == (status, code)
@@ -91,7 +91,7 @@ def test_what_cannot_be_ordered(lab: Lab, change: dict[str, object], status: int
 @pytest.mark.parametrize("type", ["cx23", 114, "114"])
 @pytest.mark.parametrize("image", ["debian-12", 114690387, "114690387"])
 @pytest.mark.parametrize("location", ["hel1", 3, "3", None])
-def test_names_and_ids_mean_the_same(api: Api, type: object, image: object, location: object) -> None:
+def test_names_and_ids_are_equivalent(api: Api, type: object, image: object, location: object) -> None:
     body = {"name": "web", "server_type": type, "image": image, "location": location, "start_after_create": False}
     server = api.post("/servers", body)["server"]
     assert (server["server_type"]["name"], server["image"]["id"]) == ("cx23", 114690387)

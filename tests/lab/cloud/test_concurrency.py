@@ -1,4 +1,4 @@
-"""Many requests at once: every answer is a documented one, and what is left is sound."""
+"""Parallel requests: every response is documented, and the final state is consistent."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BODY = {"server_type": "cx23", "image": "debian-13", "location": "fsn1"}
 
 @pytest.fixture
 def busy(serve: Serve) -> Lab:
-    """Machines that take their time, and answers that do not wait for them."""
+    """Slow machines, and responses that do not wait for them."""
     return serve(seconds=0.01, settle_seconds=0.0)
 
 
-def at_once(lab: Lab, count: int, ask: Any) -> list[tuple[int, Any]]:
+def in_parallel(lab: Lab, count: int, request_of: Any) -> list[tuple[int, Any]]:
     limits = httpx.Limits(max_connections=count)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with (
@@ -36,27 +36,27 @@ def at_once(lab: Lab, count: int, ask: Any) -> list[tuple[int, Any]]:
     ):
 
         def one(number: int) -> tuple[int, Any]:
-            method, path, body = ask(number)
+            method, path, body = request_of(number)
             answer = http.request(method, path, json=body)
             return answer.status_code, answer.json() if answer.content else None
 
         return list(pool.map(one, range(count)))
 
 
-def test_one_name_is_given_once(busy: Lab) -> None:
-    answers = at_once(busy, 16, lambda _: ("POST", "/servers", BODY | {"name": "web"}))
+def test_a_name_is_used_once(busy: Lab) -> None:
+    answers = in_parallel(busy, 16, lambda _: ("POST", "/servers", BODY | {"name": "web"}))
     assert Counter(status for status, _ in answers) == {201: 1, 409: 15}
-    busy.check_line()
+    busy.check_converged()
     assert len(busy.machines.hosts) == 1
 
 
-def test_thirty_servers_at_once_share_nothing_but_the_network(busy: Lab) -> None:
+def test_thirty_parallel_servers_share_only_the_network(busy: Lab) -> None:
     network = busy.network()["id"]
     firewall = busy.api.post("/firewalls", {"name": "wall"})["firewall"]["id"]
     body = BODY | {"networks": [network], "firewalls": [{"firewall": firewall}]}
-    answers = at_once(busy, 30, lambda number: ("POST", "/servers", body | {"name": f"s{number}"}))
+    answers = in_parallel(busy, 30, lambda number: ("POST", "/servers", body | {"name": f"s{number}"}))
     assert {status for status, _ in answers} == {201}
-    busy.quiet()
+    busy.wait_idle()
     servers = busy.api.get("/servers", per_page=50)["servers"]
     assert {server["status"] for server in servers} == {"running"}
     for values in (
@@ -66,54 +66,54 @@ def test_thirty_servers_at_once_share_nothing_but_the_network(busy: Lab) -> None
         [server["private_net"][0]["mac_address"] for server in servers],
     ):
         assert len(set(values)) == 30
-    busy.check_line()
+    busy.check_converged()
 
 
 def test_subnets_never_overlap(busy: Lab) -> None:
     network = busy.api.post("/networks", {"name": "net", "ip_range": "10.0.0.0/16"})["network"]["id"]
-    busy.quiet()
+    busy.wait_idle()
     body = {"type": "cloud", "network_zone": "eu-central"}
-    answers = at_once(busy, 16, lambda _: ("POST", f"/networks/{network}/actions/add_subnet", body))
+    answers = in_parallel(busy, 16, lambda _: ("POST", f"/networks/{network}/actions/add_subnet", body))
     assert {status for status, _ in answers} <= {201, 409}
     ranges = [IPv4Network(row["ip_range"]) for row in busy.api.get(f"/networks/{network}")["network"]["subnets"]]
     assert len(ranges) == sum(status == 201 for status, _ in answers)
     assert not any(one.overlaps(other) for one in ranges for other in ranges if one is not other)
 
 
-def test_one_volume_goes_to_one_server(busy: Lab) -> None:
+def test_a_volume_is_attached_to_one_server(busy: Lab) -> None:
     volume = busy.api.post("/volumes", {"name": "disk", "size": 10, "location": "fsn1"})["volume"]["id"]
     servers = [busy.off(f"s{number}")["id"] for number in range(8)]
-    answers = at_once(
+    answers = in_parallel(
         busy, 8, lambda number: ("POST", f"/volumes/{volume}/actions/attach", {"server": servers[number]})
     )
     statuses = Counter(status for status, _ in answers)
     assert statuses[201] == 1 and set(statuses) <= {201, 422, 423}
-    busy.check_line()
+    busy.check_converged()
 
 
-def test_a_storm(busy: Lab) -> None:
-    """Random verbs on a few shared objects from many clients."""
+def test_random_parallel_requests(busy: Lab) -> None:
+    """Random actions on a few shared objects from many clients."""
     networks = [busy.network(f"n{n}", f"10.{n}.0.0/16", f"10.{n}.1.0/24")["id"] for n in range(2)]
     servers = [busy.server(f"s{n}", labels={"role": "web"})["id"] for n in range(3)]
     volumes = [
         busy.api.post("/volumes", {"name": f"v{n}", "size": 10, "location": "fsn1"})["volume"]["id"] for n in range(2)
     ]
     firewall = busy.api.post("/firewalls", {"name": "wall"})["firewall"]["id"]
-    busy.quiet()
+    busy.wait_idle()
     chance = random.Random(1)
 
-    def ask(_: int) -> tuple[str, str, Any]:
+    def random_request(_: int) -> tuple[str, str, Any]:
         server, network, volume = chance.choice(servers), chance.choice(networks), chance.choice(volumes)
-        act = f"/servers/{server}/actions"
+        actions = f"/servers/{server}/actions"
         target = chance.choice([
             {"type": "server", "server": {"id": server}},
             {"type": "label_selector", "label_selector": {"selector": "role=web"}},
         ])  # fmt: skip
         verbs: list[tuple[str, str, Any]] = [
-            ("POST", f"{act}/{chance.choice(['poweron', 'poweroff', 'reset', 'reboot', 'shutdown'])}", None),
-            ("POST", f"{act}/attach_to_network", {"network": network}),
-            ("POST", f"{act}/detach_from_network", {"network": network}),
-            ("POST", f"{act}/rebuild", {"image": "debian-12"}),
+            ("POST", f"{actions}/{chance.choice(['poweron', 'poweroff', 'reset', 'reboot', 'shutdown'])}", None),
+            ("POST", f"{actions}/attach_to_network", {"network": network}),
+            ("POST", f"{actions}/detach_from_network", {"network": network}),
+            ("POST", f"{actions}/rebuild", {"image": "debian-12"}),
             ("POST", f"/volumes/{volume}/actions/attach", {"server": server}),
             ("POST", f"/volumes/{volume}/actions/detach", None),
             ("POST", f"/firewalls/{firewall}/actions/apply_to_resources", {"apply_to": [target]}),
@@ -135,46 +135,46 @@ def test_a_storm(busy: Lab) -> None:
 
     seen: Counter[int] = Counter()
     for _ in range(12):
-        seen.update(status for status, _ in at_once(busy, 24, ask))
+        seen.update(status for status, _ in in_parallel(busy, 24, random_request))
     assert set(seen) <= {200, 201, 404, 409, 422, 423}
     assert seen[201] > 60 and seen[423] > 10, seen
-    busy.quiet()
-    busy.check_line()
+    busy.wait_idle()
+    busy.check_converged()
     for server in busy.api.get("/servers")["servers"]:
         assert server["status"] in ("running", "off") and not server["locked"]
     commands = {action["status"] for action in busy.api.get("/servers/actions", per_page=50)["actions"]}
     assert "running" not in commands
 
 
-class Held(StubMachines):
-    """The second host takes until it is let go."""
+class BlockingMachines(StubMachines):
+    """The creation of the second host blocks until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun, self.let_go = Event(), Event()
-        self.made = {"quick": Event(), "slow": Event()}
+        self.started, self.release = Event(), Event()
+        self.created = {"quick": Event(), "slow": Event()}
 
     def create_host(self, spec: HostSpec) -> None:
         if spec.name == "slow":
-            self.begun.set()
-            assert self.let_go.wait(30)
+            self.started.set()
+            assert self.release.wait(30)
         elif spec.name == "quick":
-            assert self.begun.wait(30)
+            assert self.started.wait(30)
             time.sleep(0.2)
         super().create_host(spec)
-        self.made[spec.name].set()
+        self.created[spec.name].set()
 
 
-def test_a_reset_waits_for_all_that_runs(serve: Serve) -> None:
-    machines = Held()
+def test_a_reset_waits_for_all_running_jobs(serve: Serve) -> None:
+    machines = BlockingMachines()
     lab = serve(machines=machines, settle_seconds=0.0)
     for name in ("quick", "slow"):
         lab.api.post("/servers", BODY | {"name": name})
-    assert machines.begun.wait(30)
+    assert machines.started.wait(30)
     lab.api.http.post(f"{lab.url}/_lab/reset").raise_for_status()
-    assert machines.made["quick"].wait(30)
+    assert machines.created["quick"].wait(30)
     time.sleep(0.2)
-    machines.let_go.set()
-    assert machines.made["slow"].wait(30)
-    lab.check_line()
+    machines.release.set()
+    assert machines.created["slow"].wait(30)
+    lab.check_converged()
     assert lab.machines.hosts == {}

@@ -1,4 +1,4 @@
-"""The lab's own side: faults, status, console, reset."""
+"""The admin API: faults, status, console, reset."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from lab.machines.base import Fault
 from tests.lab.cloud.conftest import Lab
+from tests.support.deadlines import until
 
 BODY = {"name": "web-1", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}
 
@@ -25,10 +26,10 @@ def inject(lab: Lab, **fault: Any) -> Any:
 
 def available(lab: Lab, name: str) -> list[str]:
     [row] = lab.api.get("/server_types", name=name)["server_types"]
-    return [place["name"] for place in row["locations"] if place["available"]]
+    return [entry["name"] for entry in row["locations"] if entry["available"]]
 
 
-def test_out_of_stock_is_met_at_creation_only(lab: Lab) -> None:
+def test_out_of_stock_fails_the_creation_only(lab: Lab) -> None:
     inject(lab, kind="out_of_stock", server_type="cx23", location="fsn1")
     status, payload = lab.api("POST", "/servers", BODY)
     assert (status, payload["error"]["code"]) == (412, "resource_unavailable")
@@ -38,17 +39,17 @@ def test_out_of_stock_is_met_at_creation_only(lab: Lab) -> None:
     assert available(lab, "cx23") == ["fsn1", "nbg1", "hel1"]
     assert lab.api("POST", "/servers", BODY | {"server_type": "cx33"})[0] == 201
     assert lab.api("POST", "/servers", BODY | {"name": "web-2", "location": "hel1"})[0] == 201
-    # Without a location the cloud takes one that has stock.
+    # Without a location the cloud chooses one with stock.
     assert lab.api.post("/servers", BODY | {"name": "web-3", "location": None})["server"]["location"]["name"] == "nbg1"
 
 
-def test_out_of_stock_can_be_announced(lab: Lab) -> None:
+def test_out_of_stock_in_the_catalogue(lab: Lab) -> None:
     inject(lab, kind="out_of_stock", server_type="cx23", location="fsn1", announced=True)
     assert available(lab, "cx23") == ["nbg1", "hel1"]
     assert available(lab, "cx33") == ["fsn1", "nbg1", "hel1"]
 
 
-def test_out_of_stock_stops_a_change_of_type(lab: Lab) -> None:
+def test_out_of_stock_fails_a_change_of_type(lab: Lab) -> None:
     server = lab.off()["id"]
     inject(lab, kind="out_of_stock", server_type="cx33")
     body = {"server_type": "cx33", "upgrade_disk": False}
@@ -82,12 +83,12 @@ def test_faults_of_requests(lab: Lab, fault: Any, method: str, path: str, status
         assert lab.api("GET", "/servers")[0] == 200, "the count was one"
 
 
-def test_the_sdk_tries_again_through_a_rate_limit(lab: Lab) -> None:
+def test_the_sdk_retries_after_a_rate_limit(lab: Lab) -> None:
     inject(lab, kind="rate_limit", count=1)
     assert lab.client.servers.get_all() == []
 
 
-def test_slow_answers(lab: Lab) -> None:
+def test_slow_responses(lab: Lab) -> None:
     inject(lab, kind="slow", seconds=0.4, path="/v1/servers", count=1)
     lab.api.get("/networks")
     assert len(admin(lab, "GET", "/faults")[1]["faults"]) == 1, "another path is not slow"
@@ -97,7 +98,7 @@ def test_slow_answers(lab: Lab) -> None:
     assert admin(lab, "GET", "/faults")[1]["faults"] == []
 
 
-def test_a_failing_action_on_order(lab: Lab) -> None:
+def test_an_injected_action_error(lab: Lab) -> None:
     server = lab.off()["id"]
     inject(lab, kind="action_error", command="start_server", seconds=0, count=1)
     action = lab.api.post(f"/servers/{server}/actions/poweron")["action"]
@@ -136,7 +137,7 @@ def test_faults_are_listed_counted_and_removed(lab: Lab) -> None:
         {"kind": "loss", "server": "web-1", "percent": 101},
     ],
 )
-def test_faults_that_mean_nothing_are_refused(lab: Lab, fault: dict[str, Any]) -> None:
+def test_invalid_faults(lab: Lab, fault: dict[str, Any]) -> None:
     lab.server("web-1")
     status, payload = admin(lab, "POST", "/faults", fault)
     assert status in (404, 422) and payload["error"]["message"]
@@ -164,7 +165,7 @@ def test_faults_of_links(lab: Lab) -> None:
     assert lab.machines.faults() == []
 
 
-def test_a_disk_that_is_full(lab: Lab) -> None:
+def test_a_full_disk(lab: Lab) -> None:
     server = lab.server("web-1")["id"]
     inject(lab, kind="disk_full", server="web-1", free_mb=20)
     assert lab.machines.filled_disks() == {server: 20}
@@ -179,16 +180,14 @@ def test_a_disk_that_is_full(lab: Lab) -> None:
 def test_a_power_cut_and_its_end(lab: Lab) -> None:
     server = lab.server("web-1")["id"]
     inject(lab, kind="power_cut", server="web-1")
-    lab.quiet()
+    lab.wait_idle()
     assert (lab.machines.on, lab.api.get(f"/servers/{server}")["server"]["status"]) == (set(), "off")
     lab.api.post(f"/servers/{server}/actions/poweron")
     lab.machines.calls.clear()
     inject(lab, kind="power_cut", server="web-1", seconds=0.3)
-    end = time.monotonic() + 60
-    while lab.machines.calls != [("power_off", server), ("power_on", server)]:
-        assert time.monotonic() < end, lab.machines.calls
-        time.sleep(0.01)
-    lab.quiet()
+    expected = [("power_off", server), ("power_on", server)]
+    until(lambda: list(lab.machines.calls), 60, lambda calls: calls == expected, pause=0.01)
+    lab.wait_idle()
     assert lab.api.get(f"/servers/{server}")["server"]["status"] == "running"
 
 
@@ -225,19 +224,19 @@ def test_console(lab: Lab) -> None:
     assert admin(lab, "GET", "/servers/nobody/console")[0] == 404
 
 
-def test_reset_removes_everything_but_the_sequence_of_ids(lab: Lab) -> None:
+def test_reset_deletes_everything_except_the_sequence_of_ids(lab: Lab) -> None:
     network = lab.network()["id"]
     last = lab.server(networks=[network])["id"]
     inject(lab, kind="error", path="/v1/servers")
     assert admin(lab, "POST", "/reset")[0] == 200
-    lab.quiet()
+    lab.wait_idle()
     assert lab.machines.hosts == {} and lab.machines.networks == {}
     for path in ("servers", "networks", "primary_ips"):
         assert lab.api.get(f"/{path}")[path] == []
     assert lab.server()["id"] > last
 
 
-def test_admin_is_not_struck_by_faults(lab: Lab) -> None:
+def test_faults_do_not_affect_the_admin_api(lab: Lab) -> None:
     inject(lab, kind="error")
     assert lab.api("GET", "/servers")[0] == 503
     assert admin(lab, "GET", "/status")[0] == 200

@@ -25,11 +25,11 @@ def create(api: Api, name: str = "wall", **more: Any) -> int:
     return id
 
 
-def test_rules_come_back_as_sent_with_every_key(lab: Lab) -> None:
+def test_rules_are_returned_as_sent_with_every_key(lab: Lab) -> None:
     id = create(lab.api, rules=[DNS, SSH, PING])
     empty = {"port": None, "source_ips": [], "destination_ips": [], "description": None}
     assert lab.api.get(f"/firewalls/{id}")["firewall"]["rules"] == [empty | DNS, empty | SSH, empty | PING]
-    lab.quiet()
+    lab.wait_idle()
     assert lab.machines.firewalls[id].rules == (
         FirewallRule("out", "udp", "53", ("192.0.2.1/32",)),
         FirewallRule("in", "tcp", "22", ("0.0.0.0/0", "::/0")),
@@ -78,7 +78,7 @@ def test_rules(api: Api, change: dict[str, Any], good: bool) -> None:
     assert len(api.get(f"/firewalls/{id}")["firewall"]["rules"]) == good
 
 
-def test_fifty_rules_at_most(api: Api) -> None:
+def test_at_most_fifty_rules(api: Api) -> None:
     id = create(api, rules=[SSH] * 50)
     assert api.code("POST", f"/firewalls/{id}/actions/set_rules", {"rules": [SSH] * 51}) == "invalid_input"
     assert (
@@ -88,27 +88,29 @@ def test_fifty_rules_at_most(api: Api) -> None:
 
 def test_applying_and_removing(lab: Lab) -> None:
     server, firewall = lab.server()["id"], create(lab.api, rules=[SSH])
-    act = f"/firewalls/{firewall}/actions"
-    [action] = lab.api.post(f"{act}/apply_to_resources", {"apply_to": [on(server)]})["actions"]
+    actions = f"/firewalls/{firewall}/actions"
+    [action] = lab.api.post(f"{actions}/apply_to_resources", {"apply_to": [on(server)]})["actions"]
     assert {row["type"]: row["id"] for row in action["resources"]} == {"server": server, "firewall": firewall}
     assert lab.api.get(f"/servers/{server}")["server"]["public_net"]["firewalls"] == [
         {"id": firewall, "status": "applied"}
     ]
     assert lab.api.get(f"/firewalls/{firewall}")["firewall"]["applied_to"] == [on(server)]
     assert lab.machines.members[server] == (firewall,)
-    assert lab.api.code("POST", f"{act}/apply_to_resources", {"apply_to": [on(server)]}) == "firewall_already_applied"
-    assert lab.api.code("POST", f"{act}/apply_to_resources", {"apply_to": [on(1)]}) == "firewall_resource_not_found"
+    assert (
+        lab.api.code("POST", f"{actions}/apply_to_resources", {"apply_to": [on(server)]}) == "firewall_already_applied"
+    )
+    assert lab.api.code("POST", f"{actions}/apply_to_resources", {"apply_to": [on(1)]}) == "firewall_resource_not_found"
     status, payload = lab.api("DELETE", f"/firewalls/{firewall}")
     assert (status, payload["error"]["code"]) == (422, "resource_in_use")
     assert payload["error"]["message"] == f"firewall with ID {firewall} is still in use"
-    lab.api.post(f"{act}/remove_from_resources", {"remove_from": [on(server)]})
+    lab.api.post(f"{actions}/remove_from_resources", {"remove_from": [on(server)]})
     assert lab.machines.members[server] == ()
     gone = {"remove_from": [on(server)]}
-    assert lab.api.code("POST", f"{act}/remove_from_resources", gone) == "firewall_resource_not_found"
+    assert lab.api.code("POST", f"{actions}/remove_from_resources", gone) == "firewall_resource_not_found"
     lab.api.delete(f"/firewalls/{firewall}")
 
 
-def test_a_deleted_server_leaves_its_firewalls(lab: Lab) -> None:
+def test_a_deleted_server_is_removed_from_its_firewalls(lab: Lab) -> None:
     firewall = create(lab.api)
     server = lab.server(firewalls=[{"firewall": firewall}])["id"]
     lab.api.delete(f"/servers/{server}")
@@ -119,10 +121,10 @@ def test_a_deleted_server_leaves_its_firewalls(lab: Lab) -> None:
 def test_a_selector_follows_the_labels(lab: Lab) -> None:
     web, db = lab.server("web", labels={"role": "web"})["id"], lab.server("db", labels={"role": "db"})["id"]
     firewall = create(lab.api, apply_to=[matching("role in (web,proxy)")])
-    lab.quiet()
+    lab.wait_idle()
 
     def filtered() -> list[int]:
-        lab.quiet()
+        lab.wait_idle()
         [target] = lab.api.get(f"/firewalls/{firewall}")["firewall"]["applied_to"]
         shown = [row["server"]["id"] for row in target["applied_to_resources"]]
         assert shown == [id for id in (web, db) if lab.machines.members.get(id)]
@@ -137,13 +139,13 @@ def test_a_selector_follows_the_labels(lab: Lab) -> None:
     assert lab.machines.members[late] == (firewall,)
     lab.api.delete(f"/servers/{late}")
     body = {"remove_from": [on(db)]}
-    act = f"/firewalls/{firewall}/actions"
-    assert lab.api.code("POST", f"{act}/remove_from_resources", body) == "firewall_managed_by_label_selector"
-    assert lab.api.code("POST", f"{act}/apply_to_resources", {"apply_to": [matching("role in (web,proxy)")]}) == (
+    actions = f"/firewalls/{firewall}/actions"
+    assert lab.api.code("POST", f"{actions}/remove_from_resources", body) == "firewall_managed_by_label_selector"
+    assert lab.api.code("POST", f"{actions}/apply_to_resources", {"apply_to": [matching("role in (web,proxy)")]}) == (
         "firewall_already_applied"
     )
     assert lab.api.code("DELETE", f"/firewalls/{firewall}") == "resource_in_use"
-    lab.api.post(f"{act}/remove_from_resources", {"remove_from": [matching("role in (web,proxy)")]})
+    lab.api.post(f"{actions}/remove_from_resources", {"remove_from": [matching("role in (web,proxy)")]})
     assert lab.machines.members[db] == ()
     lab.api.delete(f"/firewalls/{firewall}")
 
@@ -158,39 +160,40 @@ def test_a_selector_follows_the_labels(lab: Lab) -> None:
         {"type": "label_selector", "label_selector": {"selector": ""}},
     ],
 )
-def test_targets_that_mean_nothing(api: Api, target: dict[str, Any]) -> None:
+def test_invalid_targets(api: Api, target: dict[str, Any]) -> None:
     assert (
         api.code("POST", f"/firewalls/{create(api)}/actions/apply_to_resources", {"apply_to": [target]})
         == "invalid_input"
     )
 
 
-def test_ipv6_is_written_in_its_canonical_form(api: Api) -> None:
+def test_ipv6_is_stored_in_canonical_form(api: Api) -> None:
     id = create(api)
     api.post(f"/firewalls/{id}/actions/set_rules", {"rules": [SSH | {"source_ips": ["2001:0DB8:0::/32"]}]})
     assert api.get(f"/firewalls/{id}")["firewall"]["rules"][0]["source_ips"] == ["2001:db8::/32"]
 
 
-def test_the_same_server_twice(lab: Lab) -> None:
+def test_a_server_is_applied_only_once(lab: Lab) -> None:
     server = lab.server()["id"]
     body = {"name": "wall", "apply_to": [on(server), on(server)]}
     assert lab.api.code("POST", "/firewalls", body) == "server_already_added"
     assert lab.api.get("/firewalls")["firewalls"] == []
 
 
-def test_five_firewalls_a_server(lab: Lab) -> None:
+def test_at_most_five_firewalls_per_server(lab: Lab) -> None:
     server = lab.server()["id"]
     for number in range(5):
         create(lab.api, f"wall{number}", apply_to=[on(server)])
     assert lab.api.code("POST", "/firewalls", {"name": "wall5", "apply_to": [on(server)]}) == "resource_limit_exceeded"
 
 
-def test_a_server_without_public_side_cannot_be_filtered(lab: Lab) -> None:
+def test_a_server_without_public_address_has_no_firewalls(lab: Lab) -> None:
     network = lab.network()["id"]
     server = lab.server(networks=[network], public_net={"enable_ipv4": False, "enable_ipv6": False}, labels={"a": "b"})
     firewall = create(lab.api, apply_to=[matching("a=b")])
-    act = f"/firewalls/{firewall}/actions"
+    actions = f"/firewalls/{firewall}/actions"
     assert (
-        lab.api.code("POST", f"{act}/apply_to_resources", {"apply_to": [on(server["id"])]}) == "private_net_only_server"
+        lab.api.code("POST", f"{actions}/apply_to_resources", {"apply_to": [on(server["id"])]})
+        == "private_net_only_server"
     )
     assert lab.api.get(f"/servers/{server['id']}")["server"]["public_net"]["firewalls"] == []

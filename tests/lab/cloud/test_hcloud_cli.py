@@ -1,4 +1,4 @@
-"""Debian's hcloud-cli, as a person uses it."""
+"""Debian's hcloud-cli as an operator uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Hcloud = Callable[..., str]
 @pytest.fixture
 def hcloud(lab: Lab, tmp_path: Path) -> Hcloud:
     program = shutil.which("hcloud")
-    assert program, "hcloud is not installed; the set-up installs Debian's hcloud-cli"
+    assert program, "hcloud is not installed. Install Debian's hcloud-cli with: make setup"
     environment = os.environ | {
         "HCLOUD_ENDPOINT": lab.endpoint,
         "HCLOUD_TOKEN": TOKEN,
@@ -31,15 +31,15 @@ def hcloud(lab: Lab, tmp_path: Path) -> Hcloud:
 
     def run(command: str, fails: bool = False) -> str:
         done = subprocess.run([program, *command.split()], env=environment, capture_output=True, text=True, timeout=300)
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) is fails, f"hcloud {command}: {said}"
-        return said
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, f"hcloud {command}: {output}"
+        return output
 
     return run
 
 
-def table(said: str) -> list[list[str]]:
-    return [line.split() for line in said.splitlines()[1:]]
+def table(output: str) -> list[list[str]]:
+    return [line.split() for line in output.splitlines()[1:]]
 
 
 def described(hcloud: Hcloud, command: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def described(hcloud: Hcloud, command: str) -> dict[str, Any]:
     return shown
 
 
-def test_a_persons_session(lab: Lab, hcloud: Hcloud, tmp_path: Path, public_key: str) -> None:
+def test_hcloud_commands(lab: Lab, hcloud: Hcloud, tmp_path: Path, public_key: str) -> None:
     (tmp_path / "key.pub").write_text(public_key)
     hcloud(f"ssh-key create --name key --public-key-from-file {tmp_path}/key.pub --label a=b")
     hcloud("network create --name net --ip-range 10.0.0.0/16")
@@ -76,7 +76,7 @@ def test_a_persons_session(lab: Lab, hcloud: Hcloud, tmp_path: Path, public_key:
 
     for verb in ("shutdown", "poweron", "reboot", "reset", "poweroff"):
         hcloud(f"server {verb} web")
-        lab.quiet()
+        lab.wait_idle()
     hcloud("server change-type web cx33 --keep-disk")
     assert described(hcloud, "server describe web")["server_type"]["name"] == "cx33"
     hcloud("server detach-from-network web --network net")

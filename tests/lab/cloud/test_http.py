@@ -1,4 +1,4 @@
-"""The outer face: token, routes, methods, bodies, headers, limits, refusals."""
+"""HTTP: token, routes, methods, bodies, headers, rate limit, unsupported endpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.lab.cloud.support import TOKEN
         ("GET", "/v1/actions", f"Bearer {TOKEN}", 410, "deprecated_api_endpoint", None),
     ],
 )
-def test_door(
+def test_unknown_paths_methods_and_tokens(
     lab: Lab, method: str, path: str, header: str | None, status: int, code: str, message: str | None
 ) -> None:
     answer = httpx.request(method, lab.url + path, headers={"Authorization": header} if header else {})
@@ -54,7 +54,7 @@ def test_door(
         ("POST", "/images/114690387/actions/change_protection"),
     ],
 )
-def test_what_is_not_built_is_refused_with_a_sentence(api: Api, method: str, path: str) -> None:
+def test_unsupported_endpoints_return_an_error_message(api: Api, method: str, path: str) -> None:
     status, payload = api(method, path)
     assert (status, payload["error"]["code"]) == (501, "unsupported_error")
     assert "not part of the lab's cloud" in payload["error"]["message"]
@@ -84,17 +84,17 @@ def test_all_faults_of_a_body_at_once(api: Api) -> None:
     assert all(entry["messages"] for entry in error["details"]["fields"])
 
 
-def test_nulls_and_unknown_keys_are_no_fault(api: Api, public_key: str) -> None:
+def test_nulls_and_unknown_keys_are_ignored(api: Api, public_key: str) -> None:
     body = {"name": "key", "public_key": public_key, "labels": None, "shoe_size": 43}
     assert api.post("/ssh_keys", body)["ssh_key"]["labels"] == {}
 
 
-def test_a_key_that_hetzner_dropped_is_refused(api: Api) -> None:
+def test_a_removed_key_is_an_error(api: Api) -> None:
     body = {"name": "web", "server_type": "cx23", "image": "debian-13", "datacenter": "fsn1-dc14"}
-    assert "give a location instead" in api.message("POST", "/servers", body)
+    assert "set a location instead" in api.message("POST", "/servers", body)
 
 
-def test_rate_limit_counts_down_and_refuses(serve: Serve) -> None:
+def test_rate_limit_counts_down_to_429(serve: Serve) -> None:
     now = [1_000_000.0]
     lab = serve(rate_limit=3, clock=lambda: now[0])
     left = [int(lab.api.http.get("/locations").headers["ratelimit-remaining"]) for _ in range(3)]
@@ -106,7 +106,7 @@ def test_rate_limit_counts_down_and_refuses(serve: Serve) -> None:
     assert lab.api.http.get("/locations").status_code == 200
 
 
-def test_a_broken_handler_answers_in_the_envelope(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_in_a_handler_is_a_server_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab.cloud.faults, "announced", lambda *_: 1 / 0)
     status, payload = lab.api("GET", "/server_types")
     assert (status, payload["error"]["code"]) == (500, "server_error")

@@ -45,7 +45,7 @@ def test_selector(selector: str, matches: bool) -> None:
     "selector",
     ["", ",", "env=prod,", "=x", "env in", "env in dev", "env in (a", "a b", "-env", "env=-x", "a=b=c", "()"],
 )
-def test_unreadable_selector(selector: str) -> None:
+def test_invalid_selector(selector: str) -> None:
     with pytest.raises(ValueError, match="label selector"):
         labels.parse(selector)
 

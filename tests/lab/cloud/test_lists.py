@@ -42,7 +42,7 @@ def test_pages(api: Api, query: dict[str, Any], rows: int, page: tuple[int | Non
 
 
 @pytest.mark.usefixtures("groups")
-def test_link_header_leads_through_all_pages(lab: Lab) -> None:
+def test_link_header_lists_all_pages(lab: Lab) -> None:
     names, url = [], f"{lab.endpoint}/placement_groups?per_page=3&sort=name"
     while url:
         answer = lab.api.http.get(url)
@@ -106,13 +106,13 @@ def test_filters(api: Api, query: dict[str, str], names: str) -> None:
         ("/primary_ips", {"sort": "name"}, "sort"),
     ],
 )
-def test_unreadable_queries(api: Api, path: str, query: dict[str, str], field: str) -> None:
+def test_invalid_queries(api: Api, path: str, query: dict[str, str], field: str) -> None:
     status, payload = api("GET", path, **query)
     assert (status, payload["error"]["code"]) == (422, "invalid_input")
     assert [entry["name"] for entry in payload["error"]["details"]["fields"]] == [field]
 
 
-def test_repeated_values_mean_any_of_them(lab: Lab) -> None:
+def test_repeated_values_match_any(lab: Lab) -> None:
     lab.server("up")
     lab.off("down")
     assert [row["name"] for row in lab.api.get("/servers", status="off")["servers"]] == ["down"]
@@ -124,6 +124,6 @@ def test_actions_by_many_ids(lab: Lab) -> None:
         lab.api.post("/servers", {"name": f"s{n}", "server_type": 114, "image": 114690387})["action"]["id"]
         for n in range(3)
     ]
-    lab.quiet()
+    lab.wait_idle()
     found = lab.api.get("/actions", id=[ids[2], ids[0], 1], sort=["status", "id"])["actions"]
     assert [action["id"] for action in found] == [ids[0], ids[2]]

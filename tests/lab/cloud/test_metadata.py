@@ -1,4 +1,4 @@
-"""What hosts are told at 169.254.169.254."""
+"""The metadata service at 169.254.169.254."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def test_summary(lab: Lab, server: dict[str, Any], public_key: str) -> None:
 
 def test_private_networks(lab: Lab, server: dict[str, Any]) -> None:
     [row] = yaml.safe_load(body(lab, server, "/hetzner/v1/metadata/private-networks"))
-    leg = server["private_net"][0]
+    attachment = server["private_net"][0]
     assert row == {
-        "ip": leg["ip"],
+        "ip": attachment["ip"],
         "alias_ips": ["10.0.1.9"],
         "interface_num": 1,
-        "mac_address": leg["mac_address"],
-        "network_id": leg["network"],
+        "mac_address": attachment["mac_address"],
+        "network_id": attachment["network"],
         "network_name": "net",
         "network": "10.0.0.0/16",
         "subnet": "10.0.1.0/24",
@@ -62,13 +62,13 @@ def test_private_networks(lab: Lab, server: dict[str, Any]) -> None:
     }
 
 
-def test_what_is_not_there(lab: Lab, server: dict[str, Any]) -> None:
+def test_unknown_paths(lab: Lab, server: dict[str, Any]) -> None:
     assert lab.cloud.metadata(server["id"], "/hetzner/v1/metadata/nothing") is None
     assert lab.cloud.metadata(server["id"], "/latest/meta-data") is None
     assert lab.cloud.metadata(1, "/hetzner/v1/metadata") is None
 
 
-def test_a_private_host(lab: Lab) -> None:
+def test_a_host_without_public_address(lab: Lab) -> None:
     network = lab.network("net")["id"]
     made = lab.off(networks=[network], public_net={"enable_ipv4": False, "enable_ipv6": False})
     assert body(lab, made, "/hetzner/v1/metadata/public-ipv4") == ""

@@ -118,17 +118,17 @@ def test_routes(lab: Lab, destination: str, gateway: str, good: bool) -> None:
     body = {"destination": destination, "gateway": gateway}
     status, payload = lab.api("POST", f"/networks/{network['id']}/actions/add_route", body)
     assert status == 201 if good else payload["error"]["code"] == "invalid_input"
-    lab.quiet()
+    lab.wait_idle()
     expected = (Route("10.50.0.0/24", "10.0.1.5"), *([Route(destination, gateway)] if good else []))
     assert lab.machines.networks[network["id"]].routes == expected
 
 
-def test_deleting_what_is_not_there(api: Api) -> None:
+def test_deleting_unknown_subnets_and_routes(api: Api) -> None:
     network = create(api, subnets=[ZONE | {"ip_range": "10.0.1.0/24"}])
-    act = f"/networks/{network['id']}/actions"
-    assert api.code("POST", f"{act}/delete_subnet", {"ip_range": "10.0.2.0/24"}) == "invalid_input"
+    actions = f"/networks/{network['id']}/actions"
+    assert api.code("POST", f"{actions}/delete_subnet", {"ip_range": "10.0.2.0/24"}) == "invalid_input"
     assert (
-        api.code("POST", f"{act}/delete_route", {"destination": "10.9.0.0/16", "gateway": "10.0.1.2"})
+        api.code("POST", f"{actions}/delete_route", {"destination": "10.9.0.0/16", "gateway": "10.0.1.2"})
         == "invalid_input"
     )
 
@@ -208,46 +208,49 @@ def test_attaching(lab: Lab, body: dict[str, Any], result: str) -> None:
     server = lab.server()
     path = f"/servers/{server['id']}"
     status, payload = lab.api("POST", f"{path}/actions/attach_to_network", {"network": network["id"]} | body)
-    legs = lab.api.get(path)["server"]["private_net"]
+    attachments = lab.api.get(path)["server"]["private_net"]
     if status == 201:
-        assert [(leg["ip"], leg["alias_ips"]) for leg in legs] == [(result, body.get("alias_ips", []))]
-        assert legs[0]["mac_address"].startswith("86:00:00:")
-        lab.quiet()
+        assert [(attachment["ip"], attachment["alias_ips"]) for attachment in attachments] == [
+            (result, body.get("alias_ips", []))
+        ]
+        assert attachments[0]["mac_address"].startswith("86:00:00:")
+        lab.wait_idle()
         assert lab.machines.attachments[server["id"], network["id"]].interface == "enp7s0"
     else:
-        assert (payload["error"]["code"], legs) == (result, [])
+        assert (payload["error"]["code"], attachments) == (result, [])
 
 
 def test_interfaces_keep_their_number(lab: Lab) -> None:
     networks = [lab.network(f"n{n}", f"10.{n}.0.0/16", f"10.{n}.1.0/24")["id"] for n in range(4)]
     server = lab.server(networks=networks[:3])["id"]
-    act = f"/servers/{server}/actions"
+    actions = f"/servers/{server}/actions"
 
     def interfaces() -> dict[int, str]:
-        lab.quiet()
-        return {network: leg.interface for (_, network), leg in lab.machines.attachments.items()}
+        lab.wait_idle()
+        return {network: attachment.interface for (_, network), attachment in lab.machines.attachments.items()}
 
     assert interfaces() == dict(zip(networks[:3], ("enp7s0", "enp8s0", "enp9s0"), strict=True))
-    assert lab.api.code("POST", f"{act}/attach_to_network", {"network": networks[3]}) == "resource_limit_exceeded"
-    lab.api.post(f"{act}/detach_from_network", {"network": networks[1]})
-    lab.api.post(f"{act}/attach_to_network", {"network": networks[3]})
+    assert lab.api.code("POST", f"{actions}/attach_to_network", {"network": networks[3]}) == "resource_limit_exceeded"
+    lab.api.post(f"{actions}/detach_from_network", {"network": networks[1]})
+    lab.api.post(f"{actions}/attach_to_network", {"network": networks[3]})
     assert interfaces() == {networks[0]: "enp7s0", networks[2]: "enp9s0", networks[3]: "enp8s0"}
 
 
 def test_attaching_twice_or_to_overlapping_networks(lab: Lab) -> None:
     first, second = lab.network("one"), lab.network("two", "10.0.0.0/8", "10.0.1.0/24")
     server = lab.server(networks=[first["id"]])
-    act = f"/servers/{server['id']}/actions"
-    assert lab.api.code("POST", f"{act}/attach_to_network", {"network": first["id"]}) == "server_already_attached"
-    assert lab.api.code("POST", f"{act}/attach_to_network", {"network": second["id"]}) == "networks_overlap"
-    assert lab.api.code("POST", f"{act}/detach_from_network", {"network": second["id"]}) == "invalid_input"
+    actions = f"/servers/{server['id']}/actions"
+    assert lab.api.code("POST", f"{actions}/attach_to_network", {"network": first["id"]}) == "server_already_attached"
+    assert lab.api.code("POST", f"{actions}/attach_to_network", {"network": second["id"]}) == "networks_overlap"
+    assert lab.api.code("POST", f"{actions}/detach_from_network", {"network": second["id"]}) == "invalid_input"
     assert (
-        lab.api.code("POST", f"{act}/change_alias_ips", {"network": second["id"], "alias_ips": []}) == "invalid_input"
+        lab.api.code("POST", f"{actions}/change_alias_ips", {"network": second["id"], "alias_ips": []})
+        == "invalid_input"
     )
-    assert lab.api.code("POST", f"{act}/attach_to_network", {"network": 1}) == "not_found"
+    assert lab.api.code("POST", f"{actions}/attach_to_network", {"network": 1}) == "not_found"
 
 
-def test_a_network_of_another_zone_has_no_place(lab: Lab) -> None:
+def test_a_network_of_another_zone_has_no_subnet(lab: Lab) -> None:
     network = create(lab.api, subnets=[{"type": "cloud", "network_zone": "us-east", "ip_range": "10.0.1.0/24"}])
     server = lab.server()
     body = {"network": network["id"]}

@@ -13,7 +13,7 @@ def create(api: Api, **more: Any) -> dict[str, Any]:
     return made["primary_ip"]  # type: ignore[no-any-return]
 
 
-def test_addresses_come_from_the_lab(lab: Lab) -> None:
+def test_addresses_are_in_the_ranges_of_the_lab(lab: Lab) -> None:
     settings = lab.cloud.settings
     ips = [create(lab.api, name=f"ip{number}")["ip"] for number in range(3)]
     assert all(IPv4Address(ip) in settings.public_range for ip in ips)
@@ -23,7 +23,7 @@ def test_addresses_come_from_the_lab(lab: Lab) -> None:
     assert len({*ips, *networks}) == 6 and all(network.endswith("::/64") for network in networks)
 
 
-def test_an_address_given_back_is_not_the_next_one_given(lab: Lab) -> None:
+def test_a_released_address_is_not_reused_at_once(lab: Lab) -> None:
     first, second = create(lab.api, name="a"), create(lab.api, name="b")
     lab.api.delete(f"/primary_ips/{first['id']}")
     third = create(lab.api, name="c")
@@ -51,7 +51,7 @@ def test_creating(api: Api, change: dict[str, Any], code: str | None) -> None:
     assert len(api.get("/primary_ips")["primary_ips"]) == (code is None)
 
 
-def test_those_of_a_server_come_and_go_with_it(lab: Lab) -> None:
+def test_addresses_of_a_server_are_created_and_deleted_with_it(lab: Lab) -> None:
     server = lab.server()
     rows = lab.api.get("/primary_ips")["primary_ips"]
     assert [(row["type"], row["auto_delete"], row["assignee_type"], row["assignee_id"]) for row in rows] == [
@@ -94,13 +94,13 @@ def test_created_for_a_server(lab: Lab) -> None:
     assert lab.api.get(f"/servers/{server['id']}")["server"]["public_net"]["ipv4"]["ip"] == made["primary_ip"]["ip"]
 
 
-def test_a_server_made_with_given_addresses(lab: Lab) -> None:
+def test_a_server_with_existing_addresses(lab: Lab) -> None:
     ip = create(lab.api, location="hel1")
     body = {"name": "web", "server_type": "cx23", "image": "debian-13"}
     made = lab.api.post("/servers", body | {"public_net": {"ipv4": ip["id"], "enable_ipv6": False}})["server"]
     assert (made["public_net"]["ipv4"]["ip"], made["public_net"]["ipv6"]) == (ip["ip"], None)
     assert made["location"]["name"] == "hel1"
-    lab.quiet()
+    lab.wait_idle()
     free = create(lab.api, name="free")
     for public, code in (
         ({"ipv4": ip["id"]}, "primary_ip_assigned"),
@@ -125,15 +125,17 @@ def test_reverse_names(lab: Lab) -> None:
         public = lab.api.get(f"/servers/{server['id']}")["server"]["public_net"]
         return public["ipv4"]["dns_ptr"], public["ipv6"]["dns_ptr"]
 
-    mine, its = f"/servers/{server['id']}", f"/primary_ips/{v6['id']}"
-    assert names(mine, v4["ip"], "Web.example.com")[0] == "Web.example.com"
-    # Hosts of the lab find the server under that name.
+    by_server, by_ip = f"/servers/{server['id']}", f"/primary_ips/{v6['id']}"
+    assert names(by_server, v4["ip"], "Web.example.com")[0] == "Web.example.com"
+    # The resolver of the lab returns the address of this name.
     assert (lab.cloud.address_of("web.example.com"), lab.cloud.address_of("db.example.com")) == (v4["ip"], None)
     assert names(f"/primary_ips/{v4['id']}", v4["ip"], None)[0] == default
-    assert names(its, host, "v6.example.com")[1] == [{"ip": host, "dns_ptr": "v6.example.com"}]
-    assert names(mine, host, None)[1] == []
+    assert names(by_ip, host, "v6.example.com")[1] == [{"ip": host, "dns_ptr": "v6.example.com"}]
+    assert names(by_server, host, None)[1] == []
     for ip in ("192.0.2.1", "x"):
-        assert lab.api.code("POST", f"{mine}/actions/change_dns_ptr", {"ip": ip, "dns_ptr": "a"}) == "invalid_input"
+        assert (
+            lab.api.code("POST", f"{by_server}/actions/change_dns_ptr", {"ip": ip, "dns_ptr": "a"}) == "invalid_input"
+        )
 
 
 def test_protection_and_auto_delete_exclude_each_other(api: Api) -> None:

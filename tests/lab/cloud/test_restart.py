@@ -1,4 +1,4 @@
-"""What is kept: over an orderly stop, a stop in the middle of work, and kill -9 at any moment."""
+"""Durability: after a clean stop, after a stop with running jobs, and after kill -9 at any moment."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ import httpx
 import pytest
 
 from lab.cloud.domain import actions
-from lab.cloud.domain.objects import KINDS, Network, Server
+from lab.cloud.domain.objects import KINDS, Job, Network, Server
 from lab.cloud.store import FIRST_ID, Store
 from lab.machines.stub import StubMachines
 from tests.lab.cloud.conftest import Serve
 from tests.lab.cloud.support import TOKEN
+from tests.support.deadlines import until
 
 ROOT = Path(__file__).parents[3]
 BODY = {"name": "web-1", "server_type": "cx23", "image": "debian-13", "location": "fsn1"}
 
 
-# The store by itself
+# The store
 
 
 def network(store: Store, name: str) -> Network:
@@ -52,7 +53,7 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
             assert tx.next_id == FIRST_ID + 2
 
 
-def test_what_cannot_be_written_did_not_happen(tmp_path: Path) -> None:
+def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "db")
     kept = network(store, "kept")
     with sqlite3.connect(tmp_path / "db") as other:
@@ -63,7 +64,7 @@ def test_what_cannot_be_written_did_not_happen(tmp_path: Path) -> None:
         assert tx.all(Network) == [kept]
 
 
-def test_the_store_is_for_its_owner_and_flushes_every_commit(tmp_path: Path) -> None:
+def test_the_file_is_private_and_every_commit_is_flushed(tmp_path: Path) -> None:
     store = Store(tmp_path / "folder" / "db")
     assert (tmp_path / "folder" / "db").stat().st_mode & 0o777 == 0o600
     assert store._sql.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -79,22 +80,29 @@ def test_a_transaction_without_a_change_writes_nothing(tmp_path: Path) -> None:
     assert store._sql.total_changes == written
 
 
-def test_jobs_are_told_in_order_whoever_commits_first(tmp_path: Path) -> None:
-    store, told = Store(tmp_path / "db"), []
-    store.committed = lambda jobs: told.extend(job.id for job in jobs)
+def test_jobs_are_passed_on_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    store, ids = Store(tmp_path / "db"), []
+    store.committed = lambda jobs: ids.extend(job.id for job in jobs)
 
     def work() -> None:
         for _ in range(50):
             with store.transaction() as tx:
-                actions.effect(tx, "sync_network")
-                actions.effect(tx, "sync_firewall")
+                actions.enqueue(tx, "sync_network")
+                actions.enqueue(tx, "sync_firewall")
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(told) == 800 and told == sorted(told)
+    assert len(ids) == 800 and ids == sorted(ids)
+
+
+def test_jobs_of_an_older_database_are_renamed(tmp_path: Path) -> None:
+    with Store(tmp_path / "db").transaction() as tx:
+        actions.enqueue(tx, "sync_leg")
+    with Store(tmp_path / "db").transaction() as tx:
+        assert [job.work for job in tx.all(Job)] == ["sync_attachment"]
 
 
 # A restart
@@ -105,7 +113,7 @@ def everything(api: Any) -> dict[str, Any]:
     return {kind: api.get(f"/{kind}")[kind] for kind in kinds}
 
 
-def test_all_is_there_after_a_restart(serve: Serve, public_key: str) -> None:
+def test_a_restart_keeps_every_object(serve: Serve, public_key: str) -> None:
     lab = serve()
     key = lab.api.post("/ssh_keys", {"name": "key", "public_key": public_key})["ssh_key"]["id"]
     net = lab.network()["id"]
@@ -119,44 +127,44 @@ def test_all_is_there_after_a_restart(serve: Serve, public_key: str) -> None:
     lab.off("down")
     lab.api.post(f"/servers/{up['id']}/actions/enable_rescue")
     lab.api.post(f"/networks/{net}/actions/add_route", {"destination": "10.9.0.0/16", "gateway": "10.0.1.2"})
-    lab.quiet()
+    lab.wait_idle()
     before, actions_before = everything(lab.api), lab.api.get("/servers/actions")["actions"]
     lab.stop()
 
-    # Fresh machines: everything that should run is made anew by the reconciliation.
+    # New stub machines: the reconciliation creates every host again.
     again = serve()
-    again.quiet()
+    again.wait_idle()
     assert everything(again.api) == before
     assert again.api.get("/servers/actions")["actions"] == actions_before
-    again.check_line()
+    again.check_converged()
     assert again.network("other", "192.168.0.0/16", "192.168.1.0/24")["id"] > max(row["id"] for row in actions_before)
 
 
-def test_interrupted_work_goes_on(serve: Serve) -> None:
+def test_interrupted_jobs_are_resumed(serve: Serve) -> None:
     lab = serve(settle_seconds=0.0)
     gate = threading.Event()
     real = lab.machines.create_host
 
-    def hang(spec: Any) -> None:
+    def delayed(spec: Any) -> None:
         gate.wait(0.5)
         real(spec)
 
-    lab.machines.create_host = hang  # type: ignore[method-assign]
+    lab.machines.create_host = delayed  # type: ignore[method-assign]
     net = lab.network()["id"]
     made = lab.api.post("/servers", BODY | {"networks": [net]})
-    begun = [made["action"], *made["next_actions"]]
-    assert [action["status"] for action in begun] == ["running"] * 3
-    ids = [action["id"] for action in begun]
+    started = [made["action"], *made["next_actions"]]
+    assert [action["status"] for action in started] == ["running"] * 3
+    ids = [action["id"] for action in started]
     lab.stop()
 
     again = serve()
-    again.quiet()
+    again.wait_idle()
     assert [action["status"] for action in again.api.get("/actions", id=ids)["actions"]] == ["success"] * 3
     assert again.api.get(f"/servers/{made['server']['id']}")["server"]["status"] == "running"
-    again.check_line()
+    again.check_converged()
 
 
-def test_api_answers_while_machines_are_reconciled(serve: Serve) -> None:
+def test_the_api_responds_while_machines_are_reconciled(serve: Serve) -> None:
     gate = threading.Event()
 
     class Slow(StubMachines):
@@ -167,12 +175,12 @@ def test_api_answers_while_machines_are_reconciled(serve: Serve) -> None:
     lab = serve(machines=Slow())
     assert lab.api.get(f"{lab.url}/_lab/status")["reconciling"] is True
     made = lab.api.post("/servers", BODY)
-    assert made["action"]["status"] == "running", "work waits for the reconciliation"
+    assert made["action"]["status"] == "running", "jobs wait for the reconciliation"
     gate.set()
-    lab.quiet()
+    lab.wait_idle()
     assert lab.api.get(f"/servers/{made['server']['id']}")["server"]["status"] == "running"
     assert lab.api.get(f"{lab.url}/_lab/status")["reconciling"] is False
-    lab.check_line()
+    lab.check_converged()
 
 
 def test_every_kind_of_object_can_be_read_back(serve: Serve, public_key: str) -> None:
@@ -183,13 +191,13 @@ def test_every_kind_of_object_can_be_read_back(serve: Serve, public_key: str) ->
     target = {"type": "server", "server": {"id": server}}
     lab.api.post("/firewalls", {"name": "wall", "apply_to": [target]})
     lab.api.post("/volumes", {"name": "disk", "size": 10, "server": server})
-    lab.quiet()
+    lab.wait_idle()
     lab.stop()
     store = Store(lab.cloud.settings.database)
     with store.transaction() as tx:
-        actions.effect(tx, "filter_host", *tx.all(Server), share=tx.all(Network))
+        actions.enqueue(tx, "filter_host", *tx.all(Server), share=tx.all(Network))
         kept = {kind: tx.all(kind) for kind in KINDS}
-    assert all(kept.values()), "one of each kind"
+    assert all(kept.values()), "a kind without an object"
     with Store(lab.cloud.settings.database).transaction() as tx:
         assert {kind: tx.all(kind) for kind in KINDS} == kept
 
@@ -198,27 +206,27 @@ def test_every_kind_of_object_can_be_read_back(serve: Serve, public_key: str) ->
 
 
 @dataclass
-class Memory:
-    """What clients were told: of each object its labels, or None once its deletion was acknowledged."""
+class Acknowledged:
+    """Acknowledged state: the labels of each object, or None after its deletion."""
 
-    told: dict[str, dict[str, str] | None] = field(default_factory=dict)
+    labels: dict[str, dict[str, str] | None] = field(default_factory=dict)
     actions: set[int] = field(default_factory=set)
     highest: int = 0
     count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, path: str, labels: dict[str, str] | None, payload: Any = None) -> None:
+    def record(self, path: str, labels: dict[str, str] | None, payload: Any = None) -> None:
         with self.lock:
-            self.told[path] = labels
+            self.labels[path] = labels
             self.count += 1
             self.highest = max(self.highest, int(path.rpartition("/")[2]))
             for key in ("action", "actions", "next_actions"):
                 found = (payload or {}).get(key) or []
                 self.actions |= {action["id"] for action in (found if isinstance(found, list) else [found])}
 
-    def doubt(self, path: str) -> None:
+    def discard(self, path: str) -> None:
         with self.lock:
-            self.told.pop(path, None)
+            self.labels.pop(path, None)
 
 
 CREATIONS: dict[str, dict[str, Any]] = {
@@ -231,10 +239,10 @@ CREATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def load(url: str, memory: Memory, number: int, stop: threading.Event) -> None:
-    """One client: creates, relabels and deletes, until the cloud is gone."""
+def load(url: str, acknowledged: Acknowledged, number: int, stop: threading.Event) -> None:
+    """One client: creates, relabels and deletes objects until the cloud is killed."""
     chance = random.Random(number)
-    mine: list[str] = []
+    owned: list[str] = []
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=f"{url}/v1", headers=headers, timeout=5) as http:
         for count in range(100_000):
@@ -242,7 +250,7 @@ def load(url: str, memory: Memory, number: int, stop: threading.Event) -> None:
                 return
             path = ""
             try:
-                if len(mine) < 3 or chance.random() < 0.5:
+                if len(owned) < 3 or chance.random() < 0.5:
                     plural = chance.choice(list(CREATIONS))
                     labels = {"n": str(count)}
                     body = CREATIONS[plural] | {"name": f"c{number}-{count}-{time.time_ns()}", "labels": labels}
@@ -250,20 +258,20 @@ def load(url: str, memory: Memory, number: int, stop: threading.Event) -> None:
                     if answer.status_code == 201:
                         payload = answer.json()
                         path = f"/{plural}/{payload[plural.removesuffix('s')]['id']}"
-                        mine.append(path)
-                        memory.note(path, labels, payload)
+                        owned.append(path)
+                        acknowledged.record(path, labels, payload)
                 elif chance.random() < 0.6:
-                    path = chance.choice(mine)
+                    path = chance.choice(owned)
                     labels = {"n": str(count), "changed": "yes"}
                     if http.put(path, json={"labels": labels}).status_code == 200:
-                        memory.note(path, labels)
+                        acknowledged.record(path, labels)
                 else:
-                    path = mine.pop(0)
+                    path = owned.pop(0)
                     answer = http.delete(path)
                     if answer.status_code < 300:
-                        memory.note(path, None, answer.json() if answer.content else None)
+                        acknowledged.record(path, None, answer.json() if answer.content else None)
             except httpx.TransportError:
-                memory.doubt(path)
+                acknowledged.discard(path)
                 return
 
 
@@ -279,12 +287,11 @@ def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         child.wait()
 
 
-def quiet(http: httpx.Client, url: str) -> None:
-    end = time.monotonic() + 120
-    while (seen := http.get(f"{url}/_lab/status").json())["counts"]["job"] or seen["reconciling"]:
-        assert time.monotonic() < end, seen["counts"]
-        time.sleep(0.02)
-    assert seen["problems"] == []
+def wait_idle(http: httpx.Client, url: str) -> None:
+    def is_idle(status: dict[str, Any]) -> bool:
+        return not (status["counts"]["job"] or status["reconciling"])
+
+    assert until(lambda: http.get(f"{url}/_lab/status").json(), 120, is_idle, pause=0.02)["problems"] == []
 
 
 def pages(http: httpx.Client, path: str, key: str, **query: Any) -> Iterator[dict[str, Any]]:
@@ -295,48 +302,48 @@ def pages(http: httpx.Client, path: str, key: str, **query: Any) -> Iterator[dic
         page = payload["meta"]["pagination"]["next_page"]
 
 
-def check(url: str, memory: Memory) -> None:
+def check(url: str, acknowledged: Acknowledged) -> None:
     with httpx.Client(base_url=f"{url}/v1", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30) as http:
-        quiet(http, url)
+        wait_idle(http, url)
         there = {
             f"/{plural}/{row['id']}": row["labels"] for plural in CREATIONS for row in pages(http, f"/{plural}", plural)
         }
-        for path, labels in memory.told.items():
+        for path, labels in acknowledged.labels.items():
             assert there.get(path) == labels, path
-        actions = sorted(memory.actions)
+        actions = sorted(acknowledged.actions)
         for start in range(0, len(actions), 50):
             ids = actions[start : start + 50]
             found = {action["id"]: action["status"] for action in pages(http, "/actions", "actions", id=ids)}
             assert found == dict.fromkeys(ids, "success")
         body = {"name": f"fresh-{time.time_ns()}", "ip_range": "10.0.0.0/16"}
         fresh = http.post("/networks", json=body).json()["network"]["id"]
-        assert fresh > memory.highest
+        assert fresh > acknowledged.highest
         http.delete(f"/networks/{fresh}")
 
 
 def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    memory, chance = Memory(), random.Random(9)
+    acknowledged, chance = Acknowledged(), random.Random(9)
     for round in range(5):
         with process(tmp_path) as (child, url):
-            check(url, memory)
+            check(url, acknowledged)
             stop = threading.Event()
             clients = [
-                threading.Thread(target=load, args=(url, memory, 10 * round + number, stop), daemon=True)
+                threading.Thread(target=load, args=(url, acknowledged, 10 * round + number, stop), daemon=True)
                 for number in range(4)
             ]
             for client in clients:
                 client.start()
-            enough, end = memory.count + chance.randint(20, 80), time.monotonic() + 120
-            while memory.count < enough:
-                assert time.monotonic() < end, "the clients get no answers"
-                time.sleep(0.001)
+            enough = acknowledged.count + chance.randint(20, 80)
+            until(lambda: acknowledged.count, 120, enough.__le__, pause=0.001)
             time.sleep(chance.random() / 50)
             child.send_signal(signal.SIGKILL)
             stop.set()
             for client in clients:
                 client.join(60)
-    assert None in memory.told.values() and len(memory.actions) > 20, "the load was too light to prove anything"
+    assert None in acknowledged.labels.values() and len(acknowledged.actions) > 20, (
+        "too few acknowledged changes for this test"
+    )
     with process(tmp_path) as (child, url):
-        check(url, memory)
+        check(url, acknowledged)
         child.send_signal(signal.SIGTERM)
         assert child.stdout and json.loads(child.stdout.read()) == []

@@ -11,7 +11,7 @@ BODY = {"name": "web-1", "server_type": "cx23", "image": "debian-13", "location"
 
 
 def shown(lab: Lab, id: int) -> dict[str, Any]:
-    lab.quiet()
+    lab.wait_idle()
     server: dict[str, Any] = lab.api.get(f"/servers/{id}")["server"]
     return server
 
@@ -47,7 +47,7 @@ def test_names_are_unique(lab: Lab) -> None:
         assert payload["error"]["message"] == "server name is already used"
 
 
-def test_what_a_new_server_says_at_once(lab: Lab) -> None:
+def test_response_of_a_creation(lab: Lab) -> None:
     made = lab.api.post("/servers", BODY)
     assert (made["server"]["status"], made["action"]["command"]) == ("initializing", "create_server")
     assert made["action"]["resources"] == [{"id": made["server"]["id"], "type": "server"}]
@@ -63,7 +63,7 @@ def test_keys_by_id_or_name_and_no_password_with_them(lab: Lab, public_keys: lis
     ]
     made = lab.api.post("/servers", BODY | {"ssh_keys": [row["id" if ids else "name"] for row in rows]})
     assert made["root_password"] is None
-    lab.quiet()
+    lab.wait_idle()
     assert lab.machines.hosts[made["server"]["id"]].ssh_keys == tuple(public_keys)
 
 
@@ -72,27 +72,27 @@ def test_an_unknown_key_is_not_found(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("size", "good"), [(32 * 1024, True), (32 * 1024 + 1, False)])
-def test_user_data_has_a_size(lab: Lab, size: int, good: bool) -> None:
+def test_user_data_has_a_maximum_size(lab: Lab, size: int, good: bool) -> None:
     status, _ = lab.api("POST", "/servers", BODY | {"user_data": "x" * size})
     assert (status == 201) is good
-    lab.quiet()
+    lab.wait_idle()
     assert [len(host.user_data) for host in lab.machines.hosts.values()] == ([size] if good else [])
 
 
 def test_a_server_needs_an_interface(lab: Lab) -> None:
-    nothing = {"enable_ipv4": False, "enable_ipv6": False}
-    status, payload = lab.api("POST", "/servers", BODY | {"public_net": nothing})
-    sentence = "invalid input: server must be attached to at least one of: primary_ipv4, primary_ipv6, private_network"
-    assert (status, payload["error"]["message"]) == (422, sentence)
+    no_public_net = {"enable_ipv4": False, "enable_ipv6": False}
+    status, payload = lab.api("POST", "/servers", BODY | {"public_net": no_public_net})
+    message = "invalid input: server must be attached to at least one of: primary_ipv4, primary_ipv6, private_network"
+    assert (status, payload["error"]["message"]) == (422, message)
     network = lab.network()["id"]
-    server = lab.off(public_net=nothing, networks=[network])
+    server = lab.off(public_net=no_public_net, networks=[network])
     assert (server["public_net"]["ipv4"], server["public_net"]["ipv6"]) == (None, None)
     lab.api.post(f"/servers/{server['id']}/actions/detach_from_network", {"network": network})
-    assert lab.api.message("POST", f"/servers/{server['id']}/actions/poweron") == sentence
+    assert lab.api.message("POST", f"/servers/{server['id']}/actions/poweron") == message
 
 
-def test_created_stopped_attached_with_its_address_then_started(lab: Lab) -> None:
-    """How the platform makes its servers."""
+def test_create_stopped_attach_with_an_address_then_start(lab: Lab) -> None:
+    """The sequence in which the platform creates its servers."""
     network = lab.network()["id"]
     server = lab.off(public_net={"enable_ipv4": True, "enable_ipv6": False})["id"]
     assert lab.machines.on == set()
@@ -103,7 +103,7 @@ def test_created_stopped_attached_with_its_address_then_started(lab: Lab) -> Non
     assert calls == ["create_host", "attach", "power_on"]
 
 
-def test_firewall_and_network_are_there_before_the_first_boot(lab: Lab) -> None:
+def test_firewall_and_network_are_applied_before_the_first_boot(lab: Lab) -> None:
     network = lab.network()["id"]
     firewall = lab.api.post("/firewalls", {"name": "wall"})["firewall"]["id"]
     volume = lab.api.post("/volumes", {"name": "disk", "size": 10, "location": "fsn1"})["volume"]["id"]
@@ -135,7 +135,7 @@ def test_power(lab: Lab, before: str, verb: str, after: str, on: bool) -> None:
 
 
 @pytest.mark.parametrize("verb", ["reboot", "reset_password"])
-def test_what_needs_a_running_server(lab: Lab, verb: str) -> None:
+def test_actions_that_require_a_running_server(lab: Lab, verb: str) -> None:
     server = lab.off()["id"]
     assert lab.api.code("POST", f"/servers/{server}/actions/{verb}") == "unsupported_error"
 
@@ -151,15 +151,15 @@ def test_a_host_that_stops_by_itself(lab: Lab, reason: ExitReason, status: str) 
     assert (server in lab.machines.on) is (status == "running")
 
 
-def test_news_of_a_stop_that_is_no_longer_true(lab: Lab) -> None:
+def test_an_outdated_exit_is_ignored(lab: Lab) -> None:
     server = lab.server()["id"]
     lab.cloud.on_exit(server, ExitReason.CRASH)
     assert shown(lab, server)["status"] == "running"
     lab.cloud.on_exit(1, ExitReason.CRASH)
-    lab.quiet()
+    lab.wait_idle()
 
 
-def test_a_new_password(lab: Lab) -> None:
+def test_reset_password(lab: Lab) -> None:
     server = lab.server()["id"]
     password = lab.api.post(f"/servers/{server}/actions/reset_password")["root_password"]
     assert lab.machines.passwords == {server: password}
@@ -168,26 +168,26 @@ def test_a_new_password(lab: Lab) -> None:
 def test_rescue_is_for_one_boot(lab: Lab, public_key: str) -> None:
     key = lab.api.post("/ssh_keys", {"name": "key", "public_key": public_key})["ssh_key"]["id"]
     server = lab.server()["id"]
-    act = f"/servers/{server}/actions"
-    password = lab.api.post(f"{act}/enable_rescue", {"ssh_keys": [key]})["root_password"]
+    actions = f"/servers/{server}/actions"
+    password = lab.api.post(f"{actions}/enable_rescue", {"ssh_keys": [key]})["root_password"]
     assert shown(lab, server)["rescue_enabled"] is True
-    lab.api.post(f"{act}/reboot")
-    lab.quiet()
+    lab.api.post(f"{actions}/reboot")
+    lab.wait_idle()
     host = lab.machines.hosts[server]
     assert (host.rescue, host.rescue_ssh_keys, host.root_password) == (True, (public_key,), password)
     assert shown(lab, server)["rescue_enabled"] is False
-    lab.api.post(f"{act}/reset")
+    lab.api.post(f"{actions}/reset")
     assert lab.machines.hosts[server].rescue is False
-    lab.api.post(f"{act}/enable_rescue")
-    lab.api.post(f"{act}/disable_rescue")
+    lab.api.post(f"{actions}/enable_rescue")
+    lab.api.post(f"{actions}/disable_rescue")
     assert shown(lab, server)["rescue_enabled"] is False
-    assert lab.api.code("POST", f"{act}/enable_rescue", {"type": "freebsd64"}) == "invalid_input"
+    assert lab.api.code("POST", f"{actions}/enable_rescue", {"type": "freebsd64"}) == "invalid_input"
 
 
 def test_rebuild_keeps_addresses_and_user_data(lab: Lab) -> None:
     before = lab.server(user_data="old")
-    act = f"/servers/{before['id']}/actions"
-    lab.api.post(f"{act}/rebuild", {"image": "debian-12"})
+    actions = f"/servers/{before['id']}/actions"
+    lab.api.post(f"{actions}/rebuild", {"image": "debian-12"})
     after = shown(lab, before["id"])
     assert (after["image"]["name"], after["status"], after["public_net"]) == (
         "debian-12",
@@ -195,11 +195,11 @@ def test_rebuild_keeps_addresses_and_user_data(lab: Lab) -> None:
         before["public_net"],
     )
     assert lab.machines.hosts[before["id"]].user_data == "old"
-    lab.api.post(f"{act}/rebuild", {"image": "debian-12", "user_data": "new"})
-    lab.quiet()
+    lab.api.post(f"{actions}/rebuild", {"image": "debian-12", "user_data": "new"})
+    lab.wait_idle()
     assert lab.machines.hosts[before["id"]].user_data == "new"
-    assert lab.api.code("POST", f"{act}/rebuild", {"image": "ubuntu-24.04"}) == "unsupported_error"
-    assert lab.api.code("POST", f"{act}/rebuild", {}) == "invalid_input"
+    assert lab.api.code("POST", f"{actions}/rebuild", {"image": "ubuntu-24.04"}) == "unsupported_error"
+    assert lab.api.code("POST", f"{actions}/rebuild", {}) == "invalid_input"
 
 
 @pytest.mark.parametrize(
@@ -232,13 +232,13 @@ def test_change_type(lab: Lab, type: object, upgrade: bool | None, result: Any) 
 
 def test_a_grown_disk_never_shrinks(lab: Lab) -> None:
     server = lab.off()["id"]
-    act = f"/servers/{server}/actions"
-    assert lab.api.post(f"{act}/change_type", {"server_type": "cx33", "upgrade_disk": True})
-    lab.quiet()
+    actions = f"/servers/{server}/actions"
+    assert lab.api.post(f"{actions}/change_type", {"server_type": "cx33", "upgrade_disk": True})
+    lab.wait_idle()
     small = {"server_type": "cx23", "upgrade_disk": False}
-    assert lab.api.code("POST", f"{act}/change_type", small) == "invalid_server_type"
+    assert lab.api.code("POST", f"{actions}/change_type", small) == "invalid_server_type"
     wide = {"server_type": "cx43", "upgrade_disk": False}
-    assert lab.api.code("POST", f"{act}/change_type", wide) == "server_not_stopped"
+    assert lab.api.code("POST", f"{actions}/change_type", wide) == "server_not_stopped"
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_grown_disk_never_shrinks(lab: Lab) -> None:
         ({}, True),
     ],
 )
-def test_protection_is_both_or_none(lab: Lab, flags: dict[str, bool], good: bool) -> None:
+def test_delete_and_rebuild_protection_must_be_equal(lab: Lab, flags: dict[str, bool], good: bool) -> None:
     server = lab.server()["id"]
     status, payload = lab.api("POST", f"/servers/{server}/actions/change_protection", flags)
     assert status == 201 if good else payload["error"]["code"] == "invalid_input"
@@ -260,7 +260,7 @@ def test_protection_is_both_or_none(lab: Lab, flags: dict[str, bool], good: bool
     assert shown(lab, server)["protection"] == {"delete": on, "rebuild": on}
 
 
-def test_a_protected_server_stays(lab: Lab) -> None:
+def test_a_protected_server_is_neither_deleted_nor_rebuilt(lab: Lab) -> None:
     server = lab.server()["id"]
     lab.api.post(f"/servers/{server}/actions/change_protection", {"delete": True, "rebuild": True})
     assert lab.api.code("DELETE", f"/servers/{server}") == "protected"
@@ -277,7 +277,7 @@ def test_backup_is_a_flag(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("verb", ["attach_iso", "detach_iso", "create_image", "request_console"])
-def test_verbs_that_are_refused(lab: Lab, verb: str) -> None:
+def test_unsupported_actions(lab: Lab, verb: str) -> None:
     server = lab.off()["id"]
     status, payload = lab.api("POST", f"/servers/{server}/actions/{verb}", {})
     assert (status, payload["error"]["code"]) == (501, "unsupported_error")
@@ -285,7 +285,7 @@ def test_verbs_that_are_refused(lab: Lab, verb: str) -> None:
     assert lab.api("GET", f"/servers/{server}/metrics", type="cpu")[0] == 501
 
 
-def test_delete_vanishes_at_once_and_answers_with_an_action(lab: Lab) -> None:
+def test_a_deleted_server_is_not_found_and_its_action_succeeds(lab: Lab) -> None:
     server = lab.server()
     status, payload = lab.api("DELETE", f"/servers/{server['id']}")
     assert (status, payload["action"]["command"]) == (200, "delete_server")
@@ -294,9 +294,9 @@ def test_delete_vanishes_at_once_and_answers_with_an_action(lab: Lab) -> None:
     assert lab.machines.hosts == {}
 
 
-def test_ids_are_one_sequence_and_never_used_again(lab: Lab) -> None:
+def test_ids_are_one_sequence_and_never_reused(lab: Lab) -> None:
     first = lab.server()["id"]
     lab.api.delete(f"/servers/{first}")
-    lab.quiet()
+    lab.wait_idle()
     network, second = lab.network()["id"], lab.server()["id"]
     assert 100_000 <= first < network < second

@@ -9,10 +9,10 @@ from tests.lab.cloud.conftest import Api
 
 def test_fingerprint_is_that_of_ssh_keygen(api: Api, public_key: str) -> None:
     key = api.post("/ssh_keys", {"name": "key", "public_key": public_key + "\n"})["ssh_key"]
-    said = subprocess.run(
+    done = subprocess.run(
         ["ssh-keygen", "-l", "-E", "md5", "-f", "-"], input=public_key, text=True, capture_output=True, check=True
     )
-    assert f"MD5:{key['fingerprint']}" == said.stdout.split()[1]
+    assert f"MD5:{key['fingerprint']}" == done.stdout.split()[1]
     assert [row["id"] for row in api.get("/ssh_keys", fingerprint=key["fingerprint"])["ssh_keys"]] == [key["id"]]
     assert api.get("/ssh_keys", fingerprint="00:11")["ssh_keys"] == []
 
@@ -31,7 +31,7 @@ def test_keys_and_names_are_unique(api: Api, public_keys: list[str]) -> None:
     "text",
     ["", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-rsa not-base64", "-----BEGIN OPENSSH PRIVATE KEY-----", "x y z"],
 )
-def test_what_is_no_key(api: Api, text: str) -> None:
+def test_invalid_keys(api: Api, text: str) -> None:
     assert api.code("POST", "/ssh_keys", {"name": "key", "public_key": text}) == "invalid_input"
 
 
@@ -40,7 +40,7 @@ def test_type_and_blob_must_agree(api: Api, public_key: str) -> None:
     assert api.code("POST", "/ssh_keys", {"name": "key", "public_key": text}) == "invalid_input"
 
 
-def test_update_replaces_labels_as_a_whole(api: Api, public_key: str) -> None:
+def test_update_replaces_all_labels(api: Api, public_key: str) -> None:
     body = {"name": "key", "public_key": public_key, "labels": {"a": "1", "b": "2"}}
     path = f"/ssh_keys/{api.post('/ssh_keys', body)['ssh_key']['id']}"
     assert api.put(path, {"name": "new"})["ssh_key"]["labels"] == {"a": "1", "b": "2"}

@@ -42,7 +42,7 @@ def test_creating(lab: Lab, change: dict[str, Any], code: str | None) -> None:
     assert [volume["format"] for volume in volumes] == ([] if code else [change.get("format")])
 
 
-def test_created_at_a_server(lab: Lab) -> None:
+def test_create_with_a_server(lab: Lab) -> None:
     server = lab.server()["id"]
     made = lab.api.post("/volumes", {"name": "disk", "size": 10, "server": server, "automount": True, "format": "ext4"})
     assert [action["command"] for action in made["next_actions"]] == ["attach_volume"]
@@ -67,7 +67,7 @@ def test_attaching_and_detaching(lab: Lab) -> None:
     lab.api.delete(path)
 
 
-def test_only_in_its_own_location(lab: Lab) -> None:
+def test_attach_requires_the_same_location(lab: Lab) -> None:
     server, volume = lab.server()["id"], create(lab.api, location="hel1")["id"]
     assert lab.api.code("POST", f"/volumes/{volume}/actions/attach", {"server": server}) == "invalid_input"
     body = {"name": "web-2", "server_type": "cx23", "image": "debian-13", "volumes": [volume]}
@@ -83,11 +83,11 @@ def test_a_server_with_volumes(lab: Lab) -> None:
     assert [volume["server"] for volume in lab.api.get("/volumes")["volumes"]] == [None, None]
 
 
-def test_sixteen_volumes_a_server(lab: Lab) -> None:
+def test_at_most_sixteen_volumes_per_server(lab: Lab) -> None:
     server = lab.server()["id"]
     for number in range(16):
         create(lab.api, name=f"disk{number}", location=None, server=server)
-        lab.quiet()
+        lab.wait_idle()
     assert lab.api.code("POST", "/volumes", {"name": "last", "size": 10, "server": server}) == "resource_limit_exceeded"
 
 

@@ -1,8 +1,8 @@
-"""Make `openapi.json.gz` from Hetzner's OpenAPI document (docs.hetzner.cloud, cloud.spec.json).
+"""Generate `openapi.json.gz` from Hetzner's OpenAPI document (docs.hetzner.cloud, cloud.spec.json).
 
     python -m tests.lab.cloud.trim_openapi cloud.spec.json
 
-Kept are the schemas of the successful answers of what the lab implements, each different schema once.
+It contains the schemas of the successful responses that the lab implements, each distinct schema once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ KEPT = re.compile(
     r"/(actions|firewalls|images|locations|networks|placement_groups|pricing|primary_ips|server_types|servers|ssh_keys"
     r"|volumes)(/|$)"
 )
-# Prose, and hints that validate nothing.
+# Prose and annotations that validate nothing.
 DROPPED = frozenset({"description", "example", "examples", "title", "deprecated", "x-enumDescriptions", "default"})
-REFUSED = re.compile(r"/(attach_iso|detach_iso|create_image|request_console|metrics)$|^/images/.*/change_protection$")
+UNSUPPORTED = re.compile(
+    r"/(attach_iso|detach_iso|create_image|request_console|metrics)$|^/images/.*/change_protection$"
+)
 
 
 def trim(document: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def trim(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             writes_images = path == "/images/{id}" and method != "get"
-            if not KEPT.match(path) or REFUSED.search(path) or writes_images or "responses" not in operation:
+            if not KEPT.match(path) or UNSUPPORTED.search(path) or writes_images or "responses" not in operation:
                 continue
             answers[f"{method.upper()} {path}"] = {
                 status: shared(response["content"]["application/json"]["schema"]) if "content" in response else None
@@ -59,7 +61,7 @@ def trim(document: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    whole = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    text = json.dumps(trim(whole), sort_keys=True, separators=(",", ":"))
+    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    text = json.dumps(trim(document), sort_keys=True, separators=(",", ":"))
     TRIMMED.write_bytes(gzip.compress(text.encode(), mtime=0))
     print(f"{TRIMMED}: {TRIMMED.stat().st_size} bytes")

@@ -1,4 +1,4 @@
-"""A small lab of three real hosts, made once for all tests marked `real`.
+"""A small lab of three hosts, created once for all tests marked `real`.
 
 web 1, db 2   in network 50        other 3   in network 51, which has the same range
 """
@@ -45,7 +45,7 @@ runcmd:
 
 @dataclass
 class Lab:
-    """One lab, its machines, and hands to work with its hosts."""
+    """One lab, its backend, and helpers that run commands in its hosts."""
 
     settings: Settings
     key: Path
@@ -57,7 +57,7 @@ class Lab:
         self.machines = self.fresh_machines()
 
     def fresh_machines(self) -> PodmanMachines:
-        """As a restarted daemon would have them: knowing nothing."""
+        """The backend of a restarted daemon, without state."""
         return PodmanMachines(self.settings, self.metadata, lambda *end: self.exits.append(end))
 
     @property
@@ -112,7 +112,7 @@ class Lab:
         )
 
     def run(self, server_id: int, command: str) -> subprocess.CompletedProcess[str]:
-        """Run as root in the host, not by SSH: quicker, and it works whatever the network does."""
+        """Run as root in the host, without SSH: faster, and independent of the network."""
         pid = (self.settings.state_dir / f"machines/servers/{server_id}/pid").read_text().strip()
         return subprocess.run(
             ["nsenter", f"--target={pid}", "--all", "--", "/bin/bash", "-c", command],
@@ -128,7 +128,7 @@ class Lab:
         assert done.returncode == 0, f"`{command}` on {server_id}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def works(self, server_id: int, command: str) -> bool:
+    def succeeds(self, server_id: int, command: str) -> bool:
         return self.run(server_id, command).returncode == 0
 
     def logs_in(self, server_id: int) -> bool:
@@ -145,7 +145,7 @@ class Lab:
         return True
 
     def desired(self, **changes: object) -> Desired:
-        """What the shared hosts and networks look like to the cloud."""
+        """The desired state of the shared hosts and networks."""
         hosts = tuple(self.specs[server_id] for server_id in NAMES)
         values: dict[str, object] = {
             "hosts": hosts,
@@ -156,7 +156,7 @@ class Lab:
         return Desired(**{**values, **changes})  # type: ignore[arg-type]
 
     def leftovers(self) -> list[str]:
-        """What is on this machine with this lab's name in it."""
+        """Objects on this machine that have this lab's name."""
         name = self.settings.name
         commands = {
             "container": ["podman", "ps", "--all", "--format", "{{.Names}}"],
@@ -188,7 +188,7 @@ def wait(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 def free_slot() -> int:
-    """A slot no lab on this machine uses."""
+    """A slot that no lab on this machine uses."""
     used = {item["local"] for row in namespaces.query(None, "addr", "show") for item in row.get("addr_info", [])}
     return next(slot for slot in range(SLOTS) if str(Settings("x", slot).machine_address) not in used)
 
@@ -213,7 +213,9 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(key: Path) -> Iterator[Lab]:
     settings = own_settings()
     if settings.database.exists():
-        pytest.fail(f"lab {settings.name} is up; take it down, or set SLIPWAY_LAB and SLIPWAY_LAB_SLOT to another")
+        pytest.fail(
+            f"lab {settings.name} is up. Run `lab down`, or set SLIPWAY_LAB and SLIPWAY_LAB_SLOT to another lab."
+        )
     lab = Lab(settings, key)
     lab.machines.destroy()
     try:
@@ -231,7 +233,7 @@ def lab(key: Path) -> Iterator[Lab]:
 
 @pytest.fixture
 def spare(lab: Lab) -> Iterator[HostSpec]:
-    """A fourth host of a test's own, off."""
+    """A fourth host for one test, off."""
     spec = lab.spec(4)
     lab.machines.create_host(spec)
     yield spec

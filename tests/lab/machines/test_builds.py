@@ -1,4 +1,4 @@
-"""Builds by mmdebstrap: what they mount and start is gone with them, and no folder is removed over a mount."""
+"""Builds by mmdebstrap: their mounts and processes end with them, and no folder is removed while mounted on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 
 FAKE = """\
 #!/bin/sh
-# Like mmdebstrap while it installs: a mount in the root that it builds, and processes that outlive their parent.
+# As mmdebstrap does during an installation: a mount in the root that it builds, processes that outlive their parent.
 mkdir -p "{work}/root/proc"
 mount -t tmpfs fake "{work}/root/proc"
 echo precious >"{work}/root/proc/file"
@@ -46,8 +46,8 @@ def mount_line(path: str) -> str:
     return f"30 1 0:50 / {path} rw,relatime - tmpfs tmpfs rw\n"
 
 
-class Mounts:
-    """A machine's mounts, as its tools change them."""
+class FakeMounts:
+    """A test double of the machine's mount table and of umount."""
 
     def __init__(self, file: Path, *paths: str, busy: str = "") -> None:
         self.file, self.paths, self.busy = file, list(paths), busy
@@ -67,8 +67,8 @@ class Mounts:
         return ""
 
 
-def mounts_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *paths: str, busy: str = "") -> Mounts:
-    mounts = Mounts(tmp_path / "mountinfo", *paths, busy=busy)
+def mounts_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *paths: str, busy: str = "") -> FakeMounts:
+    mounts = FakeMounts(tmp_path / "mountinfo", *paths, busy=busy)
     monkeypatch.setattr(builds, "MOUNTINFO", mounts.file)
     monkeypatch.setattr(builds, "run", mounts.run)
     return mounts
@@ -128,7 +128,7 @@ def test_the_source_of_a_bind_mount_keeps_its_files(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """mmdebstrap as a script whose processes sleep; the argument by which they are found."""
+    """Install a test double of mmdebstrap whose processes sleep; returns the argument that identifies them."""
     marker = f"300.{os.getpid()}{len(request.node.name):03d}{time.monotonic_ns() % 10**6:06d}"
     program = tmp_path / "bin/mmdebstrap"
     program.parent.mkdir()
@@ -150,19 +150,19 @@ def test_a_killed_build_leaves_no_mount_and_no_process(number: signal.Signals, t
     parent.send_signal(number)
     parent.wait(20)
     parent.stdout.close()
-    assert all_end(fake)
+    assert all_exit(fake)
     assert work.exists() == (number == signal.SIGKILL), "only SIGKILL leaves the folder to the next build"
     with builds.work_folder(target):
         assert not list(work.iterdir())
 
 
-def test_works_side_by_side_return_in_order() -> None:
+def test_parallel_jobs_return_in_order() -> None:
     ready = threading.Barrier(2, timeout=10)
-    assert builds.run_side_by_side(lambda: (ready.wait(), 1)[1], lambda: (ready.wait(), 2)[1]) == [1, 2]
+    assert builds.run_in_parallel(lambda: (ready.wait(), 1)[1], lambda: (ready.wait(), 2)[1]) == [1, 2]
 
 
 @needs_root
-def test_the_failure_of_one_build_ends_the_others(tmp_path: Path, fake: str) -> None:
+def test_the_failure_of_one_build_stops_the_others(tmp_path: Path, fake: str) -> None:
     mounted = threading.Event()
     locked = tmp_path / "lock"
 
@@ -181,13 +181,13 @@ def test_the_failure_of_one_build_ends_the_others(tmp_path: Path, fake: str) -> 
     with locked.open("w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
         with pytest.raises(MachineError, match=r"^the mirror has no such package$"):
-            builds.run_side_by_side(build, wait_for_another_lab, fail)
-    assert all_end(fake)
+            builds.run_in_parallel(build, wait_for_another_lab, fail)
+    assert all_exit(fake)
     assert not (tmp_path / "x.building").exists() and not (tmp_path / "x.log").exists()
 
 
 @needs_root
-def test_a_build_can_write_to_its_work_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_can_write_only_to_its_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "bin/mmdebstrap"
     program.parent.mkdir()
     program.write_text(
@@ -203,10 +203,10 @@ def test_a_build_can_write_to_its_work_folder_alone(tmp_path: Path, monkeypatch:
     assert written == []
 
 
-def test_a_failed_build_is_one_sentence_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_build_raises_one_sentence_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         monkeypatch.setattr(builds, "CONFINED", ())
-        monkeypatch.setattr(builds, "FENCE", 'shift; exec "$@"')
+        monkeypatch.setattr(builds, "CONFINE", 'shift; exec "$@"')
     fake = tmp_path / "mmdebstrap"
     fake.write_text("#!/bin/sh\necho 'I: started' >&2\necho 'E: no such package' >&2\nexit 1\n")
     fake.chmod(0o755)
@@ -221,7 +221,7 @@ def test_a_failed_build_is_one_sentence_with_its_log(monkeypatch: pytest.MonkeyP
         builds.run_build(["no-such-program"], "debian-13", tmp_path, lambda line: None)
 
 
-def all_end(marker: str) -> bool:
+def all_exit(marker: str) -> bool:
     deadline = time.monotonic() + 10
     while sleepers(marker) and time.monotonic() < deadline:
         time.sleep(0.05)

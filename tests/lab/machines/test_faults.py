@@ -13,7 +13,7 @@ from lab.machines.faults import render
 from tests.lab.machines.conftest import Lab
 
 
-def test_the_table_of_a_namespace() -> None:
+def test_rules_of_a_namespace() -> None:
     assert render([]) == "table inet faults\ndelete table inet faults\n"
     text = render([Fault(1, None, cut=True), Fault(2, None, loss_percent=30)])
     assert 'iifname "p1" drop' in text and 'oifname "p1" drop' in text
@@ -28,7 +28,7 @@ def test_queue_messages() -> None:
 
 
 @pytest.fixture
-def healed(lab: Lab) -> Iterator[Lab]:
+def faultless(lab: Lab) -> Iterator[Lab]:
     yield lab
     for fault in lab.machines.faults():
         lab.machines.set_fault(Fault(fault.server_id, fault.network_id))
@@ -36,35 +36,35 @@ def healed(lab: Lab) -> Iterator[Lab]:
 
 
 @pytest.mark.real
-def test_cut_and_heal_one_link(healed: Lab) -> None:
-    lab = healed
+def test_cut_and_heal_one_link(faultless: Lab) -> None:
+    lab = faultless
     lab.machines.set_fault(Fault(2, 50, cut=True))
     assert lab.machines.faults() == [Fault(2, 50, cut=True)]
-    assert not lab.works(1, "ping -c1 -W1 10.40.1.11")
+    assert not lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
     assert lab.answers(2)
     lab.machines.set_fault(Fault(2, None, cut=True))
     assert not lab.answers(2)
-    # A cut cable stays cut when the host behind it starts anew.
+    # A cut link stays cut after a restart of the host.
     lab.machines.power_off(2)
     lab.machines.power_on(lab.specs[2])
     assert not lab.answers(2)
     lab.machines.set_fault(Fault(2, None))
     lab.machines.set_fault(Fault(2, 50))
     lab.wait_for_ssh(2)
-    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
 
 
 @pytest.mark.real
-def test_loss(healed: Lab) -> None:
-    lab = healed
+def test_loss(faultless: Lab) -> None:
+    lab = faultless
     lab.machines.set_fault(Fault(2, 50, loss_percent=40))
     found = re.search(r"([\d.]+)% packet loss", lab.run(1, "ping -q -c200 -i0.005 -W1 10.40.1.11").stdout)
     assert found and 25 <= float(found[1]) <= 55
 
 
 @pytest.mark.real
-def test_delay(healed: Lab) -> None:
-    lab = healed
+def test_delay(faultless: Lab) -> None:
+    lab = faultless
     lab.machines.set_fault(Fault(2, 50, delay_ms=60))
     found = re.search(r"= [\d.]+/([\d.]+)/", lab.output(1, "ping -q -c10 -i0.1 10.40.1.11"))
     assert found and 58 <= float(found[1]) <= 90
@@ -74,20 +74,20 @@ def test_delay(healed: Lab) -> None:
 
 
 @pytest.mark.real
-def test_impossible_figures(lab: Lab) -> None:
+def test_values_out_of_range_are_rejected(lab: Lab) -> None:
     with pytest.raises(MachineError, match="0 to 100"):
         lab.machines.set_fault(Fault(2, None, loss_percent=101))
 
 
 @pytest.mark.real
-def test_a_full_disk_and_the_room_again(healed: Lab) -> None:
-    lab = healed
+def test_fill_and_free_a_disk(faultless: Lab) -> None:
+    lab = faultless
     write = "dd if=/dev/zero of={} bs=1M count=30 conv=fsync"
-    # The root file system and /var/lib lie on one disk.
+    # The root file system and /var/lib are on one disk.
     for path in ("/var/tmp/filling", "/var/lib/filling"):
         lab.machines.fill_disk(2, 10)
         assert lab.machines.filled_disks() == {2: 10}
         assert "No space left" in lab.run(2, write.format(path)).stderr
         lab.machines.fill_disk(2, None)
         assert lab.machines.filled_disks() == {}
-        assert lab.works(2, f"{write.format(path)} && rm {path}")
+        assert lab.succeeds(2, f"{write.format(path)} && rm {path}")

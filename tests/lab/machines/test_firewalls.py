@@ -1,4 +1,4 @@
-"""Firewalls: what the rule sets become (no root needed), and what they do."""
+"""Firewalls: rendering of the rule sets (without root), and their effect."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ SSH = FirewallRule("in", "tcp", "22", ANY)
         (FirewallRule("in", "gre", None, ("192.0.2.0/24",)), ["ip saddr { 192.0.2.0/24 } meta l4proto gre accept"]),
     ],
 )
-def test_a_rule_in_nft_words(rule: FirewallRule, lines: list[str]) -> None:
+def test_rules_are_rendered_for_nft(rule: FirewallRule, lines: list[str]) -> None:
     assert rule_lines(rule) == lines
 
 
-def test_an_unknown_protocol_is_refused() -> None:
+def test_an_unknown_protocol_is_rejected() -> None:
     with pytest.raises(MachineError, match="sctp"):
         rule_lines(FirewallRule("in", "sctp", None, ANY))
 
 
-def test_the_table_replaces_itself_whole() -> None:
+def test_the_table_is_replaced_as_a_whole() -> None:
     text = render({7: FirewallSpec(7, (SSH,))}, {1: (7,), 2: ()}, ["192.0.2.53"])
     assert text.startswith("table inet firewalls\ndelete table inet firewalls\n")
     assert 'oifname vmap { "p1" : jump s1-in }' in text
@@ -51,7 +51,7 @@ def test_the_table_replaces_itself_whole() -> None:
     assert "ip daddr { 192.0.2.53 } th dport 53 accept" in text
 
 
-def test_one_out_rule_closes_the_way_out() -> None:
+def test_one_out_rule_closes_outbound_traffic() -> None:
     out = FirewallSpec(8, (FirewallRule("out", "tcp", "443", ANY),))
     text = render({7: FirewallSpec(7, (SSH,)), 8: out}, {1: (7, 8)})
     assert 'iifname vmap { "p1" : jump s1-out }' in text
@@ -60,7 +60,7 @@ def test_one_out_rule_closes_the_way_out() -> None:
 
 @pytest.fixture
 def filtered(lab: Lab) -> Iterator[Lab]:
-    """The second host behind a firewall that lets SSH in."""
+    """The second host behind a firewall that allows inbound SSH."""
     lab.machines.apply_firewall(FirewallSpec(70, (SSH,)))
     lab.machines.set_host_firewalls(2, [70])
     yield lab
@@ -72,23 +72,23 @@ def filtered(lab: Lab) -> Iterator[Lab]:
 def test_inbound(filtered: Lab) -> None:
     lab = filtered
     assert lab.logs_in(2)
-    assert not lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
-    assert not lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv6_network[:-3]}1")  # type: ignore[index]
-    # Private networks are never filtered, answers and metadata always pass.
-    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
-    assert lab.works(2, f"ping -c1 -W1 {lab.specs[1].ipv4}")
-    assert lab.works(2, "curl -sf http://169.254.169.254/hetzner/v1/metadata/hostname")
+    assert not lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
+    assert not lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv6_network[:-3]}1")  # type: ignore[index]
+    # Private networks are not filtered; replies and metadata always pass.
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
+    assert lab.succeeds(2, f"ping -c1 -W1 {lab.specs[1].ipv4}")
+    assert lab.succeeds(2, "curl -sf http://169.254.169.254/hetzner/v1/metadata/hostname")
     lab.machines.set_host_firewalls(2, [])
-    assert lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
+    assert lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
 
 
 @pytest.mark.real
 def test_outbound(filtered: Lab) -> None:
     lab = filtered
     lab.machines.apply_firewall(FirewallSpec(70, (SSH, FirewallRule("out", "icmp", None, ANY))))
-    assert lab.works(2, f"ping -c1 -W1 {lab.specs[1].ipv4}")
+    assert lab.succeeds(2, f"ping -c1 -W1 {lab.specs[1].ipv4}")
     assert lab.run(2, f"curl -s -m 1 telnet://{lab.specs[1].ipv4}:22").returncode == 28
-    assert lab.works(2, "getent ahostsv4 $(awk '/^URIs/ {print $2; exit}' /etc/apt/sources.list.d/* | cut -d/ -f3)")
+    assert lab.succeeds(2, "getent ahostsv4 $(awk '/^URIs/ {print $2; exit}' /etc/apt/sources.list.d/* | cut -d/ -f3)")
 
 
 @pytest.mark.real
@@ -113,15 +113,15 @@ def test_established_connections_survive_new_rules(filtered: Lab) -> None:
 
 
 @pytest.mark.real
-def test_an_invalid_set_is_refused_whole(filtered: Lab) -> None:
+def test_an_invalid_rule_set_is_rejected_as_a_whole(filtered: Lab) -> None:
     lab = filtered
     with pytest.raises(MachineError):
         lab.machines.apply_firewall(FirewallSpec(70, (FirewallRule("in", "tcp", "99999", ANY),)))
     assert lab.logs_in(2)
-    assert not lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
+    assert not lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
 
 
 @pytest.mark.real
 def test_an_unknown_firewall_is_an_error(lab: Lab) -> None:
-    with pytest.raises(MachineError, match="firewall 999 is not there"):
+    with pytest.raises(MachineError, match="firewall 999 does not exist"):
         lab.machines.set_host_firewalls(2, [999])

@@ -1,4 +1,4 @@
-"""Servers: first boot, power, exits, rescue, rebuild, new sizes."""
+"""Servers: first boot, power, exits, rescue, rebuild, resize."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.lab.machines.conftest import Lab, wait
 pytestmark = pytest.mark.real
 
 
-def test_cloud_init_does_what_user_data_says(lab: Lab) -> None:
+def test_cloud_init_applies_user_data(lab: Lab) -> None:
     assert lab.output(1, "cloud-init status --wait --format json | grep -c '\"errors\": \\[\\]'") != "0"
     assert lab.output(1, "cat /etc/motd; stat -c %a /etc/motd; cat /root/ran") == "written by cloud-init\n640\nran"
     done = lab.ssh(1, "sudo -n id -u", user="slipway")
     assert done.stdout.strip() == "0", done.stderr
 
 
-def test_a_host_is_itself(lab: Lab) -> None:
+def test_a_host_has_its_own_identity(lab: Lab) -> None:
     facts = "hostname; cat /etc/machine-id; cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub"
     one, two = lab.output(1, facts).splitlines(), lab.output(2, facts).splitlines()
     assert one[0] == "web" and two[0] == "db"
@@ -31,7 +31,7 @@ def test_a_host_is_itself(lab: Lab) -> None:
     assert lab.output(1, "getent hosts web").split()[0] == "127.0.1.1"
 
 
-def test_packages_of_the_roles_do_nothing_before_their_role(lab: Lab) -> None:
+def test_packages_of_the_roles_start_no_service(lab: Lab) -> None:
     wanted = set(images.packages_of_roles(lab.settings, "debian-13"))
     if not wanted:
         pytest.skip("plain images carry no packages of the roles")
@@ -40,12 +40,12 @@ def test_packages_of_the_roles_do_nothing_before_their_role(lab: Lab) -> None:
     units = lab.output(1, "systemctl list-unit-files --state=enabled --no-legend; systemctl list-units --no-legend")
     for name in ("chrony", "nginx", "certbot", "postgres", "pgbouncer", "podman", "lvm2", "logrotate", "unattended"):
         assert not re.search(rf"^\s*\S*{name}\S*\.(service|timer|socket)", units, re.M), name
-    # What a package makes of its own is not shared by all hosts, and no database is there.
+    # No database exists, and no key that a package generates is shared by all hosts.
     assert lab.output(1, "pg_lsclusters --no-header; ls /etc/ssl/private") == ""
-    assert not lab.works(1, "test -e /etc/postgresql-common/createcluster.d -o -e /usr/sbin/policy-rc.d")
+    assert not lab.succeeds(1, "test -e /etc/postgresql-common/createcluster.d -o -e /usr/sbin/policy-rc.d")
 
 
-def test_a_host_sees_no_disk_but_its_own(lab: Lab) -> None:
+def test_a_host_has_only_its_own_disks(lab: Lab) -> None:
     assert lab.output(1, "find /dev -type b") == ""
 
 
@@ -53,17 +53,17 @@ def test_the_disk_has_the_size_of_the_server_type(lab: Lab) -> None:
     for path in ("/", "/var/lib"):
         size = int(lab.output(1, f"df --output=size -B1000000000 {path} | tail -1"))
         assert 18 <= size <= 20
-    # Containers inside a host need something an overlay can stand on.
+    # Containers in a host need a file system that can be the upper layer of an overlay.
     overlay = "lowerdir=/etc,upperdir=/var/lib/o/u,workdir=/var/lib/o/w"
-    assert lab.works(
+    assert lab.succeeds(
         1, f"mkdir -p /var/lib/o/u /var/lib/o/w /var/lib/o/m && mount -t overlay o -o {overlay} /var/lib/o/m"
     )
 
 
-def test_metadata_knows_its_caller(lab: Lab) -> None:
+def test_metadata_identifies_the_client(lab: Lab) -> None:
     for server_id, name in ((1, "web"), (2, "db")):
         assert lab.output(server_id, "curl -sf http://169.254.169.254/hetzner/v1/metadata/hostname") == name
-    # By way of the private network too, where two servers have the same address.
+    # Through the private network too, where two servers have the same address.
     private = "curl -sf --interface enp7s0 http://169.254.169.254/hetzner/v1/metadata/hostname"
     route = "ip route replace 169.254.169.254 via 10.40.0.1 dev enp7s0"
     for server_id, name in ((1, "web"), (3, "other")):
@@ -71,19 +71,19 @@ def test_metadata_knows_its_caller(lab: Lab) -> None:
     assert lab.output(1, "curl -s -o /dev/null -w '%{http_code}' http://169.254.169.254/nothing") == "404"
 
 
-def test_power_off_is_a_pulled_plug(lab: Lab) -> None:
+def test_power_off_cuts_the_power(lab: Lab) -> None:
     lab.machines.power_off(2)
     assert lab.machines.state(2) is PowerState.OFF
     started = time.monotonic()
     assert not lab.answers(2)
-    # Silence, as of a dead machine, not a refusal.
+    # Packets are dropped, as by a machine without power, not rejected.
     assert time.monotonic() - started > 0.9
-    assert not lab.works(1, "ping -c1 -W1 10.40.1.11")
+    assert not lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
     lab.machines.power_off(2)
     lab.machines.power_on(lab.specs[2])
     lab.machines.power_on(lab.specs[2])
     lab.wait_for_ssh(2)
-    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
     assert lab.output(2, "cat /root/ran") == "ran"
     assert lab.exits == []
 
@@ -98,7 +98,7 @@ def test_power_off_is_a_pulled_plug(lab: Lab) -> None:
     ],
     ids=["reboot inside", "poweroff inside", "shutdown", "reboot"],
 )
-def test_why_a_host_stopped_is_reported(lab: Lab, how: object, reason: ExitReason) -> None:
+def test_the_reason_of_an_exit_is_reported(lab: Lab, how: object, reason: ExitReason) -> None:
     how(lab)  # type: ignore[operator]
     assert wait(lambda: lab.exits == [(2, reason)]), lab.exits
     assert lab.machines.state(2) is PowerState.OFF
@@ -109,7 +109,7 @@ def test_why_a_host_stopped_is_reported(lab: Lab, how: object, reason: ExitReaso
     lab.wait_for_ssh(2)
 
 
-def test_nothing_of_an_earlier_life_is_carried_over(lab: Lab) -> None:
+def test_no_state_of_an_earlier_boot_remains(lab: Lab) -> None:
     lab.output(
         2, "nft add table inet old; ip link add old0 type dummy; ip rule add pref 99 lookup main; touch /run/old"
     )
@@ -122,12 +122,12 @@ def test_nothing_of_an_earlier_life_is_carried_over(lab: Lab) -> None:
     )
 
 
-def test_a_button_on_a_dead_machine_is_an_error(lab: Lab, spare: HostSpec) -> None:
+def test_shutdown_of_a_host_that_is_off_is_an_error(lab: Lab, spare: HostSpec) -> None:
     with pytest.raises(MachineError, match="not running"):
         lab.machines.shutdown(spare.server_id)
 
 
-def test_rescue_has_the_disk_and_leaves_it_alone(lab: Lab, spare: HostSpec) -> None:
+def test_rescue_mounts_the_disk_unchanged(lab: Lab, spare: HostSpec) -> None:
     lab.boot(spare)
     lab.output(4, "echo precious > /root/precious")
     lab.machines.power_off(4)
@@ -144,7 +144,7 @@ def test_rescue_has_the_disk_and_leaves_it_alone(lab: Lab, spare: HostSpec) -> N
     assert lab.output(4, "hostname; cat /root/precious; ls -d /gone 2>/dev/null || true") == "server-4\nprecious"
 
 
-def test_new_size_keeps_the_disk_and_rebuild_does_not(lab: Lab, spare: HostSpec) -> None:
+def test_resize_keeps_the_disk_and_rebuild_does_not(lab: Lab, spare: HostSpec) -> None:
     lab.boot(spare)
     lab.output(4, "touch /root/kept /var/lib/kept; sync")
     lab.machines.power_off(4)
@@ -152,8 +152,8 @@ def test_new_size_keeps_the_disk_and_rebuild_does_not(lab: Lab, spare: HostSpec)
     disk = lab.machines._disk(4)
     disk.open()
     with (
-        (disk.mount / "ballast").open("wb"),
-        pytest.raises(MachineError, match="the disk cannot grow: a program of this"),
+        (disk.mount / "fill_file").open("wb"),
+        pytest.raises(MachineError, match="the disk cannot grow: a process of this"),
     ):
         lab.machines.resize(bigger)
     assert disk.image.stat().st_size < 40 * 10**9
@@ -200,7 +200,7 @@ def test_console(lab: Lab) -> None:
     assert "ssh.service" in text and len(text) <= 64 * 1024
 
 
-def test_delete_leaves_nothing_of_a_host(lab: Lab) -> None:
+def test_delete_removes_everything_of_a_host(lab: Lab) -> None:
     lab.boot(lab.spec(6))
     lab.machines.delete_host(6)
     lab.machines.delete_host(6)

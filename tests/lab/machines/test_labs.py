@@ -1,4 +1,4 @@
-"""Labs side by side, and what is left of one that is gone."""
+"""Two labs at the same time, and the removal of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 
 
 def test_a_second_lab_beside_the_first(lab: Lab, key: Path) -> None:
-    """Same numbers, same private range: nothing is shared, and one goes without the other."""
+    """Same ids, same private range: nothing is shared, and removing one keeps the other."""
     second = Lab(Settings(f"{lab.settings.name[:4]}zz", free_slot()), key)
     assert second.leftovers() == []
     try:
@@ -27,24 +27,24 @@ def test_a_second_lab_beside_the_first(lab: Lab, key: Path) -> None:
         second.machines.set_host_firewalls(1, [70])
         assert second.output(1, "hostname") == "twin"
         assert lab.output(1, "hostname") == "web"
-        assert not second.works(1, f"ping -c1 -W1 {lab.specs[1].ipv4}")
-        assert not second.works(1, "ping -c1 -W1 10.40.1.11")
-        assert lab.works(1, "ping -c1 -W1 10.40.1.11")
+        assert not second.succeeds(1, f"ping -c1 -W1 {lab.specs[1].ipv4}")
+        assert not second.succeeds(1, "ping -c1 -W1 10.40.1.11")
+        assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
     finally:
         second.machines.destroy()
     assert second.leftovers() == []
     assert not (second.settings.state_dir / "machines").exists()
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1", "the first lab still needs it"
-    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
 
 
-def test_destroy_knows_its_lab_by_what_lies_around(lab: Lab, key: Path) -> None:
-    """A new process, told nothing, removes all of it; a second time there is nothing to do."""
+def test_destroy_needs_no_state_of_the_daemon(lab: Lab, key: Path) -> None:
+    """A new process without state removes the whole lab; a second run finds nothing."""
     second = Lab(Settings(f"{lab.settings.name[:4]}zz", free_slot()), key)
     second.machines.apply_network(NETWORKS[0])
     second.boot(second.spec(1))
     second.machines.close()
-    stranger = second.fresh_machines()
-    stranger.destroy()
-    stranger.destroy()
+    second_backend = second.fresh_machines()
+    second_backend.destroy()
+    second_backend.destroy()
     assert second.leftovers() == []

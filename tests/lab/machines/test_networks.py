@@ -17,13 +17,13 @@ def test_public_link(lab: Lab) -> None:
     assert lab.output(1, "ip route show default").startswith("default via 172.31.1.1 dev eth0")
     assert lab.output(1, "ip -6 route show default").startswith("default via fe80::1 dev eth0")
     assert "mtu 1500" in lab.output(1, "ip link show dev eth0")
-    assert lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
-    assert lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv6_network[:-3]}1")  # type: ignore[index]
+    assert lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv4}")
+    assert lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv6_network[:-3]}1")  # type: ignore[index]
 
 
-def test_the_way_out(lab: Lab) -> None:
-    """By IPv4 through this machine; by IPv6 there is none, and that is said at once."""
-    assert lab.works(1, "getent ahostsv4 $(awk '/^URIs/ {print $2; exit}' /etc/apt/sources.list.d/* | cut -d/ -f3)")
+def test_internet_access(lab: Lab) -> None:
+    """IPv4 through this machine; IPv6 is unreachable, without a timeout."""
+    assert lab.succeeds(1, "getent ahostsv4 $(awk '/^URIs/ {print $2; exit}' /etc/apt/sources.list.d/* | cut -d/ -f3)")
     assert "unreachable" in lab.run(1, "ping -c1 -W3 2600::1").stdout.lower()
 
 
@@ -35,12 +35,12 @@ def test_private_link(lab: Lab) -> None:
 
 
 def test_mtu_is_1450(lab: Lab) -> None:
-    assert lab.works(1, "ping -c1 -W1 -M do -s 1422 10.40.1.11")
-    assert not lab.works(1, "ping -c1 -W1 -M do -s 1423 10.40.1.11")
+    assert lab.succeeds(1, "ping -c1 -W1 -M do -s 1422 10.40.1.11")
+    assert not lab.succeeds(1, "ping -c1 -W1 -M do -s 1423 10.40.1.11")
 
 
-def test_peers_share_no_wire(lab: Lab) -> None:
-    """Only the gateway answers ARP, and no broadcast or multicast arrives."""
+def test_members_share_no_segment(lab: Lab) -> None:
+    """Only the gateway answers ARP, and no broadcast arrives."""
     probe = (
         "import socket,struct,sys\n"
         "nic, target = 'enp7s0', socket.inet_aton(sys.argv[1])\n"
@@ -58,59 +58,59 @@ def test_peers_share_no_wire(lab: Lab) -> None:
     lab.output(1, f"cat > /tmp/arp.py <<'END'\n{probe}END")
     assert lab.output(1, "python3 /tmp/arp.py 10.40.0.1") == "answer"
     assert lab.output(1, "python3 /tmp/arp.py 10.40.1.11") == "silence"
-    assert not lab.works(1, "ping -c1 -W1 -b 255.255.255.255 -I enp7s0")
+    assert not lab.succeeds(1, "ping -c1 -W1 -b 255.255.255.255 -I enp7s0")
 
 
-def test_networks_with_the_same_range_never_meet(lab: Lab) -> None:
-    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
-    assert not lab.works(3, "ping -c1 -W1 10.40.1.11")
+def test_networks_with_the_same_range_are_separate(lab: Lab) -> None:
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
+    assert not lab.succeeds(3, "ping -c1 -W1 10.40.1.11")
     assert "unreachable" in lab.run(3, "ping -c1 -W2 10.40.1.11").stdout.lower()
 
 
-def test_a_forged_source_is_dropped(lab: Lab) -> None:
+def test_a_spoofed_source_is_dropped(lab: Lab) -> None:
     lab.output(2, "ip addr add 10.40.9.9/32 dev enp7s0")
-    assert not lab.works(2, "ping -c1 -W1 -I 10.40.9.9 10.40.1.10")
+    assert not lab.succeeds(2, "ping -c1 -W1 -I 10.40.9.9 10.40.1.10")
     lab.output(2, "ip addr del 10.40.9.9/32 dev enp7s0")
 
 
 def test_alias_addresses(lab: Lab) -> None:
     lab.output(2, "ip addr add 10.40.1.50/32 dev lo")
-    assert lab.works(1, "ping -c1 -W1 10.40.1.50")
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.50")
     leg = LEGS[1]
     lab.machines.attach(dataclasses.replace(leg, alias_ips=()))
-    assert not lab.works(1, "ping -c1 -W1 10.40.1.50")
+    assert not lab.succeeds(1, "ping -c1 -W1 10.40.1.50")
     lab.machines.attach(leg)
-    assert lab.works(1, "ping -c1 -W1 10.40.1.50")
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.50")
 
 
 def test_routes_of_a_network(lab: Lab) -> None:
     """A destination behind a member, as pod networks and NAT hosts are."""
     lab.output(2, "sysctl -qw net.ipv4.ip_forward=1; ip addr add 10.99.0.1/32 dev lo")
     lab.output(1, "ip route replace 10.99.0.0/24 via 10.40.0.1 dev enp7s0")
-    assert not lab.works(1, "ping -c1 -W1 10.99.0.1")
+    assert not lab.succeeds(1, "ping -c1 -W1 10.99.0.1")
     lab.machines.apply_network(NetworkSpec(50, "one", RANGE, (Route("10.99.0.0/24", "10.40.1.11"),)))
-    assert lab.works(1, "ping -c1 -W1 10.99.0.1")
+    assert lab.succeeds(1, "ping -c1 -W1 10.99.0.1")
     lab.machines.apply_network(NETWORKS[0])
-    assert not lab.works(1, "ping -c1 -W1 10.99.0.1")
+    assert not lab.succeeds(1, "ping -c1 -W1 10.99.0.1")
 
 
 def test_attach_and_detach_while_running(lab: Lab) -> None:
     extra = NetworkSpec(52, "extra", "10.50.0.0/24")
     lab.machines.apply_network(extra)
-    legs = [AttachmentSpec(n, 52, f"10.50.0.{n + 1}", f"86:00:00:00:01:0{n}", "enp8s0") for n in (1, 2)]
-    for leg in legs:
+    attachments = [AttachmentSpec(n, 52, f"10.50.0.{n + 1}", f"86:00:00:00:01:0{n}", "enp8s0") for n in (1, 2)]
+    for leg in attachments:
         lab.machines.attach(leg)
         lab.machines.attach(leg)
-    assert lab.works(1, "ping -c1 -W1 10.50.0.3")
+    assert lab.succeeds(1, "ping -c1 -W1 10.50.0.3")
     lab.machines.detach(2, 52)
     lab.machines.detach(2, 52)
-    assert not lab.works(1, "ping -c1 -W1 10.50.0.3")
-    assert not lab.works(2, "ip link show enp8s0")
+    assert not lab.succeeds(1, "ping -c1 -W1 10.50.0.3")
+    assert not lab.succeeds(2, "ip link show enp8s0")
     lab.machines.delete_network(52)
-    assert not lab.works(1, "ip link show enp8s0")
+    assert not lab.succeeds(1, "ip link show enp8s0")
 
 
-def test_a_wider_range_reaches_running_hosts(lab: Lab) -> None:
+def test_a_wider_range_is_routed_on_running_hosts(lab: Lab) -> None:
     narrow = NetworkSpec(53, "grows", "10.60.0.0/24")
     lab.machines.apply_network(narrow)
     lab.machines.attach(AttachmentSpec(1, 53, "10.60.0.2", "86:00:00:00:02:01", "enp8s0"))
@@ -125,14 +125,14 @@ def test_a_host_with_only_a_private_network(lab: Lab) -> None:
     lab.machines.attach(AttachmentSpec(7, 50, "10.40.1.70", "86:00:00:00:00:07", "enp7s0"))
     try:
         lab.machines.power_on(spec)
-        reach = "ssh-keyscan -T 2 10.40.1.70 2>/dev/null | grep -q ed25519"
-        assert lab.works(1, f"for i in $(seq 20); do {reach} && exit 0; sleep 1; done; exit 1")
+        ssh_answers = "ssh-keyscan -T 2 10.40.1.70 2>/dev/null | grep -q ed25519"
+        assert lab.succeeds(1, f"for i in $(seq 20); do {ssh_answers} && exit 0; sleep 1; done; exit 1")
         assert lab.output(7, "curl -sf http://169.254.169.254/hetzner/v1/metadata/hostname") == "server-7"
     finally:
         lab.machines.delete_host(7)
 
 
-def test_nobody_gets_in_from_another_lab_or_the_outside(lab: Lab) -> None:
-    """The machine forwards only what the lab asked for."""
+def test_connections_from_outside_and_other_labs_are_dropped(lab: Lab) -> None:
+    """The machine forwards only replies into the lab."""
     rules = lab.machines._router.machine_rules()
     assert f'oifname "{lab.settings.uplink_interface}" drop' in rules

@@ -1,4 +1,4 @@
-"""The parts that need no machine: what is decided and what is written."""
+"""Unit tests of the parts that need no root."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SPEC = HostSpec(12, "web", "debian-13", 4, 7.5, 80, "198.18.0.5", "2001:db8:0:c::/64")
 
 
-def test_systemd_on_cgroup_v1_gets_a_tree_of_its_own() -> None:
+def test_systemd_on_cgroup_v1_gets_a_private_namespace() -> None:
     arguments = init_arguments(1)
     assert "--systemd=false" in arguments
     assert any("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE" in item for item in arguments)
     assert "--stop-signal=37" in arguments
 
 
-def test_systemd_on_cgroup_v2_is_podmans_own_business() -> None:
+def test_systemd_on_cgroup_v2_uses_podmans_option() -> None:
     arguments = init_arguments(2)
     assert "--systemd=always" in arguments and "--cgroupns=private" in arguments
     assert not any("SYSTEMD_" in item for item in arguments)
 
 
-def test_a_start_asks_for_no_more_than_the_machine_has() -> None:
+def test_a_start_requests_at_most_the_machines_resources() -> None:
     boot = Boot("lab", "lab-h12", Path("/run/netns/lab-h12"), SPEC, Path("/s/12"), Path("/s/12/root"), ())
     arguments = run_arguments(boot, Facts(1, "runc", cores=2, open_files=20000, processes=32768))
     assert arguments[:4] == ["podman", "--runtime", "runc", "run"]
@@ -54,7 +54,7 @@ def test_a_start_asks_for_no_more_than_the_machine_has() -> None:
     assert "--runtime" not in run_arguments(boot, Facts(2, None, 2, 1024, 1024))
 
 
-def test_containers_in_a_host_get_no_more_than_the_host() -> None:
+def test_containers_in_a_host_get_at_most_the_limits_of_the_host() -> None:
     text = engine_configuration(Facts(1, "runc", cores=2, open_files=20000, processes=32768))
     found = tomllib.loads(text)
     assert found["containers"]["default_ulimits"] == ["nofile=20000:20000", "nproc=32768:32768"]
@@ -70,7 +70,7 @@ def test_public_link() -> None:
     assert PublicLink.of(HostSpec(12, "web", "debian-13", 1, 1, 1, None, None)) is None
 
 
-def test_a_host_without_ipv4_speaks_link_local_to_metadata() -> None:
+def test_a_host_without_ipv4_reaches_metadata_by_link_local() -> None:
     sources = set()
     for server_id in (1, 2, 0xA8FD, 0xA8FE, 100_000_001):
         link = PublicLink.of(HostSpec(server_id, "web", "debian-13", 1, 1, 1, None, "2001:db8::/64"))
@@ -79,7 +79,7 @@ def test_a_host_without_ipv4_speaks_link_local_to_metadata() -> None:
     assert len(sources) == 5
 
 
-def test_routes_of_a_network_follow_who_is_plugged_in() -> None:
+def test_routes_of_a_network_depend_on_plugged_members() -> None:
     network = NetworkSpec(
         1,
         "n",
@@ -101,7 +101,7 @@ def test_routes_of_a_network_follow_who_is_plugged_in() -> None:
     }
 
 
-def test_what_the_kernel_says_reads_as_what_was_asked() -> None:
+def test_parsed_routes_equal_rendered_routes() -> None:
     rows = json.loads(
         '[{"type":"unreachable","dst":"10.0.0.0/16","flags":[]},{"dst":"10.0.1.2","dev":"v2","scope":"link","flags":[]},'
         '{"type":"blackhole","dst":"10.0.1.3","flags":[]},'
@@ -126,7 +126,7 @@ def test_only_differences_are_changed() -> None:
     assert route_changes(wanted, wanted) == []
 
 
-def test_the_routers_own_routes_are_left_alone() -> None:
+def test_the_routers_own_routes_are_ignored() -> None:
     rows = json.loads(
         '[{"dst":"default","gateway":"198.19.255.1","dev":"uplink"},{"dst":"198.18.0.5","dev":"p12"},'
         '{"type":"unreachable","dst":"198.18.0.0/19"},{"dst":"fe80::/64","dev":"p12"},'
@@ -135,11 +135,11 @@ def test_the_routers_own_routes_are_left_alone() -> None:
     assert host_routes(rows) == {"198.18.0.5/32": "dev p12", "2001:db8:0:c::/64": "blackhole"}
 
 
-def test_a_member_without_public_link_finds_metadata_in_its_network() -> None:
+def test_a_member_without_public_link_reaches_metadata_in_its_network() -> None:
     member = AttachmentSpec(2, 1, "10.0.1.2", "m", "enp7s0")
     network = NetworkSpec(1, "n", "10.0.0.0/16")
-    assert "route replace 169.254.169.254 via 10.0.0.1 dev enp7s0" in host_lines(network, member, alone=True)
-    assert not any("169.254" in line for line in host_lines(network, member, alone=False))
+    assert "route replace 169.254.169.254 via 10.0.0.1 dev enp7s0" in host_lines(network, member, private_only=True)
+    assert not any("169.254" in line for line in host_lines(network, member, private_only=False))
 
 
 @pytest.mark.parametrize(
@@ -159,21 +159,21 @@ def test_the_machines_mirror_is_found(sources: str) -> None:
     assert "Suites: trixie trixie-updates\n" in text and "Suites: trixie-security\n" in text
 
 
-def test_without_a_debian_mirror_the_default_holds() -> None:
+def test_without_a_debian_mirror_the_default_is_used() -> None:
     assert find_mirror("deb http://mirror.example/other stable main\n") == Mirror()
     assert sources_list("trixie", Mirror()) == ""
 
 
-def test_the_recipe_names_the_image() -> None:
+def test_the_image_name_depends_on_the_recipe() -> None:
     assert recipe_hash("debian-12", Mirror()) != recipe_hash("debian-13", Mirror())
     assert recipe_hash("debian-13", Mirror()) == recipe_hash("debian-13", Mirror())
     assert recipe_hash("debian-13", Mirror(), ("nginx",)) != recipe_hash("debian-13", Mirror())
     assert images.support("debian-13").supported
-    refused = images.support("rocky-10")
-    assert not refused.supported and "rocky-10" in refused.reason
+    image = images.support("rocky-10")
+    assert not image.supported and "rocky-10" in image.reason
 
 
-def test_excluded_paths_leave_the_extracted_packages(tmp_path: Path) -> None:
+def test_excluded_paths_are_removed_from_extracted_packages(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for name in ("etc/dpkg/dpkg.cfg.d/x", "usr/share/man/man1/ls.1", "usr/share/doc/apt/README", "usr/bin/ls"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def test_console_without_podmans_columns(tmp_path: Path) -> None:
     assert read_console(tmp_path / "none") == ""
 
 
-def test_kernel_settings_return_with_the_last_lab(tmp_path: Path) -> None:
+def test_kernel_settings_are_restored_with_the_last_lab(tmp_path: Path) -> None:
     root, folder = tmp_path / "sys", tmp_path / "run"
     for key in (*NEEDED, "kernel/panic"):
         (root / key).parent.mkdir(parents=True, exist_ok=True)
@@ -213,46 +213,46 @@ def test_kernel_settings_return_with_the_last_lab(tmp_path: Path) -> None:
     assert one.release(alive=lambda lab: True) == []
     assert (root / "net/ipv4/ip_forward").read_text() == "1"
     restored = two.release(alive=lambda lab: True)
-    assert "put kernel.panic back to 0" in restored
+    assert "restored kernel.panic to 0" in restored
     assert (root / "net/ipv4/ip_forward").read_text() == "0"
     assert two.release(alive=lambda lab: True) == []
 
 
-def test_all_that_hosts_write_into_the_kernel_is_put_back() -> None:
-    """Whatever a role, RKE2 or cephadm sets beside the network's own settings, of which each host has a set."""
+def test_every_sysctl_that_hosts_set_is_restored() -> None:
+    """Every sysctl of a role, RKE2 or cephadm except `net.*`, which each host has for itself."""
     files = [*(REPOSITORY / "roles").glob("*/vars/main.yml"), *REPOSITORY.glob("roles/*/templates/etc/sysctl.d/*")]
     text = "\n".join(path.read_text() for path in files)
     text += (REPOSITORY / "lab/rke2sim/release/rke2-cis-sysctl.conf").read_text()
     written = set(re.findall(r"^\s*((?:fs|kernel|vm)(?:\.[a-z_-]+)+)\s*[:=]", text, re.M))
     assert {"kernel.panic", "vm.overcommit_memory", "fs.protected_fifos"} <= written
-    # Nobody can take these back, so the role base leaves them alone where kernels are shared.
+    # These cannot be reset at run time, so the role base skips them where the kernel is shared.
     final = {"kernel.kexec_load_disabled", "kernel.unprivileged_bpf_disabled"}
     by_cephadm = {"fs.aio-max-nr", "kernel.pid_max"}
     known = {key.replace("/", ".") for key in (*NEEDED, *WRITTEN_BY_HOSTS)}
     assert (written - final) | by_cephadm <= known
 
 
-def test_a_lab_that_died_does_not_hold_the_settings(tmp_path: Path) -> None:
+def test_a_dead_lab_does_not_keep_the_settings(tmp_path: Path) -> None:
     root, folder = tmp_path / "sys", tmp_path / "run"
     (root / "net/ipv4").mkdir(parents=True)
     (root / "net/ipv4/ip_forward").write_text("0")
     Sysctls("dead", root, folder).acquire()
     last = Sysctls("last", root, folder)
     last.acquire()
-    assert last.release(alive=lambda lab: lab != "dead") == ["put net.ipv4.ip_forward back to 0"]
+    assert last.release(alive=lambda lab: lab != "dead") == ["restored net.ipv4.ip_forward to 0"]
 
 
 @pytest.mark.parametrize(("after", "raises"), [(set(), False), ({"gone-up"}, True)])
-def test_a_link_may_leave_while_it_is_taken_away(
+def test_a_link_may_disappear_while_it_is_deleted(
     after: set[str], raises: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its other end's namespace ended between the look and the command; what stays is told."""
-    looks = iter([{"gone-up"}, after])
+    """The namespace of its other end ended between the check and the command; an existing link is an error."""
+    checks = iter([{"gone-up"}, after])
 
-    def refuse(namespace: str | None, lines: list[str], family: str = "") -> None:
+    def fail(namespace: str | None, lines: list[str], family: str = "") -> None:
         raise CommandError(["ip", *lines], "Cannot find device", 1)
 
-    monkeypatch.setattr(namespaces, "links", lambda namespace: next(looks))
-    monkeypatch.setattr(namespaces, "batch", refuse)
+    monkeypatch.setattr(namespaces, "links", lambda namespace: next(checks))
+    monkeypatch.setattr(namespaces, "batch", fail)
     with pytest.raises(CommandError) if raises else nullcontext():
         namespaces.clear_link(None, "gone-up")

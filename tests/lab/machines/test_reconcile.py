@@ -1,4 +1,4 @@
-"""After the daemon, a process or the machine was ended by force: what runs becomes what is wanted again."""
+"""Reconcile after the daemon, a process or the machine was killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SSH = FirewallSpec(70, (FirewallRule("in", "tcp", "22", ("0.0.0.0/0",)),))
 
 @pytest.fixture
 def restarted(lab: Lab) -> Iterator[Lab]:
-    """The daemon has ended; the test begins a new one by `reconcile`."""
+    """A lab whose daemon has stopped; the test starts the next one by `reconcile`."""
     lab.machines.close()
     lab.machines = lab.fresh_machines()
     yield lab
@@ -38,7 +38,7 @@ def boot_id(lab: Lab, server_id: int) -> str:
     return lab.output(server_id, "stat -c %Y /proc/1")
 
 
-def test_nothing_is_touched_when_nothing_is_out_of_line(restarted: Lab) -> None:
+def test_without_drift_nothing_changes(restarted: Lab) -> None:
     lab = restarted
     before = [boot_id(lab, server_id) for server_id in (1, 2, 3)]
     assert lab.machines.reconcile(lab.desired()) == []
@@ -46,7 +46,7 @@ def test_nothing_is_touched_when_nothing_is_out_of_line(restarted: Lab) -> None:
     assert [boot_id(lab, server_id) for server_id in (1, 2, 3)] == before
     assert lab.output(1, "curl -sf http://169.254.169.254/hetzner/v1/metadata/hostname") == "web"
     assert all(lab.machines.state(server_id) is PowerState.RUNNING for server_id in (1, 2, 3))
-    # And it is watched again.
+    # The host is watched again.
     lab.run(2, "systemctl poweroff")
     assert wait(lambda: lab.exits == [(2, ExitReason.POWEROFF)])
 
@@ -56,19 +56,19 @@ def test_container_removed_by_force(restarted: Lab) -> None:
     sh(f"podman rm --force --time=0 {lab.settings.container_name(2)}")
     assert any("started server db" in line for line in lab.machines.reconcile(lab.desired()))
     lab.wait_for_ssh(2)
-    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
 
 
-def test_namespace_names_taken_away(restarted: Lab) -> None:
+def test_namespace_names_removed(restarted: Lab) -> None:
     lab = restarted
     before = boot_id(lab, 2)
     sh(f"ip netns delete {lab.settings.host_namespace(2)}")
     done = lab.machines.reconcile(lab.desired())
-    assert done == ["gave server db its namespace back"]
+    assert done == ["restored the namespace of server db"]
     assert boot_id(lab, 2) == before
 
 
-def test_router_and_networks_gone(restarted: Lab) -> None:
+def test_router_and_networks_removed(restarted: Lab) -> None:
     lab = restarted
     desired = lab.desired(firewalls=(SSH,), firewall_members={2: (70,)})
     lab.machines.reconcile(desired)
@@ -77,20 +77,20 @@ def test_router_and_networks_gone(restarted: Lab) -> None:
     assert lab.machines.reconcile(desired)
     assert wait(lambda: lab.answers(2), 5)
     assert boot_id(lab, 2) == before
-    assert lab.works(1, "ping -c1 -W1 10.40.1.11")
-    assert not lab.works(1, f"ping -c1 -W1 {lab.specs[2].ipv4}"), "the firewall is back"
+    assert lab.succeeds(1, "ping -c1 -W1 10.40.1.11")
+    assert not lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv4}"), "the firewall is back"
     assert lab.output(1, "curl -sf http://169.254.169.254/hetzner/v1/metadata/hostname") == "web"
 
 
-def test_uplink_and_machine_rules_gone(restarted: Lab) -> None:
+def test_uplink_and_machine_rules_removed(restarted: Lab) -> None:
     lab = restarted
     sh(f"ip link delete {lab.settings.uplink_interface}; nft delete table inet slipway_{lab.settings.name}")
     assert len(lab.machines.reconcile(lab.desired())) == 2
     assert lab.answers(1)
 
 
-def test_as_after_a_restart_of_the_machine(restarted: Lab) -> None:
-    """Nothing is left but the folders: no processes, namespaces, mounts, loop devices."""
+def test_after_a_restart_of_the_machine(restarted: Lab) -> None:
+    """Only the folders exist: no processes, namespaces, mounts, loop devices."""
     lab = restarted
     lab.machines.reconcile(lab.desired())
     lab.output(2, "echo kept > /root/kept; sync")
@@ -117,21 +117,21 @@ def test_as_after_a_restart_of_the_machine(restarted: Lab) -> None:
     lab.machines.delete_volume(95)
 
 
-def test_what_nobody_wants_is_removed(restarted: Lab) -> None:
+def test_undeclared_objects_are_removed(restarted: Lab) -> None:
     lab = restarted
     lab.boot(lab.spec(8))
     lab.machines.apply_network(NETWORKS[0])
     sh(f"ip netns add {lab.settings.network_namespace(777)}")
     lab.machines.create_volume(VolumeSpec(96, 10))
     done = lab.machines.reconcile(lab.desired())
-    for words in ("removed server 8", "removed network 777", "removed volume 96"):
+    for words in ("undeclared server 8", "undeclared network 777", "undeclared volume 96"):
         assert any(words in line for line in done)
     assert lab.machines.state(8) is PowerState.ABSENT
     assert not [item for item in lab.leftovers() if item.endswith(("-h8", "-n777"))]
 
 
-def test_power_as_wanted(restarted: Lab) -> None:
-    """Runs and should not: off. Powered itself off while nobody looked: left off, and told. Died: started."""
+def test_power_states_are_reconciled(restarted: Lab) -> None:
+    """Running, to be off: powered off. Powered itself off without a daemon: stays off, reported. Crashed: started."""
     lab = restarted
     lab.run(2, "systemctl poweroff")
     assert wait(lambda: not containers.records(lab.settings.name)[2].running)
@@ -144,12 +144,12 @@ def test_power_as_wanted(restarted: Lab) -> None:
     assert lab.machines.state(3) is PowerState.RUNNING
 
 
-def test_faults_outlive_the_daemon(lab: Lab) -> None:
+def test_faults_persist_over_a_restart_of_the_daemon(lab: Lab) -> None:
     lab.machines.set_fault(Fault(2, 50, cut=True))
     lab.machines.close()
     lab.machines = lab.fresh_machines()
     lab.machines.reconcile(lab.desired())
     assert lab.machines.faults() == [Fault(2, 50, cut=True)]
-    assert not lab.works(1, f"ping -c1 -W1 {LEGS[1].ip}")
+    assert not lab.succeeds(1, f"ping -c1 -W1 {LEGS[1].ip}")
     lab.machines.set_fault(Fault(2, 50))
-    assert lab.works(1, f"ping -c1 -W1 {LEGS[1].ip}")
+    assert lab.succeeds(1, f"ping -c1 -W1 {LEGS[1].ip}")

@@ -1,4 +1,4 @@
-"""Name resolution of hosts: our own names, and everything else from the machine's server (root: port 53)."""
+"""DNS for hosts: the lab's names, and forwarding to the machine's servers (root: port 53)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.machines.base import MachineError
-from lab.machines.resolver import Resolver, answer, question
+from lab.machines.resolver import Resolver, answer, parse_query
 
 UPSTREAM, DEAD, LISTEN = "127.53.0.1", "127.53.0.3", "127.53.0.2"
 A, AAAA, MX = 1, 28, 15
@@ -23,13 +23,13 @@ def query(name: str, kind: int = A, number: int = 7) -> bytes:
     return HEAD.pack(number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", kind, 1)
 
 
-def ours(name: str) -> str | None:
+def address_of(name: str) -> str | None:
     return {"s3.example.com": "198.18.0.9"}.get(name)
 
 
-def test_a_query_is_read() -> None:
+def test_queries_are_parsed() -> None:
     message = query("S3.Example.com", MX)
-    assert question(message) == ("s3.example.com", MX, len(message))
+    assert parse_query(message) == ("s3.example.com", MX, len(message))
 
 
 @pytest.mark.parametrize(
@@ -43,27 +43,27 @@ def test_a_query_is_read() -> None:
         HEAD.pack(1, 0x0100, 1, 0, 0, 0) + b"\xc0\x0c" + query("a")[12:],
     ],
 )
-def test_what_is_no_ordinary_query_is_passed_on(message: bytes) -> None:
-    assert question(message) is None
-    assert answer(message, ours) is None
+def test_other_messages_are_not_parsed(message: bytes) -> None:
+    assert parse_query(message) is None
+    assert answer(message, address_of) is None
 
 
-def test_our_name_has_an_address_and_nothing_else() -> None:
+def test_a_name_of_the_lab_has_an_ipv4_address_only() -> None:
     message = query("s3.example.com")
-    reply = answer(message, ours)
+    reply = answer(message, address_of)
     assert reply is not None
     assert HEAD.unpack_from(reply) == (7, 0x8580, 1, 1, 0, 0)
     assert reply[12 : len(message)] == message[12:]
     assert reply.endswith(bytes([198, 18, 0, 9]))
-    empty = answer(query("s3.example.com", AAAA), ours)
+    empty = answer(query("s3.example.com", AAAA), address_of)
     assert empty is not None and HEAD.unpack_from(empty)[3] == 0
-    assert answer(query("example.com"), ours) is None
+    assert answer(query("example.com"), address_of) is None
 
 
 class _Udp(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        asked, listener = self.request
-        listener.sendto(asked.upper(), self.client_address)
+        data, listener = self.request
+        listener.sendto(data.upper(), self.client_address)
 
 
 class _Tcp(socketserver.BaseRequestHandler):
@@ -80,20 +80,20 @@ def resolver() -> Iterator[Resolver]:
     ]
     for server in upstream:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    # The first of the machine's servers is dead: the next one is asked.
-    made = Resolver(LISTEN, [DEAD, UPSTREAM], ours)
-    yield made
-    made.close()
+    # The first of the machine's servers does not answer: the next one is used.
+    started = Resolver(LISTEN, [DEAD, UPSTREAM], address_of)
+    yield started
+    started.close()
     for server in upstream:
         server.shutdown()
         server.server_close()
 
 
 def by_datagram(message: bytes) -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ask:
-        ask.settimeout(5)
-        ask.sendto(message, (LISTEN, 53))
-        return ask.recv(512)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exchange:
+        exchange.settimeout(5)
+        exchange.sendto(message, (LISTEN, 53))
+        return exchange.recv(512)
 
 
 def by_stream(message: bytes) -> bytes:
@@ -103,15 +103,15 @@ def by_stream(message: bytes) -> bytes:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("ask", [by_datagram, by_stream])
-def test_strange_names_are_passed_on_and_ours_are_answered(resolver: Resolver, ask: object) -> None:
-    assert callable(ask)
-    assert ask(b"question") == b"QUESTION"
-    assert ask(query("example.org")) == query("example.org").upper()
-    assert ask(query("s3.example.com")).endswith(bytes([198, 18, 0, 9]))
+@pytest.mark.parametrize("exchange", [by_datagram, by_stream])
+def test_names_of_the_lab_are_answered_and_others_forwarded(resolver: Resolver, exchange: object) -> None:
+    assert callable(exchange)
+    assert exchange(b"question") == b"QUESTION"
+    assert exchange(query("example.org")) == query("example.org").upper()
+    assert exchange(query("s3.example.com")).endswith(bytes([198, 18, 0, 9]))
 
 
 @pytest.mark.real
-def test_a_port_that_somebody_else_has_is_told(resolver: Resolver) -> None:
-    with pytest.raises(MachineError, match="another program answers names"):
+def test_a_port_in_use_is_an_error(resolver: Resolver) -> None:
+    with pytest.raises(MachineError, match="another DNS server listens"):
         Resolver(LISTEN, [UPSTREAM])

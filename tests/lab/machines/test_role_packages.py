@@ -1,4 +1,4 @@
-"""The packages of the roles, as the image's recipe reads them."""
+"""The packages of the roles that the image's recipe contains."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ def test_lists_of_all_roles_are_joined(release: str, server: str) -> None:
     packages = role_packages.read(release)
     assert {"unattended-upgrades", "podman", "libnginx-mod-stream", "certbot", "pgbouncer", server} <= set(packages)
     assert len(packages) == len(set(packages))
-    assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in packages), "they are words of a shell"
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in packages), (
+        "they are part of a shell command"
+    )
 
 
-def test_a_changed_list_makes_another_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_changed_list_changes_the_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = Settings(cache_root=tmp_path)
     before = images.folder(settings, "debian-13")
     plain = images.folder(replace(settings, images="plain"), "debian-13")
@@ -48,7 +50,7 @@ def test_a_changed_list_makes_another_image(monkeypatch: pytest.MonkeyPatch, tmp
         ("__base_own_packages: ['{{ base_extra }}']", "{{ base_extra }} in __base_own_packages cannot be resolved"),
     ],
 )
-def test_a_list_that_cannot_be_read_is_told(tmp_path: Path, text: str, fault: str) -> None:
+def test_a_list_that_cannot_be_read_is_an_error(tmp_path: Path, text: str, fault: str) -> None:
     for role in role_packages.LISTS:
         shutil.copytree(role_packages.ROLES / role / "vars", tmp_path / role / "vars")
     (tmp_path / "base/vars/main.yml").write_text(text)

@@ -1,4 +1,4 @@
-"""Volumes: block devices with a name that stays."""
+"""Volumes: block devices with a persistent name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lab.machines.conftest import Lab
 BY_ID = "/dev/disk/by-id/scsi-0HC_Volume_90"
 
 
-def test_what_a_host_is_told() -> None:
+def test_scripts_for_hosts() -> None:
     device = Device(90, "loop7", 7, 7)
     assert device.link == BY_ID
     assert device.line == "7 7 loop7 0HC_Volume_90"
@@ -35,7 +35,7 @@ def volume(lab: Lab) -> Iterator[VolumeSpec]:
 
 
 @pytest.mark.real
-def test_a_volume_lives_through_restart_growth_and_move(lab: Lab, volume: VolumeSpec) -> None:
+def test_a_volume_keeps_its_data_over_restart_resize_and_move(lab: Lab, volume: VolumeSpec) -> None:
     lab.machines.attach_volume(90, 2)
     lab.machines.attach_volume(90, 2)
     assert lab.output(2, f"blockdev --getsize64 {BY_ID}") == str(10 * 2**30)
@@ -46,7 +46,7 @@ def test_a_volume_lives_through_restart_growth_and_move(lab: Lab, volume: Volume
     lab.machines.resize_volume(VolumeSpec(90, 12, "ext4"))
     lab.machines.power_on(lab.specs[2])
     lab.wait_for_ssh(2)
-    # Mounted by the boot itself: the link is there before units need it.
+    # Mounted during boot: the link exists before units need it.
     assert lab.output(2, "cat /mnt/file") == "data"
     lab.machines.resize_volume(VolumeSpec(90, 14, "ext4"))
     assert lab.output(2, f"blockdev --getsize64 {BY_ID}") == str(14 * 2**30)
@@ -84,7 +84,7 @@ def test_formats(lab: Lab) -> None:
 
 
 @pytest.mark.real
-def test_a_volume_that_is_not_there(lab: Lab) -> None:
+def test_a_missing_volume_is_an_error(lab: Lab) -> None:
     with pytest.raises(MachineError, match="volume 99 has no data"):
         lab.machines.attach_volume(99, 1)
     lab.machines.delete_volume(99)

@@ -1,4 +1,4 @@
-"""A simulated API server with a real etcd behind it, on loopback, for as long as a test session."""
+"""A simulated API server with a real etcd on loopback, for the test session."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """Debian 13's etcd and etcdctl, from the cache that the mirror of the lab shares."""
+    """Debian 13's etcd and etcdctl, from the cache of the lab's mirror."""
     return package.programs(Settings.from_environment().cache_dir / "rke2sim")
 
 
 @dataclass
 class Cluster:
-    """The API at `url`, seen as administrator through `kubeconfig`; `run` executes on its event loop."""
+    """The API at `url`, with an administrator's `kubeconfig`; `run` executes on its event loop."""
 
     url: str
     kubeconfig: Path
@@ -73,14 +73,14 @@ async def serve(folder: Path, etcd: Etcd, ready: Future[tuple[Store, Api, int]],
     await store.synced.wait()
     await first_objects(api, catalogue)
     controlling = asyncio.create_task(Controllers(Config("server", {}), store, api, "test").run())
-    door = Server(api.handle)
-    await door.listen(
+    api_server = Server(api.handle)
+    await api_server.listen(
         0, server_context(folder / "server.crt", folder / "server.key", folder / "client-ca.crt"), "127.0.0.1"
     )
-    ready.set_result((store, api, door.ports[0]))
+    ready.set_result((store, api, api_server.ports[0]))
     await stop.wait()
     api.stopping.set()
-    await door.close()
+    await api_server.close()
     for task in (following, controlling):
         task.cancel()
     await asyncio.gather(following, controlling, return_exceptions=True)

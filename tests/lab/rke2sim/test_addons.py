@@ -50,7 +50,7 @@ def test_a_manifest_is_applied_and_again_when_it_changes(cluster: Cluster, folde
 
 
 @pytest.mark.parametrize(("code", "again"), [(409, True), (503, True), (422, False)])
-def test_what_passes_is_tried_again(
+def test_temporary_errors_are_retried(
     cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, again: bool
 ) -> None:
     name = f"passing-{code}"

@@ -1,4 +1,4 @@
-"""The API with a real etcd behind it, through the official Python client and plain requests."""
+"""The API with a real etcd, through the official Python client and plain requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def code(fault: pytest.ExceptionInfo[ApiException]) -> int:
     return int(fault.value.status)
 
 
-def test_nobody_gets_in_without_a_certificate(cluster: Cluster) -> None:
+def test_requests_without_a_certificate_are_unauthorized(cluster: Cluster) -> None:
     answer = http(cluster, "GET", "/readyz", user="")
     assert answer.status_code == 401
     assert answer.json()["kind"] == "Status"
@@ -65,22 +65,22 @@ def test_health(cluster: Cluster, path: str) -> None:
     assert "[+]etcd ok" in http(cluster, "GET", f"{path}?verbose").text
 
 
-def test_the_version_says_that_it_is_a_simulation(cluster: Cluster) -> None:
+def test_the_version_is_marked_as_a_simulation(cluster: Cluster) -> None:
     version = http(cluster, "GET", "/version").json()
     assert version["gitVersion"] == "v1.36.3+rke2r1"
     assert version["gitCommit"] == "simulation"
 
 
-def test_unknown_things_are_not_found(cluster: Cluster) -> None:
+def test_unknown_paths_are_not_found(cluster: Cluster) -> None:
     for path in ("/nothing", "/api/v1/nothing", "/apis/no.group/v1", "/apis/apps/v7/deployments"):
         answer = http(cluster, "GET", path)
         assert (answer.status_code, answer.json()["reason"]) == (404, "NotFound")
 
 
-def test_what_needs_containers_is_refused_with_a_sentence(cluster: Cluster) -> None:
+def test_subresources_that_need_containers_are_not_supported(cluster: Cluster) -> None:
     answer = http(cluster, "GET", "/api/v1/namespaces/default/pods/x/log")
     assert answer.status_code == 501
-    assert "the simulation of RKE2 refuses pods/log" in answer.json()["message"]
+    assert "the simulation of RKE2 does not support pods/log" in answer.json()["message"]
 
 
 def test_create_read_update_delete(core: client.CoreV1Api, namespace: str) -> None:
@@ -139,7 +139,7 @@ def test_pages_and_selectors(core: client.CoreV1Api, namespace: str) -> None:
     core.create_namespaced_config_map(namespace, {"metadata": {"name": "c3-later"}})
     second = core.list_namespaced_config_map(namespace, limit=9, _continue=first.metadata._continue)
     assert [item.metadata.name for item in second.items] == ["c3", "c4", "c5", "c6"], (
-        "a page sees the first page's time"
+        "a page is of the first page's revision"
     )
     odd = core.list_namespaced_config_map(namespace, label_selector="parity in (odd)")
     assert len(odd.items) == 3
@@ -147,7 +147,7 @@ def test_pages_and_selectors(core: client.CoreV1Api, namespace: str) -> None:
     assert [item.metadata.name for item in named.items] == ["c4"]
 
 
-def test_watch_sees_changes_from_a_version_on(core: client.CoreV1Api, namespace: str) -> None:
+def test_watch_starts_at_a_version(core: client.CoreV1Api, namespace: str) -> None:
     start = core.list_namespaced_config_map(namespace).metadata.resource_version
 
     def change() -> None:
@@ -164,10 +164,10 @@ def test_watch_sees_changes_from_a_version_on(core: client.CoreV1Api, namespace:
         )
     ]
     thread.join()
-    assert seen == ["ADDED", "MODIFIED", "DELETED"], "leaving the selection looks like a deletion"
+    assert seen == ["ADDED", "MODIFIED", "DELETED"], "an object that no longer matches is reported as deleted"
 
 
-def test_a_version_from_before_memory_is_gone(cluster: Cluster) -> None:
+def test_a_compacted_version_is_gone(cluster: Cluster) -> None:
     floor = cluster.store.floor
     cluster.store.floor = 1000000
     try:
@@ -212,7 +212,7 @@ def test_server_side_apply(cluster: Cluster, core: client.CoreV1Api, namespace: 
     core.patch_namespaced_config_map("a", namespace, {"data": {"other": "3"}})
     answer = apply("{x: '1'}")
     assert answer.status_code == 200
-    assert answer.json()["data"] == {"x": "1", "other": "3"}, "what the manager left out goes, what others set stays"
+    assert answer.json()["data"] == {"x": "1", "other": "3"}, "only the manager's fields are removed"
     version = answer.json()["metadata"]["resourceVersion"]
     assert apply("{x: '1'}").json()["metadata"]["resourceVersion"] == version, "applying the same again writes nothing"
     missing = http(cluster, "PATCH", path.partition("?")[0], data="{}", headers=headers)
@@ -229,7 +229,7 @@ def test_dry_run_writes_nothing(core: client.CoreV1Api, namespace: str) -> None:
     assert len(core.list_namespaced_config_map(namespace).items) == 1
 
 
-def test_finalizers_hold_an_object(core: client.CoreV1Api, namespace: str) -> None:
+def test_finalizers_delay_a_deletion(core: client.CoreV1Api, namespace: str) -> None:
     core.create_namespaced_config_map(namespace, {"metadata": {"name": "a", "finalizers": ["x.test/hold"]}})
     core.delete_namespaced_config_map("a", namespace)
     assert core.read_namespaced_config_map("a", namespace).metadata.deletion_timestamp
@@ -239,7 +239,7 @@ def test_finalizers_hold_an_object(core: client.CoreV1Api, namespace: str) -> No
     assert code(fault) == 404
 
 
-def test_a_namespace_takes_its_contents_along(core: client.CoreV1Api) -> None:
+def test_a_namespace_is_deleted_with_its_contents(core: client.CoreV1Api) -> None:
     core.create_namespace({"metadata": {"name": "short-lived"}})
     core.create_namespaced_config_map("short-lived", {"metadata": {"name": "a"}})
     core.delete_namespace("short-lived")
@@ -293,7 +293,7 @@ def test_custom_resources(cluster: Cluster, widgets: Any, namespace: str) -> Non
         content_type="application/merge-patch+json",
     )  # fmt: skip
     assert changed.metadata.generation == 2
-    assert changed.status is None, "status is only written through its own door"
+    assert changed.status is None, "status is only written through its subresource"
     headers = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
     path = f"/apis/test.slipway.dev/v1/namespaces/{namespace}/widgets"
     table = http(cluster, "GET", path, headers=headers).json()
@@ -338,7 +338,7 @@ def deployment(replicas: int) -> dict[str, Any]:
     }
 
 
-def test_deployments_get_pods_and_budgets_guard_them(
+def test_deployments_create_pods_and_budgets_limit_evictions(
     cluster: Cluster, core: client.CoreV1Api, namespace: str, node: str
 ) -> None:
     api = config.new_client_from_config(str(cluster.kubeconfig))
@@ -373,7 +373,7 @@ def test_cordoned_nodes_get_no_pods(cluster: Cluster, core: client.CoreV1Api, na
     assert not core.read_node(node).spec.taints
 
 
-def test_daemon_sets_follow_nodes(cluster: Cluster, core: client.CoreV1Api, namespace: str, node: str) -> None:
+def test_daemon_sets_have_one_pod_per_node(cluster: Cluster, core: client.CoreV1Api, namespace: str, node: str) -> None:
     apps = client.AppsV1Api(config.new_client_from_config(str(cluster.kubeconfig)))
     body = deployment(1)
     del body["spec"]["replicas"]
@@ -400,7 +400,7 @@ def test_two_writers_never_lose_an_update(core: client.CoreV1Api, namespace: str
     assert len(core.read_namespaced_config_map("a", namespace).data) == 20
 
 
-def test_openapi_names_every_kind(cluster: Cluster) -> None:
+def test_openapi_contains_every_kind(cluster: Cluster) -> None:
     index = http(cluster, "GET", "/openapi/v3").json()["paths"]
     document = http(cluster, "GET", index["apis/apps/v1"]["serverRelativeURL"]).json()
     kinds = [

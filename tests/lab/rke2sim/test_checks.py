@@ -1,4 +1,4 @@
-"""What the simulation demands of a host before it starts."""
+"""The simulation's checks of the host before its start."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def registries(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_host_in_order_passes(policy: Path, registries: Path) -> None:
+def test_valid_files_pass(policy: Path, registries: Path) -> None:
     check(policy, registries)
 
 
-def test_an_audit_policy_that_is_not_there_ends_the_start(policy: Path, registries: Path) -> None:
+def test_a_missing_audit_policy_is_fatal(policy: Path, registries: Path) -> None:
     policy.unlink()
     with pytest.raises(Fatal, match="no such file"):
         check(policy, registries)
 
 
 @pytest.mark.parametrize("text", ["rules: []\n", "{}", "", "- a\n"])
-def test_an_audit_policy_without_rules_ends_the_start(policy: Path, registries: Path, text: str) -> None:
+def test_an_audit_policy_without_rules_is_fatal(policy: Path, registries: Path, text: str) -> None:
     policy.write_text(text)
     with pytest.raises(Fatal, match="illegal policy with 0 rules"):
         check(policy, registries)
@@ -50,13 +50,11 @@ def test_an_audit_policy_without_rules_ends_the_start(policy: Path, registries: 
     ("text", "sentence"),
     [
         ("mirrors: [", "failed to parse"),
-        ("mirror: {}", "holds more than"),
-        ("mirrors: {a: {url: b}}", "holds more than endpoint and rewrite"),
+        ("mirror: {}", "has other keys than"),
+        ("mirrors: {a: {url: b}}", "other keys than endpoint and rewrite"),
     ],
 )
-def test_a_registries_file_that_the_real_one_could_not_read_ends_the_start(
-    policy: Path, registries: Path, text: str, sentence: str
-) -> None:
+def test_a_malformed_registries_file_is_fatal(policy: Path, registries: Path, text: str, sentence: str) -> None:
     registries.write_text(text)
     with pytest.raises(Fatal, match=sentence):
         check(policy, registries)

@@ -47,24 +47,24 @@ def test_arguments_win_over_files(tmp_path: Path) -> None:
         ("server", "flannel-backend: none", "flag provided but not defined: -flannel-backend"),
         ("server", "debug: maybe", "invalid boolean value"),
         ("server", "etcd-snapshot-retention: many", "parse error"),
-        ("server", "datastore-endpoint: mysql://x", "the simulation of RKE2 refuses --datastore-endpoint"),
-        ("server", "disable-etcd: true", "the simulation of RKE2 refuses --disable-etcd"),
+        ("server", "datastore-endpoint: mysql://x", "the simulation of RKE2 does not support --datastore-endpoint"),
+        ("server", "disable-etcd: true", "the simulation of RKE2 does not support --disable-etcd"),
         ("server", "cni: weave", "Invalid value weave for --cni flag"),
         ("server", "cni: multus", "multus must be used alongside another primary cni"),
-        ("server", "ingress-controller: ingress-nginx", "its ingress behaves as Traefik"),
+        ("server", "ingress-controller: ingress-nginx", "its ingress is Traefik's"),
         ("server", "profile: cis-1.23", "invalid value provided for --profile"),
         ("server", "secrets-encryption-provider: rot13", "unsupported secrets-encryption-provider"),
-        ("server", "- a list", "holds no mapping"),
+        ("server", "- a list", "it is not a mapping"),
         ("server", "a: [", "failed to parse config file"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, role: str, text: str, message: str) -> None:
+def test_invalid_and_unsupported_flags_are_fatal(tmp_path: Path, role: str, text: str, message: str) -> None:
     with pytest.raises(Fatal) as fault:
         load(tmp_path, text, role)
     assert message in str(fault.value)
 
 
-def test_a_refused_flag_may_be_switched_off(tmp_path: Path) -> None:
+def test_an_unsupported_flag_may_be_false(tmp_path: Path) -> None:
     assert not load(tmp_path, "disable-etcd: false").flag("disable-etcd")
 
 

@@ -1,4 +1,4 @@
-"""The simulated ingress: which of the chart's values it acts on, and that it does."""
+"""The simulated ingress: parsing of the chart's values, and the behaviour of the process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from lab.rke2sim.runtime.ingress import Ingress
-from lab.rke2sim.runtime.ingress_keeper import IngressKeeper
+from lab.rke2sim.runtime.ingress_process import IngressProcess
 from lab.rke2sim.runtime.layout import Layout
 from lab.rke2sim.runtime.pki import issue, make_ca
-from lab.rke2sim.runtime.traefik import location, understand
+from lab.rke2sim.runtime.traefik import location, parse_values
 
 REDIRECT = [
     "--entrypoints.web.http.redirections.entrypoint.to=:443",
@@ -30,17 +30,17 @@ REDIRECT = [
 # --- the values -------------------------------------------------------------------------------------------------------
 
 
-def test_without_values_traefik_speaks_tls_1_2_trusts_nobody_and_redirects_nothing() -> None:
-    settings, ignored = understand({})
+def test_without_values_tls_1_2_no_trusted_proxies_no_redirections() -> None:
+    settings, ignored = parse_values({})
     assert (settings["minimum"], settings["secret"], ignored) == ("TLSv1_2", "", [])
     assert settings["entries"] == {
         entry: {"proxy": [], "forwarded": [], "redirection": None} for entry in ("web", "websecure")
     }
 
 
-def test_values_that_are_simulated_become_settings() -> None:
+def test_supported_values_become_settings() -> None:
     port = {"proxyProtocol": {"trustedIPs": ["10.0.0.1"]}, "forwardedHeaders": {"trustedIPs": ["10.0.0.0/24"]}}
-    settings, ignored = understand(
+    settings, ignored = parse_values(
         {
             "tlsOptions": {"default": {"minVersion": "VersionTLS13"}},
             "tlsStore": {"default": {"defaultCertificate": {"secretName": "platform-ingress"}}},
@@ -57,8 +57,8 @@ def test_values_that_are_simulated_become_settings() -> None:
     assert settings["entries"]["web"]["redirection"] == {"scheme": "https", "port": "443", "permanent": True}
 
 
-def test_values_that_are_not_simulated_are_named() -> None:
-    _, ignored = understand(
+def test_unsupported_values_are_listed() -> None:
+    _, ignored = parse_values(
         {
             "logs": {"access": {"enabled": True}},
             "ports": {"web": {"transport": {"respondingTimeouts": {"readTimeout": 60}}}},
@@ -86,10 +86,10 @@ def test_values_that_are_not_simulated_are_named() -> None:
         ({"additionalArguments": [*REDIRECT, REDIRECT[2].replace("=true", "=yes")]}, "permanent: 'yes'"),
     ],
 )
-def test_a_wrong_value_is_refused_with_a_sentence(values: Any, sentence: str) -> None:
-    with pytest.raises(ValueError, match=r".") as refused:
-        understand(values)
-    assert sentence in str(refused.value)
+def test_an_invalid_value_is_an_error(values: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=r".") as raised:
+        parse_values(values)
+    assert sentence in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -97,29 +97,29 @@ def test_a_wrong_value_is_refused_with_a_sentence(values: Any, sentence: str) ->
     [
         (":443", "a.test", "https://a.test/x?y=1"),
         ("443", "a.test:80", "https://a.test/x?y=1"),
-        # The port of an entry point is the one inside the pod: a redirect by its name leads clients nowhere.
+        # The port of an entry point is the one in the pod: clients cannot reach the target of a redirect by its name.
         ("websecure", "a.test", "https://a.test:8443/x?y=1"),
     ],
 )
-def test_a_redirect_leads_to_the_port_given(to: str, host: str, expected: str) -> None:
+def test_a_redirect_uses_the_configured_port(to: str, host: str, expected: str) -> None:
     argument = f"--entrypoints.web.http.redirections.entrypoint.to={to}"
-    settings, _ = understand({"additionalArguments": [argument]})
+    settings, _ = parse_values({"additionalArguments": [argument]})
     assert location(settings["entries"]["web"]["redirection"], host, "/x?y=1") == expected
 
 
-def test_refused_values_leave_the_ingress_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keeper = IngressKeeper(Layout(tmp_path), "node-1", None)  # type: ignore[arg-type]
-    keeper.folder.mkdir(parents=True)
-    assert keeper.take_values("tlsOptions: {default: {minVersion: VersionTLS13}}")
-    before = (keeper.folder / "settings.json").read_text()
+def test_invalid_values_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    process = IngressProcess(Layout(tmp_path), "node-1", None)  # type: ignore[arg-type]
+    process.folder.mkdir(parents=True)
+    assert process.apply_values("tlsOptions: {default: {minVersion: VersionTLS13}}")
+    before = (process.folder / "settings.json").read_text()
     for _ in range(3):
-        assert not keeper.take_values("tlsOptions: {default: {minVersion: VersionTLS14}}")
-    assert (keeper.folder / "settings.json").read_text() == before
-    said = capsys.readouterr().err
-    assert said.count("is not applied, the ingress stays as it is") == 1
-    assert "VersionTLS14" in said
-    assert not keeper.take_values("tlsOptions: {default: {minVersion: VersionTLS13}}\nlogs: {level: INFO}")
-    assert "the simulation does nothing about logs.level" in capsys.readouterr().err
+        assert not process.apply_values("tlsOptions: {default: {minVersion: VersionTLS14}}")
+    assert (process.folder / "settings.json").read_text() == before
+    logged = capsys.readouterr().err
+    assert logged.count("is invalid, the ingress keeps its settings") == 1
+    assert "VersionTLS14" in logged
+    assert not process.apply_values("tlsOptions: {default: {minVersion: VersionTLS13}}\nlogs: {level: INFO}")
+    assert "the simulation ignores logs.level" in capsys.readouterr().err
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ Start = Callable[[dict[str, Any]], dict[str, int]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Serve with these values on loopback; the ports by entry point."""
+    """Start the ingress with these values on loopback; returns the ports by entry point."""
     make_ca(tmp_path / "ca.crt", tmp_path / "ca.key", "ca")
     pair = tmp_path / "ca.crt", tmp_path / "ca.key"
     issue(pair, tmp_path / "tls.crt", tmp_path / "tls.key", "ingress", names=["a.test"], usage="serverAuth")
@@ -149,13 +149,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
         await end()
         serving.extend(asyncio.create_task(ingress.serve(listener, entry)) for entry, listener in listeners.items())
 
-    def begin(values: dict[str, Any]) -> dict[str, int]:
-        settings, _ = understand(values)
+    def start_ingress(values: dict[str, Any]) -> dict[str, int]:
+        settings, _ = parse_values(values)
         (tmp_path / "settings.json").write_text(json.dumps({**settings, "node": "node-1"}))
         asyncio.run_coroutine_threadsafe(serve(Ingress(tmp_path)), loop).result(10)
         return {entry: int(listener.getsockname()[1]) for entry, listener in listeners.items()}
 
-    yield begin
+    yield start_ingress
     asyncio.run_coroutine_threadsafe(end(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
@@ -163,7 +163,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         listener.close()
 
 
-def ask(
+def get(
     port: int, *, proxy: str = "", context: ssl.SSLContext | None = None, headers: dict[str, str] | None = None
 ) -> http.client.HTTPResponse:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
@@ -177,9 +177,9 @@ def ask(
         return answer
 
 
-def told(answer: http.client.HTTPResponse) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(answer.text)  # type: ignore[attr-defined]
-    return content
+def content(answer: http.client.HTTPResponse) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(answer.text)  # type: ignore[attr-defined]
+    return value
 
 
 def trust(folder: Path, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
@@ -189,36 +189,36 @@ def trust(folder: Path, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.
     return context
 
 
-def test_the_oldest_tls_is_the_one_of_the_values(start: Start, tmp_path: Path) -> None:
+def test_the_minimum_tls_version_is_that_of_the_values(start: Start, tmp_path: Path) -> None:
     port = start({"tlsOptions": {"default": {"minVersion": "VersionTLS13"}}})["websecure"]
-    assert told(ask(port, context=trust(tmp_path)))["node"] == "node-1"
+    assert content(get(port, context=trust(tmp_path)))["node"] == "node-1"
     with pytest.raises(ssl.SSLError):
-        ask(port, context=trust(tmp_path, ssl.TLSVersion.TLSv1_2))
+        get(port, context=trust(tmp_path, ssl.TLSVersion.TLSv1_2))
 
 
 def test_tls_1_2_is_served_unless_the_values_forbid_it(start: Start, tmp_path: Path) -> None:
     port = start({})["websecure"]
-    assert ask(port, context=trust(tmp_path, ssl.TLSVersion.TLSv1_2)).status == 200
+    assert get(port, context=trust(tmp_path, ssl.TLSVersion.TLSv1_2)).status == 200
 
 
 def test_plain_http_is_redirected_and_https_is_not(start: Start, tmp_path: Path) -> None:
     ports = start({"additionalArguments": REDIRECT})
-    answer = ask(ports["web"])
+    answer = get(ports["web"])
     assert (answer.status, answer.getheader("Location")) == (301, "https://a.test/x")
-    assert ask(ports["websecure"], context=trust(tmp_path)).status == 200
+    assert get(ports["websecure"], context=trust(tmp_path)).status == 200
 
 
-def test_the_client_is_the_one_of_the_proxy_line_of_a_trusted_proxy(start: Start) -> None:
+def test_the_client_address_is_that_of_a_trusted_proxy_line(start: Start) -> None:
     port = start({"ports": {"web": {"proxyProtocol": {"trustedIPs": ["127.0.0.1"]}}}})["web"]
-    answer = ask(port, proxy="PROXY TCP4 198.51.100.7 127.0.0.1 40000 80\r\n")
-    assert told(answer)["remote"] == "198.51.100.7"
+    answer = get(port, proxy="PROXY TCP4 198.51.100.7 127.0.0.1 40000 80\r\n")
+    assert content(answer)["remote"] == "198.51.100.7"
 
 
-def test_forwarded_headers_count_only_from_a_trusted_proxy(start: Start) -> None:
+def test_forwarded_headers_are_used_only_from_a_trusted_proxy(start: Start) -> None:
     claims = {"X-Forwarded-For": "198.51.100.7", "X-Request-ID": "7"}
     ports = start({"ports": {"web": {"forwardedHeaders": {"trustedIPs": ["127.0.0.0/8"]}}}})
-    assert told(ask(ports["web"], headers=claims))["headers"]["x-forwarded-for"] == "198.51.100.7"
-    stranger = start({})["web"]
-    headers = told(ask(stranger, headers=claims))["headers"]
+    assert content(get(ports["web"], headers=claims))["headers"]["x-forwarded-for"] == "198.51.100.7"
+    port = start({})["web"]
+    headers = content(get(port, headers=claims))["headers"]
     assert "x-forwarded-for" not in headers
     assert headers["x-request-id"] == "7"

@@ -1,4 +1,4 @@
-"""kubectl as it is installed, unmodified, against the simulated API."""
+"""The installed kubectl, unmodified, with the simulated API."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_apply_twice_changes_nothing(cluster: Cluster) -> None:
     assert words.count("unchanged") == 3
 
 
-def test_apply_takes_away_what_left_the_manifest(cluster: Cluster) -> None:
+def test_apply_removes_what_the_manifest_no_longer_has(cluster: Cluster) -> None:
     smaller = MANIFEST.replace('      - {name: side, image: "side:1"}\n', "").replace("web:1", "web:2")
     assert "deployment.apps/web configured" in cluster.kubectl("apply", "-f", "-", stdin=smaller).stdout
     found = json.loads(cluster.kubectl("-n", "kubectl", "get", "deployment", "web", "-o", "json").stdout)
@@ -100,8 +100,8 @@ def test_commands_that_work(cluster: Cluster, arguments: tuple[str, ...]) -> Non
     assert done.returncode == 0, done.stderr
 
 
-def test_created_objects_are_whole(cluster: Cluster) -> None:
-    """What came as protobuf reads back as it was meant."""
+def test_created_objects_are_complete(cluster: Cluster) -> None:
+    """Objects created by protobuf bodies have all their fields."""
     found = json.loads(cluster.kubectl("-n", "kubectl", "get", "pdb,deployment,job", "-o", "json").stdout)
     items = {item["metadata"]["name"]: item for item in found["items"]}
     assert items["pdb1"]["spec"] == {"minAvailable": "50%", "selector": {"matchLabels": {"a": "b"}}}

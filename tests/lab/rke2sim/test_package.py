@@ -17,7 +17,7 @@ VERSION = "v1.36.3+rke2r1"
 
 @pytest.fixture(scope="module")
 def cache(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of its own that has Debian's programs already."""
+    """A separate cache with Debian's programs."""
     folder = tmp_path_factory.mktemp("cache")
     target = folder / "rke2sim" / programs.name
     target.parent.mkdir()
@@ -87,7 +87,7 @@ def run(rke2: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_version_says_what_it_is(rke2: Path) -> None:
+def test_version_is_marked_as_a_simulation(rke2: Path) -> None:
     first, second = run(rke2, "--version").stdout.splitlines()
     assert first.startswith(f"rke2 version {VERSION} (simulation-")
     assert "simulation" in second
@@ -102,10 +102,10 @@ def test_needs_nothing_but_the_standard_library(rke2: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("command", [("token", "rotate"), ("certificate", "rotate-ca"), ("secrets-encrypt", "rotate")])
-def test_what_is_not_simulated_is_refused_by_name(rke2: Path, command: tuple[str, str]) -> None:
+def test_unsupported_commands_are_named(rke2: Path, command: tuple[str, str]) -> None:
     done = run(rke2, *command)
     assert done.returncode == 1
-    assert f"the simulation of RKE2 refuses '{command[0]} {command[1]}'" in done.stderr
+    assert f"the simulation of RKE2 does not support '{command[0]} {command[1]}'" in done.stderr
 
 
 def test_units_are_accepted_by_systemd(release: Path, tmp_path: Path) -> None:

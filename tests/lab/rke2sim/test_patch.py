@@ -107,12 +107,12 @@ def test_json_patch(document: Any, operations: Any, expected: Any) -> None:
         [{"op": "add", "path": "a", "value": 1}],
     ],
 )
-def test_json_patch_refuses(operations: Any) -> None:
+def test_invalid_json_patches_are_rejected(operations: Any) -> None:
     with pytest.raises(patch.PatchError):
         patch.json_patch({"a": 1, "list": []}, operations)
 
 
-def test_what_a_manager_no_longer_applies_is_taken_away() -> None:
+def test_fields_that_a_manager_no_longer_applies_are_removed() -> None:
     first = {"data": {"a": "1", "b": "2"}, "containers": [{"name": "x", "image": "1"}, {"name": "y", "image": "1"}]}
     second = {"data": {"a": "1"}, "containers": [{"name": "x", "image": "1"}]}
     live = {**first, "data": {**first["data"], "other": "3"}}  # type: ignore[dict-item]

@@ -1,4 +1,4 @@
-"""The S3 client against a small bucket on loopback."""
+"""The S3 client with a test double of S3 on loopback."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_put_list_get_delete(endpoint: str) -> None:
     assert store.location("snap-4") == "s3://bucket/dev cluster/snap-4"
 
 
-def test_refusals_name_the_reason(endpoint: str) -> None:
+def test_errors_contain_the_reason(endpoint: str) -> None:
     with pytest.raises(S3Error, match=r"InvalidAccessKeyId: who\?"):
         bucket(endpoint, **{"etcd-s3-access-key": "XX"}).put("a", b"", {})
     with pytest.raises(S3Error, match="NoSuchKey"):
@@ -105,6 +105,6 @@ def test_refusals_name_the_reason(endpoint: str) -> None:
         bucket("127.0.0.1:1").list()
 
 
-def test_an_unreadable_ca_is_said(endpoint: str) -> None:
+def test_an_unreadable_ca_is_an_error(endpoint: str) -> None:
     with pytest.raises(S3Error, match="etcd-s3-endpoint-ca is neither"):
         bucket(endpoint, **{"etcd-s3-endpoint-ca": "no file, no base64"})

@@ -71,7 +71,7 @@ def node(*taints: dict[str, str], ready: str = "True", **spec: Any) -> dict[str,
     }
 
 
-def test_where_pods_may_go() -> None:
+def test_nodes_that_pods_may_be_scheduled_to() -> None:
     taint = {"key": "k", "value": "v", "effect": "NoSchedule"}
     tolerated = {"tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]}
     assert fits({}, node())

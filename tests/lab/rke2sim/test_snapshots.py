@@ -32,7 +32,7 @@ def test_malformed_cron(expression: str) -> None:
         snapshots.cron_matches(expression, datetime.now(UTC))
 
 
-def test_flags_of_the_command_are_those_of_the_server_without_their_prefix() -> None:
+def test_flags_of_the_command_are_the_servers_without_prefix() -> None:
     flags, words, output = snapshots._translate(
         ["one", "--s3", "--s3-bucket=b", "--name", "n", "two", "-o", "json", "--snapshot-retention=3"]
     )
@@ -41,11 +41,11 @@ def test_flags_of_the_command_are_those_of_the_server_without_their_prefix() -> 
     assert output == "json"
 
 
-def test_signature_is_the_one_that_botocore_makes() -> None:
+def test_signature_equals_botocores() -> None:
     stamp, digest = "20261121T050607Z", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     headers = {"host": "s3.test", "x-amz-date": stamp, "x-amz-content-sha256": digest, "x-amz-meta-node": "n 1"}
     query = {"list-type": "2", "prefix": "a b/c~d", "delimiter": "/"}
-    ours = s3.sign(
+    header = s3.sign(
         "GET", "/bucket/folder/a%20b", query, headers, digest, region="fsn1", access_key="AK", secret_key="SK"
     )
     url = "https://s3.test/bucket/folder/a%20b?" + s3.canonical_query(query)
@@ -53,5 +53,5 @@ def test_signature_is_the_one_that_botocore_makes() -> None:
     request.context["timestamp"] = stamp
     auth = S3SigV4Auth(Credentials("AK", "SK"), "s3", "fsn1")
     canonical = auth.canonical_request(request)
-    theirs = auth.signature(auth.string_to_sign(request, canonical), request)
-    assert ours.endswith(f"Signature={theirs}")
+    expected_signature = auth.signature(auth.string_to_sign(request, canonical), request)
+    assert header.endswith(f"Signature={expected_signature}")

@@ -31,7 +31,7 @@ def test_format_and_parse_are_inverse() -> None:
     assert Token.parse(Token("secret").format(HASH, "node")) == Token("secret", "node", HASH)
 
 
-def test_sealed_data_opens_with_its_passphrase_only() -> None:
+def test_sealed_data_needs_its_passphrase() -> None:
     data = b"certificate authority" * 10
     sealed = tokens.seal("right", data)
     assert data not in sealed

@@ -1,4 +1,4 @@
-"""What base refuses before it changes a host, because somebody would stand outside afterwards."""
+"""What base rejects before it changes a host, because an administrator would lose access."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOUND: dict[str, Any] = {
 
 
 def checked(folder: Path, values: dict[str, Any], user: str = "slipway", address: str = "198.51.100.7") -> str:
-    """What the checks say; nothing when they find no fault."""
+    """The output of the checks; empty when they pass."""
     login = {"user": user, "address": address, "port": 22}
     host = {"login": login, "clock": "{{ now().timestamp() | int }}", "container": "none", "interface": None}
     task = {"ansible.builtin.include_role": {"name": "base", "tasks_from": "check"}, "vars": {"__base_host": host}}
@@ -36,14 +36,14 @@ def test_a_sound_host_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "login", "says"),
+    ("values", "login", "message"),
     [
-        ({"base_admin_public_keys": []}, {}, "nobody could log in to localhost any more"),
-        ({}, {"user": "carla"}, "logs in to localhost as carla, but SSH would only let slipway, anna in"),
-        ({"base_removed_users": ["anna", "root"]}, {}, "base_removed_users holds anna, root, which localhost needs"),
+        ({"base_admin_public_keys": []}, {}, "base_admin_public_keys is empty, so no administrator could log in"),
+        ({}, {"user": "carla"}, "logs in as carla, but SSH would only allow slipway, anna"),
+        ({"base_removed_users": ["anna", "root"]}, {}, "base_removed_users holds anna, root, which the host needs"),
         ({"base_removed_users": ["slipway"]}, {}, "base_removed_users holds slipway"),
-        ({}, {"address": "203.0.113.9"}, "from 203.0.113.9, which the firewall would not let in on port 22"),
+        ({}, {"address": "203.0.113.9"}, "from 203.0.113.9, which the firewall would drop on port 22"),
     ],
 )
-def test_nobody_is_cut_off(tmp_path: Path, values: dict[str, Any], login: dict[str, str], says: str) -> None:
-    assert says in checked(tmp_path, values, **login)
+def test_losing_access_is_rejected(tmp_path: Path, values: dict[str, Any], login: dict[str, str], message: str) -> None:
+    assert message in checked(tmp_path, values, **login)

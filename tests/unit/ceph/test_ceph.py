@@ -1,4 +1,4 @@
-"""Talking to a cluster: which container is asked, what is sent into it, and what becomes of its answers."""
+"""Commands of a cluster: in which container they run, what is sent to it, and how its answers are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.slipway.platform.plugins.module_utils import ceph, ceph_ask
+from ansible_collections.slipway.platform.plugins.module_utils import ceph, ceph_commands
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster, NoQuorum, NotBootstrapped
 
 FSID = "6f2c5f0e-c0de-11f0-9c3c-0242ac120002"
@@ -19,7 +19,7 @@ KEYRING = "[client.admin]\n\tkey = AQ==\n"
 
 
 class Host:
-    """run_command of a host: podman lists its containers, everything else answers as it was told."""
+    """run_command of a host: podman lists its containers, everything else returns the given answers."""
 
     def __init__(self, names: str, *answers: dict[str, Any] | tuple[int, str, str]) -> None:
         self.names, self.answers = names, list(answers)
@@ -57,18 +57,18 @@ def test_the_containers_of_a_cluster() -> None:
     }
 
 
-def test_a_monitor_is_asked_where_one_runs() -> None:
+def test_commands_run_in_the_monitor_if_one_runs() -> None:
     host = Host(f"ceph-{FSID}-osd-0\nceph-{FSID}-mon-h1", answers("pools\n"), answers("[1]"))
     cluster = Cluster(host, FSID)
     assert cluster.run(["osd", "pool", "ls"]) == "pools\n"
     assert cluster.json(["osd", "ls"]) == [1]
     assert [command[:2] for command in host.commands] == [["podman", "ps"], ["timeout", "80"], ["timeout", "80"]]
     assert host.commands[1][2:8] == ["podman", "exec", "--interactive", f"ceph-{FSID}-mon-h1", "python3", "-c"]
-    assert host.commands[1][8] == Path(ceph_ask.__file__).read_text()
+    assert host.commands[1][8] == Path(ceph_commands.__file__).read_text()
     assert [request["commands"][0]["json"] for request in host.requests] == [False, True]
 
 
-def test_what_is_sent_is_on_stdin_only(folders: Path) -> None:
+def test_secrets_are_on_stdin_only(folders: Path) -> None:
     (folders / "etc/ceph.client.admin.keyring").write_text(KEYRING)
     (folders / "etc/ceph.conf").write_text(f"[global]\n\tfsid = {FSID}\n")
     host = Host(f"ceph-{FSID}-mon-h1", answers(""))
@@ -79,8 +79,8 @@ def test_what_is_sent_is_on_stdin_only(folders: Path) -> None:
     assert KEYRING not in " ".join(host.commands[1])
 
 
-def test_the_monitors_are_those_that_the_host_knows(folders: Path) -> None:
-    """A container sees the configuration of its start, maybe of a time when only the first monitor was there."""
+def test_mon_host_is_that_of_the_host(folders: Path) -> None:
+    """A container has the configuration from its start, which may list the first monitor only."""
     monitors = "[v2:10.0.1.51:3300/0,v1:10.0.1.51:6789/0] [v2:10.0.1.52:3300/0,v1:10.0.1.52:6789/0]"
     (folders / "etc/ceph.conf").write_text(f"[global]\n\tfsid = {FSID}\n\tmon_host = {monitors}\n")
     host = Host(f"ceph-{FSID}-mon-h1", answers(""))
@@ -88,13 +88,13 @@ def test_the_monitors_are_those_that_the_host_knows(folders: Path) -> None:
     assert host.requests[0]["mon_host"] == monitors
 
 
-def test_several_questions_cost_one_process() -> None:
+def test_several_commands_need_one_process() -> None:
     host = Host(f"ceph-{FSID}-mon-h1", answers("[0]", '{"a": 1}'))
     assert Cluster(host, FSID).batch([["osd", "ls"], ["status"]]) == [[0], {"a": 1}]
     assert len(host.requests) == 1
 
 
-def test_what_was_prefetched_is_answered_from_memory() -> None:
+def test_prefetched_answers_are_returned_from_memory() -> None:
     refused = {"code": errno.ENOENT, "output": "", "message": "no such key"}
     first = {"answers": [*answers("[0]", '{"a": 1}')["answers"], refused]}
     host = Host(f"ceph-{FSID}-mon-h1", first, answers("[7]"))
@@ -103,11 +103,11 @@ def test_what_was_prefetched_is_answered_from_memory() -> None:
     assert [command["json"] for command in host.requests[0]["commands"]] == [True, True, False]
     assert host.requests[0]["stop"] is False
     assert cluster.batch([["status"], ["osd", "ls"]]) == [{"a": 1}, [0]]
-    assert cluster.ask([["config-key", "get", "x"]], strict=False) == [refused]
+    assert cluster.execute([["config-key", "get", "x"]], strict=False) == [refused]
     with pytest.raises(CephError, match="no such key"):
         cluster.run(["config-key", "get", "x"])
     assert len(host.requests) == 1
-    assert cluster.json(["osd", "tree"]) == [7], "what was not prefetched is asked"
+    assert cluster.json(["osd", "tree"]) == [7], "what was not prefetched is executed"
 
 
 def test_a_keyring_of_another_cluster_is_not_used(folders: Path) -> None:
@@ -134,15 +134,15 @@ def test_another_daemon_serves_when_the_host_has_the_key(folders: Path) -> None:
     assert f"ceph-{FSID}-osd-0" in host.commands[-1]
 
 
-def test_a_refusal_carries_the_sentence_of_ceph() -> None:
-    refusal = {"code": errno.ENOENT, "output": "", "message": "unrecognized pool 'x'"}
-    host = Host(f"ceph-{FSID}-mon-h1", {"answers": [refusal]}, {"answers": [refusal, refusal]})
+def test_an_error_has_the_message_of_ceph() -> None:
+    error = {"code": errno.ENOENT, "output": "", "message": "unrecognized pool 'x'"}
+    host = Host(f"ceph-{FSID}-mon-h1", {"answers": [error]}, {"answers": [error, error]})
     cluster = Cluster(host, FSID)
     with pytest.raises(CephError) as caught:
         cluster.run(["osd", "pool", "get", "x", "size"])
     assert (caught.value.code, caught.value.message) == (errno.ENOENT, "unrecognized pool 'x'")
     assert str(caught.value) == "ceph osd pool get x size: unrecognized pool 'x' (ENOENT)"
-    assert cluster.ask([["a"], ["b"]], strict=False) == [refusal, refusal]
+    assert cluster.execute([["a"], ["b"]], strict=False) == [error, error]
     assert [request["stop"] for request in host.requests] == [True, False]
 
 
@@ -152,7 +152,7 @@ def test_no_quorum_is_an_error_of_its_own() -> None:
         Cluster(host, FSID).run(["status"])
 
 
-def test_a_container_that_went_away_is_looked_for_again() -> None:
+def test_a_replaced_container_is_found_again() -> None:
     host = Host(f"ceph-{FSID}-mon-h1", (125, "", "Error: no such container\n"), answers("ok"))
     cluster = Cluster(host, FSID)
     with pytest.raises(CephError, match=r"podman exec --interactive ceph-.* failed: Error: no such container"):
@@ -161,13 +161,13 @@ def test_a_container_that_went_away_is_looked_for_again() -> None:
     assert sum(command[:2] == ["podman", "ps"] for command in host.commands) == 2
 
 
-def test_an_answer_that_is_no_json_is_refused() -> None:
-    with pytest.raises(CephError, match="the answer is no JSON: 'oops'"):
+def test_invalid_json_is_an_error() -> None:
+    with pytest.raises(CephError, match="invalid JSON: 'oops'"):
         Cluster(Host(f"ceph-{FSID}-mon-h1", answers("oops")), FSID).json(["status"])
 
 
 @pytest.mark.parametrize("sentence", ["No services reported\n", "No daemons reported"])
-def test_a_list_of_the_orchestrator_that_is_empty(sentence: str) -> None:
+def test_an_empty_list_of_the_orchestrator(sentence: str) -> None:
     assert Cluster(Host(f"ceph-{FSID}-mon-h1", answers(sentence)), FSID).json(["orch", "ls", "mds", "--export"]) == []
 
 
@@ -242,30 +242,30 @@ class Library:
     ],
 )
 def test_one_command(args: list[str], expected: tuple[int, str, str]) -> None:
-    answer = ceph_ask.Questions(Library(), None).ask({"args": args, "json": True})
+    answer = ceph_commands.CommandRunner(Library(), None).run({"args": args, "json": True})
     assert (answer["code"], answer["output"], answer["message"]) == expected
 
 
-def test_commands_are_described_once_and_tell_goes_to_the_daemon() -> None:
+def test_commands_are_described_once_for_each_daemon_type() -> None:
     library = Library()
-    questions = ceph_ask.Questions(library, None)
+    runner = ceph_commands.CommandRunner(library, None)
     for args in (["a"], ["b"], ["tell", "osd.0", "version"]):
-        questions.ask({"args": args, "input": "x"})
+        runner.run({"args": args, "input": "x"})
     assert library.described == 2
     assert library.sent[-1] == {"target": ("osd", "0"), "argdict": {"prefix": "version"}, "inbuf": b"x"}
 
 
-def test_a_command_is_held_against_those_that_begin_with_its_words() -> None:
+def test_a_command_is_validated_against_its_own_description() -> None:
     library = Library()
-    ceph_ask.Questions(library, None).ask({"args": ["config", "get", "mon"]})
+    ceph_commands.CommandRunner(library, None).run({"args": ["config", "get", "mon"]})
     assert library.validated_against == [["cmd-config-get"]]
 
 
 @pytest.mark.parametrize(("manager", "wait", "code"), [(True, False, 0), (False, True, 0), (False, False, errno.ENXIO)])
-def test_who_only_looks_does_not_wait_for_a_manager(manager: bool, wait: bool, code: int) -> None:
+def test_a_read_only_caller_does_not_wait_for_a_manager(manager: bool, wait: bool, code: int) -> None:
     library = Library(manager=manager)
-    questions = ceph_ask.Questions(library, None, manager_wait=wait)
-    assert [questions.ask({"args": args})["code"] for args in (["status"], ["orch", "ls"], ["orch", "ls"])] == [
+    runner = ceph_commands.CommandRunner(library, None, manager_wait=wait)
+    assert [runner.run({"args": args})["code"] for args in (["status"], ["orch", "ls"], ["orch", "ls"])] == [
         0,
         code,
         code,
@@ -289,15 +289,15 @@ def test_namespaces_are_listed_over_the_same_connection(monkeypatch: pytest.Monk
 
     rados = SimpleNamespace(Error=NoPool)
     rbd = SimpleNamespace(Error=OSError, RBD=lambda: SimpleNamespace(namespace_list=lambda pool: ["one", "two"]))
-    monkeypatch.setattr(ceph_ask, "import_module", lambda name: {"rados": rados, "rbd": rbd}[name])
-    questions = ceph_ask.Questions(Library(), Pools())
-    answer = questions.ask({"args": ["rbd", "namespace", "ls", "rbd"]})
+    monkeypatch.setattr(ceph_commands, "import_module", lambda name: {"rados": rados, "rbd": rbd}[name])
+    runner = ceph_commands.CommandRunner(Library(), Pools())
+    answer = runner.run({"args": ["rbd", "namespace", "ls", "rbd"]})
     assert json.loads(answer["output"]) == [{"name": "one"}, {"name": "two"}]
-    assert questions.ask({"args": ["rbd", "namespace", "ls", "gone"]})["code"] == errno.ENOENT
+    assert runner.run({"args": ["rbd", "namespace", "ls", "gone"]})["code"] == errno.ENOENT
 
 
 class Rados:
-    """rados, as far as it is used: lets in whom the test lets in."""
+    """Test double of rados: rejects the given keyrings."""
 
     class Error(Exception):
         def __init__(self, number: int) -> None:
@@ -327,37 +327,37 @@ class Rados:
 def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ceph-h1").mkdir()
     (tmp_path / "ceph-h1/keyring").write_text("of-mon")
-    monkeypatch.setattr(ceph_ask, "MON_KEYRINGS", tmp_path)
+    monkeypatch.setattr(ceph_commands, "MON_KEYRINGS", tmp_path)
 
 
 REQUEST = {"connect_seconds": 1, "seconds": 2}
 
 
 @pytest.mark.usefixtures("monitor")
-def test_the_keyring_of_the_host_is_taken_first() -> None:
+def test_the_keyring_of_the_host_is_used_first() -> None:
     rados = Rados()
-    ceph_ask.sign_in(rados, Library(), REQUEST | {"keyring": "of-host"})
+    ceph_commands.connect_as_admin(rados, Library(), REQUEST | {"keyring": "of-host"})
     assert rados.connected == [("client.admin", "of-host")]
 
 
 @pytest.mark.usefixtures("monitor")
-def test_a_monitor_reads_the_key_of_the_administrator_where_the_host_has_none_or_an_old_one() -> None:
+def test_a_monitor_reads_the_admin_keyring_if_the_host_has_none_or_an_old_one() -> None:
     rados = Rados(old=errno.EACCES)
     for request in (REQUEST, REQUEST | {"keyring": "old"}):
         rados.connected.clear()
-        ceph_ask.sign_in(rados, Library(), request)
+        ceph_commands.connect_as_admin(rados, Library(), request)
         assert rados.connected[-2:] == [("mon.", "of-mon"), ("client.admin", "out")]
 
 
 @pytest.mark.usefixtures("monitor")
-def test_without_quorum_no_second_way_is_tried() -> None:
+def test_without_quorum_no_other_keyring_is_tried() -> None:
     rados = Rados(old=errno.ETIMEDOUT)
-    with pytest.raises(ceph_ask.Unreachable, match="errno 110"):
-        ceph_ask.sign_in(rados, Library(), REQUEST | {"keyring": "old"})
+    with pytest.raises(ceph_commands.Unreachable, match="errno 110"):
+        ceph_commands.connect_as_admin(rados, Library(), REQUEST | {"keyring": "old"})
     assert rados.connected == [("client.admin", "old")]
 
 
 def test_no_keyring_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceph_ask, "MON_KEYRINGS", tmp_path / "nothing")
-    with pytest.raises(ceph_ask.Unreachable, match="neither the host nor the container"):
-        ceph_ask.sign_in(Rados(), Library(), REQUEST)
+    monkeypatch.setattr(ceph_commands, "MON_KEYRINGS", tmp_path / "nothing")
+    with pytest.raises(ceph_commands.Unreachable, match="neither the host nor the container"):
+        ceph_commands.connect_as_admin(Rados(), Library(), REQUEST)

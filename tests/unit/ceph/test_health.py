@@ -1,4 +1,4 @@
-"""The gate: what it makes of a cluster that is well, and of each way in which it is not."""
+"""The health gate: a healthy cluster, and each unmet requirement."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MONITORS = ["h1", "h2", "h3"]
 
 
 def check(code: str, severity: str = "HEALTH_WARN", muted: bool = False) -> dict[str, Any]:
-    return {"code": code, "severity": severity, "summary": "it is so", "detail": ["a line"], "muted": muted}
+    return {"code": code, "severity": severity, "summary": "a fault", "detail": ["a line"], "muted": muted}
 
 
 def view(**changes: Any) -> dict[str, Any]:
-    """A cluster of three hosts that is well."""
+    """A healthy cluster of three hosts."""
     return {
         "status": "HEALTH_OK",
         "checks": [],
@@ -34,85 +34,85 @@ def view(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def judge(seen: dict[str, Any], **changes: Any) -> list[str]:
+def unmet(seen: dict[str, Any], **changes: Any) -> list[str]:
     wanted: dict[str, Any] = {"monitors": MONITORS, "managers": 2, "accepted": ["ACCEPTED"], "nearfull": 0.85}
     return ceph_health.unmet(seen, **(wanted | changes))
 
 
-def test_a_cluster_that_is_well() -> None:
-    assert judge(view()) == []
+def test_a_healthy_cluster() -> None:
+    assert unmet(view()) == []
 
 
-def test_a_new_cluster_without_pools_is_well() -> None:
-    assert judge(view(placement_groups={})) == []
+def test_a_new_cluster_without_pools_is_healthy() -> None:
+    assert unmet(view(placement_groups={})) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "message"),
     [
-        ({"quorum": ["h1", "h2"]}, "h3 is not in the quorum of the monitors (h1, h2)"),
-        ({"quorum": ["h1"]}, "h2, h3 are not in the quorum of the monitors (h1)"),
-        ({"quorum": [*MONITORS, "h4"]}, "h4 is in the quorum and not wanted there"),
+        ({"quorum": ["h1", "h2"]}, "h3 is not in the monitor quorum (h1, h2)"),
+        ({"quorum": ["h1"]}, "h2, h3 are not in the monitor quorum (h1)"),
+        ({"quorum": [*MONITORS, "h4"]}, "h4 is in the quorum but not expected"),
         ({"manager": ""}, "no manager is active"),
         ({"standbys": []}, "1 of 2 managers run, h1.abcdef is active"),
-        ({"checks": [check("OSD_FULL", "HEALTH_ERR")]}, "HEALTH_ERR OSD_FULL: it is so"),
-        ({"checks": [check("SLOW_OPS")]}, "HEALTH_WARN SLOW_OPS: it is so"),
+        ({"checks": [check("OSD_FULL", "HEALTH_ERR")]}, "HEALTH_ERR OSD_FULL: a fault"),
+        ({"checks": [check("SLOW_OPS")]}, "HEALTH_WARN SLOW_OPS: a fault"),
         (
             {"placement_groups": {"active+clean": 90, "active+undersized+degraded": 6, "peering": 1}},
             "7 of 97 placement groups are not active+clean (6 active+undersized+degraded, 1 peering)",
         ),
         ({"osds": {"1": {"up": False, "in": True, "states": []}}}, "osd.1 is down"),
-        ({"used": {"2": 0.85}}, "osd.2 is 85% full, 85% is the limit"),
-        ({"refusals": {"osd.1": "unsafe to stop osd(s) at this time\n"}}, "osd.1 may not be stopped: unsafe to stop"),
+        ({"used": {"2": 0.85}}, "osd.2 is 85% full, the limit is 85%"),
+        ({"refusals": {"osd.1": "unsafe to stop osd(s) at this time\n"}}, "osd.1 is not ok-to-stop: unsafe to stop"),
     ],
 )
-def test_what_is_unmet_is_one_sentence(changes: dict[str, Any], sentence: str) -> None:
-    found = judge(view(**changes))
+def test_an_unmet_requirement_is_one_message(changes: dict[str, Any], message: str) -> None:
+    found = unmet(view(**changes))
     assert len(found) == 1
-    assert found[0].startswith(sentence)
+    assert found[0].startswith(message)
 
 
-def test_accepted_and_muted_warnings_pass_and_a_muted_error_too() -> None:
+def test_accepted_and_muted_warnings_and_a_muted_error_pass() -> None:
     checks = [check("ACCEPTED"), check("SLOW_OPS", muted=True), check("OSD_FULL", "HEALTH_ERR", muted=True)]
-    assert judge(view(checks=checks)) == []
+    assert unmet(view(checks=checks)) == []
 
 
 def test_an_accepted_error_is_still_an_error() -> None:
-    assert judge(view(checks=[check("ACCEPTED", "HEALTH_ERR")])) == ["HEALTH_ERR ACCEPTED: it is so"]
+    assert unmet(view(checks=[check("ACCEPTED", "HEALTH_ERR")])) == ["HEALTH_ERR ACCEPTED: a fault"]
 
 
 def test_an_osd_that_is_out_may_be_down() -> None:
-    assert judge(view(osds={"1": {"up": False, "in": False, "states": []}})) == []
+    assert unmet(view(osds={"1": {"up": False, "in": False, "states": []}})) == []
 
 
-def test_serving_is_less_than_whole() -> None:
-    """With a host away: one monitor, one manager, one OSD are missing and every placement group is degraded."""
-    away = view(
+def test_a_serving_cluster_need_not_be_clean() -> None:
+    """With a host down: one monitor, one manager and one OSD are missing, every placement group is degraded."""
+    degraded = view(
         quorum=["h1", "h2"],
         standbys=[],
         checks=[check("MON_DOWN"), check("OSD_DOWN")],
         placement_groups={"active+undersized+degraded": 97},
         osds={"2": {"up": False, "in": True, "states": []}},
     )
-    assert len(judge(away)) == 6
-    assert judge(away, clean=False) == []
-    away["placement_groups"] = {"active+undersized+degraded": 96, "undersized+degraded+peered": 1}
-    assert judge(away, clean=False) == ["1 of 97 placement groups are not active (1 undersized+degraded+peered)"]
+    assert len(unmet(degraded)) == 6
+    assert unmet(degraded, clean=False) == []
+    degraded["placement_groups"] = {"active+undersized+degraded": 96, "undersized+degraded+peered": 1}
+    assert unmet(degraded, clean=False) == ["1 of 97 placement groups are not active (1 undersized+degraded+peered)"]
 
 
-def test_the_detail_reads_as_that_of_ceph() -> None:
+def test_the_detail_has_the_format_of_ceph() -> None:
     seen = view(status="HEALTH_WARN", checks=[check("A", "HEALTH_ERR"), check("B", muted=True)])
     assert ceph_health.detail(seen).splitlines() == [
         "HEALTH_WARN",
-        "[ERR] A: it is so",
+        "[ERR] A: a fault",
         "    a line",
-        "(MUTED) [WARN] B: it is so",
+        "(MUTED) [WARN] B: a fault",
         "    a line",
     ]
 
 
 class Recorded:
-    """A cluster that answers what one of three hosts answered, with the third one down."""
+    """Test double with recorded answers of a cluster of three hosts, the third one down."""
 
     def __init__(self, manager: bool = True) -> None:
         self.manager = manager
@@ -150,7 +150,7 @@ class Recorded:
         }
         return [answers[" ".join(command)] for command in commands]
 
-    def ask(self, commands: list[list[str]], json_wanted: bool, strict: bool) -> list[dict[str, Any]]:
+    def execute(self, commands: list[list[str]], json_wanted: bool, strict: bool) -> list[dict[str, Any]]:
         usage = {"nodes": [{"id": 0, "kb": 100, "utilization": 12.345678}, {"id": 1, "kb": 0, "utilization": 0}]}
         assert commands[1:] == [["osd", "ok-to-stop", "0"], ["mon", "ok-to-stop", "h1"]]
         return [
@@ -175,6 +175,6 @@ def test_reading() -> None:
     assert seen["flags"] == ["noout", "sortbitwise"]
 
 
-def test_without_a_manager_its_questions_are_not_asked() -> None:
+def test_without_a_manager_its_commands_are_not_run() -> None:
     seen = ceph_health.read(Recorded(manager=False), ["osd.0", "mon.h1"])  # type: ignore[arg-type]
     assert (seen["manager"], seen["used"], seen["refusals"]) == ("", {}, {})

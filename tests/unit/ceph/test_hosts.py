@@ -1,4 +1,4 @@
-"""When an OSD may be given up, a host taken for lost, a host drained."""
+"""When an OSD may be destroyed, a host counts as lost, and a host may be drained."""
 
 from __future__ import annotations
 
@@ -20,62 +20,67 @@ def osds(**changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def one(**changes: Any) -> dict[str, Any]:
-    """osd.2 as it is asked about; `osds` and `groups` are those of the cluster."""
+    """osd.2; `osds` and `groups` are those of the cluster."""
     cluster = health(osds=changes.pop("osds", osds()), placement_groups=changes.pop("groups", {"active+clean": 97}))
-    asked = {"health": cluster, "host": "h3", "safe_to_destroy": False, "ok_to_stop": True, "sentence": "not safe"}
-    return asked | changes
+    values = {"health": cluster, "host": "h3", "safe_to_destroy": False, "ok_to_stop": True, "message": "not safe"}
+    return values | changes
 
 
 @pytest.mark.parametrize(
     ("seen", "action", "reason"),
     [
         (one(safe_to_destroy=True), "destroy", "no placement group needs osd.2"),
-        (one(), "destroy", "every placement group has its other copies without osd.2"),
-        (one(ok_to_stop=False), "wait", "osd.2 runs and is needed: not safe"),
+        (one(), "destroy", "every placement group has all other copies without osd.2"),
+        (one(ok_to_stop=False), "wait", "osd.2 is up and needed: not safe"),
         (
             one(groups={"active+clean": 90, "active+recovering": 7}),
             "wait",
-            "osd.2 runs and is needed: 7 active+recovering",
+            "osd.2 is up and needed: 7 active+recovering",
         ),
         (
             one(osds=osds(osd2=DOWN), groups={"active+undersized+degraded": 97}),
             "destroy",
-            "every placement group serves from its other copies without osd.2",
+            "every placement group is active without osd.2",
         ),
         (
             one(osds=osds(osd2=DOWN), groups={"active+undersized+degraded": 90, "active+recovery_wait+degraded": 7}),
             "wait",
-            "not every placement group has settled without osd.2: 7 active+recovery_wait+degraded",
+            "placement groups are not recovered without osd.2: 7 active+recovery_wait+degraded",
         ),
         (
             one(osds=osds(osd2=DOWN), groups={"undersized+degraded+peered": 1}),
             "wait",
-            "not every placement group has settled without osd.2: 1 undersized+degraded+peered",
+            "placement groups are not recovered without osd.2: 1 undersized+degraded+peered",
         ),
-        (one(osds=osds(osd1=DOWN, osd2=DOWN)), "wait", "osd.1 is down too"),
+        (one(osds=osds(osd1=DOWN, osd2=DOWN)), "wait", "osd.1 is down as well"),
         (
             one(osds=osds(osd2={"up": False, "in": False, "states": ["destroyed", "exists"]})),
             "none",
-            "osd.2 is given up already, its place is kept",
+            "osd.2 is already destroyed, its id is reserved",
         ),
     ],
 )
-def test_giving_up_an_osd(seen: dict[str, Any], action: str, reason: str) -> None:
-    assert ceph_hosts.retirement(seen, 2) == (action, reason)
+def test_destroying_an_osd(seen: dict[str, Any], action: str, reason: str) -> None:
+    assert ceph_hosts.plan_destroy(seen, 2) == (action, reason)
 
 
 class Recorded:
-    """What 20.2.4 answers about an OSD that is needed: as JSON, safe-to-destroy is good in any case."""
+    """Answers of 20.2.4 about a needed OSD: with --format json, safe-to-destroy always exits with 0."""
 
-    def ask(self, commands: list[list[str]], strict: bool, json_wanted: bool = False) -> list[dict[str, Any]]:
+    def execute(self, commands: list[list[str]], strict: bool, json_wanted: bool = False) -> list[dict[str, Any]]:
         found = []
         for command in commands:
             if command[1] == "find":
-                place = {"osd": 2, "osd_fsid": "u", "host": "h3", "crush_location": {"host": "h3", "root": "default"}}
-                found.append({"code": 0, "output": json.dumps(place), "message": ""})
+                location = {
+                    "osd": 2,
+                    "osd_fsid": "u",
+                    "host": "h3",
+                    "crush_location": {"host": "h3", "root": "default"},
+                }
+                found.append({"code": 0, "output": json.dumps(location), "message": ""})
             elif command[1] == "safe-to-destroy" and not json_wanted:
-                sentence = "OSD(s) 2 have 227 pgs currently mapped to them. "
-                found.append({"code": errno.EBUSY, "output": "", "message": sentence})
+                message = "OSD(s) 2 have 227 pgs currently mapped to them. "
+                found.append({"code": errno.EBUSY, "output": "", "message": message})
             else:
                 found.append({"code": 0, "output": "", "message": ""})
         return found
@@ -89,12 +94,12 @@ def test_reading_an_osd_that_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = ceph_hosts.read_osd(Recorded(), 2)  # type: ignore[arg-type]
     assert (seen["host"], seen["uuid"]) == ("h3", "u")
     assert (seen["safe_to_destroy"], seen["ok_to_stop"]) == (False, True)
-    assert seen["sentence"] == "OSD(s) 2 have 227 pgs currently mapped to them."
+    assert seen["message"] == "OSD(s) 2 have 227 pgs currently mapped to them."
 
 
-def test_an_osd_that_is_not_there() -> None:
-    action, reason = ceph_hosts.retirement(one(), 7)
-    assert (action, reason) == ("refuse", "there is no osd.7 in this cluster; there are osd.0, osd.1, osd.2")
+def test_an_osd_that_does_not_exist() -> None:
+    action, reason = ceph_hosts.plan_destroy(one(), 7)
+    assert (action, reason) == ("refuse", "osd.7 does not exist; the cluster has osd.0, osd.1, osd.2")
 
 
 def hosts(**changes: Any) -> dict[str, Any]:
@@ -111,37 +116,37 @@ def hosts(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_host_that_answers_is_not_lost() -> None:
-    assert ceph_hosts.lost(hosts(), "h3") == [
-        "osd.2 of h3 runs: it is not lost.",
-        "The monitor of h3 is in the quorum: it is not lost.",
+def test_a_host_with_daemons_that_are_up_is_not_lost() -> None:
+    assert ceph_hosts.lost_faults(hosts(), "h3") == [
+        "h3: it is not lost, osd.2 is up.",
+        "h3: it is not lost, its monitor is in the quorum.",
     ]
-    assert ceph_hosts.lost(hosts(), "h9") == ["h9 is no host of this cluster; there are h1, h2, h3, h4."]
+    assert ceph_hosts.lost_faults(hosts(), "h9") == ["h9: not a host of this cluster, which has h1, h2, h3, h4."]
 
 
-def test_a_host_without_power_is_lost_while_the_others_are_enough() -> None:
+def test_a_host_that_is_down_is_lost_while_the_others_have_quorum() -> None:
     states = {str(number): UP for number in range(4)} | {"2": DOWN}
-    assert ceph_hosts.lost(hosts(health=health(osds=states, quorum=["h1", "h2"])), "h3") == []
+    assert ceph_hosts.lost_faults(hosts(health=health(osds=states, quorum=["h1", "h2"])), "h3") == []
     alone = hosts(health=health(osds=states, quorum=["h1"]))
-    assert ceph_hosts.lost(alone, "h3") == ["Too few of the other monitors answer (h1)."]
+    assert ceph_hosts.lost_faults(alone, "h3") == ["h3: without its monitor there is no majority (quorum: h1)."]
 
 
-def test_draining_needs_a_place_for_the_data_and_for_the_monitor() -> None:
-    assert ceph_hosts.undrainable(hosts(), "h4", ["h1", "h2", "h3"]) == []
-    assert ceph_hosts.undrainable(hosts(), "h9", ["h1", "h2", "h3"]) == []
+def test_draining_needs_hosts_for_the_data_and_for_the_monitor() -> None:
+    assert ceph_hosts.drain_faults(hosts(), "h4", ["h1", "h2", "h3"]) == []
+    assert ceph_hosts.drain_faults(hosts(), "h9", ["h1", "h2", "h3"]) == []
     three = hosts(osds={name: ["osd.0"] for name in ("h1", "h2", "h3")})
-    found = ceph_hosts.undrainable(three, "h3", ["h1", "h2"])
-    assert [fault.split(",")[0] for fault in found] == [
-        "Without h3 2 hosts with OSDs are left",
-        "h3 carries one of three monitors and no other host is there to take it over.",
+    found = ceph_hosts.drain_faults(three, "h3", ["h1", "h2"])
+    assert [fault.split(" would")[0] for fault in found] == [
+        "h3: cannot be drained, 2 hosts with OSDs",
+        "h3: has one of three monitors, and no other host is left for it. Add a host first (add_ceph_host.yml).",
     ]
     seen = hosts()
     seen["hosts"]["h2"]["offline"] = True
-    assert ceph_hosts.undrainable(seen, "h4", ["h1", "h2", "h3"]) == [
-        "h2 cannot be reached; bring that back first, or replace it."
+    assert ceph_hosts.drain_faults(seen, "h4", ["h1", "h2", "h3"]) == [
+        "h2: offline. Start the host first, or replace it."
     ]
 
 
-def test_what_is_left_on_a_host() -> None:
-    assert ceph_hosts.left_on(hosts(), "h4") == ["osd.3"]
-    assert ceph_hosts.left_on(hosts(daemons=[]), "h4") == []
+def test_remaining_daemons_of_a_host() -> None:
+    assert ceph_hosts.remaining_daemons(hosts(), "h4") == ["osd.3"]
+    assert ceph_hosts.remaining_daemons(hosts(daemons=[]), "h4") == []

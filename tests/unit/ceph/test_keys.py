@@ -1,4 +1,4 @@
-"""Which key is next: order, type, age, and daemons that have not learned theirs."""
+"""The next key to rotate: order, type, age, and daemons that run with an old key."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DAEMONS = ["crash.h1", "mgr.h1.a", "mgr.h2.b", "mon.h1", "mon.h2", "osd.0", "osd
 
 
 def view(**changes: Any) -> dict[str, Any]:
-    """Everything has a new key and has learned it."""
+    """Every daemon runs with a new key."""
     entities = {ceph_keys.entity_of(name) for name in DAEMONS} | {"client.admin", "client.csi"}
     return {
         "keys": {name: Key("aes256k", NEW) for name in entities} | {"client.csi": Key("aes", OLD)},
         "active": "mgr.h1.a",
         "standbys": 1,
         "daemons": dict.fromkeys(DAEMONS, LATER),
-        "left": [],
+        "unmanaged": [],
     } | changes
 
 
@@ -41,11 +41,11 @@ def step(seen: dict[str, Any], clients: list[str] | None = None) -> tuple[str, s
         ("rgw.s3.h1.x", "client.rgw.s3.h1.x"),
     ],
 )
-def test_whose_key_a_daemon_uses(daemon: str, entity: str) -> None:
+def test_entity_of_a_daemon(daemon: str, entity: str) -> None:
     assert ceph_keys.entity_of(daemon) == entity
 
 
-def test_a_key_says_its_type_and_age_and_nothing_else() -> None:
+def test_a_key_is_parsed_to_its_type_and_age_only() -> None:
     text = base64.b64encode(struct.pack("<HIIH", 2, 1729075865, 500000000, 32) + bytes(32)).decode()
     assert ceph_keys.parse_key(text) == Key("aes256k", 1729075865.5)
 
@@ -54,15 +54,15 @@ def test_time() -> None:
     assert ceph_keys.parse_time("2026-11-21T08:43:09.433569Z") == 1795250589.433569
 
 
-def test_all_are_new() -> None:
+def test_no_key_is_left_to_rotate() -> None:
     assert step(view()) is None
 
 
-def test_a_client_only_when_it_is_named() -> None:
+def test_a_client_is_rotated_only_if_it_is_listed() -> None:
     assert step(view(), ["client.csi"]) == ("rotate", "client.csi")
 
 
-def test_the_order_is_standby_manager_active_manager_monitors_disks_the_rest() -> None:
+def test_the_order_is_standby_manager_active_manager_monitors_osds_others() -> None:
     seen = view()
     entities = [ceph_keys.entity_of(name) for name in DAEMONS] + ["client.admin"]
     seen["keys"] |= {name: Key("aes", OLD) for name in entities}
@@ -99,7 +99,7 @@ def test_the_order_is_standby_manager_active_manager_monitors_disks_the_rest() -
     ]
 
 
-def test_a_run_that_died_between_key_and_daemon_is_taken_up() -> None:
+def test_a_daemon_is_redeployed_after_an_interrupted_run() -> None:
     seen = view()
     seen["keys"]["osd.1"] = Key("aes256k", LATER + 1)
     assert step(seen) == ("redeploy", "osd.1")
@@ -111,14 +111,14 @@ def test_a_young_key_of_the_wrong_type_is_due() -> None:
     assert step(seen) == ("rotate", "osd.1")
 
 
-def test_refusals() -> None:
+def test_faults() -> None:
     assert ceph_keys.faults(view(), ["client.csi"]) == []
     found = ceph_keys.faults(view(standbys=0), ["client.nobody", "client.admin", "client.crash.h1"])
-    assert [fault.split(",")[0].split(";")[0] for fault in found] == [
-        "There is no client.nobody",
-        "client.admin belongs to a daemon or to the administrator and is rotated in any case",
-        "client.crash.h1 belongs to a daemon or to the administrator and is rotated in any case",
-        "No manager stands by",
+    assert [fault.split(",")[0].split(". ")[0] for fault in found] == [
+        "client.nobody: does not exist",
+        "client.admin: belongs to a daemon or the administrator and is rotated anyway",
+        "client.crash.h1: belongs to a daemon or the administrator and is rotated anyway",
+        "No standby manager",
     ]
 
 
@@ -142,8 +142,8 @@ class Recorded:
         return [answers[" ".join(command)] for command in commands]
 
 
-def test_daemons_that_the_orchestrator_leaves_alone_keep_their_keys() -> None:
+def test_daemons_of_unmanaged_services_keep_their_keys() -> None:
     seen = ceph_keys.read(Recorded())  # type: ignore[arg-type]
     assert list(seen["daemons"]) == ["mgr.h1.a"]
-    assert seen["left"] == ["mon.h1", "osd.0"]
+    assert seen["unmanaged"] == ["mon.h1", "osd.0"]
     assert seen["keys"] == {"mon.": Key("aes", 100.0)}

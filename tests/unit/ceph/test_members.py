@@ -1,4 +1,4 @@
-"""What a running cluster needs to be as declared."""
+"""Steps that reconcile the members of a running cluster."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
     memory_target,
     option_steps,
     same_value,
-    unclaimed,
+    undeclared,
     unmet,
     version_faults,
 )
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import osds_of, view_of
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_status import osds_of, parse_status
 
 WANTED = Wanted(
     hosts={"a": "10.0.0.1", "b": "10.0.0.2", "c": "10.0.0.3", "d": "10.0.0.4"},
@@ -38,11 +38,11 @@ def service(kind: str, hosts: list[str], **more: Any) -> dict[str, Any]:
 
 def built(**changes: Any) -> dict[str, Any]:
     return {
-        "founded": True,
+        "bootstrapped": True,
         "orchestrated": True,
         "monitors": ["a", "b", "c"],
         "keyrings": ["client.admin"],
-        "placed": ["a", "b", "c"],
+        "orchestrator_monitors": ["a", "b", "c"],
         "quorum": ["a", "b", "c"],
         "managers": 2,
         "osds": 3,
@@ -78,15 +78,16 @@ def steps(view: dict[str, Any], wanted: Wanted = WANTED) -> list[str]:
     return [" ".join(step.command) for step in found]
 
 
-def test_a_cluster_as_declared_needs_nothing() -> None:
+def test_a_cluster_as_declared_needs_no_step() -> None:
     assert steps(built()) == []
-    assert unclaimed(built(), WANTED) == []
+    assert undeclared(built(), WANTED) == []
     assert unmet(built(), WANTED, "20.2.4") == []
 
 
-def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -> None:
+def test_a_new_cluster_gets_hosts_before_services_before_monitors() -> None:
     new = built(
-        monitors=["a"], placed=[], hosts={}, services=[], config=[], modules=[], muted=[], ssh_user="root", ssh_key="",
+        monitors=["a"], orchestrator_monitors=[], hosts={}, services=[], config=[], modules=[], muted=[],
+        ssh_user="root", ssh_key="",
         ciphers={"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"},
     )  # fmt: skip
     assert steps(new) == [
@@ -120,7 +121,7 @@ def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -
         ),
         ({"services": [service("mon", ["a", "b", "c"]), *built()["services"][1:]]}, ["orch apply"]),
         ({"services": built()["services"][:2]}, ["orch apply"]),
-        ({"monitors": ["a", "c"], "placed": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
+        ({"monitors": ["a", "c"], "orchestrator_monitors": ["a", "c"]}, ["orch daemon add mon b:10.0.0.2"]),
         ({"keyrings": []}, ["orch client-keyring set client.admin label:_admin"]),
         ({"monitors": ["a", "c"]}, ["orch ps --hostname b --daemon_type mon --refresh"]),
         ({"ciphers": {"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes256k"}},
@@ -130,7 +131,7 @@ def test_a_new_cluster_gets_everything_hosts_before_services_before_monitors() -
         ({"muted": []}, ["health mute AUTH_INSECURE_KEYS_ALLOWED --sticky"]),
     ],
 )  # fmt: skip
-def test_only_what_differs_is_done(change: dict[str, Any], expected: list[str]) -> None:
+def test_only_differences_are_changed(change: dict[str, Any], expected: list[str]) -> None:
     assert steps(built(**change)) == expected
 
 
@@ -138,11 +139,11 @@ def test_a_monitor_that_is_about_to_join_is_not_added_again() -> None:
     assert steps(built(monitors=["a", "c"]), replace(WANTED, present=["b"])) == []
 
 
-def test_a_type_of_key_that_somebody_may_still_use_is_not_taken_away() -> None:
+def test_allowed_key_types_are_never_reduced() -> None:
     assert steps(built(), replace(WANTED, ciphers=["aes256k"])) == []
 
 
-def test_what_is_there_and_not_declared_is_said_and_stays() -> None:
+def test_undeclared_objects_are_reported_and_unchanged() -> None:
     seen = built(
         monitors=["a", "b", "c", "x"],
         muted=["AUTH_INSECURE_KEYS_ALLOWED", "OSD_DOWN"],
@@ -150,23 +151,22 @@ def test_what_is_there_and_not_declared_is_said_and_stays() -> None:
         config=[*built()["config"], {"section": "osd", "name": "osd_max_backfills", "value": "9", "mask": ""}],
     )
     assert steps(seen) == []
-    said = unclaimed(seen, WANTED)
-    assert [sentence.split(",")[0] for sentence in said] == [
-        "host x is part of the cluster",
-        "there is a monitor on x",
-        "option osd_max_backfills of osd is 9",
-        "the warning OSD_DOWN is muted",
+    assert undeclared(seen, WANTED) == [
+        "host x is in the cluster but not declared; unchanged (drain_ceph_host.yml removes it)",
+        "mon.x exists but is not declared; unchanged",
+        "option osd_max_backfills of osd is 9 but not declared; unchanged",
+        "the warning OSD_DOWN is muted but not listed in ceph_muted_warnings",
     ]
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"quorum": ["a", "b"]}, "no monitor of c is in the quorum (a, b)"),
-        ({"managers": 1}, "1 of 2 managers answer"),
+        ({"quorum": ["a", "b"]}, "the monitor of c is not in the quorum (a, b)"),
+        ({"managers": 1}, "1 of 2 managers run"),
         (
             {"hosts": built()["hosts"] | {"b": {"address": "10.0.0.2", "labels": [], "status": "Offline"}}},
-            "b as offline",
+            "b is offline for the managers",
         ),
         ({"versions": ["20.2.3", "20.2.4"]}, "daemons run 20.2.3 instead of 20.2.4"),
         ({"hosts": {}}, "a is not part of the cluster"),
@@ -175,15 +175,15 @@ def test_what_is_there_and_not_declared_is_said_and_stays() -> None:
         ({"warnings": {"POOL_FULL": "a pool is full"}}, "POOL_FULL: a pool is full"),
     ],
 )
-def test_what_is_unmet(change: dict[str, Any], says: str) -> None:
-    assert says in "; ".join(unmet(built(**change), WANTED, "20.2.4"))
+def test_unmet_requirements(change: dict[str, Any], message: str) -> None:
+    assert message in "; ".join(unmet(built(**change), WANTED, "20.2.4"))
 
 
 @pytest.mark.parametrize(
     ("held", "wanted", "same"),
     [("true", "True", True), ("0.500000", "0.5", True), ("3", "3", True), ("secure", "crc", False), ("", "0", False)],
 )
-def test_values_as_ceph_shows_them(held: str, wanted: str, same: bool) -> None:
+def test_values_are_compared_as_ceph_prints_them(held: str, wanted: str, same: bool) -> None:
     assert same_value(held, wanted) is same
 
 
@@ -232,20 +232,20 @@ def test_the_view_of_a_cluster_without_a_manager() -> None:
             "auth_preferred_cipher": {"name": "aes256k", "value": 2},
             "auth_service_cipher": {"name": "aes", "value": 1},
         }),
-        "config": "[]", "modules": "{}", "versions": "{}", "founded": "",
+        "config": "[]", "modules": "{}", "versions": "{}", "bootstrapped": "",
         "health": json.dumps({"status": "HEALTH_WARN", "checks": {
-            "A": {"summary": {"message": "said"}, "muted": False},
-            "B": {"summary": {"message": "quiet"}, "muted": True},
+            "A": {"summary": {"message": "shown"}, "muted": False},
+            "B": {"summary": {"message": "hidden"}, "muted": True},
         }, "mutes": [{"code": "B", "sticky": True}]}),
     }  # fmt: skip
-    view = view_of(answers)
+    view = parse_status(answers)
     assert view["monitors"] == view["quorum"] == ["a"]
-    assert (view["founded"], view["orchestrated"], view["osds"], view["managers"]) == (False, False, 0, 0)
+    assert (view["bootstrapped"], view["orchestrated"], view["osds"], view["managers"]) == (False, False, 0, 0)
     assert view["ciphers"] == {"allowed": ["aes256k"], "preferred": "aes256k", "service": "aes"}
-    assert (view["warnings"], view["muted"]) == ({"A": "said"}, ["B"])
+    assert (view["warnings"], view["muted"]) == ({"A": "shown"}, ["B"])
 
 
-def test_what_is_held_on_purpose_is_no_fault() -> None:
+def test_a_flag_of_an_operation_is_no_fault() -> None:
     assert unmet(built(warnings={"OSDMAP_FLAGS": "noout flag(s) set"}), WANTED, "20.2.4") == []
 
 

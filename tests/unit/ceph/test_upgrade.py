@@ -1,4 +1,4 @@
-"""Which upgrades begin, which are refused, and how far one is."""
+"""Preconditions, next action and progress of an upgrade."""
 
 from __future__ import annotations
 
@@ -46,36 +46,48 @@ def test_versions(text: str, version: tuple[int, int, int]) -> None:
 
 
 def test_a_tag_is_no_version() -> None:
-    with pytest.raises(ValueError, match="'latest' is no version of Ceph"):
+    with pytest.raises(ValueError, match="'latest': not a version of Ceph"):
         ceph_upgrade.parse_version("latest")
 
 
 @pytest.mark.parametrize(
-    ("seen", "version", "sentence"),
+    ("seen", "version", "message"),
     [
-        (view(), "20.2.3", "The version wanted is 20.2.3; only 20.2.4 or 21.2.0 and newer"),
-        (view(), "19.2.9", "The version wanted is 19.2.9; only"),
-        (view(versions={"mon": ["21.2.0"]}), "20.2.5", "21.2.0 runs and 20.2.5 is wanted: Ceph cannot go back"),
-        (view(versions={"mon": ["18.2.7"]}), "21.2.0", "18.2.7 runs and 21.2.0 is wanted: at most 2 major"),
-        (view(standbys=0), "20.2.5", "No manager stands by"),
+        (
+            view(),
+            "20.2.3",
+            "op_upgrade_ceph_version: 20.2.3 lacks the fix of CVE-2025-30156. Choose an image of 20.2.4 or 21.2.0",
+        ),
+        (view(), "19.2.9", "op_upgrade_ceph_version: 19.2.9 lacks the fix"),
+        (
+            view(versions={"mon": ["21.2.0"]}),
+            "20.2.5",
+            "op_upgrade_ceph_version: 20.2.5 is older than the running 21.2.0",
+        ),
+        (
+            view(versions={"mon": ["18.2.7"]}),
+            "21.2.0",
+            "op_upgrade_ceph_version: 21.2.0 is more than 2 major releases newer than the running 18.2.7",
+        ),
+        (view(standbys=0), "20.2.5", "No standby manager"),
         (
             view(in_progress=True, target=f"quay.io/ceph/ceph@{OLD}"),
             "20.2.5",
-            f"An upgrade to quay.io/ceph/ceph@{OLD} is under way",
+            f"op_upgrade_ceph_image: an upgrade to quay.io/ceph/ceph@{OLD} is in progress",
         ),
     ],
 )
-def test_refusals(seen: dict[str, Any], version: str, sentence: str) -> None:
+def test_faults(seen: dict[str, Any], version: str, message: str) -> None:
     found = ceph_upgrade.faults(seen, IMAGE, version, FLOORS)
-    assert [fault for fault in found if fault.startswith(sentence)]
+    assert [fault for fault in found if fault.startswith(message)]
 
 
-def test_too_far_a_jump_names_the_way() -> None:
+def test_too_many_majors_name_the_intermediate_release() -> None:
     found = ceph_upgrade.faults(view(versions={"osd": ["18.2.7"]}), IMAGE, "21.2.0", FLOORS)
     assert found[0].endswith("Upgrade to the newest 20 (tentacle) first.")
 
 
-def test_mixed_versions_of_a_dead_run_are_no_reason_to_refuse() -> None:
+def test_mixed_versions_of_an_interrupted_run_are_no_fault() -> None:
     seen = view(versions={"mon": ["20.2.4", "20.2.5"], "osd": ["20.2.4"]})
     assert ceph_upgrade.faults(seen, IMAGE, "20.2.5", FLOORS) == []
 
@@ -85,13 +97,13 @@ def test_mixed_versions_of_a_dead_run_are_no_reason_to_refuse() -> None:
     [
         (view(), "start", ""),
         (going(), "follow", ""),
-        (going(paused=True, message="Upgrade paused"), "resume", "it was paused"),
+        (going(paused=True, message="Upgrade paused"), "resume", "paused"),
         (going(paused=True, message="Error: UPGRADE_FAILED_PULL: x"), "resume", "Error: UPGRADE_FAILED_PULL: x"),
         (view(daemons={"mon.h1": [NEW], "osd.0": [NEW, OLD]}), "none", ""),
         (view(daemons={"mon.h1": [NEW], "osd.0": []}), "start", ""),
     ],
 )
-def test_where_it_stands(seen: dict[str, Any], action: str, halted: str) -> None:
+def test_next_action(seen: dict[str, Any], action: str, halted: str) -> None:
     assert (ceph_upgrade.action(seen, IMAGE), ceph_upgrade.halted(seen)) == (action, halted)
 
 
@@ -102,7 +114,7 @@ def test_progress_is_one_line() -> None:
     assert ceph_upgrade.summary(going(), IMAGE) == "1 of 3 daemons run the image; 1/3 daemons upgraded"
 
 
-def test_whole_is_every_daemon_every_version_and_the_release() -> None:
+def test_complete_is_every_daemon_every_version_and_the_release() -> None:
     done = view(daemons={"mon.h1": [NEW], "osd.0": [NEW]}, versions={"mon": ["20.2.5"], "osd": ["20.2.5"]})
     assert ceph_upgrade.unfinished(done, IMAGE, "20.2.5") == []
     done["release"], done["versions"]["osd"] = "squid", ["20.2.4", "20.2.5"]
@@ -127,7 +139,7 @@ class Recorded:
         }
         return [answers[" ".join(command)] for command in commands]
 
-    def ask(self, commands: list[list[str]], json_wanted: bool) -> list[dict[str, Any]]:
+    def execute(self, commands: list[list[str]], json_wanted: bool) -> list[dict[str, Any]]:
         daemons = [
             {
                 "daemon_type": "mon",
@@ -150,7 +162,7 @@ def test_reading_without_an_upgrade() -> None:
     assert (seen["target"], seen["standbys"], seen["in_progress"]) == ("", 1, False)
 
 
-def test_reading_an_upgrade_under_way() -> None:
+def test_reading_an_upgrade_in_progress() -> None:
     status = {
         "target_image": IMAGE,
         "in_progress": True,

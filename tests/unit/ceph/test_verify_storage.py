@@ -1,4 +1,4 @@
-"""What the hosts of the storage cluster saw, as findings."""
+"""Findings of verify about the storage cluster, from the results of each host."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ EXPECTED = ["AUTH_INSECURE_KEYS_ALLOWED"]
 
 
 @pytest.mark.parametrize(
-    ("seen", "says"),
+    ("seen", "findings"),
     [
-        ({"view": {"muted": EXPECTED}}, []),
+        ({"status": {"muted": EXPECTED}}, []),
         (
-            {"view": {"muted": [*EXPECTED, "OSD_DOWN"]}},
-            ["the storage warning OSD_DOWN is muted, which nobody declared"],
+            {"status": {"muted": [*EXPECTED, "OSD_DOWN"]}},
+            ["the Ceph health warning OSD_DOWN is muted, but not declared in verify_storage_expected_warnings"],
         ),
-        ({"view": {"muted": []}, "unmet": ["1 of 3 OSDs are down"]}, ["seen from a, 1 of 3 OSDs are down"]),
+        ({"status": {"muted": []}, "unmet": ["1 of 3 OSDs are down"]}, ["seen from a, 1 of 3 OSDs are down"]),
         ({"unreachable": True}, ["a cannot be reached by SSH"]),
-        ({"view": {}, "unmet": ["no monitor answers"], "failed": True}, ["seen from a, no monitor answers"]),
+        ({"status": {}, "unmet": ["no monitor answers"], "failed": True}, ["seen from a, no monitor answers"]),
         ({"msg": "no daemon runs here"}, [f"a: a check has no result (no daemon runs here). {AGAIN}"]),
-        ({"view": {"muted": []}, "failed": True, "msg": "boom"}, [f"a: a check has no result (boom). {AGAIN}"]),
-        ({"view": {"health": "HEALTH_OK"}}, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
+        ({"status": {"muted": []}, "failed": True, "msg": "boom"}, [f"a: a check has no result (boom). {AGAIN}"]),
+        ({"status": {"health": "HEALTH_OK"}}, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
         ({"skipped": True}, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
         (None, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
     ],
 )
-def test_findings(seen: dict[str, Any] | None, says: list[str]) -> None:
-    hostvars = {"a": GATEWAYS | ({"__verify_storage_seen": seen} if seen is not None else {})}
-    assert storage_findings(hostvars, ["a"], EXPECTED) == says
+def test_findings(seen: dict[str, Any] | None, findings: list[str]) -> None:
+    hostvars = {"a": GATEWAYS | ({"__verify_storage_status": seen} if seen is not None else {})}
+    assert storage_findings(hostvars, ["a"], EXPECTED) == findings
 
 
-def test_a_host_that_the_inventory_does_not_have_is_a_finding() -> None:
+def test_a_host_without_a_result_is_a_finding() -> None:
     assert storage_findings({}, ["a"], EXPECTED) == [f"a: a check has no result (it was not part of this run). {AGAIN}"]
 
 
 @pytest.mark.parametrize(
-    ("probed", "says"),
+    ("probed", "findings"),
     [
         ({"findings": ["https://rgw.test/ does not answer"]}, ["https://rgw.test/ does not answer"]),
         ({"failed": True, "msg": "no python"}, [f"a: a check has no result (no python). {AGAIN}"]),
         (None, [f"a: a check has no result (it was not part of this run). {AGAIN}"]),
     ],
 )
-def test_findings_of_gateways(probed: dict[str, Any] | None, says: list[str]) -> None:
-    hostvars = {"a": {"__verify_storage_seen": {"view": {"muted": []}}, "__verify_gateway_probe": probed}}
-    assert storage_findings(hostvars, ["a"], EXPECTED) == says
+def test_findings_of_gateways(probed: dict[str, Any] | None, findings: list[str]) -> None:
+    hostvars = {"a": {"__verify_storage_status": {"status": {"muted": []}}, "__verify_gateway_probe": probed}}
+    assert storage_findings(hostvars, ["a"], EXPECTED) == findings

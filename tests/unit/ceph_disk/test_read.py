@@ -1,4 +1,4 @@
-"""What is read from a disk: BlueStore's label, and what wipefs, blkid and pvs print."""
+"""Reading a disk: BlueStore's label, and the output of wipefs, blkid and pvs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_no_label() -> None:
         label({"whoami": "3"}, version=2).replace(struct.pack("<BB", 2, 1), struct.pack("<BB", 9, 9), 1),
     ],
 )
-def test_a_damaged_label_is_no_label_of_ours(block: bytes) -> None:
+def test_a_damaged_label_is_an_error(block: bytes) -> None:
     with pytest.raises(read.LabelError):
         read.parse_label(block)
 
@@ -72,7 +72,7 @@ def test_tags_of_logical_volumes() -> None:
     assert read.parse_logical_volumes(report) == [{"ceph.osd_id": "4", "ceph.type": "block"}]
 
 
-def test_what_cannot_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_read_is_stored_as_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise read.DiskError("wipefs is not installed")
 
@@ -92,10 +92,10 @@ def device(root: Path, name: str, number: str, holders: tuple[str, ...] = (), pa
     return node
 
 
-def test_what_stands_on_a_disk_is_found_through_partitions_and_mappings(tmp_path: Path) -> None:
+def test_stacked_devices_include_partitions_and_mappings(tmp_path: Path) -> None:
     disk = device(tmp_path, "sda", "8:0")
     device(tmp_path, "sda1", "8:1", ("md0",), parent="sda")
     device(tmp_path, "md0", "9:0", ("dm-3",))
     device(tmp_path, "dm-3", "253:3")
     device(tmp_path, "sdb", "8:16")
-    assert read.below(disk) == {"8:0", "8:1", "9:0", "253:3"}
+    assert read.stacked_devices(disk) == {"8:0", "8:1", "9:0", "253:3"}

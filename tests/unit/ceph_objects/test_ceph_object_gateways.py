@@ -1,4 +1,4 @@
-"""Object gateways: what is planned for what runs, and in which order it is done."""
+"""Object gateways: the planned changes, and their order."""
 
 from __future__ import annotations
 
@@ -83,24 +83,24 @@ def test_a_bundle_holds_key_and_certificate() -> None:
     assert (certificate_of(""), fingerprint("nonsense")) == ("", "")
 
 
-def test_nothing_is_planned_for_what_is_as_wanted() -> None:
+def test_no_change_without_drift() -> None:
     assert plan(WANTED, AS_WANTED).changes == []
     assert unmet(WANTED, AS_WANTED) == []
 
 
-def test_the_first_gateways_are_placed_with_options_and_certificate() -> None:
+def test_new_gateways_get_options_and_certificate() -> None:
     made = plan(WANTED, Found(), BUNDLE)
     assert made.certificate == BUNDLE and made.spec == WANTED.spec() and made.restart == []
     assert made.options["rgw_sigv4_insecure"] == "false" and made.options["rgw_dns_name"] == "s3.example.com"
     assert made.spec["placement"] == {"hosts": ["a", "b"]}
-    assert made.changes[-1] == "place the gateways rgw.s3 on a, b"
+    assert made.changes[-1] == "deploy the gateways rgw.s3 on a, b"
 
 
-def test_without_any_certificate_it_stops() -> None:
+def test_without_a_certificate_is_a_fault() -> None:
     assert plan(WANTED, Found()).faults
 
 
-def test_only_tls_13_is_let_in() -> None:
+def test_only_tls_13_is_accepted() -> None:
     assert "no_tlsv1_2" in WANTED.frontend[-1]
 
 
@@ -114,25 +114,25 @@ def test_only_tls_13_is_let_in() -> None:
         {"certificate": "other"},
     ],
 )
-def test_a_gateway_with_something_older_is_started_anew(change: dict[str, Any]) -> None:
+def test_an_outdated_gateway_is_restarted(change: dict[str, Any]) -> None:
     made = plan(WANTED, replace(AS_WANTED, gateways=(gateway("a"), gateway("b", **change))))
     assert made.restart == ["rgw.s3.b.x"]
     assert made.changes == ["restart rgw.s3.b.x"]
 
 
-def test_a_new_certificate_goes_to_all_of_them() -> None:
+def test_a_new_certificate_restarts_all_gateways() -> None:
     made = plan(WANTED, AS_WANTED, bundle(*issue()))
     assert made.certificate and made.restart == ["rgw.s3.a.x", "rgw.s3.b.x"]
 
 
-def test_a_changed_option_is_set_and_carried_to_all() -> None:
+def test_a_changed_option_restarts_all_gateways() -> None:
     wanted = replace(WANTED, options={"rgw_gc_obj_min_wait": "60"})
     made = plan(wanted, AS_WANTED)
     assert made.options == {"rgw_gc_obj_min_wait": "60"} and len(made.restart) == 2
     assert made.spec is None and not made.certificate
 
 
-def test_what_the_orchestrator_adds_is_no_difference() -> None:
+def test_defaults_of_the_orchestrator_are_no_drift() -> None:
     spec = json.loads(json.dumps(SPEC))
     spec["spec"] |= {"rgw_exit_timeout_secs": 120}
     spec["placement"]["hosts"] = ["b", "a"]
@@ -141,11 +141,11 @@ def test_what_the_orchestrator_adds_is_no_difference() -> None:
     assert plan(WANTED, replace(AS_WANTED, spec=spec)).spec == WANTED.spec()
 
 
-def test_what_is_missing_is_said() -> None:
-    told = unmet(WANTED, replace(AS_WANTED, gateways=(gateway("b", certificate=None),)))
-    assert told == [
+def test_missing_gateways_are_reported() -> None:
+    faults = unmet(WANTED, replace(AS_WANTED, gateways=(gateway("b", certificate=None),)))
+    assert faults == [
         "rgw.s3.b.x on b does not answer over TLS 1.3 at port 7480",
-        "no gateway of rgw.s3 on a",
+        "a has no gateway of rgw.s3",
     ]
 
 
@@ -163,7 +163,7 @@ def test_the_answers_of_a_cluster_are_read() -> None:
             {"section": "global", "name": "rgw_dns_name", "value": "elsewhere"},
         ],
         certificate=BUNDLE,
-        notes={"rgw.s3.a.x": WANTED.digest},
+        markers={"rgw.s3.a.x": WANTED.digest},
         presented={"a": fingerprint(BUNDLE), "b": None},
     )
     assert found.other_services == ("rgw.other",)
@@ -172,7 +172,7 @@ def test_the_answers_of_a_cluster_are_read() -> None:
 
 
 class Memory:
-    """A cluster with gateways that do as they are told, one certificate behind until they are started anew."""
+    """Test double of a cluster whose gateways use a new certificate only after a restart."""
 
     def __init__(self) -> None:
         self.store: dict[str, str] = {}
@@ -181,13 +181,18 @@ class Memory:
         self.running: dict[str, tuple[int, str]] = {}
         self.log: list[str] = []
 
-    def ask(self, commands: list[list[str]], strict: bool = True, json_wanted: bool = False) -> list[dict[str, Any]]:
+    def execute(
+        self, commands: list[list[str]], strict: bool = True, json_wanted: bool = False
+    ) -> list[dict[str, Any]]:
         if json_wanted:
-            return [{"output": json.dumps(entry) if entry else "No things reported\n"} for entry in self.seen(commands)]
+            return [
+                {"output": json.dumps(entry) if entry else "No things reported\n"}
+                for entry in self.json_answers(commands)
+            ]
         text = self.store.get(commands[0][2])
         return [{"code": 0 if text is not None else 2, "output": text or "", "message": ""}]
 
-    def seen(self, commands: list[list[str]]) -> list[Any]:
+    def json_answers(self, commands: list[list[str]]) -> list[Any]:
         assert [command[0] for command in commands] == ["orch", "orch", "config", "config-key"]
         daemons = [
             {
@@ -203,8 +208,8 @@ class Memory:
         config += [
             {"section": f"client.rgw.s3.{host}.x", "name": "rgw_frontends", "value": FRONTEND} for host in self.running
         ]
-        notes = {key: value for key, value in self.store.items() if key.startswith(module.NOTE)}
-        return [[self.spec | {"service_name": "rgw.s3"}] if self.spec else [], daemons, config, notes]
+        markers = {key: value for key, value in self.store.items() if key.startswith(module.MARKER_PREFIX)}
+        return [[self.spec | {"service_name": "rgw.s3"}] if self.spec else [], daemons, config, markers]
 
     def run(self, args: list[str], input: str | None = None) -> str:
         self.log.append(" ".join(args[:4] if args[:2] != ["config-key", "set"] else args[:3]))
@@ -228,11 +233,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Memory:
     def presented(address: str, port: int) -> str | None:
         return fingerprint(made.running[address][1]) if address in made.running else None
 
-    monkeypatch.setattr(ceph_gateway_read, "presented", presented)
+    monkeypatch.setattr(ceph_gateway_read, "read_presented_digest", presented)
     return made
 
 
-def keep(cluster: Memory, wanted: Wanted = WANTED, issued: str = "") -> list[str]:
+def reconcile(cluster: Memory, wanted: Wanted = WANTED, issued: str = "") -> list[str]:
     hosts = {host: host for host in wanted.hosts}
     found = module.read(cluster, wanted, hosts)  # type: ignore[arg-type]
     made = plan(wanted, found, issued)
@@ -240,16 +245,16 @@ def keep(cluster: Memory, wanted: Wanted = WANTED, issued: str = "") -> list[str
     return made.changes
 
 
-def test_a_second_run_has_nothing_to_do(cluster: Memory) -> None:
-    assert keep(cluster, issued=BUNDLE)
-    assert not any("redeploy" in line for line in cluster.log), "they were made with everything"
-    assert keep(cluster) == []
+def test_a_second_run_changes_nothing(cluster: Memory) -> None:
+    assert reconcile(cluster, issued=BUNDLE)
+    assert not any("redeploy" in line for line in cluster.log), "they started with all settings"
+    assert reconcile(cluster) == []
 
 
-def test_a_new_certificate_is_there_before_the_first_restart_and_one_waits_for_the_other(cluster: Memory) -> None:
-    keep(cluster, issued=BUNDLE)
+def test_a_new_certificate_is_stored_before_the_first_of_successive_restarts(cluster: Memory) -> None:
+    reconcile(cluster, issued=BUNDLE)
     cluster.log.clear()
-    keep(cluster, issued=bundle(*issue()))
+    reconcile(cluster, issued=bundle(*issue()))
     assert cluster.log == [
         "config-key set rgw/cert/rgw.s3",
         "orch daemon redeploy rgw.s3.a.x",
@@ -257,20 +262,20 @@ def test_a_new_certificate_is_there_before_the_first_restart_and_one_waits_for_t
         "orch daemon redeploy rgw.s3.b.x",
         "config-key set slipway/object_gateway/rgw.s3.b.x",
     ]
-    assert keep(cluster) == []
+    assert reconcile(cluster) == []
 
 
-def test_a_run_that_died_between_two_restarts_is_finished(cluster: Memory) -> None:
-    keep(cluster, issued=BUNDLE)
+def test_an_interrupted_run_is_completed(cluster: Memory) -> None:
+    reconcile(cluster, issued=BUNDLE)
     wanted = replace(WANTED, options={"rgw_gc_obj_min_wait": "60"})
     cluster.options["rgw_gc_obj_min_wait"] = "60"
-    cluster.store[f"{module.NOTE}rgw.s3.a.x"] = wanted.digest
-    assert keep(cluster, wanted) == ["restart rgw.s3.b.x"]
-    assert keep(cluster, wanted) == []
+    cluster.store[f"{module.MARKER_PREFIX}rgw.s3.a.x"] = wanted.digest
+    assert reconcile(cluster, wanted) == ["restart rgw.s3.b.x"]
+    assert reconcile(cluster, wanted) == []
 
 
-def test_the_private_key_is_no_argument(cluster: Memory) -> None:
-    keep(cluster, issued=BUNDLE)
+def test_the_private_key_is_not_an_argument(cluster: Memory) -> None:
+    reconcile(cluster, issued=BUNDLE)
     assert not any("PRIVATE" in line for line in cluster.log)
     assert "PRIVATE" in cluster.store["rgw/cert/rgw.s3"]
 

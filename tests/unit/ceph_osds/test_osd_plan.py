@@ -1,4 +1,4 @@
-"""Which OSDs are made, which are brought back, and what is waited for."""
+"""Which OSDs are created, which are started, and what is still unmet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATH = "/dev/disk/by-id/scsi-0HC_Volume_"
 ACTIVATE, APPLY = ("cephadm", "osd", "activate", "one"), ("orch", "apply")
 
 
-def disk(volume: int, verdict: str = "blank", number: int | None = None, device: str = "/dev/sdb") -> dict[str, Any]:
+def disk(volume: int, verdict: str = "empty", number: int | None = None, device: str = "/dev/sdb") -> dict[str, Any]:
     uuid = None if number is None else f"uuid-{number}"
     return {"path": f"{PATH}{volume}", "device": device, "verdict": verdict, "osd_id": number, "osd_uuid": uuid}
 
@@ -23,8 +23,8 @@ def osd(number: int, *states: str, host: str = "one", devices: str = "sdb", out:
 
 
 def view(*osds: dict[str, Any], specs: tuple[Any, ...] = (), daemons: dict[int, str] | None = None) -> dict[str, Any]:
-    """A cluster's answers as Ceph words them, through the reader."""
-    return plan.view_of(
+    """Answers of a cluster in Ceph's format, through the parser."""
+    return plan.parse_osds(
         {
             "osds": [
                 {
@@ -74,10 +74,10 @@ def kept(*disks: dict[str, Any], method: str = "raw") -> dict[str, Any]:
     }
 
 
-def test_an_osd_is_made_of_each_blank_disk_and_of_no_other() -> None:
-    steps = plan.creation(view(osd(0, "up")), wanted(disk(1, "osd", 0), disk(2)))
+def test_an_osd_is_created_on_each_empty_disk_and_on_no_other() -> None:
+    steps = plan.creation_steps(view(osd(0, "up")), wanted(disk(1, "osd", 0), disk(2)))
     assert [step.command for step in steps] == [APPLY]
-    assert steps[0].sentence == "make an OSD of scsi-0HC_Volume_2 on one"
+    assert steps[0].summary == "create OSDs on scsi-0HC_Volume_2 of one"
     spec = json.loads(steps[0].input or "")
     assert spec["service_id"] == "one"
     assert spec["placement"] == {"hosts": ["one"]}
@@ -86,8 +86,8 @@ def test_an_osd_is_made_of_each_blank_disk_and_of_no_other() -> None:
     assert "unmanaged" not in spec
 
 
-def test_all_hosts_are_told_at_once() -> None:
-    steps = plan.creation(
+def test_all_hosts_are_in_one_command() -> None:
+    steps = plan.creation_steps(
         view(), Wanted({"one": [disk(1)], "two": [disk(2)], "none": []}, method="lvm", encrypted=True)
     )
     assert [step.command for step in steps] == [APPLY]
@@ -96,34 +96,34 @@ def test_all_hosts_are_told_at_once() -> None:
     assert all(spec["spec"]["encrypted"] is True and spec["spec"]["method"] == "lvm" for spec in specs)
 
 
-def test_what_would_be_blanked_would_be_made() -> None:
-    assert plan.creation(view(), wanted(disk(1, "wipe")))[0].command == APPLY
+def test_a_disk_to_wipe_gets_an_osd() -> None:
+    assert plan.creation_steps(view(), wanted(disk(1, "wipe")))[0].command == APPLY
 
 
-def test_nothing_is_done_when_all_is_well() -> None:
+def test_no_step_without_drift() -> None:
     disks = disk(1, "osd", 0), disk(2, "osd", 1)
     for method in ("raw", "lvm"):
         seen = view(osd(0, "up"), osd(1, "up"), specs=(kept(*disks, method=method),))
-        assert plan.creation(seen, wanted(*disks, method=method)) == []
-        assert plan.settling(seen, wanted(*disks, method=method)) == []
+        assert plan.creation_steps(seen, wanted(*disks, method=method)) == []
+        assert plan.unmanage_steps(seen, wanted(*disks, method=method)) == []
         assert plan.unmet(seen, wanted(*disks, method=method)) == []
 
 
-def test_an_osd_without_a_daemon_gets_one_and_a_stopped_one_is_started() -> None:
-    steps = plan.creation(
+def test_a_missing_daemon_is_redeployed_and_a_stopped_one_started() -> None:
+    steps = plan.creation_steps(
         view(osd(0), osd(1), osd(2), daemons={1: "stopped"}),
         wanted(disk(1, "osd", 0), disk(2, "osd", 1), disk(3, "osd", 2)),
     )
     assert [step.command for step in steps] == [ACTIVATE, ("orch", "daemon", "restart", "osd.1")]
-    assert steps[0].sentence == "give osd.0, osd.2 of one a daemon again"
+    assert steps[0].summary == "redeploy the daemons of osd.0, osd.2 of one"
 
 
-def test_a_destroyed_osd_gives_way_to_its_successor_where_cephadm_cannot_hand_on_its_number() -> None:
+def test_a_destroyed_osd_is_purged_where_cephadm_cannot_reuse_its_id() -> None:
     seen = view(osd(0, "destroyed"), osd(1, "destroyed", host="two"), osd(2, "up"))
-    steps = plan.creation(seen, wanted(disk(7)))
+    steps = plan.creation_steps(seen, wanted(disk(7)))
     assert [step.command[:3] for step in steps] == [("osd", "purge", "0"), APPLY[:3]]
-    assert [step.command for step in plan.creation(seen, wanted(disk(7), method="lvm"))] == [APPLY]
-    assert plan.creation(seen, wanted(disk(7, "osd", 2))) == []
+    assert [step.command for step in plan.creation_steps(seen, wanted(disk(7), method="lvm"))] == [APPLY]
+    assert plan.creation_steps(seen, wanted(disk(7, "osd", 2))) == []
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_a_destroyed_osd_gives_way_to_its_successor_where_cephadm_cannot_hand_on
         (kept(disk(1, "osd", 0), disk(2, "osd", 3)),),
     ],
 )
-def test_afterwards_cephadm_leaves_the_disks_alone(have: tuple[Any, ...]) -> None:
-    steps = plan.settling(view(osd(0, "up"), specs=have), wanted(disk(1, "osd", 0)))
+def test_afterwards_the_services_are_unmanaged(have: tuple[Any, ...]) -> None:
+    steps = plan.unmanage_steps(view(osd(0, "up"), specs=have), wanted(disk(1, "osd", 0)))
     assert [step.command for step in steps] == [APPLY]
     assert json.loads(steps[0].input or "")["unmanaged"] is True
 
 
-def test_a_service_that_takes_every_disk_stops_the_run() -> None:
+def test_a_service_that_uses_every_disk_is_a_fault() -> None:
     greedy = {"service_type": "osd", "service_id": "all-available-devices", "spec": {"data_devices": {"all": True}}}
     found = plan.faults(view(specs=(greedy,)), wanted(disk(1)))
-    assert found[0].startswith("The service osd.all-available-devices makes an OSD of every disk")
+    assert found[0].startswith("osd.all-available-devices: this service creates an OSD on every available disk")
     assert plan.faults(view(specs=({**greedy, "unmanaged": True},)), wanted(disk(1))) == []
 
 
@@ -153,31 +153,31 @@ def test_only_logical_volumes_are_encrypted() -> None:
     assert plan.faults(view(), wanted(disk(1), method="lvm", encrypted=True)) == []
 
 
-def test_a_copy_of_a_disk_that_runs_elsewhere_stops_the_run() -> None:
+def test_a_copy_of_a_disk_that_runs_elsewhere_is_a_fault() -> None:
     found = plan.faults(view(osd(0, "up", host="two")), wanted(disk(1, "osd", 0)))
-    assert "which runs on two: one of the two disks is a copy" in found[0]
+    assert "which runs on two; one of the two disks is a copy" in found[0]
 
 
 UNMET = {
-    "not made": (view(), disk(1), "scsi-0HC_Volume_1 of one is no OSD yet"),
-    "made elsewhere": (view(osd(0, "up", host="two")), disk(1), "is no OSD yet"),
-    "made of another disk": (view(osd(0, "up", devices="sdc")), disk(1), "is no OSD yet"),
-    "unknown": (view(), disk(1, "osd", 4), "osd.4 (scsi-0HC_Volume_1 of one) is not known to the cluster"),
+    "not made": (view(), disk(1), "scsi-0HC_Volume_1 of one is not an OSD yet"),
+    "made elsewhere": (view(osd(0, "up", host="two")), disk(1), "is not an OSD yet"),
+    "made of another disk": (view(osd(0, "up", devices="sdc")), disk(1), "is not an OSD yet"),
+    "unknown": (view(), disk(1, "osd", 4), "osd.4 (scsi-0HC_Volume_1 of one) is not in the OSD map"),
     "down": (view(osd(0), daemons={0: "error"}), disk(1, "osd", 0), "is down (error)"),
     "no daemon": (view(osd(0)), disk(1, "osd", 0), "is down (without a daemon)"),
-    "out": (view(osd(0, "up", out=True)), disk(1, "osd", 0), "is out: somebody set it so, and `ceph osd in 0`"),
+    "out": (view(osd(0, "up", out=True)), disk(1, "osd", 0), "is out; `ceph osd in 0`"),
     "made and out": (view(osd(0, "up", out=True)), disk(1), "is out"),
 }
 
 
 @pytest.mark.parametrize("case", UNMET)
-def test_what_is_waited_for(case: str) -> None:
-    seen, one, sentence = UNMET[case]
+def test_unmet_requirements(case: str) -> None:
+    seen, one, message = UNMET[case]
     found = plan.unmet(seen, wanted(one))
     assert len(found) == 1
-    assert sentence in found[0]
+    assert message in found[0]
 
 
-def test_a_new_osd_is_known_by_its_disk() -> None:
+def test_a_new_osd_is_identified_by_its_disk() -> None:
     assert plan.unmet(view(osd(5, "up", devices="sdb")), wanted(disk(1))) == []
     assert plan.unmet(view(osd(5, "up", devices="loop7")), wanted(disk(1, device="/dev/loop7"))) == []

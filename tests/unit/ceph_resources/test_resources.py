@@ -1,4 +1,4 @@
-"""Pools, file systems and clients: what is made, what is changed, what needs a confirmation, what is only said."""
+"""Pools, file systems and clients: what is created, changed, confirmed, or only reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def key(kind: int = 1) -> str:
 
 
 def pool(name: str, **changes: Any) -> dict[str, Any]:
-    """A pool as `osd pool ls detail` words it."""
+    """A pool in the format of `osd pool ls detail`."""
     return {
         "pool_id": 1,
         "pool_name": name,
@@ -52,7 +52,7 @@ def view(**answers: Any) -> dict[str, Any]:
         pool("cephfs.shared.meta", pool_id=2, application_metadata={"cephfs": {}}),
         pool("cephfs.shared.data", pool_id=3, application_metadata={"cephfs": {}}),
     ]
-    return plan.view_of(
+    return plan.parse_resources(
         {
             "pools": [*answers.get("pools", []), *(shared if answers.get("filesystems") else [])],
             "rules": [{"rule_id": 0, "rule_name": "replicated_rule"}, {"rule_id": 1, "rule_name": "by_rack"}],
@@ -74,7 +74,7 @@ def made(declared: dict[str, Any], *there: dict[str, Any], **more: Any) -> plan.
     return plan.pool_steps(view(pools=list(there)), Wanted(pools=[declared], **more))
 
 
-def test_a_pool_is_made_and_given_to_its_application_last() -> None:
+def test_a_pool_gets_its_application_last() -> None:
     result = made({"name": "vm", "application": "rbd", "quota_bytes": 1000, "bulk": True})
     assert commands(result.steps) == [
         "osd pool create vm --pool_type replicated --bulk",
@@ -118,7 +118,7 @@ SAME = [
 
 
 @pytest.mark.parametrize(("declared", "there"), SAME)
-def test_what_is_as_declared_is_left_alone(declared: dict[str, Any], there: dict[str, Any]) -> None:
+def test_no_step_without_drift(declared: dict[str, Any], there: dict[str, Any]) -> None:
     result = made(declared, there)
     assert (result.steps, result.faults) == ([], [])
 
@@ -135,43 +135,45 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("declared", "there", "command"), CHANGES)
-def test_what_may_change_is_changed(declared: dict[str, Any], there: dict[str, Any], command: str) -> None:
+def test_changes_without_confirmation(declared: dict[str, Any], there: dict[str, Any], command: str) -> None:
     result = made({"name": "vm"} | declared, pool("vm", **there))
     assert commands(result.steps) == [command]
     assert result.faults == []
 
 
 RISKY = [
-    ({"size": 2, "min_size": 2}, "size 3, and 2 is declared", "osd pool set vm size 2"),
-    ({"min_size": 1}, "min_size 2, and 1 is declared", "osd pool set vm min_size 1"),
+    ({"size": 2, "min_size": 2}, "size is 3, declared is 2", "osd pool set vm size 2"),
+    ({"min_size": 1}, "min_size is 2, declared is 1", "osd pool set vm min_size 1"),
     (
         {"crush_rule": "by_rack"},
-        "crush_rule replicated_rule, and by_rack is declared",
+        "crush_rule is replicated_rule, declared is by_rack",
         "osd pool set vm crush_rule by_rack",
     ),
 ]
 
 
-@pytest.mark.parametrize(("declared", "sentence", "command"), RISKY)
-def test_what_makes_data_less_safe_needs_a_confirmation(declared: dict[str, Any], sentence: str, command: str) -> None:
+@pytest.mark.parametrize(("declared", "message", "command"), RISKY)
+def test_changes_to_the_safety_of_data_need_a_confirmation(
+    declared: dict[str, Any], message: str, command: str
+) -> None:
     declared = {"name": "vm"} | declared
     refused = made(declared, pool("vm"), confirm=["other"])
     assert refused.steps == []
-    assert sentence in refused.faults[0]
-    assert "name vm in ceph_pool_confirm" in refused.faults[0]
+    assert message in refused.faults[0]
+    assert "Add vm to ceph_pool_confirm" in refused.faults[0]
     allowed = made(declared, pool("vm"), confirm=["vm"])
     assert (commands(allowed.steps), allowed.faults) == ([command], [])
 
 
-def test_a_pool_that_a_dead_run_left_unused_needs_none() -> None:
+def test_an_unused_pool_of_an_interrupted_run_needs_no_confirmation() -> None:
     result = made({"name": "vm", "size": 2, "application": "rbd"}, pool("vm", application_metadata={}))
     assert commands(result.steps) == ["osd pool set vm size 2", "osd pool set vm min_size 1", "rbd pool init vm"]
 
 
-def test_what_never_changes() -> None:
-    assert "never changes" in made({"name": "vm", "type": "erasure"}, pool("vm"), confirm=["vm"]).faults[0]
+def test_changes_that_are_impossible() -> None:
+    assert "cannot change" in made({"name": "vm", "type": "erasure"}, pool("vm"), confirm=["vm"]).faults[0]
     taken = made({"name": "vm", "application": "rbd"}, pool("vm", application_metadata={"rgw": {}}))
-    assert "is used by rgw" in taken.faults[0]
+    assert "its application is rgw" in taken.faults[0]
 
 
 def test_namespaces_of_a_pool() -> None:
@@ -184,7 +186,7 @@ def test_namespaces_of_a_pool() -> None:
 SHARED = Wanted(filesystems=[{"name": "shared", "subvolume_groups": ["dev"]}], hosts=HOSTS)
 
 
-def test_a_file_system_is_made_on_pools_of_its_own() -> None:
+def test_a_file_system_gets_its_own_pools() -> None:
     assert [one["name"] for one in SHARED.all_pools()] == ["cephfs.shared.meta", "cephfs.shared.data"]
     assert not [step for step in plan.pool_steps(view(), SHARED).steps if "application" in step.command]
     steps = plan.filesystem_steps(view(), SHARED).steps
@@ -193,21 +195,21 @@ def test_a_file_system_is_made_on_pools_of_its_own() -> None:
     assert plan.inactive(view(), SHARED) == ["the file system shared has no active metadata server"]
 
 
-def test_a_file_system_that_is_there() -> None:
+def test_an_existing_file_system() -> None:
     seen = view(filesystems=[filesystem()], mds=[mds()], groups={"shared": ["dev"]})
     assert plan.pool_steps(seen, SHARED) == plan.Result()
     assert plan.filesystem_steps(seen, SHARED) == plan.Result()
     assert plan.group_steps(seen, SHARED) == []
     assert plan.inactive(seen, SHARED) == []
-    assert plan.unclaimed(seen, SHARED) == []
+    assert plan.undeclared(seen, SHARED) == []
     moved = view(filesystems=[filesystem()], mds=[mds(hosts=["three"])])
     assert commands(plan.filesystem_steps(moved, SHARED).steps) == ["orch apply"]
     assert commands(plan.group_steps(moved, SHARED)) == ["fs subvolumegroup create shared dev"]
 
 
-def test_somebody_else_s_file_system_of_that_name() -> None:
+def test_a_file_system_with_other_pools_is_a_fault() -> None:
     seen = view(filesystems=[filesystem(meta=3, data=2)], mds=[mds()])
-    assert "somebody else made it" in plan.filesystem_steps(seen, SHARED).faults[0]
+    assert "Declare another name" in plan.filesystem_steps(seen, SHARED).faults[0]
 
 
 def client(entity: str, kind: int = 1, **caps: str) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def test_caps_are_the_least_that_csi_needs() -> None:
     assert plan.caps_of({"kind": "custom", "caps": {"mon": "allow r", "osd": ""}}) == {"mon": "allow r"}
 
 
-def test_a_client_with_a_weak_key_is_made_in_a_short_window() -> None:
+def test_a_client_with_an_insecure_key_is_created_while_they_are_allowed() -> None:
     steps = plan.client_steps(view(), Wanted(clients=[RBD])).steps
     assert commands(steps) == [
         "config set mon mon_auth_allow_insecure_key true",
@@ -247,9 +249,9 @@ def test_a_client_with_a_weak_key_is_made_in_a_short_window() -> None:
     assert strong[0].command[-2:] == ("--key_type", "aes256k")
 
 
-def test_a_window_that_a_dead_run_left_open_is_closed() -> None:
+def test_insecure_keys_are_forbidden_after_an_interrupted_run() -> None:
     seen = view(clients=[client("client.csi", **RBD_CAPS)], insecure_keys="true\n")
-    assert plan.client_steps(seen, Wanted(clients=[RBD])).steps == [plan.CLOSE]
+    assert plan.client_steps(seen, Wanted(clients=[RBD])).steps == [plan.FORBID_INSECURE_KEYS]
 
 
 def test_caps_are_compared_before_they_are_written() -> None:
@@ -261,25 +263,28 @@ def test_caps_are_compared_before_they_are_written() -> None:
 
 
 LACKING = [
-    (RBD | {"pool": "none"}, "wants the pool 'none', which ceph_pools lacks"),
-    (RBD | {"namespace": "prod"}, "wants the namespace prod, which the pool vm lacks"),
-    ({"name": "c", "kind": "cephfs", "filesystem": "none"}, "which ceph_filesystems lacks"),
-    ({"name": "c", "kind": "cephfs", "filesystem": "shared", "subvolume_group": "x"}, "the file system shared lacks"),
-    ({"name": "c"}, "c may do nothing"),
+    (RBD | {"pool": "none"}, "uses the pool 'none', which is not in ceph_pools"),
+    (RBD | {"namespace": "prod"}, "uses the namespace prod, which the pool vm does not declare"),
+    ({"name": "c", "kind": "cephfs", "filesystem": "none"}, "which is not in ceph_filesystems"),
+    (
+        {"name": "c", "kind": "cephfs", "filesystem": "shared", "subvolume_group": "x"},
+        "the file system shared does not declare",
+    ),
+    ({"name": "c"}, "c has no caps"),
 ]
 
 
-@pytest.mark.parametrize(("declared", "sentence"), LACKING)
-def test_a_client_names_what_is_declared(declared: dict[str, Any], sentence: str) -> None:
+@pytest.mark.parametrize(("declared", "message"), LACKING)
+def test_a_client_uses_declared_resources(declared: dict[str, Any], message: str) -> None:
     wanted = Wanted(pools=[{"name": "vm", "namespaces": ["dev"]}], filesystems=SHARED.filesystems, clients=[declared])
     found = plan.client_faults(wanted)
     assert len(found) == 1
-    assert sentence in found[0]
+    assert message in found[0]
     good = {"name": "c", "kind": "cephfs", "filesystem": "shared", "subvolume_group": "dev"}
     assert plan.client_faults(Wanted(pools=wanted.pools, filesystems=wanted.filesystems, clients=[RBD, good])) == []
 
 
-def test_what_is_not_declared_is_said_and_stays() -> None:
+def test_undeclared_objects_are_reported_and_unchanged() -> None:
     seen = view(
         pools=[
             pool("old"),
@@ -295,13 +300,13 @@ def test_what_is_not_declared_is_said_and_stays() -> None:
         ],
     )
     wanted = Wanted(clients=[RBD])
-    assert plan.unclaimed(seen, wanted) == [
-        "The pool cephfs.shared.data is not declared; it stays.",
-        "The pool cephfs.shared.meta is not declared; it stays.",
-        "The pool old is not declared; it stays.",
-        "The file system other is not declared; it stays.",
-        "client.csi has a key of type aes256k, and aes is declared; keys change by rotation only.",
-        "client.stray is not declared; it stays.",
+    assert plan.undeclared(seen, wanted) == [
+        "pool cephfs.shared.data is not declared; unchanged",
+        "pool cephfs.shared.meta is not declared; unchanged",
+        "pool old is not declared; unchanged",
+        "file system other is not declared; unchanged",
+        "client.csi has a key of type aes256k, declared is aes; only rotate_ceph_keys.yml changes it",
+        "client.stray is not declared; unchanged",
     ]
     steps = [*plan.pool_steps(seen, wanted).steps, *plan.filesystem_steps(seen, wanted).steps]
     assert not [step for step in steps if {"rm", "delete", "del"} & set(step.command)]

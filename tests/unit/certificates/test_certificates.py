@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -66,7 +67,7 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
-AUTHORITY, STRANGER = Authority("ours"), Authority("ours")
+AUTHORITY, OTHER_AUTHORITY = Authority("ours"), Authority("ours")
 KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 GOOD = AUTHORITY.issue(key=KEY)
 FAULTS = {
@@ -74,14 +75,14 @@ FAULTS = {
     "blank": ("\n", "there is none yet"),
     "nonsense": ("nonsense", "it cannot be read"),
     "damaged": (GOOD.replace("M", "N", 3), "it cannot be read"),
-    "other authority of the same name": (STRANGER.issue(key=KEY), "another authority issued it"),
+    "other authority of the same name": (OTHER_AUTHORITY.issue(key=KEY), "another authority issued it"),
     "a name is missing": (AUTHORITY.issue(key=KEY, names=NAMES[:1]), "it is for db.example.com"),
     "a name is too many": (AUTHORITY.issue(key=KEY, names=[*NAMES, "x"]), "it is for *.db.example.com, db.exa"),
     "no name": (AUTHORITY.issue(key=KEY, names=[], addresses=[]), "it is for no name"),
     "other address": (AUTHORITY.issue(key=KEY, addresses=["10.0.1.72"]), "it is for 10.0.1.72"),
     "no address": (AUTHORITY.issue(key=KEY, addresses=[]), "it is for no address"),
-    "expired": (AUTHORITY.issue(key=KEY, since=-9, days=-1), "it ends on 2026-11-29"),
-    "ends soon": (AUTHORITY.issue(key=KEY, days=29), "it ends on 2026-12-29"),
+    "expired": (AUTHORITY.issue(key=KEY, since=-9, days=-1), "it expires on 2026-11-29"),
+    "ends soon": (AUTHORITY.issue(key=KEY, days=29), "it expires on 2026-12-29"),
     "still to come": (AUTHORITY.issue(key=KEY, since=2), "it is not valid before 2026-12-02"),
 }
 
@@ -96,11 +97,11 @@ def test_a_certificate_is_due_for_what_it_is(pem: str, reason: str) -> None:
 @pytest.mark.parametrize("fault", ["none", "blank", "nonsense", "damaged", "expired", "ends soon"])
 def test_the_end_of_a_certificate_alone(fault: str) -> None:
     pem, reason = FAULTS[fault]
-    assert certificates.end_due(pem, 30, NOW).startswith(reason)
+    assert certificates.expiry_due(pem, 30, NOW).startswith(reason)
 
 
 def test_a_certificate_that_does_not_end_soon_is_not_due_whoever_issued_it() -> None:
-    assert certificates.end_due(STRANGER.issue(days=31), 30, NOW) == ""
+    assert certificates.expiry_due(OTHER_AUTHORITY.issue(days=31), 30, NOW) == ""
 
 
 def test_the_expiry_of_a_certificate_as_a_metric() -> None:
@@ -141,9 +142,9 @@ def test_every_certificate_that_a_role_issues_is_known_to_these_tests() -> None:
     issued = {
         path.relative_to(REPOSITORY / "roles").parts[0]
         for path in (REPOSITORY / "roles").rglob("*.yml")
-        if "ownca_not_after" in path.read_text()
+        if re.search(r"ownca_not_after|^ +name: certificate$", path.read_text(), re.MULTILINE)
     }
-    assert issued == {"ceph", "load_balancer", "postgresql", "rke2"}
+    assert issued - {"certificate"} == {"ceph", "load_balancer", "postgresql", "rke2"}
 
 
 @pytest.mark.parametrize("days", [0, 30, 90])
@@ -155,8 +156,8 @@ def test_a_good_certificate_is_not_due(days: int) -> None:
 
 PAIRS = {
     "good": (GOOD, public(KEY), ""),
-    "foreign key": (GOOD, public(OTHER_KEY), "it belongs to another private key than the host has"),
-    "lost key": (GOOD, "", "it belongs to another private key than the host has"),
+    "foreign key": (GOOD, public(OTHER_KEY), "it belongs to another private key than that of the host"),
+    "lost key": (GOOD, "", "it belongs to another private key than that of the host"),
     "key of another kind": (AUTHORITY.issue(key=rsa.generate_private_key(65537, 2048)), public(KEY), "it belongs to"),
     "a chain": (GOOD + AUTHORITY.pem, public(KEY), "its file holds more than one certificate"),
     "other subject": (AUTHORITY.issue(key=KEY, subject="x"), public(KEY), "its subject is another one"),

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
-from ansible_collections.slipway.platform.plugins.action.check_environment import ask_cloud
+from ansible_collections.slipway.platform.plugins.action.check_environment import check_cloud
 from ansible_collections.slipway.platform.plugins.module_utils.environment.checks import pure_faults
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Environment, Fault
 from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import read_environment
@@ -32,7 +33,8 @@ from tests.lab.cloud.conftest import TOKEN, Lab, serving
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLATFORM = "group_vars/all/platform.yml"
 VAULT = "group_vars/all/vault.yml"
-CEPH = "group_vars/ceph/ceph.yml"
+HOSTS = "hosts.yml"
+CEPH = "group_vars/ceph.yml"
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,15 @@ class Inventory:
         path.write_text(text)
 
     def set(self, name: str, value: str, file: str = PLATFORM) -> None:
-        """Give a variable another value, in place of all lines it has."""
+        """Give a variable another value, replacing all of its lines."""
         self.edit(file, rf"^{name}:.*\n(?:[ ]+.*\n)*", f"{name}: {value}\n")
+
+    def tune(self, group: str, name: str, value: str) -> None:
+        """Set a variable of a group in the file of the hosts."""
+        path = self.folder / HOSTS
+        document = yaml.safe_load(path.read_text())
+        document["all"]["children"][group].setdefault("vars", {})[name] = yaml.safe_load(value)
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def add(self, file: str, text: str) -> None:
         path = self.folder / file
@@ -128,9 +137,9 @@ class Inventory:
             shown=f"inventories/{self.folder.name}",
         )
 
-    def faults(self, *, ask: bool = False) -> list[Fault]:
+    def faults(self, *, with_cloud: bool = False) -> list[Fault]:
         environment = self.environment()
-        return sorted({*pure_faults(environment), *(ask_cloud(environment) if ask else ())})
+        return sorted({*pure_faults(environment), *(check_cloud(environment) if with_cloud else ())})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -157,7 +166,7 @@ def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> In
     inventory.set("platform_admin_public_keys", f'["{material.public_key} admin"]')
     inventory.set("platform_hcloud_endpoint", cloud.endpoint)
     inventory.set("platform_hcloud_token", f'"{TOKEN}"')
-    inventory.set("ceph_cephadm_checksum", f"sha256:{'0' * 64}", CEPH)
+    inventory.set("ceph_cephadm_checksum", f"sha256:{'0' * 64}")
 
     def block(text: str) -> str:
         return "|\n" + "".join(f"  {line}\n" for line in text.splitlines())

@@ -17,14 +17,14 @@ from ansible_collections.slipway.platform.plugins.module_utils.environment.model
     Environment,
     Fault,
     Host,
-    Place,
+    Origin,
     Role,
     Setting,
     report,
     show,
     suggestion,
 )
-from ansible_collections.slipway.platform.plugins.module_utils.environment.network import local, reserved
+from ansible_collections.slipway.platform.plugins.module_utils.environment.network import is_local, reserved
 from ansible_collections.slipway.platform.plugins.module_utils.environment.secrets import KEY_TYPES, key_fault, weak
 from ansible_collections.slipway.platform.plugins.module_utils.environment.specs import required_secrets, value_faults
 
@@ -76,11 +76,11 @@ def test_sshd_accepts_every_kind_of_key_that_check_accepts(kind: str) -> None:
 @pytest.mark.parametrize("chance", ["Xxx", "xXX", "aTodOb"])
 def test_chance_makes_no_placeholder(chance: str) -> None:
     token = "q7Rw2mZp0Lk9Tb4Vn8Ys" + chance + "J5hGd3Fc6Ae1UiOo"
-    setting = Setting("rke2_token", token, HERE)
+    setting = Setting("rke2_token", token, ORIGIN)
     assert list(weak(replace(environment(), settings={"rke2_token": setting}))) == []
     assert (
         "placeholder"
-        in next(weak(replace(environment(), settings={"rke2_token": replace(setting, value="todo: a token")}))).sentence
+        in next(weak(replace(environment(), settings={"rke2_token": replace(setting, value="todo: a token")}))).message
     )
 
 
@@ -98,11 +98,11 @@ NETWORK, SUBNET = IPv4Network("10.40.0.0/16"), IPv4Network("10.40.0.0/24")
     [
         ("10.40.0.2", None),
         ("10.40.0.254", None),
-        ("10.40.0.0", "name of the subnet"),
+        ("10.40.0.0", "network address of the subnet"),
         ("10.40.0.1", "gateway"),
         ("10.40.0.255", "broadcast"),
         ("10.40.1.2", "outside"),
-        ("172.31.1.1", "Hetzner keeps"),
+        ("172.31.1.1", "Hetzner reserves"),
     ],
 )
 def test_reserved_addresses(address: str, reason: str | None) -> None:
@@ -123,7 +123,7 @@ def test_reserved_addresses(address: str, reason: str | None) -> None:
     ],
 )
 def test_where_a_token_may_go_unencrypted(host: str, near: bool) -> None:
-    assert local(host) == near
+    assert is_local(host) == near
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_suggestions(name: str, hint: str) -> None:
     assert suggestion(name, ["rke2_version", "rke2_token"]) == hint
 
 
-HERE = Place("file.yml", 3)
+ORIGIN = Origin("file.yml", 3)
 
 
 @pytest.mark.parametrize(
     ("option", "value", "fault"),
     [
         ({"type": "str"}, "a", None),
-        ({"type": "str"}, ["a"], "write it as one text"),
+        ({"type": "str"}, ["a"], "write it as one string"),
         ({"type": "int"}, 3, None),
         ({"type": "int"}, "3", None),
         ({"type": "int"}, "three", 'x is "three"'),
@@ -196,15 +196,15 @@ HERE = Place("file.yml", 3)
     ],
 )
 def test_values_against_their_spec(option: dict[str, object], value: object, fault: str | None) -> None:
-    found = [fault.sentence for fault in value_faults(Setting("x", value, HERE), option)]
+    found = [fault.message for fault in value_faults(Setting("x", value, ORIGIN), option)]
     assert found == [] if fault is None else len(found) == 1 and fault in found[0]
 
 
 def test_a_wrong_secret_is_not_repeated() -> None:
-    (fault,) = value_faults(Setting("x_token", {"hunter2": 1}, HERE), {"type": "str"})
-    assert "hunter2" not in fault.sentence
-    (fault,) = value_faults(Setting("x_token", "hunter2", HERE), {"type": "int"})
-    assert "hunter2" not in fault.sentence
+    (fault,) = value_faults(Setting("x_token", {"hunter2": 1}, ORIGIN), {"type": "str"})
+    assert "hunter2" not in fault.message
+    (fault,) = value_faults(Setting("x_token", "hunter2", ORIGIN), {"type": "int"})
+    assert "hunter2" not in fault.message
 
 
 def environment(*roles: Role, hosts: tuple[Host, ...] = ()) -> Environment:
@@ -216,7 +216,7 @@ def test_only_secrets_of_roles_that_run_somewhere_are_required() -> None:
     rke2 = Role("rke2", {"rke2_token": token, "rke2_version": token}, groups=frozenset({"rke2_server"}))
     other = Role("ceph", {"ceph_password": token}, groups=frozenset({"ceph"}))
     wired = Role("base", {"base_token": token}, frozenset({"base_token"}), frozenset({"rke2_server"}))
-    server = Host("prod-1", ("rke2_server",), HERE)
+    server = Host("prod-1", ("rke2_server",), ORIGIN)
     assert list(required_secrets(environment(rke2, other, wired, hosts=(server,)))) == ["rke2_token"]
 
 
@@ -234,7 +234,7 @@ def offered(name: str, deprecation: dict[str, str] | None = None) -> dict[str, A
 
 def wanting(host: str, *types: str, image: str = "debian-12") -> Host:
     values = {"provision_server_types": list(types), "provision_image": image}
-    return Host(host, ("rke2_server",), HERE, {name: Setting(name, value, HERE) for name, value in values.items()})
+    return Host(host, ("rke2_server",), ORIGIN, {name: Setting(name, value, ORIGIN) for name, value in values.items()})
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,9 @@ def wanting(host: str, *types: str, image: str = "debian-12") -> Host:
         (("prod-1", "prod-2"), ["cx22, which is not sold in fsn1", "debian-12, which the cloud does not offer"]),
     ],
 )
-def test_what_hetzner_withdrew_is_right_for_servers_that_have_it(hosts: tuple[str, ...], faults: list[str]) -> None:
-    """Else a platform could not be changed any more on the day its type of server is no longer sold."""
-    locations = {"platform_locations": Setting("platform_locations", ["fsn1"], HERE)}
+def test_withdrawn_types_and_images_are_valid_for_existing_servers(hosts: tuple[str, ...], faults: list[str]) -> None:
+    """Otherwise a platform could not be changed after its server type is withdrawn."""
+    locations = {"platform_locations": Setting("platform_locations", ["fsn1"], ORIGIN)}
     wanted = replace(environment(hosts=tuple(wanting(host, "cx22") for host in hosts)), settings=locations)
     there = {"name": "prod-1", "server_type": {"name": "cx22"}, "image": {"name": "debian-12"}}
     cloud = {
@@ -257,7 +257,7 @@ def test_what_hetzner_withdrew_is_right_for_servers_that_have_it(hosts: tuple[st
         "servers": [there],
         "volumes": [],
     }
-    found = sorted(fault.sentence for fault in capacity.faults(wanted, cloud, NOW))
+    found = sorted(fault.message for fault in capacity.faults(wanted, cloud, NOW))
     assert len(found) == len(faults), found
     assert all(part in " ".join(found) for part in faults)
     if "prod-1" in hosts:
@@ -265,8 +265,8 @@ def test_what_hetzner_withdrew_is_right_for_servers_that_have_it(hosts: tuple[st
         assert list(capacity.server_types(both, cloud, NOW)) == []
 
 
-def test_report_is_sorted_and_says_each_fault_once() -> None:
-    faults = [Fault(Place("b.yml", 2), "two."), Fault(Place("a.yml", 10), "ten."), Fault(Place("a.yml", 9), "nine.")]
+def test_report_is_sorted_without_duplicates() -> None:
+    faults = [Fault(Origin("b.yml", 2), "two."), Fault(Origin("a.yml", 10), "ten."), Fault(Origin("a.yml", 9), "nine.")]
     assert report([*faults, faults[0]], "inventories/prod").splitlines() == [
         "3 faults in inventories/prod; nothing has been changed.",
         "- a.yml:9: nine.",

@@ -100,7 +100,7 @@ def test_only_what_is_missing_is_added(made: Path, tmp_path: Path) -> None:
     del before["rke2_agent_token"], before["platform_ca_certificate"]
     path.write_text(yaml.safe_dump(before | {"other": "kept"}))
     run = create(path, *PLAIN)
-    assert "made platform_ca_certificate, rke2_agent_token" in " ".join(run.stdout.split())
+    assert "generated platform_ca_certificate, rke2_agent_token" in " ".join(run.stdout.split())
     after = yaml.safe_load(path.read_text())
     assert set(after) == NAMES | {"other"}
     assert before.items() <= after.items()
@@ -116,7 +116,7 @@ def test_a_new_role_gets_a_password_and_the_others_keep_theirs(made: Path, tmp_p
     before["postgresql_role_passwords"]["of_before"] = "kept"
     path.write_text(yaml.safe_dump(before))
     run = create(path, *PLAIN)
-    assert "made postgresql_role_passwords" in " ".join(run.stdout.split())
+    assert "generated postgresql_role_passwords" in " ".join(run.stdout.split())
     after = yaml.safe_load(path.read_text())["postgresql_role_passwords"]
     assert set(after) == ROLES | {"of_before"}
     assert before["postgresql_role_passwords"].items() <= after.items()

@@ -1,4 +1,4 @@
-"""Versions as dpkg compares them, and the ports that a load balancer must answer on."""
+"""Versions as dpkg compares them, and the probes of a load balancer's listeners."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def test_versions(version: str, floor: str, enough: bool) -> None:
     assert debian_version_at_least(version, floor) is enough
 
 
-@pytest.mark.skipif(shutil.which("dpkg") is None, reason="there is no dpkg here to compare with")
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="dpkg is not installed")
 @pytest.mark.parametrize(("version", "floor", "enough"), PAIRS)
-def test_dpkg_says_the_same(version: str, floor: str, enough: bool) -> None:
-    told = subprocess.run(["dpkg", "--compare-versions", version, "ge", floor], check=False).returncode
-    assert (told == 0) is enough
+def test_dpkg_agrees(version: str, floor: str, enough: bool) -> None:
+    returncode = subprocess.run(["dpkg", "--compare-versions", version, "ge", floor], check=False).returncode
+    assert (returncode == 0) is enough
 
 
 @pytest.mark.parametrize("version", ["", "1 2", None, 3.5])
-def test_what_is_no_version_is_refused(version: str) -> None:
+def test_an_invalid_version_is_rejected(version: str) -> None:
     with pytest.raises(AnsibleFilterError, match="is not a version of a Debian package"):
         debian_version_at_least(version, "1")
 
 
-LISTENS = [["0.0.0.0", "[::]"], ["198.51.100.7"], ["10.0.1.10"], ["*.apps.example", "rancher.example"]]
+LISTENERS = [["0.0.0.0", "[::]"], ["198.51.100.7"], ["10.0.1.10"], ["*.apps.example", "rancher.example"]]
 
 
-def test_every_name_is_asked_for_where_tls_ends_here() -> None:
-    probes = load_balancer_probes(LISTENS, "/c.crt")
+def test_every_name_is_probed_where_tls_is_terminated() -> None:
+    probes = load_balancer_probes(LISTENERS, "/c.crt")
     assert {"address": "127.0.0.1", "port": 80} in probes
     assert {(p["address"], p["server_name"]) for p in probes if p.get("tls")} == {
         ("127.0.0.1", "slipway-probe.apps.example"),
@@ -64,11 +64,11 @@ def test_every_name_is_asked_for_where_tls_ends_here() -> None:
     assert probes[-2:] == [{"address": "198.51.100.7", "port": 6443}, {"address": "10.0.1.10", "port": 9345}]
 
 
-def test_passed_on_ports_need_only_answer() -> None:
-    probes = load_balancer_probes(LISTENS, "", passthrough=True)
+def test_passthrough_ports_are_probed_by_tcp_alone() -> None:
+    probes = load_balancer_probes(LISTENERS, "", passthrough=True)
     assert [p["port"] for p in probes] == [80, 443, 80, 443, 6443, 9345]
     assert not any("tls" in p for p in probes)
 
 
-def test_before_there_is_a_certificate_443_is_closed() -> None:
-    assert 443 not in {p["port"] for p in load_balancer_probes(LISTENS, "")}
+def test_without_a_certificate_443_is_not_probed() -> None:
+    assert 443 not in {p["port"] for p in load_balancer_probes(LISTENERS, "")}

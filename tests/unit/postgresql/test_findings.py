@@ -17,7 +17,7 @@ SCRIPT = (REPOSITORY / "roles/verify/files/database.sh").read_text()
 def test_a_database_that_serves_has_no_findings() -> None:
     hostvars = {
         "db": {
-            "__verify_database": {"rc": 0, "stdout": "== server 0\n\n== backups 0"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n\n== backups 0"},
             "__verify_database_probe": {"findings": []},
         }
     }
@@ -27,42 +27,45 @@ def test_a_database_that_serves_has_no_findings() -> None:
 def test_everything_that_is_wrong_is_named() -> None:
     quiet = {"findings": []}
     hostvars = {
-        "gone": {"__verify_database": {"unreachable": True}},
+        "gone": {"__verify_database_status": {"unreachable": True}},
         "new": {},
-        "broken": {"__verify_database": {"failed": True, "rc": 127, "msg": "no sh"}},
+        "broken": {"__verify_database_status": {"failed": True, "rc": 127, "msg": "no sh"}},
         "down": {
-            "__verify_database": {
+            "__verify_database_status": {
                 "rc": 0,
                 "stdout": "psql: error: no such file\n  Is it running?\n== server 2\n== backups 0",
             },
             "__verify_database_probe": quiet,
         },
         "unsaved": {
-            "__verify_database": {"rc": 0, "stdout": "== server 0\nthe newest backup is 30 hours old\n== backups 0"},
+            "__verify_database_status": {
+                "rc": 0,
+                "stdout": "== server 0\nthe newest backup is 30 hours old\n== backups 0",
+            },
             "__verify_database_probe": quiet,
         },
         "lame": {
-            "__verify_database": {"rc": 0, "stdout": "== server 0\nno such user\n== backups 1"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\nno such user\n== backups 1"},
             "__verify_database_probe": quiet,
         },
         "sick": {
-            "__verify_database": {
+            "__verify_database_status": {
                 "rc": 0,
                 "stdout": "fsync is off\nits data has no checksums\n== server 0\n== backups 0",
             },
             "__verify_database_probe": {"findings": ["port 6432 is shut", "it expires soon", "it expires soon"]},
         },
         "killed": {
-            "__verify_database": {"rc": -15, "stdout": "== server 0\nthe newest backup is 30 ho"},
+            "__verify_database_status": {"rc": -15, "stdout": "== server 0\nthe newest backup is 30 ho"},
             "__verify_database_probe": quiet,
         },
         "silent": {
-            "__verify_database": {"rc": 0, "stdout": "== server 0\n== backups 137"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== backups 137"},
             "__verify_database_probe": quiet,
         },
-        "unprobed": {"__verify_database": {"rc": 0, "stdout": "== server 0\n== backups 0"}},
+        "unprobed": {"__verify_database_status": {"rc": 0, "stdout": "== server 0\n== backups 0"}},
         "mute": {
-            "__verify_database": {"rc": 0, "stdout": "== server 0\n== backups 0"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== backups 0"},
             "__verify_database_probe": {"failed": True, "msg": "no python"},
         },
     }
@@ -110,7 +113,10 @@ def test_the_script_prints_each_part_with_its_code(tmp_path: Path, server: str, 
     [
         (
             "true",
-            ["backups are on, and /usr/local/lib/slipway/postgresql-backup is missing. Run playbooks/postgresql.yml"],
+            [
+                "backups are enabled, and /usr/local/lib/slipway/postgresql-backup is missing. "
+                "Run playbooks/postgresql.yml"
+            ],
         ),
         ("false", []),
     ],
@@ -122,7 +128,12 @@ def test_backups_that_are_on_need_their_tool(tmp_path: Path, enabled: str, outpu
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["== server 0", *output, "== backups 0"]
-    read = {"db": {"__verify_database": {"rc": 0, "stdout": done.stdout}, "__verify_database_probe": {"findings": []}}}
+    read = {
+        "db": {
+            "__verify_database_status": {"rc": 0, "stdout": done.stdout},
+            "__verify_database_probe": {"findings": []},
+        }
+    }
     assert database_findings(read, ["db"]) == [f"backups of the database on db: {line}" for line in output]
 
 

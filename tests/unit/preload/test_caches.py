@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
 from typing import Any
+from zipimport import zipimporter
 
 import jinja2
 import pytest
@@ -13,6 +18,7 @@ from ansible._internal._templating._jinja_bits import (
     AnsibleEnvironment,
     _TemplateCompileContext,
 )
+from ansible.executor.module_common import ModuleMetadataV1, _CachedModule
 from ansible_collections.slipway.platform.plugins.plugin_utils import caches
 
 FILTERS = Path(caches.__file__).parents[1] / "filter"
@@ -132,16 +138,71 @@ def test_modules_are_packed_anew_when_their_source_or_a_collection_changed(
     package = type("Package", (), {"__path__": [str(tmp_path / "c")]})
     monkeypatch.setattr(caches, "import_module", lambda name: package)
 
-    def folder(number: int) -> Path:
+    def folder(number: int, bytecode: bool = True) -> Path:
         temporary = tmp_path / f"run-{number}"
         temporary.mkdir()
-        caches.keep_modules(tmp_path / "cache", temporary)
+        caches.keep_modules(tmp_path / "cache", temporary, bytecode)
         return (temporary / "ansiballz_cache").resolve()
 
-    assert folder(0) == folder(1)
-    for number, path in enumerate(sources, 2):
+    assert folder(0) == folder(1) != folder(2, bytecode=False)
+    for number, path in enumerate(sources, 3):
         before = folder(10 * number)
         path.write_text("changed")
         assert folder(10 * number + 1) != before, path
     (theirs / "plugins/modules/c.py").write_text("its manifest has the checksum")
     assert folder(100) == folder(101)
+
+
+def packed(sources: dict[str, str]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, source in sources.items():
+            archive.writestr(name, source)
+    return base64.b64encode(content.getvalue())
+
+
+def rewrite(archive: bytes, path: Path, change: Callable[[str, bytes], bytes]) -> zipimporter:
+    """Write the archive to `path` with its files changed, as Python imports from it."""
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(archive))) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return zipimporter(str(path))
+
+
+def test_a_host_with_the_python_of_the_controller_does_not_compile(tmp_path: Path) -> None:
+    archive = caches.with_bytecode(packed({"a/__init__.py": "", "a/b.py": "x = 'compiled'\n", "a/c.txt": "text"}))
+    importer = rewrite(
+        archive, tmp_path / "module.zip", lambda name, content: b"x = (" if name.endswith(".py") else content
+    )
+    values: dict[str, Any] = {}
+    exec(zipimporter(f"{importer.archive}/a").get_code("b"), values)
+    assert values["x"] == "compiled"
+    with zipfile.ZipFile(importer.archive) as written:
+        assert "a/c.txtc" not in written.namelist()
+
+
+def test_a_host_with_another_python_compiles_the_source(tmp_path: Path) -> None:
+    archive = caches.with_bytecode(packed({"b.py": "x = 'source'\n"}))
+    importer = rewrite(
+        archive,
+        tmp_path / "module.zip",
+        lambda name, content: b"\0\0\r\n" + content[4:] if name.endswith(".pyc") else content,
+    )
+    values: dict[str, Any] = {}
+    exec(importer.get_code("b"), values)
+    assert values["x"] == "source"
+
+
+def test_a_module_is_kept_with_its_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_CachedModule, "dump", _CachedModule.dump)
+    caches.compile_modules()
+    module = _CachedModule(
+        zip_data=packed({"b.py": "x = 1\n"}),
+        metadata=ModuleMetadataV1(serialization_profile="legacy"),
+        source_mapping={},
+    )
+    module.dump(str(tmp_path / "b"))
+    kept = _CachedModule.load(str(tmp_path / "b"))
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(kept.zip_data))) as archive:
+        assert archive.namelist() == ["b.py", "b.pyc"]
+    assert kept.metadata == module.metadata

@@ -46,7 +46,7 @@ class Authority:
         return self._sign(subject, ec.generate_private_key(ec.SECP256R1()), NOW + timedelta(days=days), names)
 
 
-AUTHORITY, STRANGER = Authority("ours"), Authority("theirs")
+AUTHORITY = Authority("platform")
 
 
 def kubeconfig(days: int = 365, **cluster: Any) -> str:
@@ -89,7 +89,7 @@ WANT: dict[str, Any] = {
 }
 
 
-def test_a_kubeconfig_gets_the_address_that_people_use() -> None:
+def test_a_kubeconfig_gets_the_load_balancers_address() -> None:
     text = rke2_documents.rewrite_kubeconfig(kubeconfig(), server="https://lb:6443", tls_name="api.test", name="prod")
     document = yaml.safe_load(text)
     assert document["clusters"][0]["cluster"]["server"] == "https://lb:6443"
@@ -108,36 +108,36 @@ NAMED = {"tls-server-name": "api.test"}
     [
         ("", {}, "there is none yet"),
         ("[]", {}, "it cannot be read"),
-        (kubeconfig(), {"authority_digest": "other"}, "it is of another cluster"),
+        (kubeconfig(), {"authority_digest": "other"}, "it belongs to another cluster"),
         (kubeconfig(), {}, "address or name changed"),
         (kubeconfig(), LOCAL, "address or name changed"),
-        (kubeconfig(30, **NAMED), LOCAL, "its certificate ends on 2026-12-21"),
+        (kubeconfig(30, **NAMED), LOCAL, "its certificate expires on 2026-12-21"),
     ],
 )
-def test_when_a_kubeconfig_is_fetched_anew(text: str, changes: dict[str, Any], reason: str) -> None:
+def test_when_a_kubeconfig_is_fetched_again(text: str, changes: dict[str, Any], reason: str) -> None:
     assert rke2_documents.kubeconfig_due(text, **(WANT | changes)) == reason
 
 
-def test_a_text_that_is_no_kubeconfig() -> None:
-    with pytest.raises(AnsibleFilterError, match="not RKE2's kubeconfig"):
+def test_an_input_that_is_no_kubeconfig() -> None:
+    with pytest.raises(AnsibleFilterError, match="is not RKE2's kubeconfig"):
         rke2.kubeconfig("{}", "https://lb:6443", "api.test", "prod")
 
 
-def test_empty_values_are_left_out_and_false_is_not() -> None:
+def test_empty_values_are_removed_and_false_is_not() -> None:
     values = {"a": "", "b": [], "c": {}, "d": None, "e": False, "f": 0, "g": "x"}
     assert rke2.without_empty(values) == {"e": False, "f": 0, "g": "x"}
 
 
 def states(*digests: str | None) -> dict[str, Any]:
-    good = AUTHORITY.issue(NAMES, 3650)
+    valid = AUTHORITY.issue(NAMES, 3650)
     return {
-        f"s{number}": {"ingress_certificate": {"pem": good, "digest": digest} if digest else None}
+        f"s{number}": {"ingress_certificate": {"pem": valid, "digest": digest} if digest else None}
         for number, digest in enumerate(digests, 1)
     }
 
 
 @pytest.mark.parametrize(
-    ("digests", "issue", "spread", "source"),
+    ("digests", "issue_needed", "distribution_needed", "source"),
     [
         (("x", "x", "x"), False, False, "s1"),
         ((None, None, None), True, True, "s1"),
@@ -145,10 +145,14 @@ def states(*digests: str | None) -> dict[str, Any]:
     ],
 )
 def test_one_certificate_for_all_servers(
-    digests: tuple[str | None, ...], issue: bool, spread: bool, source: str
+    digests: tuple[str | None, ...], issue_needed: bool, distribution_needed: bool, source: str
 ) -> None:
     found = rke2.certificate(states(*digests), ["s1", "s2", "s3"], AUTHORITY.pem, NAMES, 60)
-    assert (found["issue"], found["spread"], found["source"]) == (issue, spread, source)
+    assert (found["issue_needed"], found["distribution_needed"], found["source"]) == (
+        issue_needed,
+        distribution_needed,
+        source,
+    )
 
 
 def test_digests_carry_no_content() -> None:

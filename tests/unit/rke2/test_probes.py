@@ -150,7 +150,7 @@ def test_answers_are_kept_as_evidence(places: dict[str, Any]) -> None:
 
 
 def test_old_tls_is_found(places: dict[str, Any]) -> None:
-    assert "speaks TLSv1.2, not TLSv1.3" in run(places, "https", "old")[0]
+    assert "negotiated TLSv1.2, not TLSv1.3" in run(places, "https", "old")[0]
     assert "accepts TLSv1.2" in run(places, "tls_refused", "old")[0]
 
 
@@ -186,7 +186,7 @@ def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any])
         port = unused.getsockname()[1]
         assert run(places, "closed", "plain", port=port) == []
         assert (
-            "Connection refused), so that no port judged by it is known to be closed"
+            "Connection refused), so that closed ports cannot be verified"
             in (run(places, "open", "plain", port=port)[0])
         )
     assert run(places, "open", "plain") == []
@@ -256,12 +256,12 @@ def test_only_the_alert_for_it_turns_tls_1_2_away(places: dict[str, Any], answer
         found = run(places, "tls_refused", "modern", port=server.server_address[1])
         server.shutdown()
     assert (found == []) == refused, found
-    assert refused or "TLS 1.2 ends with another fault than the alert" in found[0] or "does not answer (" in found[0]
+    assert refused or "TLS 1.2 failed with another error than the alert" in found[0] or "does not answer (" in found[0]
 
 
 def test_tls_1_2_with_a_foreign_certificate_is_found(places: dict[str, Any]) -> None:
     found = run(places, "tls_refused", "old", server_name="other.example.com")
-    assert "TLS 1.2 ends with another fault than the alert" in found[0]
+    assert "TLS 1.2 failed with another error than the alert" in found[0]
 
 
 @pytest.mark.parametrize("kind", ["https", "tls_refused", "postgres"])
@@ -272,7 +272,7 @@ def test_no_authority_is_a_finding(places: dict[str, Any], kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(probes.KINDS.keys() - {"api"}))
 def test_an_empty_address_is_not_this_host(places: dict[str, Any], kind: str) -> None:
     assert run(places, kind, "modern", address="") == [
-        "p: no address is known to probe. Read the inventory's warnings, correct it."
+        "p: no address is known to probe. Correct what the inventory's warnings report."
     ]
 
 
@@ -303,9 +303,9 @@ def postgres(context: ssl.SSLContext | None) -> Iterator[int]:
     [
         (ssl.TLSVersion.TLSv1_3, {}, ""),
         (ssl.TLSVersion.TLSv1_3, {"valid_days": 2}, "the certificate of the database on p expires on "),
-        (ssl.TLSVersion.TLSv1_3, {"server_name": "other.example.com"}, "cannot be believed by clients ("),
-        (ssl.TLSVersion.TLSv1_2, {}, "cannot be believed by clients ("),
-        (None, {}, "cannot be believed by clients (it offers no TLS)"),
+        (ssl.TLSVersion.TLSv1_3, {"server_name": "other.example.com"}, "TLS verification failed ("),
+        (ssl.TLSVersion.TLSv1_2, {}, "TLS verification failed ("),
+        (None, {}, "TLS verification failed (the server offers no TLS)"),
     ],
 )
 def test_a_database_is_looked_at_as_by_its_clients(
@@ -332,7 +332,7 @@ def test_a_missing_kubeconfig_is_a_finding() -> None:
     ("nodes", "version", "finding"),
     [
         (["s1"], VERSION, None),
-        ([], VERSION, "the API named in {kubeconfig} was asked for no node. Name the servers in hosts.yml."),
+        ([], VERSION, "the API named in {kubeconfig} has no node to verify. Declare the servers in hosts.yml."),
         (["s1", "s2"], VERSION, "node s2 is not registered"),
         (["s1"], "v1.36.2+rke2r1", f"node s1 runs {VERSION}, not v1.36.2+rke2r1"),
     ],
@@ -410,7 +410,9 @@ def test_closed_ports_are_probed_on_every_public_address_beside_a_control() -> N
 def test_a_host_without_a_known_address_is_a_finding() -> None:
     probing = closed({"provision_private_ip": "10.0.0.1"})
     assert probing == [{"name": "s1", "kind": "open", "address": "", "port": 22}]
-    assert probes.run(probing, 1)[0] == ["s1: no address is known to probe. Read the inventory's warnings, correct it."]
+    assert probes.run(probing, 1)[0] == [
+        "s1: no address is known to probe. Correct what the inventory's warnings report."
+    ]
 
 
 def test_ports_of_every_service_are_probed() -> None:
@@ -439,13 +441,13 @@ def carried(tmp_path: Path) -> dict[str, Any]:
 
 def test_findings_name_where_they_were_seen(carried: dict[str, Any]) -> None:
     hostvars = {
-        "s1": {"__verify_seen": {"unmet": []} | carried},
-        "s2": {"__verify_seen": {"unmet": ["node a1 is not Ready"], "failed": True} | carried},
-        "s3": {"__verify_seen": {"unreachable": True}},
-        "s4": {"__verify_seen": {"failed": True, "msg": "boom"}},
+        "s1": {"__verify_server_status": {"unmet": []} | carried},
+        "s2": {"__verify_server_status": {"unmet": ["node a1 is not Ready"], "failed": True} | carried},
+        "s3": {"__verify_server_status": {"unreachable": True}},
+        "s4": {"__verify_server_status": {"failed": True, "msg": "boom"}},
         "s5": {},
-        "s7": {"__verify_seen": {"failed": True, "msg": "boom", "unmet": []} | carried},
-        "s8": {"__verify_seen": {"skipped": True}},
+        "s7": {"__verify_server_status": {"failed": True, "msg": "boom", "unmet": []} | carried},
+        "s8": {"__verify_server_status": {"skipped": True}},
     }
     assert verify.server_findings(hostvars, [f"s{number}" for number in range(1, 9)], VERSION) == [
         "seen from s2, node a1 is not Ready",
@@ -459,13 +461,13 @@ def test_findings_name_where_they_were_seen(carried: dict[str, Any]) -> None:
 
 
 def test_an_ingress_certificate_that_ends_soon_is_a_finding(carried: dict[str, Any]) -> None:
-    hostvars = {name: {"__verify_seen": {"unmet": []} | carried} for name in ("s1", "s2")}
+    hostvars = {name: {"__verify_server_status": {"unmet": []} | carried} for name in ("s1", "s2")}
     assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == []
     ends = datetime.now(UTC) + timedelta(days=1)
     assert verify.server_findings(hostvars, ["s1", "s2"], VERSION, 30) == [
-        f"the certificate of RKE2's ingress: it ends on {ends:%Y-%m-%d}. Run playbooks/rke2.yml."
+        f"the certificate of RKE2's ingress: it expires on {ends:%Y-%m-%d}. Run playbooks/rke2.yml."
     ]
-    hostvars["s2"]["__verify_seen"]["ingress_certificate"] = ""
+    hostvars["s2"]["__verify_server_status"]["ingress_certificate"] = ""
     assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
         "the certificate of RKE2's ingress: there is none yet. Run playbooks/rke2.yml."
     ]
@@ -480,9 +482,9 @@ def test_a_platform_without_servers_is_a_finding() -> None:
 def test_a_server_that_would_not_come_back_as_it_is_is_a_finding(carried: dict[str, Any]) -> None:
     older = ["rke2 version v1.36.2+rke2r1 (abc)"]
     hostvars = {
-        "s1": {"__verify_seen": carried | {"unmet": [], "release": []}},
-        "s2": {"__verify_seen": carried | {"unmet": [], "release": older}},
-        "s3": {"__verify_seen": {"unmet": [], "ingress_certificate": carried["ingress_certificate"]}},
+        "s1": {"__verify_server_status": carried | {"unmet": [], "release": []}},
+        "s2": {"__verify_server_status": carried | {"unmet": [], "release": older}},
+        "s3": {"__verify_server_status": {"unmet": [], "ingress_certificate": carried["ingress_certificate"]}},
     }
     assert verify.server_findings(hostvars, ["s1", "s2", "s3"], VERSION) == [
         "s1: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml.",
@@ -494,7 +496,7 @@ def test_a_server_that_would_not_come_back_as_it_is_is_a_finding(carried: dict[s
 def test_a_simulation_is_never_kept_quiet() -> None:
     hostvars = {
         "s1": {},
-        "s2": {"__verify_seen": {"release": ["rke2 version v1.36.3+rke2r1 (a)", "a simulation"]}},
+        "s2": {"__verify_server_status": {"release": ["rke2 version v1.36.3+rke2r1 (a)", "a simulation"]}},
     }
     assert verify.simulation(hostvars, ["s1", "s2"]) == "RKE2 is a simulation (a simulation)."
-    assert verify.simulation({"s1": {"__verify_seen": {"release": ["v1", "go1.26"]}}}, ["s1"]) == ""
+    assert verify.simulation({"s1": {"__verify_server_status": {"release": ["v1", "go1.26"]}}}, ["s1"]) == ""

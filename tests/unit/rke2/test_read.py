@@ -41,12 +41,12 @@ def test_a_unit_that_does_not_exist() -> None:
     assert (service["found"], service["state"], service["started_at"]) == (False, "inactive", 0.0)
 
 
-def wanted(path: Path, content: str, mode: str = "0600", restart: bool = True) -> dict[str, Any]:
+def desired(path: Path, content: str, mode: str = "0600", restart: bool = True) -> dict[str, Any]:
     digest = hashlib.sha256(content.encode()).hexdigest()
     return {"path": str(path), "sha256": digest, "mode": mode, "restart": restart}
 
 
-def test_without_a_note_files_that_differ_or_are_newer_than_the_process_are_unread(tmp_path: Path) -> None:
+def test_without_a_record_files_that_differ_or_are_newer_than_the_process_are_stale(tmp_path: Path) -> None:
     newer, other, mode, manifest, absent = (
         tmp_path / name for name in ("newer", "other", "mode", "manifest", "absent")
     )
@@ -57,52 +57,52 @@ def test_without_a_note_files_that_differ_or_are_newer_than_the_process_are_unre
     mode.chmod(0o644)
     os.utime(newer, (300, 300))
     files = [
-        wanted(newer, "x"),
-        wanted(other, "y"),
-        wanted(mode, "x"),
-        wanted(manifest, "y", restart=False),
-        wanted(absent, "x"),
+        desired(newer, "x"),
+        desired(other, "y"),
+        desired(mode, "x"),
+        desired(manifest, "y", restart=False),
+        desired(absent, "x"),
     ]
-    different, unread = rke2_read.read_files(files, 200.0, {})
+    different, stale = rke2_read.read_files(files, 200.0, {})
     assert different == [str(path) for path in (other, mode, manifest, absent)]
-    assert unread == [str(newer), str(other), str(absent)]
-    _, unread = rke2_read.read_files(files, 0.0, {})
-    assert unread == [str(other), str(absent)], "nothing is newer than a process that does not run"
+    assert stale == [str(newer), str(other), str(absent)]
+    _, stale = rke2_read.read_files(files, 0.0, {})
+    assert stale == [str(other), str(absent)], "nothing is newer than a process that does not run"
 
 
 @pytest.mark.parametrize(
-    ("noted", "on_disk", "owed"),
+    ("recorded", "on_disk", "restart_needed"),
     [
         ("x", "x", False),
-        # Changed and changed back: the file is newer than the process, which nevertheless runs with it.
+        # Changed and changed back: the file is newer than the process, which still runs with the same content.
         ("x", "y", False),
-        # Changed by hand to what is wanted, or by a run that died before the restart.
+        # Changed to the desired content by hand, or by a run that was interrupted before the restart.
         ("y", "x", True),
         ("y", "y", True),
         # Written with an old time, as a restored backup is.
         ("y", None, True),
     ],
 )
-def test_a_restart_is_owed_by_what_the_process_was_started_with(
-    tmp_path: Path, noted: str, on_disk: str | None, owed: bool
+def test_a_restart_is_needed_by_the_content_the_process_was_started_with(
+    tmp_path: Path, recorded: str, on_disk: str | None, restart_needed: bool
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(on_disk or "x")
     path.chmod(0o600)
     os.utime(path, (300, 300) if on_disk else (1, 1))
-    started = {str(path): hashlib.sha256(noted.encode()).hexdigest()}
-    _, unread = rke2_read.read_files([wanted(path, "x")], 200.0, started)
-    assert unread == ([str(path)] if owed else [])
+    started = {str(path): hashlib.sha256(recorded.encode()).hexdigest()}
+    _, stale = rke2_read.read_files([desired(path, "x")], 200.0, started)
+    assert stale == ([str(path)] if restart_needed else [])
 
 
-def test_the_note_counts_for_the_start_that_made_it() -> None:
+def test_a_record_is_valid_for_the_start_that_wrote_it() -> None:
     digest = hashlib.sha256(b"x").hexdigest()
-    note = f"{INVOCATION}\n{digest}  /etc/rancher/rke2/config.yaml\n{digest[:20]}"
-    assert rke2_read.parse_started(note, INVOCATION) == {"/etc/rancher/rke2/config.yaml": digest}
-    assert rke2_read.parse_started(note, "f" * 32) == {}
-    # A unit without a number, and one that keeps it from its commands.
-    assert rke2_read.parse_started("\n" + note, "") == {}
-    assert rke2_read.parse_started("\n" + note, INVOCATION) == {}
+    record = f"{INVOCATION}\n{digest}  /etc/rancher/rke2/config.yaml\n{digest[:20]}"
+    assert rke2_read.parse_started(record, INVOCATION) == {"/etc/rancher/rke2/config.yaml": digest}
+    assert rke2_read.parse_started(record, "f" * 32) == {}
+    # A unit without an invocation ID, and one that does not pass the ID to its commands.
+    assert rke2_read.parse_started("\n" + record, "") == {}
+    assert rke2_read.parse_started("\n" + record, INVOCATION) == {}
     assert rke2_read.parse_started("", INVOCATION) == {}
 
 
@@ -114,7 +114,7 @@ def test_a_token_is_the_same_in_both_its_forms(tmp_path: Path, monkeypatch: pyte
     assert rke2_read.read_token() == rke2_read.token_digest("secret") == hashlib.sha256(b"secret").hexdigest()
 
 
-def test_a_half_unpacked_release_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partly_unpacked_release_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker, binary = tmp_path / "marker", tmp_path / "rke2"
     monkeypatch.setattr(rke2_read, "INSTALLED", marker)
     monkeypatch.setattr(rke2_read, "BINARY", binary)
@@ -157,7 +157,7 @@ users:
         rke2_read.parse_kubeconfig("apiVersion: v1")
 
 
-def test_a_node_as_decisions_see_it() -> None:
+def test_fields_of_a_node() -> None:
     view = rke2_read.node_view(
         {
             "metadata": {"name": "s1", "annotations": {CORDON_ANNOTATION: "true"}},
@@ -181,12 +181,12 @@ def test_a_node_as_decisions_see_it() -> None:
 
 
 def test_members_of_etcd() -> None:
-    answer = rke2_read.parse_members(
+    response = rke2_read.parse_members(
         '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1-0123abcd","clientURLs":["https://10.0.0.1:2379"]},'
         '{"ID":"2","isLearner":true}]}'
     )
-    assert answer["cluster_id"] == "17"
-    assert [(m["name"], m["learner"]) for m in answer["members"]] == [("s1-0123abcd", False), ("", True)]
+    assert response["cluster_id"] == "17"
+    assert [(m["name"], m["learner"]) for m in response["members"]] == [("s1-0123abcd", False), ("", True)]
 
 
 def test_alarms_of_etcd() -> None:
@@ -200,31 +200,31 @@ def test_alarms_of_etcd() -> None:
     assert rke2_read.parse_alarms("{}", members) == []
 
 
-def test_etcd_is_read_linearizably_and_an_answer_without_a_majority_is_an_error(
+def test_etcd_is_read_linearizably_and_a_response_without_a_quorum_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "server/tls/etcd"
     folder.mkdir(parents=True)
     for name in ("server-ca.crt", "client.crt", "client.key"):
         (folder / name).write_text("")
-    asked: list[tuple[str, Any]] = []
-    answers = {"/v3/cluster/member/list": (200, '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1"}]}')}
+    requests: list[tuple[str, Any]] = []
+    responses = {"/v3/cluster/member/list": (200, '{"header":{"cluster_id":"17"},"members":[{"ID":"1","name":"s1"}]}')}
 
-    def answer(url: str, context: Any, path: str, *, body: Any, timeout: float) -> tuple[int, str]:
-        asked.append((path, body))
-        return answers.get(path, (200, '{"alarms":[{"memberID":"1","alarm":"NOSPACE"}]}'))
+    def respond(url: str, context: Any, path: str, *, body: Any, timeout: float) -> tuple[int, str]:
+        requests.append((path, body))
+        return responses.get(path, (200, '{"alarms":[{"memberID":"1","alarm":"NOSPACE"}]}'))
 
     monkeypatch.setattr(rke2_read, "DATA", tmp_path)
     monkeypatch.setattr(rke2_read, "tls_context", lambda *pems: SimpleNamespace(set_alpn_protocols=lambda names: None))
-    monkeypatch.setattr(rke2_read, "request", answer)
+    monkeypatch.setattr(rke2_read, "request", respond)
     found = rke2_read.read_etcd()
-    assert asked == [
+    assert requests == [
         ("/v3/cluster/member/list", {"linearizable": True}),
         ("/v3/maintenance/alarm", {"action": "GET"}),
     ]
     assert (found["error"], found["alarms"]) == (None, [{"member": "s1", "alarm": "NOSPACE"}])
-    answers["/v3/cluster/member/list"] = (503, "no leader")
-    assert rke2_read.read_etcd()["error"] == "port 2382 answered 503; port 2379 answered 503"
+    responses["/v3/cluster/member/list"] = (503, "no leader")
+    assert rke2_read.read_etcd()["error"] == "port 2382 returned 503; port 2379 returned 503"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ LIST = """{"kind":"ETCDSnapshotFileList","items":[
  {"spec":{"snapshotName":"etcd-snapshot-s1-1","nodeName":"s1","location":"file:///b"},"status":{"size":"7Mi"}}]}"""
 
 
-def test_a_snapshot_is_believed_when_it_is_listed() -> None:
+def test_a_listed_snapshot_is_usable() -> None:
     after = rke2_snapshots.parse_list(LIST)
     found = rke2_snapshots.find_new([], after, "before-change", "s1")
     assert (found["name"], found["size"]) == ("before-change-s1-1700000000", 7 * 2**20)
@@ -251,17 +251,17 @@ def test_an_empty_list(text: str) -> None:
     assert rke2_snapshots.parse_list(text) == []
 
 
-def test_a_snapshot_that_is_missing_or_empty_is_not_believed() -> None:
+def test_a_missing_or_empty_snapshot_is_not_usable() -> None:
     after = rke2_snapshots.parse_list(LIST)
-    with pytest.raises(ValueError, match="shows no new one"):
+    with pytest.raises(ValueError, match="has no new entry"):
         rke2_snapshots.find_new(after, after, "before-change", "s1")
     with pytest.raises(ValueError, match="0 bytes"):
         rke2_snapshots.find_new([], [after[0] | {"size": 0}], "before-change", "s1")
 
 
-def test_constants_of_a_configuration() -> None:
+def test_immutable_settings_of_a_configuration() -> None:
     config = "cluster-cidr: 10.42.0.0/16\ncluster-domain: 'cluster.local'\ncni:\n- canal\ntoken: secret\n"
-    assert rke2_read.parse_constants(config) == {
+    assert rke2_read.parse_immutable_settings(config) == {
         "cluster-cidr": "10.42.0.0/16",
         "cluster-domain": "cluster.local",
         "cni": "canal",

@@ -1,4 +1,4 @@
-"""The S3 client: its signature against botocore's, its refusals, and whom it trusts."""
+"""The S3 client: its signature compared with botocore's, its errors and its secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.s3 import (
     S3Error,
     Store,
     authorization,
-    refusal,
+    error_from,
 )
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -41,18 +41,18 @@ def test_the_signature_is_botocores(method: str, path: str, query: dict[str, str
     assert authorization(KEY, method, path, query, headers, digest, region="eu") == request.headers["Authorization"]
 
 
-def test_a_refusal_is_a_sentence_with_the_stores_code() -> None:
+def test_an_error_has_the_code_of_the_store() -> None:
     body = (
         b'<Error xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Code>AccessDenied</Code><Message>no</Message></Error>'
     )
-    error = refusal("GET /x", Answer(403, {}, body))
-    assert (str(error), error.status, error.code) == ("GET /x was answered 403 AccessDenied no", 403, "AccessDenied")
-    assert str(refusal("HEAD /x", Answer(404, {}, b""))) == "HEAD /x was answered 404"
+    error = error_from("GET /x", Answer(403, {}, body))
+    assert (str(error), error.status, error.code) == ("GET /x: 403 AccessDenied no", 403, "AccessDenied")
+    assert str(error_from("HEAD /x", Answer(404, {}, b""))) == "HEAD /x: 404"
 
 
 @pytest.mark.parametrize("endpoint", ["http://s3.example.com", "s3.example.com", "https://s3.example.com/bucket"])
-def test_only_a_whole_https_address_will_do(endpoint: str) -> None:
-    with pytest.raises(S3Error, match="no address such as"):
+def test_the_endpoint_must_be_an_https_url(endpoint: str) -> None:
+    with pytest.raises(S3Error, match="not an S3 endpoint"):
         Store(endpoint, KEY, region="default")
 
 
@@ -60,8 +60,8 @@ def test_a_secret_is_not_shown() -> None:
     assert "secret" not in repr(Key("AKIA", "secret-value"))
 
 
-def test_nobody_there_is_status_zero() -> None:
+def test_an_unreachable_store_is_status_zero() -> None:
     store = Store("https://s3.example.com:1", KEY, region="default", addresses=["127.0.0.1"], timeout_seconds=1)
-    with pytest.raises(S3Error, match="does not answer") as caught:
+    with pytest.raises(S3Error, match="no answer") as caught:
         store.request("GET", "/")
     assert (caught.value.status, caught.value.code) == (0, "")

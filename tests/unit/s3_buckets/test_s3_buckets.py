@@ -1,4 +1,4 @@
-"""Buckets: what is planned for what is there, and the documents that go to the store and come back."""
+"""Buckets: the planned changes, and the documents written to and read from the store."""
 
 from __future__ import annotations
 
@@ -45,55 +45,55 @@ AS_WANTED = Found(
 )
 
 
-def test_a_lock_brings_versioning() -> None:
+def test_a_lock_implies_versioning() -> None:
     assert WANTED.versioning
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
-        ({"lock_days": 0}, "go together"),
-        ({"lock_mode": ""}, "go together"),
+        ({"lock_days": 0}, "Set both or neither"),
+        ({"lock_mode": ""}, "Set both or neither"),
         ({"expire_noncurrent_days": 7}, "locked for 7 days"),
-        ({"lock_mode": "", "lock_days": 0}, "turn it on"),
+        ({"lock_mode": "", "lock_days": 0}, "Enable versioning"),
     ],
 )
-def test_declarations_that_cannot_be_are_refused(change: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(BucketError, match=sentence):
+def test_invalid_declarations_are_rejected(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BucketError, match=message):
         Bucket.from_options(OPTIONS | change)
 
 
-def test_nothing_is_planned_for_what_is_as_wanted() -> None:
+def test_no_change_without_drift() -> None:
     made = plan(WANTED, AS_WANTED)
     assert (made.changes, made.faults) == ([], [])
 
 
-def test_a_missing_bucket_is_made_with_everything() -> None:
+def test_a_missing_bucket_is_created_with_all_settings() -> None:
     made = plan(WANTED, None)
     assert made.create and made.lock == Lock("GOVERNANCE", 7) and made.lifecycle and made.policy
-    assert not made.versioning, "the lock turns it on"
+    assert not made.versioning, "the lock enables it"
     assert made.changes[0] == "create bucket backup with object lock"
     plain = plan(Bucket("plain", "owner"), None)
     assert plain.changes == ["create bucket plain"]
 
 
-def test_what_is_not_wanted_is_not_touched() -> None:
+def test_undeclared_settings_are_unchanged() -> None:
     made = plan(Bucket("backup", "owner"), AS_WANTED)
     assert (made.changes, made.faults) == ([], [])
 
 
-def test_somebody_elses_bucket_is_a_fault() -> None:
+def test_a_bucket_of_another_owner_is_a_fault() -> None:
     made = plan(WANTED, replace(AS_WANTED, owner="mallory"))
-    assert made.changes == [] and "belongs to mallory" in made.faults[0]
+    assert made.changes == [] and "its owner is mallory" in made.faults[0]
 
 
-def test_a_lock_is_not_added_to_a_bucket_made_without() -> None:
+def test_a_lock_is_not_added_to_an_existing_bucket() -> None:
     made = plan(WANTED, replace(AS_WANTED, lock=None))
     assert "without object lock" in made.faults[0]
 
 
 @pytest.mark.parametrize(
-    ("there", "weaker"),
+    ("actual", "weaker"),
     [
         (Lock("GOVERNANCE", 1), False),
         (Lock(), False),
@@ -102,20 +102,20 @@ def test_a_lock_is_not_added_to_a_bucket_made_without() -> None:
         (Lock("COMPLIANCE", 1), True),
     ],
 )
-def test_a_lock_becomes_weaker_only_when_named(there: Lock, weaker: bool) -> None:
-    found = replace(AS_WANTED, lock=there)
+def test_a_lock_is_weakened_only_if_confirmed(actual: Lock, weaker: bool) -> None:
+    found = replace(AS_WANTED, lock=actual)
     made = plan(WANTED, found)
     assert bool(made.faults) == weaker
     assert (made.lock is None) == weaker
     assert plan(WANTED, found, ["backup"]).lock == Lock("GOVERNANCE", 7)
 
 
-def test_versioning_is_turned_on_again() -> None:
+def test_versioning_is_enabled_again() -> None:
     made = plan(replace(WANTED, lock=None), replace(AS_WANTED, versioning="Suspended"))
-    assert made.versioning and made.changes == ["turn versioning of bucket backup on"]
+    assert made.versioning and made.changes == ["enable versioning of bucket backup"]
 
 
-def test_foreign_rules_and_statements_stay() -> None:
+def test_other_rules_and_statements_are_preserved() -> None:
     rule = "<Rule><ID>theirs</ID><Status>Enabled</Status></Rule>"
     statement = {"Sid": "Theirs", "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "*"}
     found = replace(AS_WANTED, rules=(), foreign_rules=(rule,), policy={"Statement": [statement]})
@@ -126,7 +126,7 @@ def test_foreign_rules_and_statements_stay() -> None:
     assert statement in kept and len(kept) == 4
 
 
-def test_a_policy_in_another_way_of_writing_is_the_same() -> None:
+def test_a_policy_in_another_notation_is_the_same() -> None:
     statements = writer_statements("backup", ["writer"])
     for statement in statements:
         statement["Action"] = list(reversed(statement["Action"]))
@@ -136,10 +136,10 @@ def test_a_policy_in_another_way_of_writing_is_the_same() -> None:
     assert made.changes == []
 
 
-def test_a_writer_more_changes_the_policy() -> None:
+def test_another_writer_changes_the_policy() -> None:
     made = plan(replace(WANTED, writers=("arn:aws:iam:::user/p1:KEY", "writer")), AS_WANTED)
-    who = json.loads(made.policy)["Statement"][0]["Principal"]["AWS"]
-    assert who == ["arn:aws:iam:::user/p1:KEY", "arn:aws:iam:::user/writer"]
+    principals = json.loads(made.policy)["Statement"][0]["Principal"]["AWS"]
+    assert principals == ["arn:aws:iam:::user/p1:KEY", "arn:aws:iam:::user/writer"]
 
 
 def test_a_writer_can_neither_delete_versions_nor_touch_locks() -> None:
@@ -157,7 +157,7 @@ def _plain(text: str) -> ET.Element:
     return Answer(200, {}, text.encode()).xml()
 
 
-def test_documents_are_read_as_they_were_written() -> None:
+def test_documents_are_parsed_as_written() -> None:
     rule = lifecycle_rule(WANTED)
     assert rule is not None
     ours, foreign = rules_from(_plain(lifecycle_document(rule, [])))
@@ -173,11 +173,11 @@ def test_undeclared_buckets_are_named() -> None:
 
 
 class Memory:
-    """A store that keeps what it is given; errors as a real one writes them."""
+    """Test double of a store, with the errors of a real one."""
 
     def __init__(self) -> None:
         self.buckets: dict[str, dict[str, bytes]] = {}
-        self.forgets: set[str] = set()
+        self.discards: set[str] = set()
         self.down: S3Error | None = None
 
     def request(
@@ -196,7 +196,7 @@ class Memory:
                     "object-lock": b"<O><ObjectLockEnabled>Enabled</ObjectLockEnabled></O>",
                     "versioning": b"<V><Status>Enabled</Status></V>",
                 }
-        elif method == "PUT" and setting not in self.forgets:
+        elif method == "PUT" and setting not in self.discards:
             self.buckets[name][setting] = body
         elif method == "HEAD" and name not in self.buckets:
             raise S3Error("no", 404)
@@ -212,35 +212,35 @@ class Memory:
         return Answer(200, {}, b"")
 
 
-def keep(store: Memory, *, check: bool = False) -> tuple[list[str], list[str]]:
-    return module.keep(check, [WANTED], {"owner": store}, [])  # type: ignore[dict-item]
+def reconcile(store: Memory, *, check: bool = False) -> tuple[list[str], list[str]]:
+    return module.reconcile(check, [WANTED], {"owner": store}, [])  # type: ignore[dict-item]
 
 
-def test_once_made_nothing_is_done_again() -> None:
+def test_a_second_run_changes_nothing() -> None:
     store = Memory()
-    announced, _ = keep(store, check=True)
+    planned, _ = reconcile(store, check=True)
     assert store.buckets == {}
-    done, _ = keep(store)
-    assert done == announced and len(done) == 4
-    assert keep(store) == ([], [])
+    done, _ = reconcile(store)
+    assert done == planned and len(done) == 4
+    assert reconcile(store) == ([], [])
 
 
-def test_a_store_that_is_not_there_yet_is_empty_in_check_mode_only() -> None:
+def test_an_unreachable_store_is_empty_in_check_mode_only() -> None:
     store = Memory()
     for error in (S3Error("does not answer"), S3Error("no such key", 403, "InvalidAccessKeyId")):
         store.down = error
-        assert keep(store, check=True)[0][0] == "create bucket backup with object lock"
+        assert reconcile(store, check=True)[0][0] == "create bucket backup with object lock"
         with pytest.raises(S3Error):
-            keep(store)
+            reconcile(store)
     store.down = S3Error("wrong signature", 403, "SignatureDoesNotMatch")
-    assert keep(store, check=True)[0] == ["look at the bucket backup when owner has its new keys"]
+    assert reconcile(store, check=True)[0] == ["compare the bucket backup after the new keys of owner are set"]
     store.down = S3Error("busy", 503, "SlowDown")
     with pytest.raises(S3Error):
-        keep(store, check=True)
+        reconcile(store, check=True)
 
 
-def test_a_store_that_forgets_is_told() -> None:
+def test_discarded_changes_are_an_error() -> None:
     store = Memory()
-    store.forgets = {"lifecycle"}
-    with pytest.raises(BucketError, match="did not keep"):
-        keep(store)
+    store.discards = {"lifecycle"}
+    with pytest.raises(BucketError, match="changes were not stored"):
+        reconcile(store)

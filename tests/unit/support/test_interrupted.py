@@ -1,4 +1,4 @@
-"""The moment of the kill is read from the output of a run."""
+"""The time of the kill is derived from the output of a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.platform.test_1_interrupted import bootstrap_lines, shows
         ("TASK [b]\nPLAY [a]\nTASK [b]", True),
     ],
 )
-def test_lines_count_only_one_after_the_other(output: str, shown: bool) -> None:
+def test_lines_must_appear_in_order(output: str, shown: bool) -> None:
     assert shows(output, ["PLAY [a]", "TASK [b]"]) is shown
 
 
-def test_the_bootstrap_is_found_in_the_role_by_what_it_runs() -> None:
+def test_the_bootstrap_task_is_found_by_its_module() -> None:
     play, task = bootstrap_lines()
     assert play.startswith("PLAY [") and task.startswith("TASK [ceph : bootstrap | ")

@@ -1,4 +1,4 @@
-"""Which machines a choice of scenarios needs, and how Molecule is called."""
+"""The machines that selected scenarios require, and the command line of Molecule."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ def test_every_scenario_is_known() -> None:
     assert folders == set(MACHINES)
 
 
-def test_machines_are_those_that_any_of_the_scenarios_needs() -> None:
+def test_machines_are_the_union_of_all_scenarios() -> None:
     assert limit(["check", "load_balancer_acme", "load_balancer"]) == "load_balancer,localhost"
     assert limit(["ceph", "base"]) == "ceph,load_balancer,postgresql,rke2_agent,rke2_server,localhost"
     assert limit(["provision"]) == "localhost"
 
 
-def test_all_scenarios_run_unless_some_are_named() -> None:
+def test_default_is_all_scenarios() -> None:
     assert command(["ceph"])[3:] == ["--scenario-name", "ceph"]
     assert command([])[4::2] == list(MACHINES)
     with pytest.raises(ValueError, match=r"cephh: unknown scenario[.] Name some of: base, ceph"):
         command(["ceph", "cephh"])
 
 
-def test_what_molecule_remembers_is_in_the_lab_and_times_are_kept_by_scenario() -> None:
+def test_state_is_in_the_lab_and_times_are_per_scenario() -> None:
     given = {"SLIPWAY_LAB": "test2", "SLIPWAY_TEST_JUNIT": "/logs", "PYTEST_ADDOPTS": "-x"}
-    made = environment(["check"], given)
-    assert made["MOLECULE_EPHEMERAL_DIRECTORY"] == "/var/lib/slipway/test2/molecule/run"
-    assert made["PYTEST_ADDOPTS"] == "-x --junitxml=/logs/molecule-$MOLECULE_SCENARIO_NAME.xml"
+    result = environment(["check"], given)
+    assert result["MOLECULE_EPHEMERAL_DIRECTORY"] == "/var/lib/slipway/test2/molecule/run"
+    assert result["PYTEST_ADDOPTS"] == "-x --junitxml=/logs/molecule-$MOLECULE_SCENARIO_NAME.xml"
     assert "PYTEST_ADDOPTS" not in environment(["check"], {})
 
 

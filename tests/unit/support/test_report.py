@@ -1,4 +1,4 @@
-"""What a run of the tests prints of its cost."""
+"""The report of a test run: times, budgets, processor usage."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from tests.support.tracks import Layer, Result
 STAT = "cpu  100 5 50 800 40 3 2 1 7 7\ncpu0 50 0 0 0 0 0 0 0 0 0\n"
 
 
-def test_stat_is_read_without_counting_guests_twice() -> None:
+def test_guest_time_is_not_counted_twice() -> None:
     assert parse(STAT, 9.0) == Sample(9.0, busy=161, total=1001)
 
 
-def test_usage_is_the_share_of_all_and_the_time_that_was_mostly_idle() -> None:
+def test_usage_is_the_busy_share_and_the_mostly_idle_time() -> None:
     samples = [Sample(0, 0, 0), Sample(1, 180, 200), Sample(3, 220, 400), Sample(4, 360, 600)]
     assert usage(samples) == Usage(busy_percent=60.0, idle_seconds=2)
     assert usage([Sample(0, 5, 5), Sample(0, 5, 5)]) == Usage(0.0, 0)
 
 
-def test_a_layer_over_its_budget_is_marked_and_so_is_one_that_did_not_pass() -> None:
+def test_layers_over_budget_or_not_passed_are_marked() -> None:
     lint, site = Layer("lint", "true", 200), Layer("site", "true", 2_000)
     lines = report.layers([Result(lint, 1204.4, "passed"), Result(site, 20, "interrupted")], 1300, 1200)
     assert lines == [
-        "layer                    seconds  budget",
-        "lint                       1,204     200  OVER BUDGET by 1,004 s",
-        "site                          20   2,000  interrupted",
-        "all, from first to last    1,300   1,200  OVER BUDGET by 100 s",
+        "layer  seconds  budget",
+        "lint     1,204     200  OVER BUDGET by 1,004 s",
+        "site        20   2,000  interrupted",
+        "total    1,300   1,200  OVER BUDGET by 100 s",
     ]
 
 
-def test_stages_show_what_the_processors_did() -> None:
+def test_stages_show_processor_usage() -> None:
     lines = report.stages([("site", 1500.0, Usage(62.5, 300.0))])
     assert lines[1].split() == ["site", "1,500", "62", "300"]
 
 
-def test_the_slowest_tests_of_all_reports_come_first(tmp_path: Path) -> None:
+def test_slowest_tests_of_all_reports_are_first(tmp_path: Path) -> None:
     for name, seconds in (("one", 1.5), ("two", 1200.25)):
         (tmp_path / f"{name}.xml").write_text(
             f'<testsuites><testsuite><testcase classname="tests.{name}" name="test_it" time="{seconds}"/>'

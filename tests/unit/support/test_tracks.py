@@ -1,4 +1,4 @@
-"""Tracks run side by side to their end, or are ended by the first failure."""
+"""Tracks run in parallel until they end or until the first failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAB = Lab("trial", 7)
 
 @pytest.fixture
 def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # `make test` gives it to these tests too
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # set by `make test` for these tests too
     (tmp_path / "junit").mkdir()
     return tmp_path
 
@@ -30,13 +30,13 @@ def outcomes(done: list[tracks.Track]) -> dict[str, str]:
     return {result.layer.name: result.outcome for track in done for result in track.results}
 
 
-def test_every_layer_knows_its_lab_and_where_times_go(logs: Path) -> None:
+def test_layers_receive_their_lab_and_the_path_of_times(logs: Path) -> None:
     done = run([plan("one", 'echo "$SLIPWAY_LAB $SLIPWAY_LAB_SLOT $PYTEST_ADDOPTS"')], logs, threading.Event())
     assert outcomes(done) == {"one 0": "passed"}
     assert f"trial 7 --junitxml={logs}/junit/one-0.xml" in (logs / "one.log").read_text()
 
 
-def test_a_failure_ends_what_runs_beside_it_and_skips_what_would_follow(logs: Path) -> None:
+def test_a_failure_ends_parallel_layers_and_skips_later_ones(logs: Path) -> None:
     started = time.monotonic()
     done = run([plan("one", "sleep 60"), plan("two", "echo broken; exit 3", "touch never")], logs, threading.Event())
     assert time.monotonic() - started < 30
@@ -46,7 +46,7 @@ def test_a_failure_ends_what_runs_beside_it_and_skips_what_would_follow(logs: Pa
 
 
 def test_a_layer_that_ignores_the_interrupt_is_killed(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracks, "ENDING_SECONDS", 1)
+    monkeypatch.setattr(tracks, "STOP_SECONDS", 1)
     interrupt = threading.Event()
     threading.Timer(1, interrupt.set).start()
     done = run([plan("one", "trap '' INT; sleep 60 & wait; sleep 60")], logs, interrupt)

@@ -1,4 +1,4 @@
-"""The controller's half of `slipway.platform.check_environment`: gather, ask, judge."""
+"""Action of `slipway.platform.check_environment`: read the environment, collect the cloud's data, report faults."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
-from ansible_collections.slipway.platform.plugins.module_utils.environment.capacity import QUESTIONS
+from ansible_collections.slipway.platform.plugins.module_utils.environment.capacity import COLLECTIONS
 from ansible_collections.slipway.platform.plugins.module_utils.environment.checks import cloud_faults, pure_faults
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Environment, Fault, report
 from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import read_environment
 
 
-def ask_cloud(environment: Environment) -> list[Fault]:
-    """Faults only the cloud can tell; that it cannot be asked is one itself."""
+def check_cloud(environment: Environment) -> list[Fault]:
+    """Faults that need the cloud's data; an API that cannot be read is a fault itself."""
     name = "platform_hcloud_token"
     token, endpoint = environment.value(name), environment.text("platform_hcloud_endpoint")
     if not isinstance(token, str) or not endpoint:
         return []
     cloud = Cloud(endpoint, token)
     try:
-        with ThreadPoolExecutor(len(QUESTIONS)) as pool:
-            answers = dict(zip(QUESTIONS, pool.map(cloud.list, QUESTIONS), strict=True))
+        with ThreadPoolExecutor(len(COLLECTIONS)) as pool:
+            collections = dict(zip(COLLECTIONS, pool.map(cloud.list, COLLECTIONS), strict=True))
     except CloudError as error:
         return [environment.fault(name if error.code == "unauthorized" else "platform_hcloud_endpoint", str(error))]
-    return cloud_faults(environment, answers)
+    return cloud_faults(environment, collections)
 
 
 class ActionModule(ActionBase):
@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
         )
         faults = pure_faults(environment)
         if arguments["api_enabled"]:
-            faults = sorted({*faults, *ask_cloud(environment)})
+            faults = sorted({*faults, *check_cloud(environment)})
         result["changed"] = False
         if faults:
             result["failed"] = True
@@ -67,6 +67,6 @@ class ActionModule(ActionBase):
 
 
 def _shown(folder: Path) -> str:
-    """The folder as somebody in the current one would type it."""
+    """The folder's path for messages, relative to the current one where it lies below."""
     relative = os.path.relpath(folder)
     return str(folder) if relative.startswith("..") else relative

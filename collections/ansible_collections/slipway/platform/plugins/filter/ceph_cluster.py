@@ -1,4 +1,4 @@
-"""Filters of the role ceph: what its hosts were seen to be, and what follows from it."""
+"""Filters of the role ceph over the state of its hosts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_founding import founding
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_bootstrap import bootstrap_plan
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_members import (
     as_text,
     memory_target,
@@ -18,9 +18,9 @@ VOLUME = re.compile(r"ceph(-[a-z0-9]+)?")
 
 
 def devices(volumes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Those of a host's volumes (hcloud_volumes) that belong to Ceph: their names are ceph or begin with ceph-."""
+    """The volumes of a host (hcloud_volumes) for Ceph: those named ceph or ceph-*."""
     if not isinstance(volumes, Mapping):
-        raise AnsibleFilterError(f"ceph_devices wants a host's hcloud_volumes, not {volumes!r}")
+        raise AnsibleFilterError(f"ceph_devices: {volumes!r} is not a dict. Pass a host's hcloud_volumes.")
     return [
         {"path": volume["path"], "size_gb": volume["size_gb"]}
         for name, volume in sorted(volumes.items())
@@ -29,7 +29,7 @@ def devices(volumes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def states(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, Any]:
-    """What was read of every member; one that was not part of this run is left out."""
+    """State of every member that is part of this run."""
     return {
         name: hostvars[name]["__ceph_read"]["state"]
         for name in members
@@ -52,7 +52,7 @@ class FilterModule:
         return {
             "ceph_devices": devices,
             "ceph_states": states,
-            "ceph_founding": founding,
+            "ceph_bootstrap": bootstrap_plan,
             "ceph_ini": ini,
             "ceph_memory_target": memory_target,
             "ceph_version_faults": version_faults,

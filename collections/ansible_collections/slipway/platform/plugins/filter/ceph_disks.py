@@ -1,4 +1,4 @@
-"""Filters over what ceph_disk found on the members of a cluster."""
+"""Filters over the verdicts of ceph_disk on the members of a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_plan im
 
 
 def disks(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, list[Any]]:
-    """The verdicts of every member; one that was not part of this run is left out."""
+    """Verdicts of every member that is part of this run."""
     return {
         name: list(hostvars[name]["__ceph_disks"]["disks"])
         for name in members
@@ -18,8 +18,8 @@ def disks(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, list
 
 
 def faults(verdicts: Mapping[str, Sequence[Any]]) -> list[str]:
-    """All faults of all disks as sentences; see module_utils/ceph_disk_plan.py."""
-    return cluster_faults({host: list(found) for host, found in verdicts.items()})
+    """All faults of all disks; see module_utils/ceph_disk_plan.py."""
+    return cluster_faults({host: list(disks) for host, disks in verdicts.items()})
 
 
 class FilterModule:

@@ -26,7 +26,7 @@ def gateway_probes(
 
 
 def s3_keys(users: Sequence[Mapping[str, Any]], buckets: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The keys of the users that own one of the buckets, as slipway.platform.s3_buckets takes them."""
+    """Keys of the users that own one of the buckets, as options of slipway.platform.s3_buckets."""
     owners = {bucket["owner"] for bucket in buckets}
     return [
         {"owner": user["name"], "access_key": user["access_key"], "secret_key": user["secret_key"]}

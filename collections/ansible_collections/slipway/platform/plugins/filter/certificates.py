@@ -1,4 +1,4 @@
-"""Filters about certificates and private keys: whether they still serve; see module_utils/certificates.py."""
+"""Filters for the renewal of certificates and private keys; see module_utils/certificates.py."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ansible_collections.slipway.platform.plugins.module_utils import certificat
 
 
 def certificate_due(pem: str | None, authority: str, names: Sequence[str], addresses: Sequence[str], days: int) -> str:
-    """Why a certificate has to be issued anew, or an empty text."""
+    """Why a certificate has to be renewed, or an empty string."""
     return certificates.certificate_due(
         pem or "", authority=authority, names=list(names), addresses=list(addresses), days=int(days)
     )
 
 
 def certificate_expiry(pem: str | None) -> int:
-    """When a certificate expires, in seconds since 1970; 0 where there is none that can be read."""
+    """Expiry of a certificate in seconds since 1970; 0 if it is absent or unreadable."""
     return certificates.expiry(pem or "")
 
 
@@ -28,7 +28,7 @@ def key_pair_due(
     addresses: Sequence[str],
     days: int,
 ) -> str:
-    """Why a certificate has to be issued anew for the key of its host, or an empty text."""
+    """Why a certificate has to be renewed for the key of its host, or an empty string."""
     return certificates.key_pair_due(
         pem or "",
         public_key=str((private_key or {}).get("public_key", "")),
@@ -40,7 +40,7 @@ def key_pair_due(
 
 
 def private_key_due(found: Mapping[str, Any] | None, owner: str, group: str, mode: str) -> str:
-    """Why a private key has to be made or its file corrected, or an empty text."""
+    """Why a private key has to be generated or its file corrected, or an empty string."""
     return certificates.private_key_due(found, owner=owner, group=group, mode=mode)
 
 

@@ -1,30 +1,30 @@
-"""Which ports a load balancer must answer on, from what it is told to listen on."""
+"""Probes of a load balancer's listeners."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
 
 
 def _reachable(address: str) -> str:
-    return EVERYWHERE.get(address, address.strip("[]"))
+    return ANY_ADDRESS.get(address, address.strip("[]"))
 
 
 def _name(pattern: str) -> str:
-    """Give a name that the pattern covers."""
+    """A name that the pattern covers."""
     return pattern.replace("*", "slipway-probe", 1)
 
 
 def load_balancer_probes(
-    listens: Sequence[Sequence[str]], certificate_path: str, passthrough: bool = False
+    listeners: Sequence[Sequence[str]], certificate_path: str, passthrough: bool = False
 ) -> list[dict[str, Any]]:
-    """Give probes of web, API and join ports, with a handshake for each name where this host ends TLS.
+    """Probes of the web, API and join ports, with a TLS handshake for each name where this host terminates TLS.
 
-    `listens` are addresses for web, API and join, and the served names.
+    `listeners` are the addresses for web, API and join, and the served names.
     """
-    web, api, join, names = listens
+    web, api, join, names = listeners
     probes: list[dict[str, Any]] = []
     for address in map(_reachable, web):
         probes.append({"address": address, "port": 80})

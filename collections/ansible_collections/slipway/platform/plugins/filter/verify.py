@@ -1,4 +1,4 @@
-"""Filters of the verify role: what slipway.platform.probe is to look at, and sentences about what was seen."""
+"""Filters of the verify role: probes for slipway.platform.probe, and findings from registered results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ansible_collections.slipway.platform.plugins.module_utils import certificat
 
 
 def _result(hostvars: Mapping[str, Any], host: str, variable: str) -> Mapping[str, Any]:
-    """What a host registered; empty where the host or the result is missing."""
+    """The result that a host registered; empty where the host or the result is missing."""
     return (hostvars[host].get(variable) if host in hostvars else None) or {}
 
 
-def _unread(name: str, result: Mapping[str, Any]) -> str:
-    """Why the result of a host's check is missing."""
+def _missing_result(name: str, result: Mapping[str, Any]) -> str:
+    """The finding for a host's check without a result."""
     if result.get("unreachable"):
         return f"{name} cannot be reached by SSH"
     reason = str(result.get("msg") or "it was not part of this run").strip()
@@ -25,7 +25,7 @@ def _unread(name: str, result: Mapping[str, Any]) -> str:
 def ingress_probes(
     names: list[str], address: str, authority: str, statuses: list[int], valid_days: int = 0
 ) -> list[dict[str, Any]]:
-    """Three looks at every public name: TLS 1.3 answers, TLS 1.2 does not, plain HTTP leads to HTTPS."""
+    """Probes of every public name: TLS 1.3 answers, TLS 1.2 is rejected, plain HTTP redirects to HTTPS."""
     if not names:
         raise AnsibleFilterError(
             "verify_ingress_names: the list is empty, so that no public name would be verified. "
@@ -47,7 +47,7 @@ def ingress_probes(
 
 
 def closed_probes(hosts: list[Mapping[str, Any]], ipv6_enabled: bool = True) -> list[dict[str, Any]]:
-    """A probe of every port that has to be closed, and one of every control, which has to answer."""
+    """A probe of every port that must be closed, and one of every control port, which must answer."""
     controls: dict[tuple[str, int], dict[str, Any]] = {}
     probes: list[dict[str, Any]] = []
     for host in hosts:
@@ -55,7 +55,7 @@ def closed_probes(hosts: list[Mapping[str, Any]], ipv6_enabled: bool = True) -> 
             continue
         control = {"name": host["control_name"], "address": host["control_address"], "port": host["control_port"]}
         controls.setdefault((control["address"] or control["name"], control["port"]), {"kind": "open", **control})
-        # Without an address the control is the finding.
+        # Without an address the control port is the finding.
         ports = host["ports"] if host["address"] else []
         probes += [{"name": host["name"], "kind": "closed", "address": host["address"], "port": port} for port in ports]
     return [*controls.values(), *probes]
@@ -64,19 +64,19 @@ def closed_probes(hosts: list[Mapping[str, Any]], ipv6_enabled: bool = True) -> 
 def closed_hosts(
     hostvars: Mapping[str, Any], hosts: list[str], ports: list[int], balancer: str
 ) -> list[dict[str, Any]]:
-    """Ports that have to be closed, on every public address of the hosts, and the port that proves the way to it.
+    """Ports that must be closed on every public address of the hosts, each with its control port.
 
-    That is SSH of the host. SSH over IPv6 may be closed to a controller that administrates by IPv4, hence HTTPS of the
-    load balancer there. A host that is reached at its private address has no outside for this controller.
+    The control port is SSH of the host, or HTTPS of the load balancer for IPv6, because platform_admin_cidrs may hold
+    IPv4 ranges only. A host that is reached at its private address cannot be probed from outside by this controller.
     """
     ipv6 = next((address for address in hostvars[balancer].get("hcloud_addresses") or [] if ":" in address), "")
     found = []
     for host in hosts:
         variables = hostvars[host]
-        reached = variables.get("ansible_host") or ""
-        if reached and reached == variables.get("provision_private_ip"):
+        host_address = variables.get("ansible_host") or ""
+        if host_address and host_address == variables.get("provision_private_ip"):
             continue
-        for address in variables.get("hcloud_addresses") or [reached]:
+        for address in variables.get("hcloud_addresses") or [host_address]:
             control = (balancer, ipv6, 443) if ":" in address else (host, address, 22)
             found.append(
                 {"name": host, "address": address, "ports": list(ports)}
@@ -86,27 +86,24 @@ def closed_hosts(
 
 
 def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: str, valid_days: int = 0) -> list[str]:
-    """What the servers saw unmet, what they would start next, and an ingress certificate that ends soon.
-
-    A missing result is a finding.
-    """
+    """Findings of the servers: unmet conditions, another release after a reboot, an ingress certificate near expiry."""
     if not servers:
         return ["rke2_server: no server was verified. Name the servers in the inventory's hosts.yml."]
     found: list[str] = []
     for name in servers:
-        seen = _result(hostvars, name, "__verify_seen")
-        if "unmet" not in seen or (seen.get("failed") and not seen["unmet"]):
-            found.append(_unread(name, seen))
+        status = _result(hostvars, name, "__verify_server_status")
+        if "unmet" not in status or (status.get("failed") and not status["unmet"]):
+            found.append(_missing_result(name, status))
         else:
-            found += [f"seen from {name}, {sentence}" for sentence in seen["unmet"]]
-            found += release_findings(name, seen.get("release") or [], version)
-            if reason := certificates.end_due(str(seen.get("ingress_certificate") or ""), int(valid_days)):
+            found += [f"seen from {name}, {sentence}" for sentence in status["unmet"]]
+            found += release_findings(name, status.get("release") or [], version)
+            if reason := certificates.expiry_due(str(status.get("ingress_certificate") or ""), int(valid_days)):
                 found.append(f"the certificate of RKE2's ingress: {reason}. Run playbooks/rke2.yml.")
     return list(dict.fromkeys(found))
 
 
 def database_probes(host: str, server_name: str, authority: str, valid_days: int) -> list[dict[str, Any]]:
-    """PostgreSQL and PgBouncer as their clients see them, from the host itself: others may not come."""
+    """Probes of PostgreSQL and PgBouncer as clients connect, from the host itself: the firewall drops other hosts."""
     common: dict[str, Any] = {"name": host, "kind": "postgres", "address": host, "server_name": server_name}
     common |= {"authority": authority, "valid_days": int(valid_days)}
     return [{**common, "port": port} for port in (5432, 6432)]
@@ -126,16 +123,16 @@ def _parts(text: str) -> dict[str, tuple[int, list[str]]]:
 
 
 def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
-    """What a database said of itself, and handshakes that failed; a missing result is a finding."""
+    """Findings of the database hosts and of client connections; a missing result is a finding."""
     found: list[str] = []
     for name in hosts:
-        said = _result(hostvars, name, "__verify_database")
-        if said.get("unreachable"):
+        status = _result(hostvars, name, "__verify_database_status")
+        if status.get("unreachable"):
             found.append(f"{name} cannot be reached by SSH")
             continue
-        parts = _parts(str(said.get("stdout") or ""))
-        unread = str(said.get("stderr") or said.get("msg") or "it was not part of this run").strip()
-        code, lines = parts.get("server", (1, [unread]))
+        parts = _parts(str(status.get("stdout") or ""))
+        reason = str(status.get("stderr") or status.get("msg") or "it was not part of this run").strip()
+        code, lines = parts.get("server", (1, [reason]))
         if code == 0:
             found += [f"the database on {name}: {line}" for line in lines]
         else:
@@ -147,37 +144,34 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
         probed = _result(hostvars, name, "__verify_database_probe")
         if "findings" in probed:
             found += probed["findings"]
-        elif said:
+        elif status:
             reason = str(probed.get("msg") or "no answer").strip()
             found.append(f"the ports of the database on {name} could not be probed ({reason})")
     return list(dict.fromkeys(found))
 
 
 def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: list[str]) -> list[str]:
-    """What the hosts of the storage cluster saw unmet, of its gateways too, and warnings that somebody muted.
-
-    `expected` may be muted; a missing result is a finding.
-    """
+    """Findings of the Ceph hosts and object gateways, and muted warnings other than the `expected` ones."""
     found: list[str] = []
     for name in members:
-        seen = _result(hostvars, name, "__verify_storage_seen")
-        view = seen.get("view") or {}
-        if unmet := seen.get("unmet"):
+        status = _result(hostvars, name, "__verify_storage_status")
+        cluster = status.get("status") or {}
+        if unmet := status.get("unmet"):
             found += [f"seen from {name}, {sentence}" for sentence in unmet]
-        elif seen.get("failed") or "muted" not in view:
-            found.append(_unread(name, seen))
+        elif status.get("failed") or "muted" not in cluster:
+            found.append(_missing_result(name, status))
         found += [
-            f"the storage warning {code} is muted, which nobody declared"
-            for code in view.get("muted") or []
+            f"the Ceph health warning {code} is muted, but not declared in verify_storage_expected_warnings"
+            for code in cluster.get("muted") or []
             if code not in expected
         ]
         probed = _result(hostvars, name, "__verify_gateway_probe")
-        found += probed["findings"] if "findings" in probed else [_unread(name, probed)]
+        found += probed["findings"] if "findings" in probed else [_missing_result(name, probed)]
     return list(dict.fromkeys(found))
 
 
 def release_findings(name: str, lines: list[str], version: str) -> list[str]:
-    """What a restart of the host would start, when that is not what is wanted."""
+    """A finding if a restart of the host would start another release than the expected one."""
     if not lines:
         return [f"{name}: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml."]
     if version not in lines[0].split():
@@ -186,10 +180,10 @@ def release_findings(name: str, lines: list[str], version: str) -> list[str]:
 
 
 def simulation(hostvars: Mapping[str, Any], servers: list[str]) -> str:
-    """A sentence when a server's release says that it is a simulation, else an empty text."""
+    """The note on a simulation of RKE2, as the release of a server declares it; else an empty string."""
     for name in servers:
-        lines = _result(hostvars, name, "__verify_seen").get("release") or []
-        for line in reversed(lines):  # the last one says it in words
+        lines = _result(hostvars, name, "__verify_server_status").get("release") or []
+        for line in reversed(lines):  # the last line is the most explicit one
             if "simulation" in line:
                 return f"RKE2 is a simulation ({line})."
     return ""

@@ -1,4 +1,4 @@
-"""Talk to a running Ceph cluster from one of its hosts, through a container that runs there anyway."""
+"""Run commands of a Ceph cluster on one of its hosts, inside a container of one of its daemons."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.slipway.platform.plugins.module_utils import ceph_ask
+from ansible_collections.slipway.platform.plugins.module_utils import ceph_commands
 
 ETC = Path("/etc/ceph")
 DATA = Path("/var/lib/ceph")
-# Any daemon's container holds the programs; a monitor's can also read every key.
+# Every daemon's container holds the client programs; a monitor's can also read every key.
 KINDS = ("mon", "mgr", "crash", "osd", "mds", "rgw")
 
 
 class CephError(Exception):
-    """A command that Ceph refused: its errno and its own sentence."""
+    """A command that Ceph rejected: its errno and its own message."""
 
     def __init__(self, code: int, message: str, command: list[str] | None = None) -> None:
         self.code, self.message, self.command = code, message, command or []
@@ -27,15 +27,15 @@ class CephError(Exception):
 
 
 class NotBootstrapped(CephError):
-    """This host is part of no cluster with this fsid, so nothing can be asked here."""
+    """This host has no daemon of a cluster with this fsid, so no command can be run here."""
 
 
 class NoQuorum(CephError):
-    """No monitor let us in: too few of them run, or none of them can be reached."""
+    """No monitor answers: they have no quorum, or none of them is reachable."""
 
 
 def containers_of(listing: str, fsid: str) -> dict[str, str]:
-    """Kind of daemon → name of its running container, of the names that `podman ps` prints."""
+    """Daemon type → name of its running container, from the output of `podman ps`."""
     found: dict[str, str] = {}
     for name in sorted(listing.split()):
         parts = re.match(rf"ceph-{re.escape(fsid)}-([a-z]+)[.-]", name)
@@ -64,11 +64,11 @@ class Cluster:
         self._seconds = timeout_seconds
         self._connect_seconds = connect_seconds
         self._cephadm = cephadm
-        self._way: list[str] | None = None
+        self._exec_prefix: list[str] | None = None
         self._prefetched: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def prefetch(self, commands: list[list[str]], *, texts: Sequence[list[str]] = ()) -> None:
-        """Ask all in one process, `commands` for JSON, `texts` without; `ask` then answers them from memory."""
+        """Run all in one process, `commands` as JSON, `texts` as text; `execute` then returns them from memory."""
         wanted = [(args, True) for args in commands] + [(args, False) for args in texts]
         request = {
             "commands": [{"args": args, "json": json_wanted} for args, json_wanted in wanted],
@@ -80,18 +80,18 @@ class Cluster:
 
     def run(self, args: list[str], input: str | None = None) -> str:
         """What `ceph <args>` prints; `input` is what -i would read."""
-        return str(self.ask([args], inputs=[input] if input else None)[0]["output"])
+        return str(self.execute([args], inputs=[input] if input else None)[0]["output"])
 
     def json(self, args: list[str], input: str | None = None) -> Any:
         """The answer of `ceph <args> --format json`, parsed."""
-        return self.parsed(args, self.ask([args], inputs=[input] if input else None, json_wanted=True)[0]["output"])
+        return self.parsed(args, self.execute([args], inputs=[input] if input else None, json_wanted=True)[0]["output"])
 
     def batch(self, commands: list[list[str]]) -> list[Any]:
-        """The parsed answers of several commands, for the price of one process; the first refusal is raised."""
-        answers = self.ask(commands, json_wanted=True)
+        """The parsed output of several commands, run in one process; the first error is raised."""
+        answers = self.execute(commands, json_wanted=True)
         return [self.parsed(args, answer["output"]) for args, answer in zip(commands, answers, strict=True)]
 
-    def ask(
+    def execute(
         self,
         commands: list[list[str]],
         *,
@@ -100,9 +100,9 @@ class Cluster:
         strict: bool = True,
         manager_wait: bool = True,
     ) -> list[dict[str, Any]]:
-        """Answers as {code, output, message}, one a command; unless `strict`, a refusal is an answer as well.
+        """Answers as {code, output, message}, one for each command; `strict` raises the first error instead.
 
-        Commands that a manager answers wait for one, unless `manager_wait` is false: then they are refused without it.
+        Commands of the managers wait for an active one, unless `manager_wait` is false: then they fail at once.
         """
         keys = [(*args, str(json_wanted)) for args in commands]
         if not inputs and all(key in self._prefetched for key in keys):
@@ -122,23 +122,23 @@ class Cluster:
 
     @staticmethod
     def _checked(commands: list[list[str]], answers: list[dict[str, Any]], *, strict: bool) -> list[dict[str, Any]]:
-        for args, answer in zip(commands, answers, strict=False):  # the one that was refused is the last
+        for args, answer in zip(commands, answers, strict=False):  # after an error there are no more answers
             if strict and answer["code"]:
                 raise CephError(answer["code"], answer["message"], ["ceph", *args])
         return answers
 
     @staticmethod
     def parsed(args: list[str], output: str) -> Any:
-        """The JSON that a command answered."""
+        """The JSON output of a command."""
         if args[:1] == ["orch"] and output.startswith("No "):
-            return []  # the orchestrator has a sentence for an empty list, also where JSON was asked for
+            return []  # the orchestrator prints a sentence for an empty list, even with --format json
         try:
             return json.loads(output)
         except ValueError as error:
-            raise CephError(errno.EPROTO, f"the answer is no JSON: {output[:200]!r}", ["ceph", *args]) from error
+            raise CephError(errno.EPROTO, f"invalid JSON: {output[:200]!r}", ["ceph", *args]) from error
 
     def tool(self, command: list[str], input: str | None = None) -> str:
-        """What another program of the image prints, run as client.admin: ["radosgw-admin", "user", "list"]."""
+        """Output of another program of the image, run as client.admin: ["radosgw-admin", "user", "list"]."""
         answer = self._send({"tool": command, "input": input})[0]
         if answer["code"]:
             raise CephError(answer["code"], answer["message"], command)
@@ -151,21 +151,21 @@ class Cluster:
             "connect_seconds": self._connect_seconds,
             "seconds": self._seconds,
         }
-        way = self._way = self._way or self._find_way(request["keyring"])
+        prefix = self._exec_prefix = self._exec_prefix or self._find_exec_prefix(request["keyring"])
         limit = ["timeout", str(self._connect_seconds + self._seconds + 10)]
-        loader = ceph_ask.__loader__
-        source = loader.get_source(ceph_ask.__name__)  # type: ignore[union-attr]
-        code, output, errors = self._run_command([*limit, *way, "python3", "-c", source], data=json.dumps(request))
+        loader = ceph_commands.__loader__
+        source = loader.get_source(ceph_commands.__name__)  # type: ignore[union-attr]
+        code, output, errors = self._run_command([*limit, *prefix, "python3", "-c", source], data=json.dumps(request))
         if code != 0:
-            self._way = None  # the container may have been replaced since
-            sentence = (errors.strip().splitlines() or ["it said nothing"])[-1]
-            raise CephError(errno.ETIMEDOUT if code == 124 else errno.EIO, f"{' '.join(way[:4])} failed: {sentence}")
+            self._exec_prefix = None  # the container may have been replaced
+            reason = (errors.strip().splitlines() or ["no output"])[-1]
+            raise CephError(errno.ETIMEDOUT if code == 124 else errno.EIO, f"{' '.join(prefix[:4])} failed: {reason}")
         result = json.loads(output)
         if "unreachable" in result:
             raise NoQuorum(errno.ETIMEDOUT, f"the monitors of {self.fsid} do not answer: {result['unreachable']}")
         return list(result["answers"])
 
-    def _find_way(self, keyring: str) -> list[str]:
+    def _find_exec_prefix(self, keyring: str) -> list[str]:
         code, output, _ = self._run_command(["podman", "ps", "--format", "{{.Names}}"])
         if code == 0:
             containers = containers_of(output, self.fsid)
@@ -193,6 +193,6 @@ class Cluster:
         return ""
 
     def _mon_host(self) -> str:
-        """The monitors as this host knows them: a container sees those that there were when it was started."""
+        """mon_host of this host's ceph.conf: a container's copy is from its start and may lack newer monitors."""
         line = re.search(r"^\s*mon_host\s*=\s*(.+?)\s*$", self._configuration(), re.M)
         return line[1] if line else ""

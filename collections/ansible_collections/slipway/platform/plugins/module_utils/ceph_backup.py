@@ -1,4 +1,4 @@
-"""A copy of a monitor's store with all that it takes to make use of it: writing one, and reading it back."""
+"""A backup of a monitor store with everything a restore needs: write one, and verify it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 STORE = "mon/store.db"
 BLOCK = 1 << 20
 
-# What a person needs beside the store: keys, dm-crypt secrets, options, maps, the wanted services.
+# What a restore needs beside the store: keys, dm-crypt secrets, options, maps.
 DUMPS = {
     "config-key.json": ["config-key", "dump"],
     "auth.json": ["auth", "ls"],
@@ -31,12 +31,12 @@ DUMPS = {
 
 
 class BackupError(Exception):
-    """The copy is not what it should be; the text says why."""
+    """The backup is not valid; the text gives the reason."""
 
 
 @contextmanager
-def private(path: Path) -> Iterator[Any]:
-    """A new file that nobody else can read at any moment, put in its place when it is whole."""
+def private_file(path: Path) -> Iterator[Any]:
+    """A new file with mode 0600 from its creation, renamed to its path when it is complete."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -52,9 +52,9 @@ def private(path: Path) -> Iterator[Any]:
 
 
 def write(path: Path, folder: Path, dumps: dict[str, str], facts: dict[str, Any]) -> dict[str, Any]:
-    """Pack a monitor's folder and the dumps; the manifest lists the digest of each and comes last."""
+    """Pack a monitor's folder and the dumps; the manifest with the digest of each file comes last."""
     digests: dict[str, str] = {}
-    with private(path) as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
+    with private_file(path) as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
         for name, text in sorted(dumps.items()):
             _add(archive, name, text.encode())
             digests[name] = hashlib.sha256(text.encode()).hexdigest()
@@ -78,33 +78,33 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_back(path: Path, folder: Path) -> dict[str, Any]:
-    """Unpack a copy and hold every file against the manifest in it."""
+def verify(path: Path, folder: Path) -> dict[str, Any]:
+    """Unpack a backup and compare every file with its manifest."""
     if path.stat().st_mode & 0o077:
-        raise BackupError(f"{path} can be read by others than its owner")
+        raise BackupError(f"{path}: readable by others than its owner")
     with tarfile.open(path, "r:gz") as archive:
         archive.extractall(folder, filter="data")
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise BackupError(f"{path} has no manifest: it was cut off") from error
-    there = {
+        raise BackupError(f"{path}: no manifest, the file is truncated") from error
+    digests = {
         str(entry.relative_to(folder)): digest(entry)
         for entry in folder.rglob("*")
         if entry.is_file() and entry.name != MANIFEST
     }
     wrong = sorted(
-        name for name in there.keys() | manifest["files"].keys() if there.get(name) != manifest["files"].get(name)
+        name for name in digests.keys() | manifest["files"].keys() if digests.get(name) != manifest["files"].get(name)
     )
     if wrong:
-        raise BackupError(f"{path} differs from its manifest in {', '.join(wrong)}")
+        raise BackupError(f"{path}: differs from its manifest in {', '.join(wrong)}")
     current = folder / STORE / "CURRENT"
     if not current.is_file() or not (folder / STORE / current.read_text().strip()).is_file():
-        raise BackupError(f"{path} holds no whole store of a monitor: RocksDB's CURRENT leads nowhere")
+        raise BackupError(f"{path}: incomplete monitor store, RocksDB's CURRENT names a missing manifest")
     return dict(manifest)
 
 
-def superfluous(folder: Path, prefix: str, keep: int) -> list[Path]:
-    """Copies of that name beyond the newest `keep`; times in names sort."""
-    copies = sorted(folder.glob(f"{prefix}-*.tar.gz"))
-    return copies[:-keep] if keep else copies
+def expired(folder: Path, prefix: str, keep: int) -> list[Path]:
+    """Backups with that prefix beyond the newest `keep`; the times in their names sort."""
+    backups = sorted(folder.glob(f"{prefix}-*.tar.gz"))
+    return backups[:-keep] if keep else backups

@@ -1,6 +1,6 @@
-"""Judge the disks that are to become OSDs: pure functions over what ceph_disk_read has read.
+"""Classify the disks that are to become OSDs: pure functions over what ceph_disk_read has read.
 
-Whatever is not known to be blank, or to be an OSD of the cluster, is refused.
+A disk is refused unless it is empty, an OSD of this cluster, or confirmed for wiping.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 BY_ID = re.compile(r"^/dev/disk/by-id/[^/\s]+$")
 HETZNER_VOLUME = re.compile(r"^scsi-0HC_Volume_(\d+)$")
 
-# A volume's size is said in GB; whether those are 10⁹ or 2³⁰ bytes is the provider's matter.
+# A volume's size is given in GB, which may mean 10⁹ or 2³⁰ bytes.
 SMALLEST_SHARE = 0.99 * 10**9
 LARGEST_SHARE = 1.01 * 2**30
 
 SYSTEM_MOUNTS = ("/", "/boot", "/boot/efi", "/usr", "/var")
 
-# What libblkid finds → how a person calls it.
+# Signature as libblkid names it → its name in messages.
 SIGNATURES = {
     "ceph_bluestore": "a BlueStore label",
     "LVM2_member": "an LVM label",
@@ -34,7 +34,7 @@ SIGNATURES = {
 
 
 def volume_id(path: str) -> str:
-    """What names a volume in ceph_osd_wipe_confirm: Hetzner's number of it, or else the name of its link."""
+    """Id of a volume in ceph_osd_wipe_confirm: Hetzner's volume id, or else the name of its link."""
     name = path.rsplit("/", 1)[-1]
     hetzner = HETZNER_VOLUME.match(name)
     return hetzner.group(1) if hetzner else name
@@ -44,16 +44,16 @@ def gb(size: int) -> str:
     return f"{size / 2**30:.1f} GB"
 
 
-def judge(
+def classify(
     facts: list[dict[str, Any]],
     *,
     fsid: str,
     known_osds: dict[str, str] | None = None,
     wipe_confirm: list[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """A verdict for each disk: blank, osd (ours already), wipe (told so by name) or refused, with the reasons.
+    """A verdict for each disk: empty, osd (of this cluster), wipe (confirmed by id) or refused, with its faults.
 
-    known_osds are the OSDs that the running cluster knows, uuid → id; None when it could not be asked.
+    `known_osds` are the OSDs of the running cluster, UUID → id; None when the cluster was not reachable.
     """
     confirmed = {str(name) for name in wipe_confirm or []}
     verdicts = []
@@ -74,46 +74,51 @@ def judge(
         if faults:
             continue
         owner = _owner(disk)
-        if owner and owner["fsid"] == fsid and owner["whole"] and (known_osds is None or owner["uuid"] in known_osds):
+        if (
+            owner
+            and owner["fsid"] == fsid
+            and owner["complete"]
+            and (known_osds is None or owner["uuid"] in known_osds)
+        ):
             verdict |= {"verdict": "osd", "osd_id": owner["id"], "osd_uuid": owner["uuid"]}
             continue
         faults += _size_faults(disk) + _use_faults(disk)
         contents = _contents(disk, owner, fsid, known_osds)
-        mine = owner is not None and owner["fsid"] == fsid and (known_osds is None or owner["uuid"] in known_osds)
-        if contents and verdict["volume"] in confirmed and not mine:
+        known = owner is not None and owner["fsid"] == fsid and (known_osds is None or owner["uuid"] in known_osds)
+        if contents and verdict["volume"] in confirmed and not known:
             verdict["verdict"] = "refused" if faults else "wipe"
         elif contents:
             remedy = (
-                "Its data may be wanted yet: look at it by hand. Once that OSD is purged from the cluster, "
-                f"{verdict['volume']} can be named in ceph_osd_wipe_confirm."
-                if mine
-                else f"Nothing was written. If none of it is needed, name {verdict['volume']} in ceph_osd_wipe_confirm."
+                "Its data may still be needed: inspect it by hand. After the OSD is purged from the cluster, add "
+                f"{verdict['volume']} to ceph_osd_wipe_confirm."
+                if known
+                else f"Nothing was written. To discard its data, add {verdict['volume']} to ceph_osd_wipe_confirm."
             )
-            faults.append(f"{disk['path']} {contents}. {remedy}")
+            faults.append(f"{disk['path']}: {contents}. {remedy}")
         elif not faults:
-            verdict["verdict"] = "blank"
+            verdict["verdict"] = "empty"
     return verdicts
 
 
 def cluster_faults(disks: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """All faults of all hosts as sentences, and what can only be seen by looking at all of them."""
+    """Faults of the disks of all hosts, and OSDs that exist on two disks."""
     found = [f"{host}: {fault}" for host, verdicts in disks.items() for one in verdicts for fault in one["faults"]]
     uuids: dict[str, str] = {}
     for host, verdicts in disks.items():
         for one in verdicts:
             if one["verdict"] != "osd":
                 continue
-            where = f"{one['path']} of {host}"
-            twin = uuids.setdefault(one["osd_uuid"], where)
-            if twin != where:
+            name = f"{one['path']} of {host}"
+            twin = uuids.setdefault(one["osd_uuid"], name)
+            if twin != name:
                 found.append(
-                    f"{where} and {twin} hold the same osd.{one['osd_id']}: one is a copy of the other. "
-                    "They must never run both; detach the copy."
+                    f"{name} and {twin}: both hold osd.{one['osd_id']}, one is a copy of the other. "
+                    "Detach the copy; the two must never run at the same time."
                 )
     return found
 
 
-# --- what can never be agreed to ------------------------------------------------------------------------------------
+# --- faults that no confirmation lifts ------------------------------------------------------------------------------
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -121,49 +126,49 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _hard_faults(disk: dict[str, Any], other: dict[str, Any] | None) -> list[str]:
-    """What forbids to go near a device, whoever confirms it."""
+    """Faults that forbid any write to a device, whatever is confirmed."""
     path = disk["path"]
     if not BY_ID.match(path):
         return [
-            f"{path} is no name to keep: the kernel gives such names anew at each start. "
-            "Name the device by its link in /dev/disk/by-id."
+            f"{path}: not a stable name, the kernel may assign another one at each boot. "
+            "Give the device by its link in /dev/disk/by-id."
         ]
     if other is not None and other["path"] == path:
-        return [f"{path} is named twice in ceph_osd_devices. Name it once."]
+        return [f"{path}: listed twice in ceph_osd_devices. List it once."]
     if other is not None:
-        return [f"{path} and {other['path']} are the same device ({disk['device']}). Name one of them."]
+        return [f"{path} and {other['path']}: the same device ({disk['device']}). List one of them."]
     if disk.get("error") and not disk.get("mounts"):
-        return [f"{path} could not be read: {disk['error']}. It is left alone."]
+        return [f"{path}: read failed: {disk['error']}. Nothing was written."]
     if disk["kind"] == "missing":
-        return [f"{path} does not exist. Attach the volume to this host, or take it out of ceph_osd_devices."]
+        return [f"{path}: does not exist. Attach the volume to this host, or remove it from ceph_osd_devices."]
     if disk["kind"] != "block":
-        return [f"{path} is no block device but {disk['kind']}. Name a whole disk."]
+        return [f"{path}: not a block device but {disk['kind']}. Give a whole disk."]
     device = disk["device"]
     if disk["partition_of"]:
-        return [f"{path} is {device}, a partition of {disk['partition_of']}. Name a whole disk."]
+        return [f"{path}: is {device}, a partition of {disk['partition_of']}. Give a whole disk."]
     system = [mount for mount in disk["mounts"] if mount in SYSTEM_MOUNTS]
     if system:
-        return [f"{path} is {device}, the disk of this host's own system (mounted at {', '.join(system)})."]
+        return [f"{path}: is {device}, this host's system disk (mounted at {', '.join(system)})."]
     faults = []
     if disk["read_only"]:
-        faults.append(f"{path} ({device}) can only be read.")
+        faults.append(f"{path} ({device}): read-only.")
     if disk["mounts"]:
-        faults.append(f"{path} ({device}) is in use: mounted at {', '.join(disk['mounts'])}.")
+        faults.append(f"{path} ({device}): in use, mounted at {', '.join(disk['mounts'])}.")
     if disk["swaps"]:
-        faults.append(f"{path} ({device}) is in use as swap ({', '.join(disk['swaps'])}).")
+        faults.append(f"{path} ({device}): in use as swap ({', '.join(disk['swaps'])}).")
     return faults
 
 
 def _use_faults(disk: dict[str, Any]) -> list[str]:
-    """Who holds a device; for an OSD of ours it is only its own daemon."""
+    """Users of a device. Not a fault for an OSD of this cluster, whose user is its own daemon."""
     named = f"{disk['path']} ({disk['device']})"
     if disk["holders"]:
-        return [f"{named} is in use: {', '.join(disk['holders'])} stands on it."]
+        return [f"{named}: in use by {', '.join(disk['holders'])}."]
     if disk["locked"]:
-        return [f"{named} is in use: a running OSD has it locked."]
-    # Mounts and maps of other containers on this host are seen by nothing but the kernel's own refusal.
+        return [f"{named}: in use, locked by a running OSD."]
+    # Mounts and mappings of other containers on this host show only as EBUSY.
     if disk["busy"] and not disk["mounts"] and not disk["swaps"]:
-        return [f"{named} is in use: the kernel refuses to open it alone."]
+        return [f"{named}: in use, an exclusive open fails with EBUSY."]
     return []
 
 
@@ -173,17 +178,17 @@ def _size_faults(disk: dict[str, Any]) -> list[str]:
     if not wanted:
         return []
     if size < wanted * SMALLEST_SHARE:
-        return [f"{named} is too small: {gb(size)}, and its volume is said to have {wanted} GB."]
+        return [f"{named}: too small, {gb(size)} instead of {wanted} GB."]
     if size > wanted * LARGEST_SHARE:
-        return [f"{named} is too big: {gb(size)}, and its volume is said to have {wanted} GB. It may be another one."]
+        return [f"{named}: too big, {gb(size)} instead of {wanted} GB. It may be another volume."]
     return []
 
 
-# --- what lies on it ------------------------------------------------------------------------------------------------
+# --- contents -------------------------------------------------------------------------------------------------------
 
 
 def _owner(disk: dict[str, Any]) -> dict[str, Any] | None:
-    """The cluster and OSD that a disk says are its own: by BlueStore's label, or by the tags of its logical volume."""
+    """Cluster and OSD of a disk, from its BlueStore label or from the tags of its logical volume."""
     label = disk["label"]
     if label is not None:
         meta = label["meta"]
@@ -191,9 +196,9 @@ def _owner(disk: dict[str, Any]) -> dict[str, Any] | None:
             "fsid": meta.get("ceph_fsid", ""),
             "id": int(meta["whoami"]) if meta.get("whoami", "").isdigit() else None,
             "uuid": label["osd_uuid"],
-            # BlueStore writes `ready` last of all.
-            "whole": label["offset"] == 0 and meta.get("ready") == "ready" and meta.get("whoami", "").isdigit(),
-            "what": "osd." + meta["whoami"] if meta.get("whoami") else "an unfinished OSD",
+            # BlueStore writes `ready` last.
+            "complete": label["offset"] == 0 and meta.get("ready") == "ready" and meta.get("whoami", "").isdigit(),
+            "name": "osd." + meta["whoami"] if meta.get("whoami") else "an unfinished OSD",
         }
     for tags in disk["logical_volumes"]:
         if tags.get("ceph.type") == "block" and tags.get("ceph.osd_id", "").isdigit():
@@ -201,38 +206,38 @@ def _owner(disk: dict[str, Any]) -> dict[str, Any] | None:
                 "fsid": tags.get("ceph.cluster_fsid", ""),
                 "id": int(tags["ceph.osd_id"]),
                 "uuid": tags.get("ceph.osd_fsid", ""),
-                "whole": len(disk["logical_volumes"]) == 1,
-                "what": f"osd.{tags['ceph.osd_id']}",
+                "complete": len(disk["logical_volumes"]) == 1,
+                "name": f"osd.{tags['ceph.osd_id']}",
             }
     return None
 
 
 def _contents(disk: dict[str, Any], owner: dict[str, Any] | None, fsid: str, known_osds: dict[str, str] | None) -> str:
-    """What a disk holds, as the rest of a sentence; empty when it holds nothing."""
+    """Contents of a disk as part of a message; empty for an empty disk."""
     if owner is not None:
         if not owner["fsid"]:
             return (
-                f"holds {owner['what']} ({owner['uuid']}) that names no cluster as its own: "
-                "something was killed while it was made, or it is damaged"
+                f"holds {owner['name']} ({owner['uuid']}) without a cluster: "
+                "its creation was interrupted, or it is damaged"
             )
         if owner["fsid"] != fsid:
-            return f"holds {owner['what']} of another cluster, {owner['fsid']}; ours is {fsid}"
+            return f"holds {owner['name']} of another cluster, {owner['fsid']}; ceph_fsid is {fsid}"
         if known_osds is not None and owner["uuid"] not in known_osds:
-            held = f"holds {owner['what']} ({owner['uuid']}) of this cluster"
+            held = f"holds {owner['name']} ({owner['uuid']}) of this cluster"
             if known_osds:
-                return f"{held}, which the cluster does not know any more"
-            return f"{held}, and there is no cluster: found no new one as long as the data of the old one is wanted"
-        return f"holds {owner['what']} of this cluster, damaged: its first label is gone or not finished"
+                return f"{held}, which is not in the OSD map"
+            return f"{held}, and there is no cluster: bootstrap no new one while the data of the old one is needed"
+        return f"holds {owner['name']} of this cluster, damaged: its first label is missing or incomplete"
     if disk["label_error"]:
         return f"holds a BlueStore label that cannot be read ({disk['label_error']})"
     kinds = [entry["type"] for entry in disk["signatures"]]
     if kinds:
-        said = list(dict.fromkeys(SIGNATURES.get(kind, f"a file system or signature ({kind})") for kind in kinds))
-        return f"holds {' and '.join(said)}"
+        names = list(dict.fromkeys(SIGNATURES.get(kind, f"a file system or signature ({kind})") for kind in kinds))
+        return f"holds {' and '.join(names)}"
     if disk["partitions"]:
         return f"has partitions ({', '.join(disk['partitions'])})"
     if disk["logical_volumes"]:
         return "holds logical volumes"
     if not disk["zero"]:
-        return "holds data of no known form at its beginning"
+        return "holds data of an unknown format at its beginning"
     return ""

@@ -1,4 +1,4 @@
-"""Read a disk without writing to it, and blank one. No program of Ceph is needed: at first a host has none."""
+"""Read a disk without writing to it, and wipe one. Needs no program of Ceph, which a new host does not have."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ LABEL_MAGIC = b"bluestore block device\n"
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-HEAD = 10 * 2**20  # what ceph-volume clears when it zaps, too
+HEAD = 10 * 2**20  # as much as `ceph-volume lvm zap` clears
 CHUNK = 2**20
 BLKRRPART = 0x125F
 LIBBLKID_NOTHING_FOUND = 2
 
 
 class DiskError(Exception):
-    """A device that could not be read or blanked; the text says why."""
+    """A device that could not be read or wiped; the text gives the reason."""
 
 
 # --- BlueStore's label ----------------------------------------------------------------------------------------------
 
 
 class LabelError(Exception):
-    """Bytes that begin as a label and do not go on as one."""
+    """A block that has the magic of a label but is no valid label."""
 
 
 def crc32c(data: bytes, value: int = 0xFFFFFFFF) -> int:
@@ -51,10 +51,10 @@ def crc32c(data: bytes, value: int = 0xFFFFFFFF) -> int:
 
 
 def parse_label(block: bytes) -> dict[str, Any] | None:
-    """The label of BlueStore at the beginning of `block`, None where there is none.
+    """The BlueStore label at the beginning of `block`, None without one.
 
-    The magic and the OSD's uuid as text; then, as Ceph encodes it: version, oldest reader, length, uuid, size of the
-    device, time of birth, description, and names with values; last the checksum of all before.
+    Layout: magic and OSD UUID as text; then, in Ceph's encoding, version, compatible version, length, UUID,
+    device size, creation time, description, and a map of names to values; last the checksum of all before.
     """
     if not block.startswith(LABEL_MAGIC):
         return None
@@ -63,38 +63,38 @@ def parse_label(block: bytes) -> dict[str, Any] | None:
         version, oldest, length = struct.unpack_from("<BBI", block, start)
         end = start + 6 + length
         if oldest > 2 or end + 4 > len(block):
-            raise LabelError(f"version {version} of a length of {length} is not known")
+            raise LabelError(f"unknown version {version} with length {length}")
         if struct.unpack_from("<I", block, end)[0] != crc32c(block[:end]):
-            raise LabelError("its checksum is wrong")
-        place = start + 6
-        uuid = str(UUID(bytes=block[place : place + 16]))
-        (size,) = struct.unpack_from("<Q", block, place + 16)
-        place += 32  # the uuid, the size, and the time of birth
-        description, place = _text(block, place)
+            raise LabelError("wrong checksum")
+        offset = start + 6
+        uuid = str(UUID(bytes=block[offset : offset + 16]))
+        (size,) = struct.unpack_from("<Q", block, offset + 16)
+        offset += 32  # UUID, size and creation time
+        description, offset = _text(block, offset)
         meta: dict[str, str] = {}
         if version >= 2:
-            (count,) = struct.unpack_from("<I", block, place)
-            place += 4
+            (count,) = struct.unpack_from("<I", block, offset)
+            offset += 4
             for _ in range(count):
-                name, place = _text(block, place)
-                meta[name], place = _text(block, place)
+                name, offset = _text(block, offset)
+                meta[name], offset = _text(block, offset)
     except (struct.error, UnicodeDecodeError) as error:
         raise LabelError(str(error)) from error
     meta.pop("osd_key", None)  # the OSD's secret
     return {"osd_uuid": uuid, "size": size, "description": description, "meta": meta}
 
 
-def _text(block: bytes, place: int) -> tuple[str, int]:
-    (length,) = struct.unpack_from("<I", block, place)
-    place += 4
-    return block[place : place + length].decode(), place + length
+def _text(block: bytes, offset: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from("<I", block, offset)
+    offset += 4
+    return block[offset : offset + length].decode(), offset + length
 
 
-# --- what the kernel knows ------------------------------------------------------------------------------------------
+# --- state in the kernel --------------------------------------------------------------------------------------------
 
 
 def read_disk(path: str, size_gb: float) -> dict[str, Any]:
-    """The facts that a verdict rests on; what cannot be read ends in `error`, and with it in a refusal."""
+    """The facts for a verdict; a failed read is stored in `error`, which makes the verdict refused."""
     facts: dict[str, Any] = {
         "path": path,
         "size_gb": size_gb,
@@ -144,21 +144,21 @@ def _read(path: Path, facts: dict[str, Any]) -> None:
         facts["holders"] += sorted(_names(node / part / "holders"))
     facts["size"] = int((node / "size").read_text()) * 512
     facts["read_only"] = (node / "ro").read_text().strip() != "0"
-    facts["mounts"] = sorted(target for target, number in mounts() if number in below(node))
-    facts["swaps"] = [name for name in swaps() if Path(name).exists() and _number(name) in below(node)]
+    facts["mounts"] = sorted(target for target, number in mounts() if number in stacked_devices(node))
+    facts["swaps"] = [name for name in swaps() if Path(name).exists() and _number(name) in stacked_devices(node)]
     if facts["partition_of"]:
         return
     facts["busy"], facts["locked"] = probe_use(path)
     facts["signatures"] = read_signatures(path)
     with path.open("rb", buffering=0) as device:
         _read_labels(device.fileno(), facts)
-        facts["zero"] = all(not any(os.pread(device.fileno(), CHUNK, place)) for place in range(0, HEAD, CHUNK))
+        facts["zero"] = all(not any(os.pread(device.fileno(), CHUNK, offset)) for offset in range(0, HEAD, CHUNK))
     if any(entry["type"] == "LVM2_member" for entry in facts["signatures"]):
         facts["logical_volumes"] = read_logical_volumes(facts["device"])
 
 
 def _read_labels(device: int, facts: dict[str, Any]) -> None:
-    """The first label found, at its own place or at that of a copy."""
+    """The first label found, at its primary offset or at that of a copy."""
     for offset in LABEL_OFFSETS:
         if offset + LABEL_SIZE > facts["size"]:
             return
@@ -181,24 +181,24 @@ def _number(name: str) -> str:
     return f"{os.major(number)}:{os.minor(number)}"
 
 
-def below(node: Path) -> set[str]:
-    """Numbers of a disk, of its partitions and of all that stands on them (LVM, RAID, encryption)."""
-    found = {(node / "dev").read_text().strip()}
+def stacked_devices(node: Path) -> set[str]:
+    """Device numbers of a disk, its partitions and all mappings on them (LVM, RAID, encryption)."""
+    numbers = {(node / "dev").read_text().strip()}
     for part in node.glob("*/partition"):
-        found |= below(part.parent)
+        numbers |= stacked_devices(part.parent)
     for holder in _names(node / "holders"):
-        found |= below((node / "holders" / holder).resolve())
-    return found
+        numbers |= stacked_devices((node / "holders" / holder).resolve())
+    return numbers
 
 
 def mounts() -> list[tuple[str, str]]:
-    """Where something is mounted, and the number of the device it is on."""
+    """Mount points, each with the number of its device."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, rest = line.partition(" - ")
         number, target = fields.split()[2], fields.split()[4]
         source = rest.split()[1]
-        # btrfs and its like give a mount a number of its own.
+        # btrfs and others give a mount an anonymous device number.
         if number.startswith("0:") and source.startswith("/dev/") and Path(source).exists():
             number = _number(source)
         found.append((target.replace("\\040", " "), number))
@@ -210,7 +210,7 @@ def swaps() -> list[str]:
 
 
 def probe_use(path: Path) -> tuple[bool, bool]:
-    """Whether the kernel refuses to open a device alone, and whether somebody holds BlueStore's lock on it."""
+    """Whether an exclusive open fails with EBUSY, and whether BlueStore's lock on the device is held."""
     try:
         device = os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
         busy = False
@@ -228,7 +228,7 @@ def probe_use(path: Path) -> tuple[bool, bool]:
     return busy, locked
 
 
-# --- what lies on it ------------------------------------------------------------------------------------------------
+# --- contents -------------------------------------------------------------------------------------------------------
 
 
 def _output(command: list[str], good: tuple[int, ...] = (0,)) -> str:
@@ -238,12 +238,12 @@ def _output(command: list[str], good: tuple[int, ...] = (0,)) -> str:
     except FileNotFoundError as error:
         raise DiskError(f"{command[0]} is not installed") from error
     if done.returncode not in good:
-        raise DiskError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()}")
+        raise DiskError(f"{command[0]}: exit code {done.returncode}: {done.stderr.strip()}")
     return done.stdout
 
 
 def parse_signatures(wipefs: str, blkid: str) -> list[dict[str, str]]:
-    """All that libblkid finds: wipefs lists every signature, blkid weighs them and sees what stands inside a table."""
+    """All signatures that libblkid detects: wipefs lists each one, blkid adds types inside a partition table."""
     found = [
         {"type": entry["type"], "offset": entry["offset"]}
         for entry in (json.loads(wipefs)["signatures"] if wipefs.strip() else [])
@@ -257,13 +257,13 @@ def parse_signatures(wipefs: str, blkid: str) -> list[dict[str, str]]:
 
 def read_signatures(path: Path) -> list[dict[str, str]]:
     wipefs = _output(["wipefs", "--no-act", "--json", str(path)])
-    # 8 is blkid's answer to signatures that contradict each other; wipefs has listed them.
+    # blkid exits with 8 for ambiguous signatures; wipefs has listed them.
     blkid = _output(["blkid", "--probe", "--output", "export", str(path)], (0, LIBBLKID_NOTHING_FOUND, 8))
     return parse_signatures(wipefs, blkid)
 
 
 def parse_logical_volumes(report: str) -> list[dict[str, str]]:
-    """The tags of each logical volume: ceph-volume writes there what it knows of its OSD."""
+    """The tags of each logical volume, in which ceph-volume stores the OSD's properties."""
     rows = [row for part in json.loads(report)["report"] for kind in part.values() for row in kind]
     return [
         dict(tag.split("=", 1) for tag in row["lv_tags"].split(",") if "=" in tag) for row in rows if row.get("lv_name")
@@ -272,31 +272,31 @@ def parse_logical_volumes(report: str) -> list[dict[str, str]]:
 
 def read_logical_volumes(device: str) -> list[dict[str, str]]:
     if shutil.which("pvs", path=PATH) is None:
-        return []  # without LVM here, no OSD of ours is on it
+        return []  # without LVM on this host, no OSD of this cluster is on a logical volume
     command = ["pvs", "--segments", "--readonly", "--devices", device, "--reportformat", "json"]
     return parse_logical_volumes(_output([*command, "--options", "pv_name,vg_name,lv_name,lv_tags"]))
 
 
-# --- blanking -------------------------------------------------------------------------------------------------------
+# --- wiping ---------------------------------------------------------------------------------------------------------
 
 
-def blank(path: str) -> None:
-    """Take a device out of every table of contents. The kernel has to agree that nobody else has it open."""
+def wipe(path: str) -> None:
+    """Zero all signatures and labels of a device. Fails unless the device can be opened exclusively."""
     try:
         device = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
     except OSError as error:
-        raise DiskError(f"{path} cannot be opened alone: {error.strerror}") from error
+        raise DiskError(f"{path}: exclusive open failed: {error.strerror}") from error
     try:
         fcntl.flock(device, fcntl.LOCK_EX | fcntl.LOCK_NB)
         size = os.lseek(device, 0, os.SEEK_END)
         found = [int(entry["offset"], 16) for entry in read_signatures(Path(path)) if entry["offset"]]
-        places = [(offset, LABEL_SIZE) for offset in (*LABEL_OFFSETS, *found)]
-        for offset, length in (*places, (max(size - HEAD, 0), HEAD), (0, HEAD)):
+        ranges = [(offset, LABEL_SIZE) for offset in (*LABEL_OFFSETS, *found)]
+        for offset, length in (*ranges, (max(size - HEAD, 0), HEAD), (0, HEAD)):
             _zero(device, offset, min(length, size - offset))
         os.fsync(device)
-        _forget_partitions(device)
+        _reread_partition_table(device)
     except BlockingIOError as error:
-        raise DiskError(f"{path} is locked by a running OSD") from error
+        raise DiskError(f"{path}: locked by a running OSD") from error
     finally:
         os.close(device)
 
@@ -307,6 +307,6 @@ def _zero(device: int, offset: int, length: int) -> None:
         offset, length = offset + written, length - written
 
 
-def _forget_partitions(device: int) -> None:
-    """Make the kernel read the (empty) partition table again; a device that never has partitions refuses, and may."""
+def _reread_partition_table(device: int) -> None:
+    """Let the kernel read the now empty partition table. The error of a device without partition support is ignored."""
     ctypes.CDLL(None).ioctl(device, BLKRRPART)

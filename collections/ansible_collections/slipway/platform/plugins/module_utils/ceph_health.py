@@ -1,4 +1,4 @@
-"""Whether a Ceph cluster is well enough for what comes next: reading it, and the judgement, which is pure."""
+"""Health gate of a Ceph cluster: read its status, and compare it with what is required (pure)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import Cluster
 
-# Asked of the monitors: they answer without a manager.
-QUESTIONS = [["status"], ["health", "detail"], ["quorum_status"], ["mgr", "dump"], ["osd", "dump"]]
+# Commands of the monitors, which need no manager.
+COMMANDS = [["status"], ["health", "detail"], ["quorum_status"], ["mgr", "dump"], ["osd", "dump"]]
 
 
 def read(cluster: Cluster, stoppable: list[str]) -> dict[str, Any]:
-    """The cluster as the judgement needs it; `stoppable` are daemons like osd.1, of which Ceph is asked."""
-    status, health, quorum, managers, osds = cluster.batch(QUESTIONS)
+    """The status that `unmet` needs; `stoppable` are daemons like osd.1 that are checked by ok-to-stop."""
+    status, health, quorum, managers, osds = cluster.batch(COMMANDS)
     view: dict[str, Any] = {
         "status": health.get("status", ""),
         "checks": [
@@ -43,8 +43,8 @@ def read(cluster: Cluster, stoppable: list[str]) -> dict[str, Any]:
         "refusals": {},
     }
     if view["manager"]:
-        more = [["osd", "df"], *(_stop_question(daemon) for daemon in stoppable)]
-        usage, *answers = cluster.ask(more, json_wanted=True, strict=False)
+        more = [["osd", "df"], *(_ok_to_stop_command(daemon) for daemon in stoppable)]
+        usage, *answers = cluster.execute(more, json_wanted=True, strict=False)
         if usage["code"] == 0:
             view["used"] = used_of(cluster.parsed(more[0], usage["output"]))
         view["refusals"] = {
@@ -58,7 +58,7 @@ def used_of(usage: dict[str, Any]) -> dict[str, float]:
     return {str(node["id"]): round(node["utilization"] / 100, 4) for node in usage["nodes"] if node.get("kb")}
 
 
-def _stop_question(daemon: str) -> list[str]:
+def _ok_to_stop_command(daemon: str) -> list[str]:
     kind, name = daemon.split(".", 1)
     return [kind, "ok-to-stop", name]
 
@@ -85,17 +85,17 @@ def unmet(
     nearfull: float,
     clean: bool = True,
 ) -> list[str]:
-    """What keeps the cluster from being as wanted, one sentence each; empty means that it is.
+    """Requirements that the cluster does not meet, one message each.
 
-    With `clean` false it is enough that every placement group serves: the gate while a host or a disk is away.
+    With `clean` false, active placement groups are enough: the gate while a host or an OSD is down.
     """
     found: list[str] = []
     missing = sorted(set(monitors) - set(view["quorum"]))
-    strangers = sorted(set(view["quorum"]) - set(monitors))
+    unexpected = sorted(set(view["quorum"]) - set(monitors))
     if clean and missing:
-        found.append(f"{_and(missing)} not in the quorum of the monitors ({', '.join(view['quorum'])})")
-    if clean and strangers and monitors:
-        found.append(f"{_and(strangers)} in the quorum and not wanted there")
+        found.append(f"{_and(missing)} not in the monitor quorum ({', '.join(view['quorum'])})")
+    if clean and unexpected and monitors:
+        found.append(f"{_and(unexpected)} in the quorum but not expected")
     if not view["manager"]:
         found.append("no manager is active")
     elif clean and len(view["standbys"]) + 1 < managers:
@@ -115,13 +115,11 @@ def unmet(
         if down:
             found.append(f"{_and(down)} down")
     found += [
-        f"osd.{name} is {share:.0%} full, {nearfull:.0%} is the limit"
+        f"osd.{name} is {share:.0%} full, the limit is {nearfull:.0%}"
         for name, share in sorted(view["used"].items())
         if share >= nearfull
     ]
-    found += [
-        f"{daemon} may not be stopped: {sentence.strip()}" for daemon, sentence in sorted(view["refusals"].items())
-    ]
+    found += [f"{daemon} is not ok-to-stop: {reason.strip()}" for daemon, reason in sorted(view["refusals"].items())]
     return found
 
 
@@ -130,7 +128,7 @@ def _and(names: list[str]) -> str:
 
 
 def detail(view: dict[str, Any]) -> str:
-    """What `ceph health detail` prints."""
+    """Health in the format of `ceph health detail`."""
     lines = [view["status"]]
     for check in view["checks"]:
         muted = "(MUTED) " if check["muted"] else ""

@@ -1,4 +1,4 @@
-"""What a host knows of Ceph without asking the cluster: its programs, its daemons, what its monitor says of itself."""
+"""State of one host without the cluster: programs, daemons, and the status of its own monitor."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ UNITS = Path("/etc/systemd/system")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DAEMON = re.compile(r"(mon|mgr|osd|mds|rgw|crash|ceph-exporter|nfs|rbd-mirror|prometheus|grafana)\..+")
 QUORATE = ("leader", "peon")
-"""States of a monitor that is part of a majority."""
+"""States of a monitor that is in the quorum."""
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def read_host(run: Run, *, fsid: str, name: str, packages: Sequence[str], image: str, program: str, checksum: str,
               account: str) -> dict[str, Any]:  # fmt: skip
-    """Everything at once; nothing here waits for anybody."""
+    """The whole state; none of these reads blocks."""
     return {
         "name": name,
         "kernel": platform.release(),
@@ -74,7 +74,7 @@ def has_account(name: str) -> bool:
 
 
 def clusters(data: Path) -> dict[str, list[str]]:
-    """Every cluster with a folder on this host, and the daemons that it has here."""
+    """Clusters with a folder on this host, and their daemons here."""
     if not data.is_dir():
         return {}
     return {
@@ -85,15 +85,15 @@ def clusters(data: Path) -> dict[str, list[str]]:
 
 
 def monitor(fsid: str, name: str) -> dict[str, Any]:
-    """The monitor of this host: whether it is there, was ever finished, and what it says of itself."""
+    """The monitor of this host: whether it exists, was deployed completely, and its own status."""
     folder = DATA / fsid / f"mon.{name}"
-    said = ask_socket(SOCKETS / fsid / f"ceph-mon.{name}.asok", "mon_status") if folder.is_dir() else {}
+    status = query_admin_socket(SOCKETS / fsid / f"ceph-mon.{name}.asok", "mon_status") if folder.is_dir() else {}
     return {
-        "there": folder.is_dir(),
+        "exists": folder.is_dir(),
         "deployed": (UNITS / f"ceph-{fsid}@.service").is_file() and (folder / "store.db/CURRENT").is_file(),
-        "state": str(said.get("state", "")),
-        "quorum": monitors_of(said, said.get("quorum", [])),
-        "monitors": monitors_of(said),
+        "state": str(status.get("state", "")),
+        "quorum": monitors_of(status, status.get("quorum", [])),
+        "monitors": monitors_of(status),
         "configured": configured(folder / "config"),
     }
 
@@ -103,35 +103,35 @@ def configured(path: Path) -> list[str]:
     return addresses_of(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def monitors_of(said: dict[str, Any], ranks: Sequence[int] | None = None) -> list[str]:
-    """Names of a status' monitors, all or those of some ranks."""
-    found = said.get("monmap", {}).get("mons", [])
-    return [str(one["name"]) for one in found if ranks is None or one["rank"] in ranks]
+def monitors_of(status: dict[str, Any], ranks: Sequence[int] | None = None) -> list[str]:
+    """Names of the monitors in a status, all or those with the given ranks."""
+    monitors = status.get("monmap", {}).get("mons", [])
+    return [str(one["name"]) for one in monitors if ranks is None or one["rank"] in ranks]
 
 
-def ask_socket(path: Path, command: str, seconds: float = 3) -> dict[str, Any]:
-    """What a daemon answers at its own door, which is open even without a majority; {} when it does not."""
+def query_admin_socket(path: Path, command: str, timeout_seconds: float = 3) -> dict[str, Any]:
+    """Answer of a daemon's admin socket, which needs no quorum; {} without an answer."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-            door.settimeout(seconds)
-            door.connect(str(path))
-            door.sendall(json.dumps({"prefix": command, "format": "json"}).encode() + b"\0")
-            (length,) = struct.unpack(">I", _exactly(door, 4))
-            answer = json.loads(_exactly(door, length))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_seconds)
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"prefix": command, "format": "json"}).encode() + b"\0")
+            (length,) = struct.unpack(">I", _receive_exactly(connection, 4))
+            answer = json.loads(_receive_exactly(connection, length))
     except (OSError, ValueError, struct.error):
         return {}
     return answer if isinstance(answer, dict) else {}
 
 
-def _exactly(door: socket.socket, length: int) -> bytes:
-    found = b""
-    while len(found) < length and (part := door.recv(length - len(found))):
-        found += part
-    return found
+def _receive_exactly(connection: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length and (part := connection.recv(length - len(data))):
+        data += part
+    return data
 
 
 def wait_until_idle(fsid: str, seconds: float) -> None:
-    """Wait while cephadm is at work on this host: what a killed run began goes on without it."""
+    """Wait while cephadm holds its lock on this host: what a killed run started continues in the background."""
     path = LOCKS / f"{fsid}.lock"
     deadline = time.monotonic() + seconds
     while path.is_file():

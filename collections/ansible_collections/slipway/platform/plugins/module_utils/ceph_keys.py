@@ -1,7 +1,7 @@
-"""Which keys of a cluster are due for a new one, and in which order: reading, and the plan, which is pure.
+"""Which keys of a cluster to rotate, and in which order: reads, and the pure plan.
 
-The time at which a key was made is part of the key, so a run that was killed needs no notes: keys younger than the run
-asked for are done, and a daemon that started before its key was made has not learned it yet.
+A key contains its creation time, so an interrupted rotation needs no record: keys younger than the given time are done,
+and a daemon that was started before its key was created still runs with the old one.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph import Clust
 
 TYPES = {1: "aes", 2: "aes256k"}
 
-# Standby managers come first, then the active one by failing over; OSDs one at a time; what serves clients last.
+# Standby managers first, then the active one after a failover; OSDs one at a time; daemons that serve clients last.
 ORDER = ("mgr", "mon", "osd", "mds", "rgw", "crash", "ceph-exporter")
-# Of these a daemon's name is the entity's; the others are clients, client.<name of the daemon>.
+# For these types the entity has the daemon's name; for the others it is client.<name of the daemon>.
 SERVICES = ("mgr", "osd", "mds")
 
 
 @dataclass(frozen=True)
 class Key:
-    """Type and time of making of a key, never the key."""
+    """Type and creation time of a key, never the key."""
 
     type: str
-    made_at: float
+    created_at: float
 
 
 @dataclass(frozen=True)
 class Step:
-    """What comes next: `rotate` an entity's key, `redeploy` a daemon that does not know its key, `fail` over."""
+    """The next action: `rotate` an entity's key, `redeploy` a daemon that runs with an old key, or `fail` over."""
 
     action: str
     name: str
-    sentence: str
+    summary: str
 
 
 def parse_key(text: str) -> Key:
@@ -60,7 +60,7 @@ def parse_time(text: str) -> float:
 def read(cluster: Cluster) -> dict[str, Any]:
     keys, managers = cluster.batch([["auth", "ls"], ["mgr", "dump"]])
     daemons, services = cluster.batch([["orch", "ps", "--refresh"], ["orch", "ls"]])
-    # What is scheduled for a daemon of an unmanaged service is never done (seen in 20.2.4), so it cannot learn a key.
+    # The orchestrator never redeploys daemons of an unmanaged service (20.2.4), so their keys are not rotated here.
     unmanaged = {service["service_name"] for service in services if service.get("unmanaged")}
     return {
         "keys": {entry["entity"]: parse_key(entry["key"]) for entry in keys["auth_dump"]},
@@ -71,7 +71,7 @@ def read(cluster: Cluster) -> dict[str, Any]:
             for daemon in daemons
             if daemon.get("started") and daemon["daemon_type"] in ORDER and daemon.get("service_name") not in unmanaged
         },
-        "left": sorted(
+        "unmanaged": sorted(
             f"{daemon['daemon_type']}.{daemon['daemon_id']}"
             for daemon in daemons
             if daemon["daemon_type"] in ORDER and daemon.get("service_name") in unmanaged
@@ -80,36 +80,42 @@ def read(cluster: Cluster) -> dict[str, Any]:
 
 
 def next_step(view: dict[str, Any], *, since: float, key_type: str, clients: list[str]) -> Step | None:
-    """The first thing that is left to do; None when every key asked for is younger than `since`."""
+    """The first outstanding step; None when every key in question is younger than `since`."""
     ordered = sorted(view["daemons"], key=lambda name: (ORDER.index(name.split(".")[0]), name == view["active"], name))
     for daemon in ordered:
         entity = entity_of(daemon)
         key = view["keys"].get(entity)
         if key is None:
             continue
-        due = key.made_at < since or key.type != key_type
-        stale = view["daemons"][daemon] < key.made_at
+        due = key.created_at < since or key.type != key_type
+        stale = view["daemons"][daemon] < key.created_at
         if daemon == view["active"] and (due or stale):
-            return Step("fail", daemon, f"{daemon} hands over, to get a new key")
+            return Step("fail", daemon, f"fail over from {daemon} before its key is rotated")
         if due:
-            return Step("rotate", entity, f"{entity} gets a new key of type {key_type}")
+            return Step("rotate", entity, f"rotate the key of {entity} to type {key_type}")
         if stale:
-            return Step("redeploy", daemon, f"{daemon} learns its new key")
+            return Step("redeploy", daemon, f"redeploy {daemon} with its new key")
     for entity in ["client.admin", *clients]:
-        if view["keys"][entity].made_at < since:
-            return Step("rotate", entity, f"{entity} gets a new key")
+        if view["keys"][entity].created_at < since:
+            return Step("rotate", entity, f"rotate the key of {entity}")
     return None
 
 
 def faults(view: dict[str, Any], clients: list[str]) -> list[str]:
-    """Why keys must not be rotated, one sentence each."""
+    """Why keys must not be rotated, one message each."""
     known = sorted(entity for entity in view["keys"] if entity.startswith("client."))
-    found = [f"There is no {name}; there are {', '.join(known)}." for name in clients if name not in view["keys"]]
-    found += [
-        f"{name} belongs to a daemon or to the administrator and is rotated in any case; name clients only."
+    found = [
+        f"{name}: does not exist, the cluster has {', '.join(known)}. Correct op_rotate_ceph_keys_clients."
         for name in clients
-        if name == "client.admin" or name in {entity_of(daemon) for daemon in [*view["daemons"], *view["left"]]}
+        if name not in view["keys"]
+    ]
+    found += [
+        f"{name}: belongs to a daemon or the administrator and is rotated anyway. List clients only."
+        for name in clients
+        if name == "client.admin" or name in {entity_of(daemon) for daemon in [*view["daemons"], *view["unmanaged"]]}
     ]
     if view["standbys"] < 1:
-        found.append("No manager stands by, so the active one could get no new key. Bring the second one back first.")
+        found.append(
+            "No standby manager, so the key of the active one cannot be rotated. Start the second manager first."
+        )
     return found

@@ -1,4 +1,4 @@
-"""What a running cluster needs to be as declared: its hosts, monitors, managers, options and keys. Pure decisions."""
+"""Steps that reconcile a running cluster: hosts, monitors, managers, options and key types. Pure decisions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 ADMIN_LABEL = "_admin"
 SMALLEST_TARGET_MB = 896
-"""Ceph refuses less."""
+"""The minimum of osd_memory_target."""
 SHARED_TARGET_MB = 1536
 LARGEST_TARGET_MB = 8192
-"""An OSD on one network volume gains nothing by more."""
+"""An OSD on one network volume does not use more."""
 CIPHERS = {"aes": 1, "aes256k": 2}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do and the sentence about it."""
+    """One command and its summary."""
 
-    sentence: str
+    summary: str
     command: tuple[str, ...]
     input: str | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the role declares."""
+    """The declared state."""
 
     hosts: Mapping[str, str]
     """Address by name."""
@@ -40,21 +40,21 @@ class Wanted:
     ciphers: Sequence[str] = ("aes", "aes256k")
     muted: Sequence[str] = ()
     present: Sequence[str] = ()
-    """Hosts that were seen to have a monitor, part of the cluster or not."""
+    """Hosts that have a monitor daemon, in the monitor map or not."""
 
 
 def access_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
-    """How the managers reach the members: before the first host is added."""
+    """SSH access of the managers to the members, needed before the first host is added."""
     steps = []
     if view["ssh_user"] != wanted.ssh_user:
-        steps.append(Step(f"reach the hosts as {wanted.ssh_user}", ("cephadm", "set-user", wanted.ssh_user)))
+        steps.append(Step(f"set cephadm's SSH user to {wanted.ssh_user}", ("cephadm", "set-user", wanted.ssh_user)))
     if not view["ssh_key"]:
-        steps.append(Step("make the key with which hosts are reached", ("cephadm", "generate-key")))
+        steps.append(Step("generate cephadm's SSH key", ("cephadm", "generate-key")))
     return steps
 
 
-BIRTH_OPTIONS = ("mgr_initial_modules",)
-"""Only a new cluster reads these, from its first file; the monitors refuse to keep them."""
+BOOTSTRAP_OPTIONS = ("mgr_initial_modules",)
+"""Only the bootstrap reads these; the monitors reject them in the configuration database."""
 
 
 def option_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
@@ -63,13 +63,13 @@ def option_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     there = {(entry["section"], entry["name"], entry.get("mask", "")): entry["value"] for entry in view["config"]}
     for section, options in wanted.config.items():
         for name, value in options.items():
-            if name in BIRTH_OPTIONS:
+            if name in BOOTSTRAP_OPTIONS:
                 continue
             text = as_text(value)
             held = there.get((section, name, ""))
             if held is None or not same_value(held, text):
                 was = f" (was {held})" if held is not None else ""
-                # Options of a module are known to the managers only, not to the monitors that keep them.
+                # Only the managers know the options of their modules, so the monitors need --force.
                 force = ("--force",) if name.startswith("mgr/") else ()
                 steps.append(
                     Step(f"set {name} of {section} to {text}{was}", ("config", "set", section, name, text, *force))
@@ -80,9 +80,9 @@ def option_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
         for module in wanted.modules
         if module not in view["modules"]
     ]
-    # Muted whether it is there now or not: a warning that comes back is muted already.
+    # Muted even while it is not raised, so that it is muted when it returns.
     steps += [
-        Step(f"mute the warning {name}, which is expected", ("health", "mute", name, "--sticky"))
+        Step(f"mute the expected warning {name}", ("health", "mute", name, "--sticky"))
         for name in wanted.muted
         if name not in view["muted"]
     ]
@@ -90,20 +90,20 @@ def option_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
 
 
 def cipher_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
-    """Widened before anything is preferred; narrowed never here, since that locks clients out (rotate_ceph_keys)."""
+    """Allowed key types are extended before one is preferred, and never reduced: that would lock out clients."""
     ciphers = view["ciphers"]
     steps = []
     if set(wanted.ciphers) - set(ciphers["allowed"]):
         allowed = ",".join(name for name in CIPHERS if name in {*wanted.ciphers, *ciphers["allowed"]})
-        steps.append(Step(f"accept keys of the types {allowed}", ("mon", "set", "auth_allowed_ciphers", allowed)))
+        steps.append(Step(f"allow the key types {allowed}", ("mon", "set", "auth_allowed_ciphers", allowed)))
     for role in ("preferred", "service"):
         if ciphers[role] != "aes256k":
-            steps.append(Step(f"make {role} keys aes256k", ("mon", "set", f"auth_{role}_cipher", "aes256k")))
+            steps.append(Step(f"set the {role} key type to aes256k", ("mon", "set", f"auth_{role}_cipher", "aes256k")))
     return steps
 
 
 def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
-    """Hosts, then what runs on them."""
+    """Hosts, then the daemons on them."""
     steps = []
     labels = {name: [ADMIN_LABEL] if name in wanted.monitors else [] for name in wanted.hosts}
     new = [name for name, address in wanted.hosts.items() if view["hosts"].get(name, {}).get("address") != address]
@@ -123,34 +123,34 @@ def member_steps(view: Mapping[str, Any], wanted: Wanted) -> list[Step]:
     services = [service for service in service_documents(wanted) if not same_service(view["services"], service)]
     if services:
         names = ", ".join(service["service_type"] for service in services)
-        steps.append(_apply(f"declare where {names} run", services))
-    # Where a monitor runs, a person can work; the orchestrator writes it anew when the key changes.
+        steps.append(_apply(f"apply the service specifications of {names}", services))
+    # Admin hosts are those with a monitor; the orchestrator updates their keyring after a key rotation.
     if "client.admin" not in view["keyrings"]:
-        keep = ("orch", "client-keyring", "set", "client.admin", f"label:{ADMIN_LABEL}")
-        steps.append(Step("keep the administrator's key on the hosts with a monitor", keep))
-    # One that is on its host and has not joined yet is waited for by the proof.
-    believed = believed_monitors(view, wanted)
-    missing = [name for name in wanted.monitors if name not in {*view["monitors"], *wanted.present, *believed}]
-    for name in believed:
-        look = ("orch", "ps", "--hostname", name, "--daemon_type", "mon", "--refresh")
-        steps.append(Step(f"let the orchestrator see that {name} has no monitor", look))
+        command = ("orch", "client-keyring", "set", "client.admin", f"label:{ADMIN_LABEL}")
+        steps.append(Step("distribute the admin keyring to the hosts with a monitor", command))
+    # A monitor that is deployed but has not joined yet is awaited by the verification.
+    stale = stale_monitors(view, wanted)
+    missing = [name for name in wanted.monitors if name not in {*view["monitors"], *wanted.present, *stale}]
+    for name in stale:
+        refresh = ("orch", "ps", "--hostname", name, "--daemon_type", "mon", "--refresh")
+        steps.append(Step(f"refresh the orchestrator's stale entry of mon.{name}", refresh))
     if missing:
         placement = " ".join(f"{name}:{wanted.hosts[name]}" for name in missing)
         steps.append(Step(f"add a monitor on {', '.join(missing)}", ("orch", "daemon", "add", "mon", placement)))
     return steps
 
 
-def believed_monitors(view: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """Hosts that were made anew. The orchestrator still believes that they have a monitor, and would not add one."""
-    there = {*view["monitors"], *wanted.present}
-    return [name for name in wanted.monitors if name not in there and name in view["placed"]]
+def stale_monitors(view: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Replaced hosts whose old monitor the orchestrator still lists, so that it would not add a new one."""
+    existing = {*view["monitors"], *wanted.present}
+    return [name for name in wanted.monitors if name not in existing and name in view["orchestrator_monitors"]]
 
 
 def service_documents(wanted: Wanted) -> list[dict[str, Any]]:
-    """What the orchestrator keeps running, and where.
+    """Service specifications for the orchestrator.
 
-    Monitors are placed by us: the orchestrator would leave out every host that has no route to the network by itself,
-    as on Hetzner, where each address stands alone (/32), and it would remove the monitors that it left out.
+    Monitors are unmanaged and placed by this module: the orchestrator skips every host without a route of its own to
+    public_network, as on Hetzner, where each address is a /32, and would remove the monitors on skipped hosts.
     """
     return [
         {
@@ -164,7 +164,7 @@ def service_documents(wanted: Wanted) -> list[dict[str, Any]]:
 
 
 def same_service(services: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]) -> bool:
-    """Whether a service is declared as wanted; the order of its hosts says nothing."""
+    """Whether a service has the wanted specification; the order of hosts does not matter."""
     for service in services:
         if service.get("service_type") == wanted["service_type"] and not service.get("service_id"):
             held = [_host_name(entry) for entry in service.get("placement", {}).get("hosts", [])]
@@ -178,69 +178,71 @@ def _host_name(entry: Any) -> str:
     return str(entry["hostname"] if isinstance(entry, Mapping) else entry).partition(":")[0]
 
 
-def _apply(sentence: str, documents: Sequence[Mapping[str, Any]]) -> Step:
+def _apply(summary: str, documents: Sequence[Mapping[str, Any]]) -> Step:
     # JSON is YAML: one document after the other.
     text = "".join(f"---\n{json.dumps(document)}\n" for document in documents)
-    return Step(sentence, ("orch", "apply"), text)
+    return Step(summary, ("orch", "apply"), text)
 
 
-def unclaimed(view: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """What is there and nobody declared; it is left alone."""
+def undeclared(view: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Undeclared objects, which are left unchanged."""
     found = [
-        f"host {name} is part of the cluster, but no member; it is left alone (drain_ceph_host takes it out)"
+        f"host {name} is in the cluster but not declared; unchanged (drain_ceph_host.yml removes it)"
         for name in sorted(set(view["hosts"]) - set(wanted.hosts))
     ]
     found += [
-        f"there is a monitor on {name}, which should have none; it is left alone"
+        f"mon.{name} exists but is not declared; unchanged"
         for name in sorted(set(view["monitors"]) - set(wanted.monitors))
     ]
     declared = {(section, name) for section, options in wanted.config.items() for name in options}
     found += [
-        f"option {entry['name']} of {entry['section']} is {entry['value']}, which is not declared; it is left alone"
+        f"option {entry['name']} of {entry['section']} is {entry['value']} but not declared; unchanged"
         for entry in view["config"]
-        if (entry["section"], entry["name"]) not in declared and not _of_the_orchestrator(entry)
+        if (entry["section"], entry["name"]) not in declared and not _is_internal(entry)
     ]
     found += [
-        f"the warning {name} is muted, but not by ceph_muted_warnings"
+        f"the warning {name} is muted but not listed in ceph_muted_warnings"
         for name in sorted(set(view["muted"]) - set(wanted.muted))
     ]
     return found
 
 
-def _of_the_orchestrator(entry: Mapping[str, Any]) -> bool:
-    """Options that the cluster keeps for itself: what it stores about its daemons and its own image."""
+def _is_internal(entry: Mapping[str, Any]) -> bool:
+    """Options that Ceph itself sets: of single daemons, and of its image."""
     name, section = str(entry["name"]), str(entry["section"])
     own = ("container_image", "mon_host", "fsid", "cluster_network", "rgw_", "mds_", "auth_", "ms_")
     return name.startswith(("mgr/", *own)) or "." in section or bool(entry.get("mask"))
 
 
-HELD = ("OSDMAP_FLAGS",)
-"""Warnings of what somebody holds on purpose, like noout while an OSD is replaced."""
+EXPECTED_WARNINGS = ("OSDMAP_FLAGS",)
+"""Raised by flags that an operation sets, like noout while an OSD is replaced."""
 
 
 def unmet(view: Mapping[str, Any], wanted: Wanted, version: str) -> list[str]:
-    """What is not yet as declared, as sentences."""
+    """Differences from the declared state that are still open, one message each."""
     found = []
     quorum = set(view["quorum"])
     if outside := [name for name in wanted.monitors if name not in quorum]:
-        found.append(f"no monitor of {', '.join(outside)} is in the quorum ({', '.join(sorted(quorum)) or 'nobody'})")
+        found.append(
+            f"the monitor of {', '.join(outside)} is not in the quorum ({', '.join(sorted(quorum)) or 'empty'})"
+        )
     managers = len(wanted.managers)
     if (count := view["managers"]) < managers:
-        found.append(f"{count} of {managers} managers answer")
+        found.append(f"{count} of {managers} managers run")
     for name in wanted.hosts:
         host = view["hosts"].get(name)
         if host is None:
             found.append(f"{name} is not part of the cluster")
         elif host["status"]:
-            found.append(f"the managers see {name} as {host['status'].lower()}")
-    if away := view["osds"] - min(view["osds_up"], view["osds_in"]):
-        found.append(f"{away} of {view['osds']} OSDs are down or out")
+            found.append(f"{name} is {host['status'].lower()} for the managers")
+    if unavailable := view["osds"] - min(view["osds_up"], view["osds_in"]):
+        found.append(f"{unavailable} of {view['osds']} OSDs are down or out")
     if view["unclean"]:
         states = ", ".join(f"{count} {state}" for state, count in sorted(view["unclean"].items()))
         found.append(f"placement groups are not active+clean ({states})")
-    found += [f"{code}: {text}" for code, text in view["warnings"].items() if code not in HELD]
-    if other := sorted({seen for seen in view["versions"] if seen != version}):
-        found.append(f"daemons run {', '.join(other)} instead of {version}")
+    found += [f"{code}: {text}" for code, text in view["warnings"].items() if code not in EXPECTED_WARNINGS]
+    if others := sorted({running for running in view["versions"] if running != version}):
+        found.append(f"daemons run {', '.join(others)} instead of {version}")
     return found
 
 
@@ -249,7 +251,7 @@ def as_text(value: Any) -> str:
 
 
 def same_value(held: str, wanted: str) -> bool:
-    """Ceph shows numbers in its own way: 0.500000 for 0.5."""
+    """Whether two values are equal; Ceph prints 0.500000 for 0.5."""
     if held == wanted or held.lower() == wanted.lower():
         return True
     try:
@@ -261,27 +263,27 @@ def same_value(held: str, wanted: str) -> bool:
 def memory_target(
     states: Mapping[str, Mapping[str, Any]], declared_mb: int, shared: bool, reserved_mb: int, osds: int = 1
 ) -> int:
-    """Memory in MB that an OSD aims at: as declared, or what the smallest member can spare."""
+    """osd_memory_target in MB: as declared, or computed from the smallest member."""
     if int(declared_mb):
         return int(declared_mb)
     if shared or not states:
         return SHARED_TARGET_MB
     smallest = min(int(state["memory_mb"]) for state in states.values())
-    # An OSD goes over its aim now and then, hence a fifth less than there is.
+    # An OSD exceeds its target at times, hence 20 % less.
     spare = int((smallest - int(reserved_mb)) * 0.8) // max(int(osds), 1)
     return max(SMALLEST_TARGET_MB, min(LARGEST_TARGET_MB, spare))
 
 
 def version_faults(version: str, minimums: Sequence[str]) -> list[str]:
-    """Whether a release has the fix of CVE-2025-30156; `minimums` names the first of each major that does."""
+    """Faults of a release without the fix of CVE-2025-30156; `minimums` are the first fixed releases of each major."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-        return [f"ceph_version is {version}; write a release in full, like {minimums[0]}."]
+        return [f"ceph_version: {version} is not a full release. Set one like {minimums[0]}."]
     parts = [int(part) for part in version.split(".")]
     floors = {int(minimum.split(".")[0]): [int(part) for part in minimum.split(".")] for minimum in minimums}
     floor = floors.get(parts[0])
     if floor is None or parts < floor:
         return [
-            f"ceph_version is {version}, which is not among the releases with the fix of CVE-2025-30156 "
-            f"({' or '.join(minimums)} and newer of the same major); set a newer one in group_vars/ceph/ceph.yml."
+            f"ceph_version: {version} lacks the fix of CVE-2025-30156. Set {' or '.join(minimums)} or a newer "
+            "release of the same major in group_vars/all/platform.yml."
         ]
     return []

@@ -1,4 +1,4 @@
-"""What has to be done so that Ceph's object gateways serve as declared: pure decisions from what the cluster says."""
+"""Changes that reconcile the object gateways with their declaration: pure decisions from the cluster's status."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
 
 Json = dict[str, Any]
 PEM = re.compile(r"-----BEGIN (?P<kind>[A-Z ]+)-----(?P<body>[^-]+)-----END (?P=kind)-----\n?")
-# Everything before TLS 1.3; a gateway takes what it is not told to refuse.
+# TLS 1.3 only: a gateway accepts every protocol that is not disabled.
 TLS_ARGUMENTS = ("ssl_options=no_sslv2:no_sslv3:no_tlsv1:no_tlsv1_1:no_tlsv1_2",)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The gateways as declared. They are one service of the orchestrator."""
+    """The declared gateways, one service of the orchestrator."""
 
     name: str
     hosts: tuple[str, ...]
@@ -34,12 +34,12 @@ class Wanted:
 
     @property
     def section(self) -> str:
-        """Where the options of these gateways lie."""
+        """Section of the configuration with the options of these gateways."""
         return f"client.rgw.{self.name}"
 
     @property
     def certificate_key(self) -> str:
-        """Where the orchestrator lets its gateways look for their certificate; it is not part of the service's text."""
+        """Config-key from which the gateways read their certificate; it is not part of the service specification."""
         return f"rgw/cert/{self.service}"
 
     @property
@@ -51,14 +51,14 @@ class Wanted:
         return {
             "rgw_dns_name": self.server_name,
             "rgw_enable_apis": "s3",
-            # CVE-2026-54330: requests whose host is not signed are refused.
+            # CVE-2026-54330: rejects requests whose Host header is not signed.
             "rgw_sigv4_insecure": "false",
             **self.options,
         }
 
     @property
     def digest(self) -> str:
-        """Of what a gateway reads at its start only."""
+        """Digest of the settings that a gateway reads at its start only."""
         text = json.dumps([self.all_options, self.frontend], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -84,11 +84,11 @@ class Gateway:
     started: str
     running: bool
     frontend: str = ""
-    """Its line of configuration."""
+    """Value of rgw_frontends."""
     digest: str = ""
-    """Of what it was started with, as we noted it."""
+    """Digest of the settings that it was started with, from its config-key."""
     certificate: str | None = None
-    """Digest of the certificate that it presents; None when it does not answer."""
+    """Digest of the presented certificate; None without an answer."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Found:
     spec: Json | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     certificate: str = ""
-    """What is stored: key and certificate, PEM."""
+    """The stored key and certificate, PEM."""
     gateways: tuple[Gateway, ...] = ()
     other_services: tuple[str, ...] = ()
 
@@ -104,27 +104,27 @@ class Found:
 @dataclass
 class Plan:
     certificate: str = ""
-    """To store."""
+    """Key and certificate to store, PEM."""
     options: dict[str, str] = field(default_factory=dict)
     spec: Json | None = None
     restart: list[str] = field(default_factory=list)
-    """Gateways that run with something older, in the order in which they are taken."""
+    """Gateways with outdated settings or certificate, in the order of their restart."""
     changes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
 def blocks(pem: str) -> list[tuple[str, str]]:
-    """(kind, whole text) of the parts of a PEM text."""
+    """(kind, text) of each block of a PEM text."""
     return [(match["kind"], match[0].strip() + "\n") for match in PEM.finditer(pem)]
 
 
 def certificate_of(pem: str) -> str:
-    """The first certificate of a PEM text, or an empty text."""
+    """The first certificate of a PEM text, or an empty string."""
     return next((text for kind, text in blocks(pem) if kind == "CERTIFICATE"), "")
 
 
 def fingerprint(pem: str) -> str:
-    """Digest of the first certificate, as it would be presented."""
+    """Digest of the first certificate in DER, comparable with the presented one."""
     text = certificate_of(pem)
     if not text:
         return ""
@@ -133,50 +133,54 @@ def fingerprint(pem: str) -> str:
 
 
 def bundle(private_key: str, certificate: str) -> str:
-    """As a gateway reads it: one text with both."""
+    """Key and certificate in one text, as a gateway reads them."""
     return "".join(text for _, text in [*blocks(private_key), *blocks(certificate)])
 
 
 def plan(wanted: Wanted, found: Found, issued: str = "") -> Plan:
-    """The way to what is declared. `issued` is a new bundle, or empty when the stored one is still good."""
-    made = Plan()
+    """Changes to reach the declared state. `issued` is a new bundle, or empty while the stored one is valid."""
+    planned = Plan()
     stored = issued or found.certificate
     if not certificate_of(stored):
-        made.faults.append(f"the gateways {wanted.service} have no certificate, and none was given")
-        return made
+        planned.faults.append("no certificate is stored, and none was given")
+        return planned
     if issued and issued != found.certificate:
-        made.certificate = issued
-        made.changes.append(f"give the gateways {wanted.service} a certificate")
+        planned.certificate = issued
+        planned.changes.append(f"store a new certificate for the gateways {wanted.service}")
     for name, value in wanted.all_options.items():
         held = found.options.get(name)
         if held is None or not same_value(held, value):
-            made.options[name] = value
-            made.changes.append(f"set {name} of {wanted.section} to {value}")
+            planned.options[name] = value
+            planned.changes.append(f"set {name} of {wanted.section} to {value}")
     if found.spec is None or not _same(wanted.spec(), found.spec):
-        made.spec = wanted.spec()
+        planned.spec = wanted.spec()
         hosts = ", ".join(sorted(wanted.hosts))
-        made.changes.append(f"{'place' if found.spec is None else 'change'} the gateways {wanted.service} on {hosts}")
-    made.restart = [gateway.name for gateway in found.gateways if owed(wanted, gateway, fingerprint(stored))]
+        planned.changes.append(
+            f"{'deploy' if found.spec is None else 'change'} the gateways {wanted.service} on {hosts}"
+        )
+    planned.restart = [
+        gateway.name for gateway in found.gateways if restart_reason(wanted, gateway, fingerprint(stored))
+    ]
     if found.spec is not None:
-        made.changes += [f"restart {name}" for name in made.restart]
-    return made
+        planned.changes += [f"restart {name}" for name in planned.restart]
+    return planned
 
 
-def owed(wanted: Wanted, gateway: Gateway, certificate: str) -> str:
-    """Why a gateway has to be started anew, or an empty text."""
+def restart_reason(wanted: Wanted, gateway: Gateway, certificate: str) -> str:
+    """Why a gateway needs a restart, or an empty string."""
     if missing := set(wanted.frontend) - set(gateway.frontend.split()):
-        return f"it listens without {', '.join(sorted(missing))}"
+        return f"rgw_frontends lacks {', '.join(sorted(missing))}"
     if gateway.digest != wanted.digest:
-        return "it was started with other options"
+        return "started with other options"
     if gateway.certificate is None:
-        return "it does not answer"
+        return "no answer"
     if gateway.certificate != certificate:
-        return "it presents another certificate"
+        return "presents another certificate"
     return ""
 
 
 def _same(wanted: Any, found: Any) -> bool:
-    """Whether all that is wanted is found; the orchestrator adds its own defaults."""
+    """Whether everything wanted is present; the orchestrator adds its own defaults."""
     if isinstance(wanted, Mapping):
         return isinstance(found, Mapping) and all(_same(value, found.get(key)) for key, value in wanted.items())
     if isinstance(wanted, list):
@@ -185,21 +189,21 @@ def _same(wanted: Any, found: Any) -> bool:
 
 
 def unmet(wanted: Wanted, found: Found) -> list[str]:
-    """What is missing until every gateway serves: one on each host, with the stored certificate."""
+    """What is missing until each host has a running gateway that presents the stored certificate."""
     certificate = fingerprint(found.certificate)
-    told = []
+    faults = []
     for host in wanted.hosts:
         here = [gateway for gateway in found.gateways if gateway.host == host]
         if not here:
-            told.append(f"no gateway of {wanted.service} on {host}")
+            faults.append(f"{host} has no gateway of {wanted.service}")
         for gateway in here:
             if not gateway.running:
-                told.append(f"{gateway.name} on {host} does not run")
+                faults.append(f"{gateway.name} on {host} is not running")
             elif gateway.certificate is None:
-                told.append(f"{gateway.name} on {host} does not answer over TLS 1.3 at port {wanted.port}")
+                faults.append(f"{gateway.name} on {host} does not answer over TLS 1.3 at port {wanted.port}")
             elif gateway.certificate != certificate:
-                told.append(f"{gateway.name} on {host} presents another certificate than is stored")
-    return told
+                faults.append(f"{gateway.name} on {host} presents another certificate than the stored one")
+    return faults
 
 
 def found_from(
@@ -209,12 +213,12 @@ def found_from(
     daemons: Sequence[Mapping[str, Any]],
     config: Sequence[Mapping[str, Any]],
     certificate: str,
-    notes: Mapping[str, str],
+    markers: Mapping[str, str],
     presented: Mapping[str, str | None],
 ) -> Found:
-    """From the answers of `orch ls --export`, `orch ps` and `config dump`, the stored certificate, our notes by daemon,
-    and the digest of what each host presents."""
-    ours = [service for service in services if service.get("service_name") == wanted.service]
+    """From `orch ls --export`, `orch ps` and `config dump`, the stored certificate, the digests of the settings by
+    daemon, and those of the presented certificates by host."""
+    own = [service for service in services if service.get("service_name") == wanted.service]
     lines = {entry["section"]: str(entry["value"]) for entry in config if entry["name"] == "rgw_frontends"}
     gateways = []
     for daemon in daemons:
@@ -228,12 +232,12 @@ def found_from(
                 started=str(daemon.get("started", "")),
                 running=daemon.get("status") == 1,
                 frontend=lines.get(f"client.{name}", ""),
-                digest=notes.get(name, ""),
+                digest=markers.get(name, ""),
                 certificate=presented.get(host),
             )
         )
     return Found(
-        spec=dict(ours[0]) if ours else None,
+        spec=dict(own[0]) if own else None,
         options={entry["name"]: str(entry["value"]) for entry in config if entry["section"] == wanted.section},
         certificate=certificate,
         gateways=tuple(sorted(gateways, key=lambda gateway: gateway.name)),

@@ -1,4 +1,4 @@
-"""Decide which OSDs have to be made, and what keeps them from being up: pure functions."""
+"""Steps that create missing OSDs, and why a wanted OSD is not up and in: pure functions."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 Json = dict[str, Any]
 
-TO_MAKE = ("blank", "wipe")
+NEW_VERDICTS = ("empty", "wipe")
 OSD_NAME = re.compile(r"^osd\.(\d+)$")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and how a person would say it."""
+    """One command and its summary."""
 
-    sentence: str
+    summary: str
     command: tuple[str, ...]
     input: str | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Verdicts of ceph_disk by host, and how OSDs are made."""
+    """Verdicts of ceph_disk by host, and how OSDs are created."""
 
     hosts: Mapping[str, Sequence[Mapping[str, Any]]]
     method: str = "lvm"
     encrypted: bool = False
 
 
-def view_of(osd_map: Json, metadata: list[Json], tree: Json, specs: list[Json], daemons: list[Json]) -> Json:
-    """What a cluster says of its OSDs, by number, and of the services that make them."""
+def parse_osds(osd_map: Json, metadata: list[Json], tree: Json, specs: list[Json], daemons: list[Json]) -> Json:
+    """OSDs of a cluster by id, with their service specifications and daemons."""
     facts = {int(one["id"]): one for one in metadata if "id" in one}
     osds: dict[int, Json] = {}
     for entry in osd_map.get("osds", []):
@@ -65,13 +65,13 @@ def view_of(osd_map: Json, metadata: list[Json], tree: Json, specs: list[Json], 
 
 
 def _devices(metadata: Json) -> list[str]:
-    """Nodes of the disks below an OSD, as the OSD found them: sdb of /dev/sdb or of the logical volume on it."""
+    """Device names below an OSD, as it reports them: sdb for /dev/sdb or for a logical volume on it."""
     names = str(metadata.get("devices", "")).split(",")
     names.append(str(metadata.get("bluestore_bdev_dev_node", "")).removeprefix("/dev/"))
     return sorted({name for name in names if name})
 
 
-def spec_of(host: str, disks: Sequence[Mapping[str, Any]], wanted: Wanted, *, unmanaged: bool) -> Json:
+def osd_spec(host: str, disks: Sequence[Mapping[str, Any]], wanted: Wanted, *, unmanaged: bool) -> Json:
     spec: Json = {
         "service_type": "osd",
         "service_id": host,
@@ -88,7 +88,7 @@ def spec_of(host: str, disks: Sequence[Mapping[str, Any]], wanted: Wanted, *, un
 
 
 def _shape(spec: Json | None) -> Any:
-    """A spec as far as it is ours to say, whichever way it was written down."""
+    """The fields of a specification that this module sets, in one notation."""
     if spec is None:
         return None
     inner = spec.get("spec", {})
@@ -110,18 +110,18 @@ def same_spec(have: Json | None, want: Json) -> bool:
 
 
 def faults(view: Json, wanted: Wanted) -> list[str]:
-    """What forbids to make OSDs, as sentences."""
+    """What forbids the creation of OSDs, one message each."""
     found = []
     if wanted.encrypted and wanted.method != "lvm":
         found.append(
-            f"ceph_osd_encryption_enabled is set and ceph_osd_method is {wanted.method}: cephadm encrypts logical "
-            "volumes only. Set ceph_osd_method to lvm, or encryption off."
+            f"ceph_osd_encryption_enabled: true, but ceph_osd_method is {wanted.method}, and cephadm encrypts logical "
+            "volumes only. Set ceph_osd_method to lvm, or disable encryption."
         )
     for name, spec in sorted(view["specs"].items()):
         paths = spec.get("spec", {}).get("data_devices", {}).get("paths")
         if name not in wanted.hosts and not spec.get("unmanaged") and not paths:
             found.append(
-                f"The service osd.{name} makes an OSD of every disk that looks free, for ever, judged or not. "
+                f"osd.{name}: this service creates an OSD on every available disk, checked or not. "
                 f"Run `ceph orch set-unmanaged osd.{name}` first."
             )
     for host, disks in sorted(wanted.hosts.items()):
@@ -129,40 +129,40 @@ def faults(view: Json, wanted: Wanted) -> list[str]:
             osd = view["osds"].get(disk["osd_id"]) if disk["verdict"] == "osd" else None
             if osd and osd["up"] and osd["host"] and osd["host"] != host:
                 found.append(
-                    f"{disk['path']} of {host} holds osd.{disk['osd_id']}, which runs on {osd['host']}: one of the two "
-                    "disks is a copy. Detach it."
+                    f"{disk['path']} of {host}: holds osd.{disk['osd_id']}, which runs on {osd['host']}; one of the "
+                    "two disks is a copy. Detach the copy."
                 )
     return found
 
 
-def creation(view: Json, wanted: Wanted) -> list[Step]:
-    """Commands that make the missing OSDs and bring back those that are down."""
-    purges, specs, making, revivals = [], [], [], []
+def creation_steps(view: Json, wanted: Wanted) -> list[Step]:
+    """Commands that create missing OSDs and start those that are down."""
+    purges, specs, summaries, restarts = [], [], [], []
     for host, disks in wanted.hosts.items():
-        fresh = [_name(disk) for disk in disks if disk["verdict"] in TO_MAKE]
+        fresh = [_name(disk) for disk in disks if disk["verdict"] in NEW_VERDICTS]
         if fresh:
-            specs.append(spec_of(host, disks, wanted, unmanaged=False))
-            making.append(f"make an OSD of {', '.join(fresh)} on {host}")
+            specs.append(osd_spec(host, disks, wanted, unmanaged=False))
+            summaries.append(f"create OSDs on {', '.join(fresh)} of {host}")
             purges += _purges(view, host) if wanted.method == "raw" else []
         down = [disk["osd_id"] for disk in disks if disk["verdict"] == "osd" and not _runs(view, disk["osd_id"])]
-        lost = [f"osd.{number}" for number in down if number not in view["daemons"]]
-        if lost:
-            revivals.append(
-                Step(f"give {', '.join(lost)} of {host} a daemon again", ("cephadm", "osd", "activate", host))
+        missing = [f"osd.{number}" for number in down if number not in view["daemons"]]
+        if missing:
+            restarts.append(
+                Step(f"redeploy the daemons of {', '.join(missing)} of {host}", ("cephadm", "osd", "activate", host))
             )
-        revivals += [_start(view, host, number) for number in down if number in view["daemons"]]
-    return [*purges, *([_apply("; ".join(making), specs)] if specs else []), *revivals]
+        restarts += [_start(view, host, number) for number in down if number in view["daemons"]]
+    return [*purges, *([_apply("; ".join(summaries), specs)] if specs else []), *restarts]
 
 
 def _purges(view: Json, host: str) -> list[Step]:
-    """Let go of destroyed OSDs: the lowest free number, which the next gets, is then the same.
+    """Purge destroyed OSDs, so that their id is the lowest free one, which the next OSD gets.
 
-    cephadm hands a destroyed OSD's number on by an option that `ceph-volume raw` does not have, and makes nothing at
-    all (20.2.4, ceph/deployment/translate.py).
+    cephadm reuses the id of a destroyed OSD by an option that `ceph-volume raw` does not have, and then creates no OSD
+    (20.2.4, ceph/deployment/translate.py).
     """
     return [
         Step(
-            f"forget osd.{number} of {host}, which was destroyed, so that its number is free",
+            f"purge the destroyed osd.{number} of {host}, so that its id is free",
             ("osd", "purge", str(number), "--force", "--yes-i-really-mean-it"),
         )
         for number, osd in sorted(view["osds"].items())
@@ -175,41 +175,39 @@ def _start(view: Json, host: str, number: int) -> Step:
     return Step(f"start osd.{number} of {host}, which is {status}", ("orch", "daemon", "restart", f"osd.{number}"))
 
 
-def _apply(sentence: str, specs: list[Json]) -> Step:
-    return Step(sentence, ("orch", "apply"), "---\n".join(json.dumps(spec) + "\n" for spec in specs))
+def _apply(summary: str, specs: list[Json]) -> Step:
+    return Step(summary, ("orch", "apply"), "---\n".join(json.dumps(spec) + "\n" for spec in specs))
 
 
-def settling(view: Json, wanted: Wanted) -> list[Step]:
-    """Commands after which cephadm never makes an OSD by itself: a spec that stays, and is not acted on."""
-    wrong = [
+def unmanage_steps(view: Json, wanted: Wanted) -> list[Step]:
+    """Set the specifications to unmanaged, so that cephadm creates no further OSD by itself."""
+    different = [
         spec
         for host, disks in wanted.hosts.items()
-        if disks and not same_spec(view["specs"].get(host), spec := spec_of(host, disks, wanted, unmanaged=True))
+        if disks and not same_spec(view["specs"].get(host), spec := osd_spec(host, disks, wanted, unmanaged=True))
     ]
-    hosts = ", ".join(spec["service_id"] for spec in wrong)
-    return [_apply(f"leave the disks of {hosts} alone from now on", wrong)] if wrong else []
+    hosts = ", ".join(spec["service_id"] for spec in different)
+    return [_apply(f"set the OSD services of {hosts} to unmanaged", different)] if different else []
 
 
 def unmet(view: Json, wanted: Wanted) -> list[str]:
-    """What still keeps a wanted OSD from being up and in."""
+    """Wanted OSDs that are not up and in, one message each."""
     found = []
     for host, disks in wanted.hosts.items():
         for disk in disks:
             name = f"{_name(disk)} of {host}"
-            number = disk["osd_id"] if disk["verdict"] == "osd" else _made_of(view, host, disk)
+            number = disk["osd_id"] if disk["verdict"] == "osd" else _created_on(view, host, disk)
             if number is None:
-                found.append(f"{name} is no OSD yet")
+                found.append(f"{name} is not an OSD yet")
                 continue
             osd = view["osds"].get(number)
             if osd is None:
-                found.append(f"osd.{number} ({name}) is not known to the cluster")
+                found.append(f"osd.{number} ({name}) is not in the OSD map")
             elif not osd["up"]:
                 status = view["daemons"].get(number, {}).get("status") or "without a daemon"
                 found.append(f"osd.{number} ({name}) is down ({status})")
             elif not osd["in"]:
-                found.append(
-                    f"osd.{number} ({name}) is out: somebody set it so, and `ceph osd in {number}` takes it back"
-                )
+                found.append(f"osd.{number} ({name}) is out; `ceph osd in {number}` reverts that")
     return found
 
 
@@ -221,8 +219,8 @@ def _runs(view: Json, number: int) -> bool:
     return bool(view["osds"].get(number, {}).get("up"))
 
 
-def _made_of(view: Json, host: str, disk: Mapping[str, Any]) -> int | None:
-    """The OSD that was made of a disk since it was judged blank."""
+def _created_on(view: Json, host: str, disk: Mapping[str, Any]) -> int | None:
+    """The OSD that was created on a disk since its verdict was empty."""
     node = str(disk["device"]).removeprefix("/dev/")
     return next(
         (

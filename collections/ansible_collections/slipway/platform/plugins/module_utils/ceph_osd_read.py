@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import Cluster
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_osd_plan import view_of
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_osd_plan import parse_osds
 
-QUESTIONS = [
+COMMANDS = [
     ["osd", "dump"],
     ["osd", "metadata"],
     ["osd", "tree"],
-    # Of everything: where there is no OSD yet, the narrower questions are answered by a sentence.
+    # All services and daemons: restricted to OSDs, the commands print a sentence while there is none.
     ["orch", "ls", "--export"],
     ["orch", "ps"],
 ]
 
 
-def look(cluster: Cluster) -> dict[str, Any]:
-    return view_of(*cluster.batch(QUESTIONS))
+def read_osds(cluster: Cluster) -> dict[str, Any]:
+    return parse_osds(*cluster.batch(COMMANDS))

@@ -1,6 +1,7 @@
-"""Pools, file systems and clients of a Ceph cluster: compare what is declared with what is there. Pure functions.
+"""Pools, file systems and clients of a Ceph cluster: steps from the actual to the declared state. Pure functions.
 
-Nothing is ever removed. What changes how safe data is (size, min_size, CRUSH rule) needs the pool's name to confirm it.
+Nothing is ever removed. Changes to the safety of data (size, min_size, CRUSH rule) need the pool's name in a
+confirmation.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ERASURE = 3
 KEY_TYPES = {1: "aes", 2: "aes256k"}
 INSECURE_KEYS = ("config", "set", "mon", "mon_auth_allow_insecure_key")
 
-# Users and pools that Ceph makes for itself, or that other parts of the role declare.
+# Users and pools that Ceph creates itself, or that other parts of the role declare.
 OWN_CLIENTS = (
     "client.admin",
     "client.bootstrap-",
@@ -34,9 +35,9 @@ OWN_APPLICATIONS = ("mgr", "mgr_devicehealth", "rgw")
 
 @dataclass(frozen=True)
 class Step:
-    """One command, how a person would say it, and whether it is one of the image's other programs."""
+    """One command, its summary, and whether it runs another program of the image than `ceph`."""
 
-    sentence: str
+    summary: str
     command: tuple[str, ...]
     input: str | None = None
     tool: bool = False
@@ -44,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is declared, and what counts where nothing is said."""
+    """The declared state, and defaults."""
 
     pools: Sequence[Declared] = ()
     filesystems: Sequence[Declared] = ()
@@ -82,11 +83,11 @@ class Result:
     faults: list[str] = field(default_factory=list)
 
 
-# --- what is there --------------------------------------------------------------------------------------------------
+# --- actual state ---------------------------------------------------------------------------------------------------
 
 
-def view_of(answers: Mapping[str, Any]) -> Json:
-    """Pools, file systems, MDS services and clients in the words of the declaration; keys stay in `keys`."""
+def parse_resources(answers: Mapping[str, Any]) -> Json:
+    """Pools, file systems, MDS services and clients in the terms of the declaration, without secrets."""
     rules = {rule["rule_id"]: rule["rule_name"] for rule in answers["rules"]}
     names = {pool["pool_id"]: pool["pool_name"] for pool in answers["pools"]}
     return {
@@ -135,7 +136,7 @@ def _filesystem(entry: Json, names: Mapping[int, str]) -> Json:
 
 
 def key_type(key: str) -> str:
-    """The cipher a key is for: the first two bytes of a CephX secret."""
+    """Type of a key: the first two bytes of a CephX secret."""
     try:
         (number,) = struct.unpack_from("<H", base64.b64decode(key))
     except (binascii.Error, struct.error):
@@ -158,7 +159,7 @@ def pool_steps(view: Json, wanted: Wanted) -> Result:
 
 
 def _create_pool(result: Result, pool: Declared, wanted: Wanted) -> None:
-    """A pool without an application is one that nobody uses yet: it gets that last, so that a dead run shows."""
+    """The application is set last: a pool without one is not in use, which shows an interrupted run."""
     name, erasure = pool["name"], pool.get("type", "replicated") == "erasure"
     command = ["osd", "pool", "create", name, "--pool_type", "erasure" if erasure else "replicated"]
     if erasure:
@@ -169,7 +170,7 @@ def _create_pool(result: Result, pool: Declared, wanted: Wanted) -> None:
         command += ["--pg_num", str(pool["pg_num"]), "--autoscale_mode", "off"]
     if pool.get("bulk"):
         command.append("--bulk")
-    result.steps.append(Step(f"make the pool {name}", tuple(command)))
+    result.steps.append(Step(f"create the pool {name}", tuple(command)))
     fresh = {
         "type": "erasure" if erasure else "replicated",
         "size": None,
@@ -190,8 +191,8 @@ def _change_pool(result: Result, pool: Declared, have: Json, wanted: Wanted) -> 
     kind = pool.get("type", "replicated")
     if have["type"] != kind:
         result.faults.append(
-            f"The pool {name} is {have['type']}, and ceph_pools says {kind}: that never changes in the life of a pool. "
-            "Declare it as it is, or make another and move the data."
+            f"Pool {name}: type is {have['type']}, declared is {kind}, and the type of a pool cannot change. "
+            "Declare the actual type, or create another pool and move the data."
         )
         return
     unused = not have["applications"]
@@ -203,8 +204,8 @@ def _change_pool(result: Result, pool: Declared, have: Json, wanted: Wanted) -> 
             result.steps.append(_set(name, setting, str(value), *flags))
         else:
             result.faults.append(
-                f"The pool {name} has {setting} {have[setting]}, and {value} is declared. That changes how safe its "
-                f"data is, or moves it: name {name} in ceph_pool_confirm if it is meant."
+                f"Pool {name}: {setting} is {have[setting]}, declared is {value}; the change affects the safety of its "
+                f"data, or moves it. Add {name} to ceph_pool_confirm to allow the change."
             )
     mode = "off" if pool.get("pg_num") else "on"
     if have["autoscale"] != mode:
@@ -216,25 +217,25 @@ def _change_pool(result: Result, pool: Declared, have: Json, wanted: Wanted) -> 
     for setting, field_name in (("quota_bytes", "max_bytes"), ("quota_objects", "max_objects")):
         value = pool.get(setting, 0)
         if have[setting] != value:
-            said = (
-                f"limit the pool {name} to {field_name} {value}" if value else f"lift {field_name} of the pool {name}"
+            summary = (
+                f"set {field_name} of the pool {name} to {value}"
+                if value
+                else f"remove {field_name} of the pool {name}"
             )
-            result.steps.append(Step(said, ("osd", "pool", "set-quota", name, field_name, str(value))))
+            result.steps.append(Step(summary, ("osd", "pool", "set-quota", name, field_name, str(value))))
     application = pool.get("application", "")
-    # `fs new` gives the pools of a file system theirs.
+    # `fs new` sets the application of the pools of a file system.
     if application and application not in have["applications"] and application != "cephfs":
         if have["applications"]:
             result.faults.append(
-                f"The pool {name} is used by {', '.join(have['applications'])}, and ceph_pools says {application}. "
-                "Give the other one a pool of its own."
+                f"Pool {name}: its application is {', '.join(have['applications'])}, declared is {application}. "
+                "Declare another pool for it."
             )
         elif application == "rbd":
-            result.steps.append(
-                Step(f"make the pool {name} fit for block devices", ("rbd", "pool", "init", name), tool=True)
-            )
+            result.steps.append(Step(f"initialize the pool {name} for RBD", ("rbd", "pool", "init", name), tool=True))
         else:
             command = ("osd", "pool", "application", "enable", name, application)
-            result.steps.append(Step(f"give the pool {name} to {application}", command))
+            result.steps.append(Step(f"set the application of the pool {name} to {application}", command))
 
 
 def _risky(pool: Declared, wanted: Wanted) -> list[tuple[str, Any]]:
@@ -257,7 +258,7 @@ def _set(name: str, setting: str, value: str, *flags: str) -> Step:
 def namespace_steps(view: Json, wanted: Wanted) -> list[Step]:
     return [
         Step(
-            f"make the namespace {name} in the pool {pool['name']}",
+            f"create the namespace {name} in the pool {pool['name']}",
             ("rbd", "namespace", "create", "--pool", pool["name"], "--namespace", name),
             tool=True,
         )
@@ -282,26 +283,26 @@ def filesystem_steps(view: Json, wanted: Wanted) -> Result:
         have = view["filesystems"].get(name)
         pools = (f"cephfs.{name}.meta", f"cephfs.{name}.data")
         if have is None:
-            result.steps.append(Step(f"make the file system {name}", ("fs", "new", name, *pools)))
+            result.steps.append(Step(f"create the file system {name}", ("fs", "new", name, *pools)))
         elif have["metadata"] != pools[0] or pools[1] not in have["data"]:
             result.faults.append(
-                f"The file system {name} lies on {have['metadata']} and {', '.join(have['data'])}, not on "
-                f"{pools[0]} and {pools[1]}: somebody else made it. Declare another name."
+                f"File system {name}: its pools are {have['metadata']} and {', '.join(have['data'])}, not "
+                f"{pools[0]} and {pools[1]}. Declare another name."
             )
         want = mds_spec(filesystem, wanted)
-        if _placed(view["mds"].get(name)) != want["placement"]["hosts"]:
-            said = f"run the metadata servers of {name} on {', '.join(want['placement']['hosts'])}"
-            result.steps.append(Step(said, ("orch", "apply"), json.dumps(want)))
+        if _placement_hosts(view["mds"].get(name)) != want["placement"]["hosts"]:
+            summary = f"deploy the metadata servers of {name} on {', '.join(want['placement']['hosts'])}"
+            result.steps.append(Step(summary, ("orch", "apply"), json.dumps(want)))
     return result
 
 
-def _placed(spec: Json | None) -> list[str]:
+def _placement_hosts(spec: Json | None) -> list[str]:
     hosts = (spec or {}).get("placement", {}).get("hosts", [])
     return [host if isinstance(host, str) else str(host.get("hostname")) for host in hosts]
 
 
 def inactive(view: Json, wanted: Wanted) -> list[str]:
-    """File systems without a metadata server that serves them."""
+    """File systems without an active metadata server."""
     return [
         f"the file system {one['name']} has no active metadata server"
         for one in wanted.filesystems
@@ -312,7 +313,7 @@ def inactive(view: Json, wanted: Wanted) -> list[str]:
 def group_steps(view: Json, wanted: Wanted) -> list[Step]:
     return [
         Step(
-            f"make the subvolume group {name} in {filesystem['name']}",
+            f"create the subvolume group {name} in {filesystem['name']}",
             ("fs", "subvolumegroup", "create", filesystem["name"], name),
         )
         for filesystem in wanted.filesystems
@@ -325,13 +326,13 @@ def group_steps(view: Json, wanted: Wanted) -> list[Step]:
 
 
 def caps_of(client: Declared) -> dict[str, str]:
-    """Exactly what a client may do; for CSI's drivers what their documentation asks for, and not more."""
+    """The exact caps of a client; for the CSI drivers the minimum in their documentation."""
     kind = client.get("kind", "custom")
     if kind == "rbd":
-        where = f"profile rbd pool={client['pool']}"
+        profile = f"profile rbd pool={client['pool']}"
         if client.get("namespace"):
-            where += f" namespace={client['namespace']}"
-        return {"mon": "profile rbd", "mgr": where, "osd": where}
+            profile += f" namespace={client['namespace']}"
+        return {"mon": "profile rbd", "mgr": profile, "osd": profile}
     if kind == "cephfs":
         fs, group = client["filesystem"], client["subvolume_group"]
         return {
@@ -344,7 +345,7 @@ def caps_of(client: Declared) -> dict[str, str]:
 
 
 def client_faults(wanted: Wanted) -> list[str]:
-    """What a declaration of clients lacks; argument specs cannot say "required if"."""
+    """Faults of the declared clients; argument specs have no required_if for elements."""
     pools = {pool["name"]: pool for pool in wanted.pools}
     filesystems = {one["name"]: one for one in wanted.filesystems}
     found = []
@@ -353,33 +354,36 @@ def client_faults(wanted: Wanted) -> list[str]:
         if kind == "rbd":
             pool = pools.get(client.get("pool", ""))
             if pool is None:
-                found.append(f"ceph_clients: {name} wants the pool {client.get('pool', '')!r}, which ceph_pools lacks.")
+                found.append(
+                    f"ceph_clients: {name} uses the pool {client.get('pool', '')!r}, "
+                    "which is not in ceph_pools. Declare it."
+                )
             elif client.get("namespace") and client["namespace"] not in (pool.get("namespaces") or ()):
                 found.append(
-                    f"ceph_clients: {name} wants the namespace {client['namespace']}, "
-                    f"which the pool {pool['name']} lacks."
+                    f"ceph_clients: {name} uses the namespace {client['namespace']}, "
+                    f"which the pool {pool['name']} does not declare. Declare it."
                 )
         elif kind == "cephfs":
             filesystem = filesystems.get(client.get("filesystem", ""))
             if filesystem is None:
                 found.append(
-                    f"ceph_clients: {name} wants the file system {client.get('filesystem', '')!r}, "
-                    "which ceph_filesystems lacks."
+                    f"ceph_clients: {name} uses the file system {client.get('filesystem', '')!r}, "
+                    "which is not in ceph_filesystems. Declare it."
                 )
             elif client.get("subvolume_group", "") not in (filesystem.get("subvolume_groups") or ()):
                 found.append(
-                    f"ceph_clients: {name} wants the subvolume group {client.get('subvolume_group', '')!r}, "
-                    f"which the file system {filesystem['name']} lacks."
+                    f"ceph_clients: {name} uses the subvolume group {client.get('subvolume_group', '')!r}, "
+                    f"which the file system {filesystem['name']} does not declare. Declare it."
                 )
         elif not caps_of(client):
-            found.append(f"ceph_clients: {name} may do nothing; give it caps, or a kind.")
+            found.append(f"ceph_clients: {name} has no caps. Set its caps, or a kind.")
     return found
 
 
 def client_steps(view: Json, wanted: Wanted) -> Result:
-    """Make clients and keep their caps. A key of a weak type is only made while the monitors allow it: see `window`."""
+    """Create clients and reconcile their caps."""
     result = Result()
-    weak: list[Step] = []
+    insecure: list[Step] = []
     for client in wanted.clients:
         entity, caps = f"client.{client['name']}", caps_of(client)
         pairs = tuple(word for service in sorted(caps) for word in (service, caps[service]))
@@ -387,53 +391,51 @@ def client_steps(view: Json, wanted: Wanted) -> Result:
         have = view["clients"].get(entity)
         if have is None:
             step = Step(
-                f"make {entity} with a key of type {kind}",
+                f"create {entity} with a key of type {kind}",
                 ("auth", "get-or-create", entity, *pairs, "--key_type", kind),
             )
-            (weak if kind == "aes" else result.steps).append(step)
+            (insecure if kind == "aes" else result.steps).append(step)
         elif have["caps"] != caps:
-            result.steps.append(Step(f"correct the caps of {entity}", ("auth", "caps", entity, *pairs)))
-    result.steps += window(weak)
-    if not weak and view["insecure_keys"]:
-        result.steps.append(CLOSE)
+            result.steps.append(Step(f"set the caps of {entity}", ("auth", "caps", entity, *pairs)))
+    result.steps += insecure_key_steps(insecure)
+    if not insecure and view["insecure_keys"]:
+        result.steps.append(FORBID_INSECURE_KEYS)
     return result
 
 
-CLOSE = Step("forbid new keys of a weak type", (*INSECURE_KEYS, "false"))
+FORBID_INSECURE_KEYS = Step("forbid new insecure keys", (*INSECURE_KEYS, "false"))
 
 
-def window(steps: list[Step]) -> list[Step]:
-    """Steps between which the monitors make weak keys, and after which they do not."""
-    return (
-        [Step("allow new keys of a weak type for a moment", (*INSECURE_KEYS, "true")), *steps, CLOSE] if steps else []
-    )
+def insecure_key_steps(steps: list[Step]) -> list[Step]:
+    """The steps, with the creation of insecure keys allowed before and forbidden after them."""
+    if not steps:
+        return []
+    return [Step("allow new insecure keys", (*INSECURE_KEYS, "true")), *steps, FORBID_INSECURE_KEYS]
 
 
-# --- what is not declared -------------------------------------------------------------------------------------------
+# --- undeclared objects ---------------------------------------------------------------------------------------------
 
 
-def unclaimed(view: Json, wanted: Wanted) -> list[str]:
-    """What is there and not declared, or not as declared in a way that this module does not change."""
+def undeclared(view: Json, wanted: Wanted) -> list[str]:
+    """Undeclared objects, and differences that this module does not change."""
     pools = {pool["name"] for pool in wanted.all_pools()}
     found = [
-        f"The pool {name} is not declared; it stays."
+        f"pool {name} is not declared; unchanged"
         for name, pool in sorted(view["pools"].items())
         if name not in pools and not set(pool["applications"]) & set(OWN_APPLICATIONS) and not name.startswith(".")
     ]
     names = {one["name"] for one in wanted.filesystems}
     found += [
-        f"The file system {name} is not declared; it stays."
-        for name in sorted(view["filesystems"])
-        if name not in names
+        f"file system {name} is not declared; unchanged" for name in sorted(view["filesystems"]) if name not in names
     ]
     declared = {f"client.{client['name']}": client for client in wanted.clients}
     for entity, have in sorted(view["clients"].items()):
         client = declared.get(entity)
         if client is None and not entity.startswith(OWN_CLIENTS):
-            found.append(f"{entity} is not declared; it stays.")
+            found.append(f"{entity} is not declared; unchanged")
         elif client is not None and have["key_type"] != (client.get("key_type") or wanted.key_type):
             found.append(
-                f"{entity} has a key of type {have['key_type']}, and {client.get('key_type') or wanted.key_type} "
-                "is declared; keys change by rotation only."
+                f"{entity} has a key of type {have['key_type']}, "
+                f"declared is {client.get('key_type') or wanted.key_type}; only rotate_ceph_keys.yml changes it"
             )
     return found

@@ -1,4 +1,4 @@
-"""What has to change in Ceph's S3 users so that they are as declared: pure decisions on their metadata."""
+"""Changes that reconcile Ceph's S3 users with their declaration: pure decisions on their metadata."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NO_QUOTA: Json = {"enabled": False, "check_on_raw": False, "max_size": UNLIMITED
 
 
 class UserError(Exception):
-    """A declaration that cannot be. One sentence."""
+    """An invalid declaration, as one message."""
 
 
 @dataclass(frozen=True)
 class User:
-    """A user as declared."""
+    """A declared user."""
 
     name: str
     display_name: str
@@ -47,7 +47,7 @@ class User:
         )
         if user.access_key in user.retired_access_keys:
             raise UserError(
-                f"S3 user {user.name}: its access key is among the retired ones; take it off one of the two"
+                f"S3 user {user.name}: its access key is also in retired_access_keys. Remove it from one of the two"
             )
         return user
 
@@ -61,23 +61,25 @@ class User:
         }
 
 
-def check(users: Sequence[User]) -> None:
-    """Nothing twice: a name, or an access key, which opens one account only."""
-    for what, values in (("name", [user.name for user in users]), ("access key", [user.access_key for user in users])):
-        if twice := sorted({value for value in values if values.count(value) > 1}):
-            raise UserError(f"two S3 users have the same {what} {', '.join(twice)}; each must have its own")
+def validate(users: Sequence[User]) -> None:
+    """Names and access keys must be unique."""
+    for kind, values in (("name", [user.name for user in users]), ("access key", [user.access_key for user in users])):
+        if duplicates := sorted({value for value in values if values.count(value) > 1}):
+            raise UserError(
+                f"S3 users: duplicate {kind} {', '.join(duplicates)}. Declare a different one for each user"
+            )
 
 
 @dataclass
 class Plan:
-    """What to do to one user: its whole new metadata, and what differs, in words without a secret."""
+    """The new metadata of one user, and its changes without secrets."""
 
     data: Json
     changes: list[str] = field(default_factory=list)
 
 
 def fresh(user: User) -> Json:
-    """The metadata of a user that is not there yet, as far as Ceph does not fill it in itself."""
+    """The metadata of a new user, without the fields that Ceph sets itself."""
     return {
         "user_id": user.name,
         "display_name": user.display_name,
@@ -96,11 +98,11 @@ def fresh(user: User) -> Json:
 
 
 def plan(wanted: User, found: Json | None) -> Plan:
-    """The metadata as it should be. Keys that are not declared stay, unless they are named as retired."""
-    made = Plan(copy.deepcopy(found) if found is not None else fresh(wanted))
-    data, name = made.data, wanted.name
+    """The wanted metadata. Undeclared keys stay unless they are retired."""
+    planned = Plan(copy.deepcopy(found) if found is not None else fresh(wanted))
+    data, name = planned.data, wanted.name
     if found is None:
-        made.changes.append(f"create S3 user {name}")
+        planned.changes.append(f"create S3 user {name}")
     simple = {
         "display_name": (wanted.display_name, "name"),
         "max_buckets": (wanted.max_buckets, "number of buckets"),
@@ -109,39 +111,39 @@ def plan(wanted: User, found: Json | None) -> Plan:
     for entry, (value, word) in simple.items():
         if data.get(entry) != value:
             data[entry] = value
-            made.changes.append(f"set the {word} of S3 user {name} to {value}")
+            planned.changes.append(f"set the {word} of S3 user {name} to {value}")
     quota = data.setdefault("user_quota", dict(NO_QUOTA))
     different = {key: value for key, value in wanted.quota.items() if quota.get(key) != value}
-    # A limit that is off is no difference, whatever number it remembers.
+    # The numbers of a disabled quota do not matter.
     if different and (wanted.quota["enabled"] or "enabled" in different):
         quota.update(wanted.quota)
-        quota.pop("max_size_kb", None)  # the older word for the same; it would be a second truth
-        made.changes.append(f"set the quota of S3 user {name}")
-    _plan_keys(made, wanted)
-    return made
+        quota.pop("max_size_kb", None)  # the older field for the same limit would contradict the new one
+        planned.changes.append(f"set the quota of S3 user {name}")
+    _plan_keys(planned, wanted)
+    return planned
 
 
-def _plan_keys(made: Plan, wanted: User) -> None:
-    keys: list[Json] = made.data.setdefault("keys", [])
-    mine = next((key for key in keys if key["access_key"] == wanted.access_key), None)
-    if mine is None:
+def _plan_keys(planned: Plan, wanted: User) -> None:
+    keys: list[Json] = planned.data.setdefault("keys", [])
+    own = next((key for key in keys if key["access_key"] == wanted.access_key), None)
+    if own is None:
         keys.append({"user": wanted.name, "access_key": wanted.access_key, "secret_key": wanted.secret_key})
-        made.changes.append(f"give S3 user {wanted.name} its key")
-    elif mine["secret_key"] != wanted.secret_key:
-        mine["secret_key"] = wanted.secret_key
-        made.changes.append(f"give the key of S3 user {wanted.name} another secret")
+        planned.changes.append(f"add the key of S3 user {wanted.name}")
+    elif own["secret_key"] != wanted.secret_key:
+        own["secret_key"] = wanted.secret_key
+        planned.changes.append(f"change the secret of S3 user {wanted.name}")
     for key in [key for key in keys if key["access_key"] in wanted.retired_access_keys]:
         keys.remove(key)
-        made.changes.append(f"take a retired key from S3 user {wanted.name}")
+        planned.changes.append(f"remove a retired key of S3 user {wanted.name}")
 
 
 def undeclared(names: Iterable[str], found: Mapping[str, Json], wanted: Sequence[User]) -> list[str]:
-    """Users and keys that nobody declared, in words. Ceph's own users are not ours to judge."""
+    """Undeclared users and keys."""
     declared = {user.name: user for user in wanted}
-    told = [f"S3 user {name}" for name in sorted(names) if name not in declared]
+    messages = [f"S3 user {name}" for name in sorted(names) if name not in declared]
     for name, user in declared.items():
         keys = (found.get(name) or {}).get("keys", [])
         others = [key for key in keys if key["access_key"] not in (user.access_key, *user.retired_access_keys)]
         if others:
-            told.append(f"{len(others)} further key{'s' if len(others) > 1 else ''} of S3 user {name}")
-    return told
+            messages.append(f"{len(others)} undeclared key{'s' if len(others) > 1 else ''} of S3 user {name}")
+    return messages

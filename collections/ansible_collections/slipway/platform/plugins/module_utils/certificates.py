@@ -1,6 +1,6 @@
-"""Whether a certificate, and the private key that it belongs to, still serve.
+"""Whether a certificate or a private key has to be issued, renewed or corrected.
 
-cryptography is imported where it is used: on the controller, and by runs that reach it.
+cryptography is imported inside the functions: the module is imported on hosts that do not have it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def certificate_due(
     days: int,
     now: datetime | None = None,
 ) -> str:
-    """Why a certificate has to be issued anew, or an empty text: absent, other authority, other names, near its end.
+    """Why a certificate has to be renewed, or an empty string: absent, other authority, other names, near expiry.
 
-    Addresses are compared where they are given.
+    Addresses are compared if they are given.
     """
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
@@ -42,19 +42,19 @@ def certificate_due(
         covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         covered = x509.SubjectAlternativeName([])
-    present = set(covered.get_values_for_type(x509.DNSName))
-    if present != set(names):
-        return f"it is for {', '.join(sorted(present)) or 'no name'}"
-    reached = {str(address) for address in covered.get_values_for_type(x509.IPAddress)}
-    if addresses is not None and reached != set(addresses):
-        return f"it is for {', '.join(sorted(reached)) or 'no address'}"
+    covered_names = set(covered.get_values_for_type(x509.DNSName))
+    if covered_names != set(names):
+        return f"it is for {', '.join(sorted(covered_names)) or 'no name'}"
+    covered_addresses = {str(address) for address in covered.get_values_for_type(x509.IPAddress)}
+    if addresses is not None and covered_addresses != set(addresses):
+        return f"it is for {', '.join(sorted(covered_addresses)) or 'no address'}"
     if certificate.not_valid_before_utc > moment:
         return f"it is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}"
-    return _end_due(certificate, days, moment)
+    return _expiry_due(certificate, days, moment)
 
 
-def end_due(pem: str, days: int, now: datetime | None = None) -> str:
-    """Why a certificate is absent, cannot be read or ends within these days, or an empty text."""
+def expiry_due(pem: str, days: int, now: datetime | None = None) -> str:
+    """Why a certificate is absent, unreadable or expires within these days, or an empty string."""
     from cryptography import x509
 
     if not pem.strip():
@@ -63,11 +63,11 @@ def end_due(pem: str, days: int, now: datetime | None = None) -> str:
         certificate = x509.load_pem_x509_certificate(pem.encode())
     except ValueError as error:
         return f"it cannot be read ({error})"
-    return _end_due(certificate, days, now or datetime.now(UTC))
+    return _expiry_due(certificate, days, now or datetime.now(UTC))
 
 
 def expiry(pem: str) -> int:
-    """When a certificate expires, in seconds since 1970; 0 where there is none that can be read."""
+    """Expiry of a certificate in seconds since 1970; 0 if it is absent or unreadable."""
     from cryptography import x509
 
     try:
@@ -76,9 +76,9 @@ def expiry(pem: str) -> int:
         return 0
 
 
-def _end_due(certificate: Any, days: int, moment: datetime) -> str:
+def _expiry_due(certificate: Any, days: int, moment: datetime) -> str:
     if certificate.not_valid_after_utc - moment < timedelta(days=days):
-        return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        return f"it expires on {certificate.not_valid_after_utc:%Y-%m-%d}"
     return ""
 
 
@@ -92,9 +92,9 @@ def key_pair_due(
     days: int,
     now: datetime | None = None,
 ) -> str:
-    """The same for a server's certificate with its key on a host, of which the public half is known (or nothing).
+    """The same for a server's certificate whose private key is on a host; `public_key` is its public half, or empty.
 
-    It also has to be what the roles request: one PEM block, for the first of the names, for servers alone.
+    The certificate must also match the roles' requests: one PEM block, the first name as subject, server use only.
     """
     if reason := certificate_due(pem, authority=authority, names=names, addresses=addresses, days=days, now=now):
         return reason
@@ -102,9 +102,9 @@ def key_pair_due(
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     certificate = x509.load_pem_x509_certificate(pem.encode())
-    held = certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    if held.split() != public_key.split():
-        return "it belongs to another private key than the host has"
+    certified_key = certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    if certified_key.split() != public_key.split():
+        return "it belongs to another private key than that of the host"
     if certificate.public_bytes(Encoding.PEM).decode().split() != pem.split():
         return "its file holds more than one certificate"
     named = certificate.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
@@ -120,7 +120,7 @@ def key_pair_due(
 
 
 def _usage(certificate: Any) -> dict[Any, Any]:
-    """What a certificate may be used for, by the extension that says so: whether it is critical, and its values."""
+    """Key usage, extended key usage and basic constraints of a certificate: whether critical, and the values."""
     from cryptography import x509
 
     found: dict[Any, Any] = {}
@@ -138,9 +138,9 @@ def _usage(certificate: Any) -> dict[Any, Any]:
 
 
 def private_key_due(found: Mapping[str, Any] | None, *, owner: str, group: str, mode: str) -> str:
-    """Why a host's private key has to be made or its file corrected, or an empty text.
+    """Why a host's private key has to be generated or its file corrected, or an empty string.
 
-    `found` is what slipway.platform.host_info read of it. The roles use keys on the curve P-256.
+    `found` is the key as slipway.platform.host_info describes it. The roles use keys on the curve P-256.
     """
     if found is None:
         return "there is none yet"

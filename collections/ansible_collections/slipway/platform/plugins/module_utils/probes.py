@@ -1,4 +1,4 @@
-"""Look at the platform from outside, as its users and its enemies do; what is wrong is a sentence, never an error."""
+"""Probes of endpoints and closed ports from outside. Faults are returned as findings, not raised."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     tls_context,
 )
 
-# A dropped packet is only ever answered by silence; this much of it is enough between a controller and its servers.
+# A dropped packet has no answer; this timeout is enough between a controller and its servers.
 CLOSED_SECONDS = 2.0
-# More than an environment of ten hosts has, so that all dropped packets are waited for at the same time.
+# More than the probes of an environment of ten hosts, so that all timeouts elapse at the same time.
 WORKERS = 512
 
 Probe = dict[str, Any]
@@ -35,7 +35,7 @@ Outcome = tuple[list[str], dict[str, Any]]
 
 
 def _context(authority: str) -> ssl.SSLContext:
-    if not authority.strip():  # without one, ssl trusts the authorities of the system
+    if not authority.strip():  # without one, ssl would trust the authorities of the system
         raise OSError("no certificate authority is given")
     context = ssl.create_default_context(cadata=authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -43,11 +43,11 @@ def _context(authority: str) -> ssl.SSLContext:
 
 
 def _https(probe: Probe, timeout: float) -> Outcome:
-    """GET over TLS 1.3, verified by the authority, under the name that a user would type.
+    """GET over TLS 1.3, verified by authority and public name.
 
-    One whose certificate is valid for fewer than `valid_days` more is a finding, while it still answers.
+    A remaining validity below `valid_days` is a finding although the endpoint answers.
     """
-    where = f"https://{probe['server_name']}{probe['path']} at {probe['address']}:{probe['port']}"
+    url = f"https://{probe['server_name']}{probe['path']} at {probe['address']}:{probe['port']}"
     try:
         with (
             socket.create_connection((probe["address"], probe["port"]), timeout=timeout) as raw,
@@ -61,16 +61,16 @@ def _https(probe: Probe, timeout: float) -> Outcome:
             response.begin()
             body = response.read(65536).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        return [f"{where} does not answer ({error})"], {}
+        return [f"{url} does not answer ({error})"], {}
     findings = []
     if version != "TLSv1.3":
-        findings.append(f"{where} speaks {version}, not TLSv1.3")
+        findings.append(f"{url} negotiated {version}, not TLSv1.3")
     days = (ssl.cert_time_to_seconds(expiry) - time.time()) / 86400
     if days < probe["valid_days"]:
-        findings.append(f"the certificate at {where} expires on {expiry}; run site.yml, which renews what is due")
+        findings.append(f"the certificate at {url} expires on {expiry}; run site.yml, which renews it")
     if response.status not in probe["statuses"]:
         wanted = " or ".join(str(status) for status in probe["statuses"])
-        findings.append(f"{where} answers {response.status}, not {wanted}")
+        findings.append(f"{url} answers {response.status}, not {wanted}")
     facts: dict[str, Any] = {"status": response.status, "tls": version}
     try:
         answer = json.loads(body)
@@ -81,26 +81,26 @@ def _https(probe: Probe, timeout: float) -> Outcome:
 
 
 def _redirect(probe: Probe, timeout: float) -> Outcome:
-    """Plain HTTP sends the user to HTTPS."""
-    where = f"http://{probe['server_name']}{probe['path']} at {probe['address']}:{probe['port']}"
+    """Plain HTTP redirects to HTTPS."""
+    url = f"http://{probe['server_name']}{probe['path']} at {probe['address']}:{probe['port']}"
     connection = http.client.HTTPConnection(probe["address"], probe["port"], timeout=timeout)
     try:
         connection.request("GET", probe["path"], headers={"Host": probe["server_name"]})
         response = connection.getresponse()
         location = response.getheader("Location", "")
     except (OSError, http.client.HTTPException) as error:
-        return [f"{where} does not answer ({error})"], {}
+        return [f"{url} does not answer ({error})"], {}
     finally:
         connection.close()
     target = urlsplit(location)
-    leads = (target.scheme, target.netloc.removesuffix(":443")) == ("https", probe["server_name"])
-    if response.status not in (301, 308) or not leads:
-        return [f"{where} answers {response.status} to {location or 'nowhere'}, not a redirect to HTTPS"], {}
+    redirected = (target.scheme, target.netloc.removesuffix(":443")) == ("https", probe["server_name"])
+    if response.status not in (301, 308) or not redirected:
+        return [f"{url} answers {response.status} to {location or 'nowhere'}, not a redirect to HTTPS"], {}
     return [], {"status": response.status, "location": location}
 
 
 def _tls_refused(probe: Probe, timeout: float) -> Outcome:
-    """A client that knows nothing newer than TLS 1.2 is rejected by the alert for that, and by nothing else."""
+    """A client limited to TLS 1.2 is rejected by the alert protocol_version, and by no other error."""
     try:
         context = _context(probe["authority"])
         context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -113,28 +113,28 @@ def _tls_refused(probe: Probe, timeout: float) -> Outcome:
         if error.reason == "TLSV1_ALERT_PROTOCOL_VERSION":
             return [], {}
         return [
-            f"{probe['address']}:{probe['port']}: TLS 1.2 ends with another fault than the alert protocol_version "
-            f"({error}). Let the server reject it."
+            f"{probe['address']}:{probe['port']}: TLS 1.2 failed with another error than the alert protocol_version "
+            f"({error}). Configure the server to reject TLS 1.2."
         ], {}
     except OSError as error:
         return [f"{probe['address']}:{probe['port']} does not answer ({error})"], {}
 
 
 def _open(probe: Probe, timeout: float) -> Outcome:
-    """The control of closed ports: where the network, the address and the host are good, this one answers."""
+    """The control port of closed ports: it answers if network, address and host are reachable."""
     try:
         with socket.create_connection((probe["address"], probe["port"]), timeout=timeout):
             return [], {}
     except OSError as error:
         remedy = " On a controller without IPv6, set verify_ipv6_enabled to false." if ":" in probe["address"] else ""
         return [
-            f"port {probe['port']} of {probe['name']} ({probe['address']}) does not answer ({error}), so that no port "
-            f"judged by it is known to be closed. Restore the way from the controller to it.{remedy}"
+            f"port {probe['port']} of {probe['name']} ({probe['address']}) does not answer ({error}), so that closed "
+            f"ports cannot be verified. Restore the connection from the controller to it.{remedy}"
         ], {}
 
 
 def _closed(probe: Probe, timeout: float) -> Outcome:
-    """Nobody outside may reach this port: it is refused or dropped. Proves something where `open` answers beside it."""
+    """The port must be refused or dropped. Evidence only together with an `open` probe of the same address."""
     try:
         with socket.create_connection((probe["address"], probe["port"]), timeout=min(timeout, CLOSED_SECONDS)):
             return [f"port {probe['port']} of {probe['name']} ({probe['address']}) is open from outside"], {}
@@ -142,15 +142,15 @@ def _closed(probe: Probe, timeout: float) -> Outcome:
         return [], {}
     except OSError as error:
         if error.errno == errno.ENETUNREACH:
-            return [], {}  # the control beside it is the one finding for all ports
+            return [], {}  # the control port is the one finding for all ports
         return [
             f"port {probe['port']} of {probe['name']} ({probe['address']}) could not be probed ({error}). "
-            "Restore the way from the controller to it."
+            "Restore the connection from the controller to it."
         ], {}
 
 
 def _api(probe: Probe, timeout: float) -> Outcome:
-    """The Kubernetes API is ready and its nodes are as wanted, as whoever has the kubeconfig sees them."""
+    """The Kubernetes API of the kubeconfig is ready, and its nodes are Ready at the expected version."""
     try:
         kubeconfig = parse_kubeconfig(Path(probe["kubeconfig"]).read_text())
         context = tls_context(
@@ -168,16 +168,16 @@ def _api(probe: Probe, timeout: float) -> Outcome:
     except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
         return [f"the API named in {probe['kubeconfig']} does not answer ({error})"], {}
     if not probe["nodes"]:
-        return [f"the API named in {probe['kubeconfig']} was asked for no node. Name the servers in hosts.yml."], {}
+        return [f"the API named in {probe['kubeconfig']} has no node to verify. Declare the servers in hosts.yml."], {}
     view = {"api": {"error": None, "ready": True, "nodes": found}}
     return [*unmet(view, nodes=probe["nodes"], version=probe["version"]), *refused], {"server": server}
 
 
 def _write(call: Callable[..., tuple[int, str]], server: str) -> list[str]:
-    """A cluster whose store is full reads as if all were well: create an object and delete it."""
+    """Create an object and delete it: a cluster whose etcd is full still answers reads."""
     folder, name = "/api/v1/namespaces/kube-system/configmaps", "slipway-verify"
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
-    call(f"{folder}/{name}", method="DELETE")  # of a run that was killed
+    call(f"{folder}/{name}", method="DELETE")  # left by a run that was killed
     for wanted, (status, text) in ((201, call(folder, body=body)), (200, call(f"{folder}/{name}", method="DELETE"))):
         if status != wanted:
             reason = " ".join(text.split())[:300]
@@ -186,20 +186,20 @@ def _write(call: Callable[..., tuple[int, str]], server: str) -> list[str]:
 
 
 def _postgres(probe: Probe, timeout: float) -> Outcome:
-    """A handshake over TLS 1.3 as a client of PostgreSQL or PgBouncer makes it, verified by authority and name.
+    """A TLS 1.3 handshake as a client of PostgreSQL or PgBouncer, verified by authority and name.
 
-    One whose certificate is valid for fewer than `valid_days` more is a finding, while it is still accepted.
+    A remaining validity below `valid_days` is a finding although the certificate is still accepted.
     """
     try:
         context = _context(probe["authority"])
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         with socket.create_connection((probe["address"], probe["port"]), timeout=timeout) as raw:
             if not request_tls(raw):
-                raise OSError("it offers no TLS")
+                raise OSError("the server offers no TLS")
             with context.wrap_socket(raw, server_hostname=probe["server_name"]) as secure:
                 expiry = str((secure.getpeercert() or {})["notAfter"])
     except OSError as error:
-        return [f"port {probe['port']} of {probe['name']} cannot be believed by clients ({error})"], {}
+        return [f"{probe['name']}:{probe['port']}: TLS verification failed ({error})"], {}
     if (ssl.cert_time_to_seconds(expiry) - time.time()) / 86400 < probe["valid_days"]:
         return [
             f"the certificate of the database on {probe['name']} expires on {expiry}; run playbooks/postgresql.yml"
@@ -219,15 +219,15 @@ KINDS = {
 
 
 def _outcome(probe: Probe, timeout: float) -> Outcome:
-    if probe.get("address") == "":  # which the resolver takes for this host
-        return [f"{probe['name']}: no address is known to probe. Read the inventory's warnings, correct it."], {}
+    if probe.get("address") == "":  # which the resolver would take for localhost
+        return [f"{probe['name']}: no address is known to probe. Correct what the inventory's warnings report."], {}
     return KINDS[probe["kind"]](probe, timeout)
 
 
 def run(probes: list[Probe], timeout: float) -> tuple[list[str], dict[str, Any]]:
-    """Every probe at the same time; findings in the order of the probes, and what was seen by name."""
+    """Run all probes at the same time; return findings in the order of the probes, and results by name."""
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         outcomes = list(pool.map(lambda probe: _outcome(probe, timeout), probes))
     findings = [finding for outcome in outcomes for finding in outcome[0]]
-    seen = {probe["name"]: outcome[1] for probe, outcome in zip(probes, outcomes, strict=True) if outcome[1]}
-    return findings, seen
+    results = {probe["name"]: outcome[1] for probe, outcome in zip(probes, outcomes, strict=True) if outcome[1]}
+    return findings, results

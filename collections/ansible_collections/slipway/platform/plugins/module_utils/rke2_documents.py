@@ -1,6 +1,6 @@
-"""Kubeconfigs on the controller: whether they are still good, and how they are rewritten.
+"""Validate and rewrite kubeconfigs on the controller.
 
-Runs on the controller only, where PyYAML is installed, and cryptography, which is imported where it is used.
+PyYAML and cryptography exist on the controller only; cryptography is imported where it is used.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import yaml
 
 
 def rewrite_kubeconfig(text: str, *, server: str, tls_name: str, name: str) -> str:
-    """RKE2's admin kubeconfig with the address that people use, and one name for cluster, user and context.
+    """RKE2's admin kubeconfig with the load balancer's address, and one name for cluster, user and context.
 
-    The API's certificate is verified under `tls_name`: the address may change while the certificate still stands.
+    The API's certificate is verified under `tls_name`: the address may change while the certificate stays valid.
     """
     document = yaml.safe_load(text)
     cluster = document["clusters"][0]["cluster"]
@@ -39,7 +39,7 @@ def rewrite_kubeconfig(text: str, *, server: str, tls_name: str, name: str) -> s
 def kubeconfig_due(
     text: str, *, authority_digest: str, server: str, tls_name: str, name: str, days: int, now: datetime | None = None
 ) -> str:
-    """Why the controller's kubeconfig has to be fetched anew, or an empty text."""
+    """Why the controller's kubeconfig has to be fetched again, or an empty text."""
     from cryptography import x509
 
     if not text.strip():
@@ -54,12 +54,12 @@ def kubeconfig_due(
     except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError):
         return "it cannot be read"
     if authority_digest and hashlib.sha256(authority.decode().strip().encode()).hexdigest() != authority_digest:
-        return "it is of another cluster"
-    addressed = (cluster["cluster"].get("server"), cluster["cluster"].get("tls-server-name"))
-    if addressed != (server, tls_name) or cluster["name"] != name or document["current-context"] != name:
+        return "it belongs to another cluster"
+    endpoint = (cluster["cluster"].get("server"), cluster["cluster"].get("tls-server-name"))
+    if endpoint != (server, tls_name) or cluster["name"] != name or document["current-context"] != name:
         return "address or name changed"
     if certificate.not_valid_after_utc - (now or datetime.now(UTC)) < timedelta(days=days):
-        return f"its certificate ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        return f"its certificate expires on {certificate.not_valid_after_utc:%Y-%m-%d}"
     return ""
 
 

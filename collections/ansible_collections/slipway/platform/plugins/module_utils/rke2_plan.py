@@ -1,4 +1,4 @@
-"""Decide what an RKE2 cluster needs: pure functions over what rke2_state has read, no input or output of their own."""
+"""Plan the actions of an RKE2 cluster: pure functions over results of rke2_state, without I/O."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 VERSION = re.compile(r"^v(\d+)\.(\d+)\.(\d+)(?:-rc(\d+))?\+rke2r(\d+)$")
 
-# Set on a node by the role together with the cordon, so that a cordon made by a person is never undone.
+# The role sets it together with its cordon, so that it never lifts a cordon set by an operator.
 CORDON_ANNOTATION = "slipway.platform/cordoned-by-rke2-role"
 
 
 def parse_version(version: str) -> tuple[int, int, int, int, int]:
-    """Order RKE2 versions: (major, minor, patch, release candidate or infinity, rke2 release)."""
+    """Sort key of an RKE2 version: (major, minor, patch, release candidate or infinity, rke2 release)."""
     match = VERSION.match(version)
     if match is None:
-        raise ValueError(f"{version!r} is not an RKE2 version; write it in full, like v1.36.3+rke2r1")
+        raise ValueError(f"{version!r} is not an RKE2 version. Set it in full, like v1.36.3+rke2r1.")
     major, minor, patch, candidate, release = match.groups()
     return int(major), int(minor), int(patch), int(candidate) if candidate else 10**6, int(release)
 
@@ -27,17 +27,17 @@ def minor_of(version: str) -> str:
 
 
 def version_fault(name: str, running: str, desired: str) -> str | None:
-    """Why a node that runs `running` must not be taken to `desired`, or None."""
+    """Why a node that runs `running` must not be upgraded to `desired`, or None."""
     have, want = parse_version(running), parse_version(desired)
     if want < have:
         return (
-            f"{name} runs {running} and rke2_version is {desired}: RKE2 cannot go back in place. "
+            f"{name}: runs {running}, newer than rke2_version {desired}, and RKE2 cannot be downgraded in place. "
             f"Set rke2_version to {running} or newer, or restore a snapshot taken under {minor_of(desired)}."
         )
     if want[0] != have[0] or want[1] > have[1] + 1:
         return (
-            f"{name} runs {running} and rke2_version is {desired}: a minor version would be skipped. "
-            f"Go to the newest {have[0]}.{have[1] + 1} first."
+            f"{name}: runs {running} and rke2_version is {desired}, which skips a minor version. "
+            f"Upgrade to the newest {have[0]}.{have[1] + 1} first."
         )
     return None
 
@@ -56,7 +56,7 @@ def unmet(
     version_nodes: list[str] | None = None,
     members: list[str] | None = None,
 ) -> list[str]:
-    """What still keeps a cluster, as rke2_state sees it from one host, from being as wanted; empty means it is."""
+    """Unmet conditions of a cluster in the view of one host; empty when the cluster is healthy."""
     found: list[str] = []
     api, etcd = view.get("api"), view.get("etcd")
     if not api or api.get("error"):
@@ -86,58 +86,58 @@ def unmet(
             elif not member["answers"]:
                 found.append(f"etcd member {member['name']} does not answer")
             elif node is not None and node["etcd_voter"] is False:
-                found.append(f"node {name} says EtcdIsVoter=False")
+                found.append(f"node {name} has the condition EtcdIsVoter=False")
     return found
 
 
 def alarm_faults(etcd: dict[str, Any]) -> list[str]:
-    """Alarms of etcd. Under one the cluster still reads, so everything looks well, and refuses what is written."""
+    """Raised alarms of etcd. Under an alarm reads succeed and nodes stay Ready, but etcd rejects every write."""
     return [
-        f"etcd member {entry['member']} raised the alarm {entry['alarm']}: every write is refused. Free its space and "
-        "disarm it (docs/runbooks/upgrade_rke2.md, Alarms of etcd)"
+        f"etcd member {entry['member']} raised the alarm {entry['alarm']} and rejects every write. Free its space "
+        "and disarm the alarm (docs/runbooks/upgrade_rke2.md, Alarms of etcd)"
         for entry in etcd["alarms"]
     ]
 
 
-def constant_faults(state: dict[str, Any], wanted: dict[str, Any], token_digest: str) -> list[str]:
-    """Settings that would change under a cluster that was founded with others."""
+def immutable_faults(state: dict[str, Any], desired: dict[str, Any], token_digest: str) -> list[str]:
+    """Immutable settings that differ from those the cluster was bootstrapped with."""
     if not state["has_data"]:
         return []
     faults = []
     if state["token_digest"] not in ("", token_digest):
         faults.append(
-            f"{state['node_name']} runs with another rke2_token than the one given, and would not start with this one: "
-            "the token encrypts what the cluster keeps. Put the former one back into group_vars/all/vault.yml, or have "
-            "the cluster take the new one first (rke2 token rotate)."
+            f"{state['node_name']}: runs with another rke2_token than the one given, which encrypts the cluster's "
+            "bootstrap data, so RKE2 would not start. Restore the former token in group_vars/all/vault.yml, or rotate "
+            "it in the cluster first (rke2 token rotate)."
         )
-    for key, have in sorted(state["constants"].items()):
-        want = wanted.get(key)
+    for key, have in sorted(state["immutable_settings"].items()):
+        want = desired.get(key)
         want = str(want[0] if isinstance(want, list) else want)
         if have != want:
             faults.append(
-                f"{state['node_name']} was founded with {key} {have}, and rke2_{key.replace('-', '_')} is {want}: "
-                f"it never changes in the life of a cluster. Set it back to {have}."
+                f"{state['node_name']}: the cluster was bootstrapped with {key} {have}, and "
+                f"rke2_{key.replace('-', '_')} is {want}; the setting is immutable. Set it back to {have}."
             )
     return faults
 
 
 def unmet_service(service: dict[str, Any], unit: str, started_after: float) -> list[str]:
-    """What keeps a service from being the new process, all the way up (its unit says so only then: Type=notify)."""
+    """Unmet conditions of the service: started after `started_after`, and active (Type=notify: only once ready)."""
     if service["started_at"] <= started_after and started_after > 0:
         return [f"{unit} was not restarted yet"]
     return [] if service["state"] == "active" else [f"{unit} is {service['state']}"]
 
 
-def recover_action(state: dict[str, Any]) -> str:
-    """What a server that already holds data needs before anything else: none, start, restart or wait.
+def recovery_action(state: dict[str, Any]) -> str:
+    """What a server that holds data needs before the plan is made: none, start, restart or wait.
 
-    Servers that are down are started all at once: after a power loss no server comes up before a majority does.
+    Servers that are down start at the same time: after a power loss no server becomes ready without a quorum.
     """
     if state["type"] != "server" or not state["has_data"]:
         return "none"
     service = state["service"]["state"]
     if service != "active":
-        if state["unread"] or state["installed_version"] != state["desired_version"]:
+        if state["stale_files"] or state["installed_version"] != state["desired_version"]:
             return "restart"
         return "wait" if service == "activating" else "start"
     if unmet(state, nodes=[state["node_name"]], members=[state["node_name"]]):
@@ -146,16 +146,16 @@ def recover_action(state: dict[str, Any]) -> str:
 
 
 def certificate_holders(states: dict[str, Any], servers: list[str]) -> dict[str, list[str]]:
-    """Digest of the ingress certificate's manifest -> the servers that hold it; an empty digest for those without."""
+    """Digest of the ingress certificate's manifest -> the servers that have it; an empty digest for those without."""
     holders: dict[str, list[str]] = {}
     for name in servers:
-        held = states.get(name, {}).get("ingress_certificate")
-        holders.setdefault(held["digest"] if held else "", []).append(name)
+        present = states.get(name, {}).get("ingress_certificate")
+        holders.setdefault(present["digest"] if present else "", []).append(name)
     return holders
 
 
-def _known(name: str, views: list[dict[str, Any]]) -> list[str]:
-    """Where the cluster still knows a node by that name."""
+def _registrations(name: str, views: list[dict[str, Any]]) -> list[str]:
+    """How the cluster still lists a node of that name: as a node, as a member of etcd, or both."""
     found = []
     for view in views:
         if name in view["api"]["nodes"]:
@@ -167,21 +167,21 @@ def _known(name: str, views: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _reasons(name: str, state: dict[str, Any], node: dict[str, Any] | None, version: str) -> list[str]:
+def _restart_reasons(name: str, state: dict[str, Any], node: dict[str, Any] | None, version: str) -> list[str]:
     """Why a running node has to be restarted."""
     found = []
     if node is not None and node["version"] != version:
-        found.append(f"runs {node['version']}, {version} is wanted")
-    if state["unread"]:
-        found.append("started before a change of " + ", ".join(sorted(state["unread"])))
+        found.append(f"runs {node['version']}, desired is {version}")
+    if state["stale_files"]:
+        found.append("started before a change of " + ", ".join(sorted(state["stale_files"])))
     return found
 
 
 def _action(
-    name: str, state: dict[str, Any], node: dict[str, Any] | None, reasons: list[str], founder: str | None
+    name: str, state: dict[str, Any], node: dict[str, Any] | None, reasons: list[str], bootstrap_host: str | None
 ) -> str:
     if not state["has_data"]:
-        return "bootstrap" if name == founder else "join"
+        return "bootstrap" if name == bootstrap_host else "join"
     if state["service"]["state"] not in ("active", "activating"):
         return "start"
     if node is None:
@@ -194,9 +194,9 @@ def _action(
 
 
 def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: list[str]) -> dict[str, Any]:
-    """What each host needs, who may be asked about the cluster, and the faults that forbid to go on.
+    """Action of each host, the host to read the cluster's status from, and the faults that forbid any action.
 
-    states are results of rke2_state by node name; hosts that were not read are missing.
+    `states` are results of rke2_state by node name; hosts that were not read in this run are missing.
     """
     faults: list[str] = []
     try:
@@ -206,29 +206,30 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
             "faults": [f"rke2_version: {error}"],
             "hosts": {},
             "snapshot_host": None,
-            "founder": None,
-            "settled": False,
+            "bootstrap_host": None,
+            "converged": False,
         }
 
-    unread = [name for name in servers if name not in states]
-    if unread:
+    missing = [name for name in servers if name not in states]
+    if missing:
         faults.append(
-            f"{', '.join(unread)} could not be read in this run, so the state of the cluster is not known. "
-            "Run without --limit, or limit to rke2_server and the hosts wanted."
+            f"{', '.join(missing)}: not read in this run, so the state of the cluster is unknown. "
+            "Run without --limit, or limit to rke2_server and the desired hosts."
         )
     views = [states[name] for name in servers if _answers(states.get(name))]
     nodes: dict[str, Any] = views[0]["api"]["nodes"] if views else {}
     data = [name for name in servers if states.get(name, {}).get("has_data")]
-    founder = servers[0] if not data and not unread else None
+    bootstrap_host = servers[0] if not data and not missing else None
 
     identities = {view["etcd"]["cluster_id"] for view in views if view.get("etcd") and not view["etcd"].get("error")}
     if len(identities) > 1:
         faults.append(
-            f"the servers belong to {len(identities)} different etcd clusters ({', '.join(sorted(identities))}). "
-            "Stop; decide which one holds the truth, and rebuild the others."
+            f"rke2_server: the servers belong to {len(identities)} different etcd clusters "
+            f"({', '.join(sorted(identities))}). "
+            "Decide which cluster holds the valid data, and rebuild the other servers."
         )
 
-    # A restart under an alarm would look well and end with a cluster that takes no write.
+    # After a restart under an alarm all nodes are Ready, but the cluster still rejects writes.
     faults += sorted({fault for view in views if view.get("etcd") for fault in alarm_faults(view["etcd"])})
 
     hosts: dict[str, Any] = {}
@@ -237,23 +238,24 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
         if state is None:
             continue
         node = nodes.get(name)
-        known = _known(name, views) if not state["has_data"] else []
+        known = _registrations(name, views) if not state["has_data"] else []
         if known and state["service"]["state"] not in ("active", "activating"):
             faults.append(
-                f"{name} holds no RKE2 data, yet the cluster still knows it {' and '.join(known)}: it was rebuilt. "
-                f"Delete the node first (kubectl delete node {name}), which also ends its membership, then run again."
+                f"{name}: holds no RKE2 data, but the cluster still lists it {' and '.join(known)}; the host was "
+                f"rebuilt. Delete the node first (kubectl delete node {name}; this also removes its etcd member), "
+                "then run again."
             )
         if node is not None and (fault := version_fault(name, node["version"], version)):
             faults.append(fault)
-        reasons = _reasons(name, state, node, version) if state["has_data"] else []
+        reasons = _restart_reasons(name, state, node, version) if state["has_data"] else []
         hosts[name] = {
-            "action": _action(name, state, node, reasons, founder),
+            "action": _action(name, state, node, reasons, bootstrap_host),
             "reasons": reasons,
             "ready": bool(node and node["ready"]),
             "cordoned": bool(node and node["unschedulable"] and not node["cordoned_by_role"]),
-            "look_from": _look_from(name, servers, views, founder),
-            # The servers that have to be whole while this one is taken in hand; when founding, those before it.
-            "others": [
+            "status_host": _status_host(name, servers, views, bootstrap_host),
+            # Servers that have to be healthy while this host restarts; during bootstrap, those before it.
+            "peers": [
                 other
                 for position, other in enumerate(servers)
                 if other != name and (other in data or name not in servers or position < servers.index(name))
@@ -264,13 +266,13 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
     return {
         "faults": faults,
         "hosts": hosts,
-        "founder": founder,
-        # Nothing to do, and every server sees the whole cluster as wanted: it need not be waited for.
-        "settled": {host["action"] for host in hosts.values()} == {"none"}
+        "bootstrap_host": bootstrap_host,
+        # No action is due and every server reports a healthy cluster: verification need not wait.
+        "converged": {host["action"] for host in hosts.values()} == {"none"}
         and not any(
             unmet(states.get(name, {}), nodes=[*servers, *agents], version=version, members=servers) for name in servers
         ),
-        "snapshot_host": (_healthy(servers, views) or restarts[0]) if restarts else None,
+        "snapshot_host": (_first_answering(servers, views) or restarts[0]) if restarts else None,
     }
 
 
@@ -278,14 +280,14 @@ def _answers(state: dict[str, Any] | None) -> bool:
     return bool(state and state.get("api") and not state["api"].get("error"))
 
 
-def _healthy(servers: list[str], views: list[dict[str, Any]]) -> str | None:
+def _first_answering(servers: list[str], views: list[dict[str, Any]]) -> str | None:
     answering = {view["node_name"] for view in views}
     return next((name for name in servers if name in answering), None)
 
 
-def _look_from(name: str, servers: list[str], views: list[dict[str, Any]], founder: str | None) -> str:
-    """The server from which to look at the cluster while this host is not part of it; itself when there is no other."""
-    if founder is not None:
-        return founder
+def _status_host(name: str, servers: list[str], views: list[dict[str, Any]], bootstrap_host: str | None) -> str:
+    """The server to read the cluster's status from while this host is not part of it; itself when there is no other."""
+    if bootstrap_host is not None:
+        return bootstrap_host
     others = [server for server in servers if server != name]
-    return _healthy(others, views) or (others[0] if others else name)
+    return _first_answering(others, views) or (others[0] if others else name)

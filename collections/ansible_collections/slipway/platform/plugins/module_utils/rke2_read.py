@@ -1,6 +1,6 @@
-"""Read a running RKE2 node: systemd, files, the Kubernetes API and etcd. Nothing here changes anything.
+"""Read the status of an RKE2 node: systemd, files, the Kubernetes API and etcd. Read-only.
 
-Only the standard library is used: hosts have nothing but Debian's python3.
+Only the standard library is used: hosts have no more than Debian's python3.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ INSTALLED = Path("/usr/local/share/rke2/installed-version")
 STARTED_WITH = Path("/run/slipway-rke2/started-with")
 INGRESS_SECRET = DATA / "server/manifests/platform-ingress-certificate.yaml"
 
-# RKE2's etcd speaks HTTP and JSON on a listener of its own, 2382 on loopback, and gRPC alone on 2379;
-# an etcd without that split speaks both on 2379.
+# RKE2's etcd serves HTTP and JSON on a separate listener, 2382 on loopback, and only gRPC on 2379;
+# an etcd without that split serves both on 2379.
 ETCD_JSON_PORTS = (2382, 2379)
 
-CONSTANTS = ("cluster-cidr", "service-cidr", "cluster-dns", "cluster-domain", "cni")
+IMMUTABLE_SETTINGS = ("cluster-cidr", "service-cidr", "cluster-dns", "cluster-domain", "cni")
 
 
 class ReadError(Exception):
-    """The running system could not be read; the text says why."""
+    """The running system could not be read; the text holds the reason."""
 
 
 # --- systemd ---------------------------------------------------------------------------------------------------------
 
 
 def parse_service(show: str) -> dict[str, Any]:
-    """The answer of systemctl show as facts: state, enabled, start of the process (seconds since 1970), restarts."""
+    """Output of systemctl show as facts: state, enabled, start of the process (seconds since 1970), restarts."""
     values = dict(line.split("=", 1) for line in show.splitlines() if "=" in line)
     started = values.get("ExecMainStartTimestamp", "")
     started_at = 0.0
@@ -91,7 +91,7 @@ def journal_tail(unit: str, lines: int = 30) -> str:
 
 
 def read_installed() -> str | None:
-    """The version that was unpacked last, unless the binary was replaced or half unpacked since."""
+    """The version that was unpacked last; None if the binary was replaced or partly unpacked since."""
     try:
         marker, binary = INSTALLED.stat(), BINARY.stat()
         return INSTALLED.read_text().strip() if binary.st_ctime <= marker.st_mtime else None
@@ -100,7 +100,7 @@ def read_installed() -> str | None:
 
 
 def read_release() -> list[str]:
-    """Lines of `rke2 --version`: what a restart of this host would start. None without a program that prints them."""
+    """Lines of `rke2 --version`: the release that a reboot would start. Empty without a binary that prints them."""
     try:
         shown = subprocess.run([str(BINARY), "--version"], capture_output=True, text=True, timeout=20, check=False)
     except OSError:
@@ -108,10 +108,10 @@ def read_release() -> list[str]:
     return shown.stdout.splitlines() if shown.returncode == 0 else []
 
 
-def parse_started(note: str, invocation: str) -> dict[str, str]:
-    """Digest by path of what a unit was started with; nothing when the note is of another start, or there is none."""
-    number, *lines = note.splitlines() or [""]
-    if not invocation or number != invocation:
+def parse_started(record: str, invocation: str) -> dict[str, str]:
+    """Digest by path of the files a unit was started with; empty when the record belongs to another start."""
+    recorded_invocation, *lines = record.splitlines() or [""]
+    if not invocation or recorded_invocation != invocation:
         return {}
     return {path: digest for digest, path in (line.split(maxsplit=1) for line in lines if len(line) > 66)}
 
@@ -124,15 +124,15 @@ def read_started(service: dict[str, Any]) -> dict[str, str]:
 
 
 def read_files(
-    wanted: list[dict[str, Any]], started_at: float, started_with: dict[str, str]
+    desired: list[dict[str, Any]], started_at: float, started_with: dict[str, str]
 ) -> tuple[list[str], list[str]]:
-    """Of the files wanted: those that differ, and those that the running process read with another content.
+    """Of the desired files: those that differ on disk, and those that the running process read with other content.
 
-    The second is known from what the unit noted at its start. Where it noted nothing, a file that differs or is newer
-    than the process (started_at, 0 when none runs) counts as read with another content.
+    The second list comes from the digests that the unit recorded at its start. Without a record, a file that differs or
+    is newer than the process (started_at, 0 when none runs) counts as read with other content.
     """
-    different, unread = [], []
-    for file in wanted:
+    different, stale = [], []
+    for file in desired:
         path = Path(file["path"])
         try:
             status = path.stat()
@@ -145,23 +145,23 @@ def read_files(
             different.append(file["path"])
         if not file["restart"]:
             continue
-        if noted := started_with.get(file["path"]):
-            owed = noted != file["sha256"]
+        if recorded := started_with.get(file["path"]):
+            restart_needed = recorded != file["sha256"]
         else:
-            owed = newer or content != file["sha256"]
-        if owed:
-            unread.append(file["path"])
-    return different, unread
+            restart_needed = newer or content != file["sha256"]
+        if restart_needed:
+            stale.append(file["path"])
+    return different, stale
 
 
-def read_sysctls(wanted: dict[str, str]) -> list[str]:
-    """Names of the kernel settings that differ from what is wanted."""
-    wrong = []
-    for name, value in sorted(wanted.items()):
+def read_sysctls(desired: dict[str, str]) -> list[str]:
+    """Names of the kernel settings that differ from the desired values."""
+    different = []
+    for name, value in sorted(desired.items()):
         path = Path("/proc/sys", *name.split("."))
         if not path.exists() or path.read_text().strip() != value:
-            wrong.append(name)
-    return wrong
+            different.append(name)
+    return different
 
 
 def read_user(name: str) -> bool:
@@ -173,25 +173,25 @@ def read_user(name: str) -> bool:
 
 
 def has_data(node_type: str) -> bool:
-    """Whether this host is, or began to be, a node of a cluster."""
+    """Whether this host is a node of a cluster, or started to join one."""
     if node_type == "server":
         return (DATA / "server/db/etcd/member").is_dir() or (DATA / "server/db/etcd/name").is_file()
     return (ETC / "node/password").is_file()
 
 
-def parse_constants(config: str) -> dict[str, str]:
-    """Of a node's configuration, the settings that never change in the life of a cluster."""
+def parse_immutable_settings(config: str) -> dict[str, str]:
+    """The immutable settings of a node's configuration."""
     found = {}
-    for key in CONSTANTS:
+    for key in IMMUTABLE_SETTINGS:
         value = re.search(rf"^{key}:\s*(?:\n\s*-\s*)?(\S+)\s*$", config, re.MULTILINE)
         if value is not None:
             found[key] = value.group(1).strip("'\"")
     return found
 
 
-def read_constants() -> dict[str, str]:
+def read_immutable_settings() -> dict[str, str]:
     try:
-        return parse_constants((ETC / "rke2/config.yaml").read_text())
+        return parse_immutable_settings((ETC / "rke2/config.yaml").read_text())
     except FileNotFoundError:
         return {}
 
@@ -202,7 +202,7 @@ def token_digest(token: str) -> str:
 
 
 def read_token() -> str:
-    """Digest of the token under which this server keeps the cluster's secrets; empty before its first start."""
+    """Digest of the token that encrypts the cluster's bootstrap data on this server; empty before its first start."""
     try:
         return token_digest((DATA / "server/token").read_text())
     except FileNotFoundError:
@@ -225,7 +225,7 @@ def read_certificate() -> dict[str, str] | None:
 
 @contextmanager
 def _in_memory(data: bytes) -> Iterator[str]:
-    """A path that holds data without it touching a disk: ssl takes certificates from paths only."""
+    """A path to data in memory, never on disk: ssl loads certificates from paths only."""
     descriptor = os.memfd_create("slipway")
     try:
         os.write(descriptor, data)
@@ -254,7 +254,7 @@ def parse_kubeconfig(text: str) -> dict[str, str]:
 
 def tls_context(authority: str, certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=authority)
-    # RKE2's own authorities carry no key usage that Python 3.13's strict mode asks for.
+    # RKE2's own certificate authorities lack the key usage that Python 3.13's strict mode requires.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     with _in_memory(f"{certificate}\n{key}".encode()) as path:
         context.load_cert_chain(path)
@@ -289,7 +289,7 @@ def request(
 
 
 def node_view(node: dict[str, Any]) -> dict[str, Any]:
-    """What a Node object says that decisions rest on."""
+    """The fields of a Node object that the plan uses."""
     metadata, status = node["metadata"], node.get("status", {})
     conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
     voter = conditions.get("EtcdIsVoter")
@@ -304,7 +304,7 @@ def node_view(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_api(timeout: float = 5) -> dict[str, Any]:
-    """The cluster as this server's own API sees it: readyz and all nodes."""
+    """Status of the cluster from this server's own API: readyz and all nodes."""
     result: dict[str, Any] = {"ready": False, "nodes": {}, "authority_digest": "", "error": None}
     try:
         kubeconfig = parse_kubeconfig((ETC / "rke2/rke2.yaml").read_text())
@@ -315,7 +315,7 @@ def read_api(timeout: float = 5) -> dict[str, Any]:
         result["ready"] = status == 200
         status, text = request(server, context, "/api/v1/nodes", timeout=timeout)
         if status != 200:
-            raise ReadError(f"{server} answered {status}")
+            raise ReadError(f"{server} returned {status}")
         result["nodes"] = {node["metadata"]["name"]: node_view(node) for node in json.loads(text)["items"]}
     except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
         result["error"] = _reason(error)
@@ -323,7 +323,7 @@ def read_api(timeout: float = 5) -> dict[str, Any]:
 
 
 def read_own_node(node_name: str, api_address: str, timeout: float = 5) -> dict[str, Any]:
-    """An agent's own node, read with the certificate of its kubelet: through its own balancer, else at an address."""
+    """An agent's own node, read with its kubelet's certificate: by its local load balancer, else at `api_address`."""
     folder = DATA / "agent"
     problems = []
     try:
@@ -338,7 +338,7 @@ def read_own_node(node_name: str, api_address: str, timeout: float = 5) -> dict[
             if status in (200, 404):
                 nodes = {node_name: node_view(json.loads(text))} if status == 200 else {}
                 return {"ready": True, "nodes": nodes, "error": None}
-            problems.append(f"{address} answered {status}")
+            problems.append(f"{address} returned {status}")
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             problems.append(f"{address}: {_reason(error)}")
     return {"ready": False, "nodes": {}, "error": "; ".join(problems)}
@@ -354,9 +354,9 @@ def _reason(error: Exception) -> str:
 
 
 def parse_members(text: str) -> dict[str, Any]:
-    answer = json.loads(text)
+    response = json.loads(text)
     return {
-        "cluster_id": str(answer.get("header", {}).get("cluster_id", "")),
+        "cluster_id": str(response.get("header", {}).get("cluster_id", "")),
         "members": [
             {
                 "id": str(member["ID"]),
@@ -365,13 +365,13 @@ def parse_members(text: str) -> dict[str, Any]:
                 "client_urls": member.get("clientURLs", []),
                 "answers": False,
             }
-            for member in answer.get("members", [])
+            for member in response.get("members", [])
         ],
     }
 
 
 def _answers(url: str, context: ssl.SSLContext, timeout: float) -> bool:
-    """Whether a member completes a TLS handshake with its own certificate where its clients look for it."""
+    """Whether a member completes a TLS handshake with its own certificate on its client URL."""
     parts = urlsplit(url)
     try:
         with (
@@ -384,7 +384,7 @@ def _answers(url: str, context: ssl.SSLContext, timeout: float) -> bool:
 
 
 def parse_alarms(text: str, members: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Alarms that members raised: name of the member (its number when it has none) and kind, like NOSPACE."""
+    """Alarms that members raised: name of the member (its ID when it has no name) and kind, like NOSPACE."""
     names = {member["id"]: member["name"] for member in members}
     return [
         {"member": names.get(str(entry.get("memberID", ""))) or str(entry.get("memberID", "")), "alarm": entry["alarm"]}
@@ -399,14 +399,14 @@ def _call_etcd(context: ssl.SSLContext, path: str, body: dict[str, Any], timeout
             status, text = request(f"https://127.0.0.1:{port}", context, path, body=body, timeout=timeout)
             if status == 200:
                 return text
-            problems.append(f"port {port} answered {status}")
+            problems.append(f"port {port} returned {status}")
         except (OSError, http.client.HTTPException) as error:
             problems.append(f"port {port}: {error}")
     raise ReadError("; ".join(problems))
 
 
 def read_etcd(timeout: float = 5) -> dict[str, Any]:
-    """Members of etcd and their alarms as the local member knows them, by a linearizable read: it needs a majority."""
+    """Members of etcd and their alarms from the local member, by a linearizable read, which needs a quorum."""
     result: dict[str, Any] = {"cluster_id": "", "members": [], "alarms": [], "error": None}
     folder = DATA / "server/tls/etcd"
     try:
@@ -432,13 +432,13 @@ def read_etcd(timeout: float = 5) -> dict[str, Any]:
 
 
 def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Everything about this host that the plan rests on."""
+    """The status of this host that the plan uses."""
     node_type, node_name = parameters["type"], parameters["node_name"]
     unit = f"rke2-{node_type}.service"
     service = read_service(unit)
     running = service["state"] in ("active", "activating", "reloading")
     started_at, started_with = (service["started_at"], read_started(service)) if running else (0.0, {})
-    different, unread = read_files(parameters["files"], started_at, started_with)
+    different, stale = read_files(parameters["files"], started_at, started_with)
     return {
         "type": node_type,
         "node_name": node_name,
@@ -446,11 +446,11 @@ def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
         "installed_version": read_installed(),
         "service": service,
         "has_data": has_data(node_type),
-        "constants": read_constants(),
+        "immutable_settings": read_immutable_settings(),
         "token_digest": read_token() if node_type == "server" else "",
-        "different": different,
-        "unread": unread,
-        "sysctls": read_sysctls(parameters["sysctls"]),
+        "different_files": different,
+        "stale_files": stale,
+        "different_sysctls": read_sysctls(parameters["sysctls"]),
         "missing_users": [user for user in parameters["users"] if not read_user(user)],
         "api": read_api() if running and node_type == "server" else None,
         "etcd": read_etcd() if running and node_type == "server" else None,

@@ -1,4 +1,4 @@
-"""Understand what `rke2 etcd-snapshot ls -o json` lists."""
+"""Parse the output of `rke2 etcd-snapshot ls -o json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "G
 
 
 def parse_quantity(quantity: int | str) -> int:
-    """Bytes of a Kubernetes quantity, as far as sizes of files use them."""
+    """Bytes of a Kubernetes quantity; only the suffixes that file sizes use."""
     match = re.match(r"^(\d+(?:\.\d+)?)(|k|M|G|Ki|Mi|Gi)$", str(quantity))
     if match is None:
         raise ValueError(f"{quantity!r} is not a size")
@@ -18,10 +18,12 @@ def parse_quantity(quantity: int | str) -> int:
 
 
 def parse_list(text: str) -> list[dict[str, Any]]:
-    """name, node, location, size in bytes and readiness of each snapshot, newest RKE2 first: a list of
-    ETCDSnapshotFile objects; releases before 1.28 printed a plain array."""
-    answer = json.loads(text) if text.strip() else []
-    items = answer.get("items") or [] if isinstance(answer, dict) else answer or []
+    """Name, node, location, size in bytes and readiness of each snapshot.
+
+    RKE2 prints a list of ETCDSnapshotFile objects; releases before 1.28 printed a plain array.
+    """
+    response = json.loads(text) if text.strip() else []
+    items = response.get("items") or [] if isinstance(response, dict) else response or []
     found = []
     for item in items:
         spec, status = item.get("spec", item), item.get("status", item)
@@ -38,9 +40,9 @@ def parse_list(text: str) -> list[dict[str, Any]]:
 
 
 def find_new(before: list[dict[str, Any]], after: list[dict[str, Any]], prefix: str, node: str) -> dict[str, Any]:
-    """The snapshot that was just made on this node; ValueError says why there is none to trust."""
+    """The snapshot that was just saved on this node; ValueError holds the reason why there is no usable one."""
     known = {(entry["name"], entry["location"]) for entry in before}
-    made = [
+    new = [
         entry
         for entry in after
         if (entry["name"], entry["location"]) not in known
@@ -48,9 +50,9 @@ def find_new(before: list[dict[str, Any]], after: list[dict[str, Any]], prefix: 
         and entry["node"] in (node, "")
         and not entry["location"].startswith("s3://")
     ]
-    if not made:
-        raise ValueError("rke2 etcd-snapshot save ended well, but the list of snapshots shows no new one")
-    newest = max(made, key=lambda entry: str(entry["name"]))
+    if not new:
+        raise ValueError("rke2 etcd-snapshot save succeeded, but the list of snapshots has no new entry")
+    newest = max(new, key=lambda entry: str(entry["name"]))
     if newest["size"] <= 0 or not newest["ready"]:
-        raise ValueError(f"snapshot {newest['name']} is {newest['size']} bytes long and not ready to use")
+        raise ValueError(f"snapshot {newest['name']} is not usable: {newest['size']} bytes, ready {newest['ready']}")
     return newest

@@ -1,6 +1,6 @@
-"""As much of S3 as buckets need to be kept: requests signed with AWS Signature Version 4 over verified TLS.
+"""Minimal S3 client: requests signed with AWS Signature Version 4, over verified TLS.
 
-Standard library only, so that it runs wherever a module runs: on a host of the platform or on the controller.
+Standard library only, so that modules can use it on hosts of the platform and on the controller.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
 class S3Error(Exception):
-    """The store refused, or could not be reached (then `status` is 0 and `code` is empty)."""
+    """The store rejected a request, or is unreachable (then `status` is 0 and `code` is empty)."""
 
-    def __init__(self, sentence: str, status: int = 0, code: str = "") -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
+        super().__init__(message)
         self.status, self.code = status, code
 
 
 @dataclass(frozen=True)
 class Key:
-    """An access key and its secret, which is never shown."""
+    """An access key and its secret, which repr omits."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -43,7 +43,7 @@ class Answer:
     body: bytes
 
     def xml(self) -> ET.Element:
-        """The body without namespaces, which stores do not agree on."""
+        """The body without XML namespaces, which differ between stores."""
         root = ET.fromstring(self.body)
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
@@ -64,7 +64,7 @@ def authorization(
     *,
     region: str,
 ) -> str:
-    """The Authorization header for these lower-case headers, among them host and x-amz-date; all of them are signed."""
+    """The Authorization header; signs all given headers (lower case, with host and x-amz-date)."""
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{headers[name].strip()}\n" for name in sorted(headers))
     request = "\n".join([method, path, canonical_query(query), lines, names, digest])
@@ -79,7 +79,7 @@ def authorization(
 
 
 class _Connection(http.client.HTTPSConnection):
-    """Goes to addresses of our choice; the name is still what is asked for and what the certificate must bear."""
+    """Connects to given addresses; Host, SNI and certificate verification use the name."""
 
     def __init__(self, host: str, port: int, addresses: Sequence[str], context: ssl.SSLContext, timeout: float) -> None:
         super().__init__(host, port, context=context, timeout=timeout)
@@ -98,7 +98,7 @@ class _Connection(http.client.HTTPSConnection):
 
 
 class Store:
-    """One S3 endpoint as the holder of one key sees it."""
+    """One S3 endpoint, accessed with one key."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Store:
     ) -> None:
         parts = urlsplit(endpoint)
         if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/"):
-            raise S3Error(f"the endpoint {endpoint} is no address such as https://s3.example.com")
+            raise S3Error(f"{endpoint}: not an S3 endpoint. Give a URL like https://s3.example.com")
         self.endpoint = f"https://{parts.netloc}"
         self._host, self._port = parts.hostname, parts.port or 443
         self._header = parts.netloc
@@ -129,8 +129,8 @@ class Store:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One signed request by path (`/bucket/key`); a refusal is an S3Error with the store's own code."""
-        asked = dict(query or {})
+        """One signed request by path (`/bucket/key`); an error status raises S3Error with the store's code."""
+        parameters = dict(query or {})
         quoted = quote(path, safe="/-_.~")
         digest = hashlib.sha256(body).hexdigest()
         signed = {
@@ -140,31 +140,33 @@ class Store:
             **(headers or {}),
         }
         if body:
-            # Old rules want MD5 with locks and lifecycles; it says nothing about trust here.
+            # S3 requires Content-MD5 with locks and lifecycles; it serves no security purpose here.
             signed["content-md5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-        signed["authorization"] = authorization(self._key, method, quoted, asked, signed, digest, region=self._region)
-        target = f"{quoted}?{canonical_query(asked)}" if asked else quoted
+        signed["authorization"] = authorization(
+            self._key, method, quoted, parameters, signed, digest, region=self._region
+        )
+        target = f"{quoted}?{canonical_query(parameters)}" if parameters else quoted
         connection = _Connection(self._host, self._port, self._addresses, self._context, self._timeout)
         try:
             connection.request(method, target, body or None, signed)
             raw = connection.getresponse()
             answer = Answer(raw.status, {name.lower(): value for name, value in raw.getheaders()}, raw.read())
         except (OSError, http.client.HTTPException) as error:
-            raise S3Error(f"{self.endpoint} does not answer ({error})") from error
+            raise S3Error(f"{self.endpoint}: no answer ({error})") from error
         finally:
             connection.close()
         if answer.status >= 300:
-            raise refusal(f"{method} {self.endpoint}{quoted}", answer)
+            raise error_from(f"{method} {self.endpoint}{quoted}", answer)
         return answer
 
 
-def refusal(what: str, answer: Answer) -> S3Error:
-    """What the store said, as one sentence."""
+def error_from(request: str, answer: Answer) -> S3Error:
+    """The error of a request with the status, code and message of the store."""
     code, message = "", ""
     try:
         root = answer.xml()
         code, message = root.findtext("Code") or "", root.findtext("Message") or ""
     except ET.ParseError:
         pass  # a HEAD has no body
-    said = " ".join(part for part in (str(answer.status), code, message) if part)
-    return S3Error(f"{what} was answered {said}", answer.status, code)
+    details = " ".join(part for part in (str(answer.status), code, message) if part)
+    return S3Error(f"{request}: {details}", answer.status, code)

@@ -1,4 +1,4 @@
-"""What has to be done to buckets so that they are as declared: pure decisions, and the documents that say so."""
+"""Changes that reconcile buckets with their declaration: pure decisions, and the documents of the S3 API."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import NAMESPACE
 
 RULE = "slipway"
-"""Our one lifecycle rule; others are left alone."""
+"""The id of our lifecycle rule; other rules stay unchanged."""
 STATEMENTS = ("SlipwayList", "SlipwayObjects", "SlipwayKeep")
-"""Our statements of a policy; others are left alone."""
+"""The ids of our policy statements; other statements stay unchanged."""
 STRENGTH = {"": 0, "GOVERNANCE": 1, "COMPLIANCE": 2}
 
 LIST_ACTIONS = (
@@ -27,7 +27,7 @@ LIST_ACTIONS = (
 )
 OBJECT_ACTIONS = (
     "s3:AbortMultipartUpload",
-    # Of an object, which leaves a marker and every version; deleting a version is another action.
+    # Adds a delete marker and keeps every version; deleting a version is another action.
     "s3:DeleteObject",
     "s3:GetObject",
     "s3:GetObjectRetention",
@@ -35,7 +35,7 @@ OBJECT_ACTIONS = (
     "s3:ListMultipartUploadParts",
     "s3:PutObject",
 )
-KEPT_ACTIONS = (
+DENIED_ACTIONS = (
     "s3:BypassGovernanceRetention",
     "s3:DeleteObjectVersion",
     "s3:PutObjectLegalHold",
@@ -44,12 +44,12 @@ KEPT_ACTIONS = (
 
 
 class BucketError(Exception):
-    """A declaration that cannot be. One sentence."""
+    """An invalid declaration, as one message."""
 
 
 @dataclass(frozen=True)
 class Lock:
-    """Default retention of a bucket with object lock; without a mode the lock is on and holds nothing by itself."""
+    """Default retention of a bucket with object lock; without a mode, new versions are not locked by default."""
 
     mode: str = ""
     days: int = 0
@@ -60,7 +60,7 @@ class Lock:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket as declared."""
+    """A declared bucket."""
 
     name: str
     owner: str
@@ -75,15 +75,15 @@ class Bucket:
         """From the validated options of a module."""
         name, mode, days = options["name"], options["lock_mode"] or "", options["lock_days"]
         if bool(mode) != bool(days):
-            raise BucketError(f"bucket {name}: lock_mode and lock_days go together; set both or neither")
+            raise BucketError(f"bucket {name}: only one of lock_mode and lock_days is set. Set both or neither")
         versioning = bool(options["versioning"] or mode)
         expire = options["expire_noncurrent_days"]
         if expire and not versioning:
-            raise BucketError(f"bucket {name}: expire_noncurrent_days is for a bucket with versioning; turn it on")
+            raise BucketError(f"bucket {name}: expire_noncurrent_days is set without versioning. Enable versioning")
         if expire and expire <= days:
             raise BucketError(
-                f"bucket {name}: expire_noncurrent_days is {expire}, but versions are locked for {days} days; "
-                "let it be more, or the store tries in vain"
+                f"bucket {name}: expire_noncurrent_days is {expire}, but versions are locked for {days} days. "
+                f"Set it to more than {days}"
             )
         return cls(
             name=name,
@@ -98,107 +98,108 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Found:
-    """A bucket as it is."""
+    """The actual state of a bucket."""
 
     owner: str
     versioning: str = ""
-    """Enabled, Suspended, or empty when it was never on."""
+    """Enabled, Suspended, or empty if it was never enabled."""
     lock: Lock | None = None
     rules: tuple[Mapping[str, Any], ...] = ()
-    """Lifecycle rules, each as `rule_from` reads it."""
+    """Our lifecycle rules, each as `rule_from` reads it."""
     foreign_rules: tuple[str, ...] = ()
-    """XML of rules that are not ours."""
+    """XML of all other lifecycle rules."""
     policy: Mapping[str, Any] | None = None
 
 
 @dataclass
 class Plan:
-    """What to do to one bucket; empty where nothing is to be done."""
+    """Changes of one bucket; empty if none is needed."""
 
     create: bool = False
     versioning: bool = False
     lock: Lock | None = None
     lifecycle: str = ""
-    """The whole document to put."""
+    """The complete document to put."""
     policy: str = ""
     changes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
 def plan(wanted: Bucket, found: Found | None, weaken_confirm: Sequence[str] = ()) -> Plan:
-    """The way from what is there to what is declared. Nothing that protects is taken off without being named."""
-    made = Plan()
+    """Changes from the actual to the declared state. Locks are weakened only for confirmed buckets."""
+    planned = Plan()
     name = wanted.name
     if found is None:
-        made.create = True
-        made.changes.append(f"create bucket {name}{' with object lock' if wanted.lock else ''}")
-        # The store turns versioning on for a bucket with a lock.
+        planned.create = True
+        planned.changes.append(f"create bucket {name}{' with object lock' if wanted.lock else ''}")
+        # The store enables versioning for a bucket with object lock.
         found = Found(owner=wanted.owner, versioning="Enabled" if wanted.lock else "", lock=_fresh(wanted))
     elif found.owner != wanted.owner:
-        made.faults.append(
-            f"bucket {name} belongs to {found.owner} and not to {wanted.owner}; name its owner, or choose another name"
+        planned.faults.append(
+            f"bucket {name}: its owner is {found.owner}, declared is {wanted.owner}. Declare its owner, or another name"
         )
-        return made
+        return planned
     if wanted.versioning and found.versioning != "Enabled":
-        made.versioning = True
-        made.changes.append(f"turn versioning of bucket {name} on")
+        planned.versioning = True
+        planned.changes.append(f"enable versioning of bucket {name}")
     if wanted.lock is not None:
-        _plan_lock(made, wanted.lock, found, name, name in weaken_confirm)
-    _plan_lifecycle(made, wanted, found)
-    _plan_policy(made, wanted, found)
-    return made
+        _plan_lock(planned, wanted.lock, found, name, name in weaken_confirm)
+    _plan_lifecycle(planned, wanted, found)
+    _plan_policy(planned, wanted, found)
+    return planned
 
 
 def _fresh(wanted: Bucket) -> Lock | None:
     return Lock() if wanted.lock is not None else None
 
 
-def _plan_lock(made: Plan, wanted: Lock, found: Found, name: str, confirmed: bool) -> None:
+def _plan_lock(planned: Plan, wanted: Lock, found: Found, name: str, confirmed: bool) -> None:
     if found.lock is None:
-        made.faults.append(
-            f"bucket {name} was made without object lock, which cannot be relied upon to be added later; "
-            "declare a new bucket with it, and let the old one run out"
+        planned.faults.append(
+            f"bucket {name}: created without object lock, which not every store can add later. "
+            "Declare a new bucket with object lock, and let the old one expire"
         )
     elif found.lock != wanted:
         if wanted.weaker_than(found.lock) and not confirmed:
-            made.faults.append(
-                f"bucket {name} locks versions for {found.lock.days} days ({found.lock.mode}), and {wanted.days} days "
-                f"({wanted.mode}) would protect less; restore the old values, or name the bucket in the confirmation"
+            planned.faults.append(
+                f"bucket {name}: versions are locked for {found.lock.days} days ({found.lock.mode}), and "
+                f"{wanted.days} days ({wanted.mode}) is weaker. Restore the old values, or list the bucket in "
+                "weaken_confirm"
             )
             return
-        made.lock = wanted
-        made.changes.append(f"lock new versions in bucket {name} for {wanted.days} days ({wanted.mode})")
+        planned.lock = wanted
+        planned.changes.append(f"lock new versions in bucket {name} for {wanted.days} days ({wanted.mode})")
 
 
-def _plan_lifecycle(made: Plan, wanted: Bucket, found: Found) -> None:
+def _plan_lifecycle(planned: Plan, wanted: Bucket, found: Found) -> None:
     rule = lifecycle_rule(wanted)
-    ours = [entry for entry in found.rules if entry["id"] == RULE]
-    if rule is None or ours == [rule]:
+    own = [entry for entry in found.rules if entry["id"] == RULE]
+    if rule is None or own == [rule]:
         return
-    made.lifecycle = lifecycle_document(rule, found.foreign_rules)
-    made.changes.append(f"set the lifecycle of bucket {wanted.name}: {_said(rule)}")
+    planned.lifecycle = lifecycle_document(rule, found.foreign_rules)
+    planned.changes.append(f"set the lifecycle of bucket {wanted.name}: {_lifecycle_summary(rule)}")
 
 
-def _said(rule: Mapping[str, Any]) -> str:
+def _lifecycle_summary(rule: Mapping[str, Any]) -> str:
     parts = []
     if rule["noncurrent_days"]:
-        parts.append(f"old versions go after {rule['noncurrent_days']} days")
+        parts.append(f"noncurrent versions expire after {rule['noncurrent_days']} days")
     if rule["abort_days"]:
-        parts.append(f"unfinished uploads after {rule['abort_days']}")
+        parts.append(f"multipart uploads are aborted after {rule['abort_days']} days")
     return ", ".join(parts)
 
 
-def _plan_policy(made: Plan, wanted: Bucket, found: Found) -> None:
+def _plan_policy(planned: Plan, wanted: Bucket, found: Found) -> None:
     if not wanted.writers:
         return
     statements = writer_statements(wanted.name, wanted.writers)
     present = list((found.policy or {}).get("Statement", []))
-    ours = [_normal(entry) for entry in present if entry.get("Sid") in STATEMENTS]
-    if sorted(ours, key=_text) == sorted((_normal(entry) for entry in statements), key=_text):
+    own = [_normal(entry) for entry in present if entry.get("Sid") in STATEMENTS]
+    if sorted(own, key=_text) == sorted((_normal(entry) for entry in statements), key=_text):
         return
     others = [entry for entry in present if entry.get("Sid") not in STATEMENTS]
-    made.policy = _text({"Version": "2012-10-17", "Statement": [*others, *statements]})
-    made.changes.append(f"let {', '.join(wanted.writers)} write to bucket {wanted.name}")
+    planned.policy = _text({"Version": "2012-10-17", "Statement": [*others, *statements]})
+    planned.changes.append(f"grant write access to bucket {wanted.name} to {', '.join(wanted.writers)}")
 
 
 def _text(document: Any) -> str:
@@ -206,7 +207,7 @@ def _text(document: Any) -> str:
 
 
 def _normal(statement: Mapping[str, Any]) -> dict[str, Any]:
-    """A statement in one way of writing: stores may give back a list of one as a text, and in another order."""
+    """A normalized statement: stores may return a list of one as a string, and in another order."""
 
     def listed(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -217,30 +218,42 @@ def _normal(statement: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def principal(writer: str) -> str:
-    """A user of Ceph by its name; anything else is an ARN already."""
+    """The ARN of a user of Ceph; an ARN is returned unchanged."""
     return writer if writer.startswith("arn:") else f"arn:aws:iam:::user/{writer}"
 
 
 def writer_statements(bucket: str, writers: Iterable[str]) -> list[dict[str, Any]]:
-    """Put, get, list and abort; what would undo a version or its lock is denied by name."""
-    who = {"AWS": [principal(writer) for writer in writers]}
-    place = f"arn:aws:s3:::{bucket}"
-    listing, objects, kept = STATEMENTS
+    """Allow put, get, list and abort; explicitly deny deleting versions and changing locks."""
+    principals = {"AWS": [principal(writer) for writer in writers]}
+    bucket_arn = f"arn:aws:s3:::{bucket}"
+    listing, objects, denied = STATEMENTS
     return [
-        {"Sid": listing, "Effect": "Allow", "Principal": who, "Action": list(LIST_ACTIONS), "Resource": [place]},
+        {
+            "Sid": listing,
+            "Effect": "Allow",
+            "Principal": principals,
+            "Action": list(LIST_ACTIONS),
+            "Resource": [bucket_arn],
+        },
         {
             "Sid": objects,
             "Effect": "Allow",
-            "Principal": who,
+            "Principal": principals,
             "Action": list(OBJECT_ACTIONS),
-            "Resource": [f"{place}/*"],
+            "Resource": [f"{bucket_arn}/*"],
         },
-        {"Sid": kept, "Effect": "Deny", "Principal": who, "Action": list(KEPT_ACTIONS), "Resource": [f"{place}/*"]},
+        {
+            "Sid": denied,
+            "Effect": "Deny",
+            "Principal": principals,
+            "Action": list(DENIED_ACTIONS),
+            "Resource": [f"{bucket_arn}/*"],
+        },
     ]
 
 
 def lifecycle_rule(wanted: Bucket) -> dict[str, Any] | None:
-    """Our rule, or None when the bucket wants none."""
+    """Our lifecycle rule, or None if the bucket declares none."""
     if not (wanted.expire_noncurrent_days or wanted.abort_multipart_days):
         return None
     return {
@@ -254,17 +267,17 @@ def lifecycle_rule(wanted: Bucket) -> dict[str, Any] | None:
 
 def lifecycle_document(rule: Mapping[str, Any], others: Iterable[str]) -> str:
     root = ET.Element("LifecycleConfiguration", xmlns=NAMESPACE)
-    mine = ET.SubElement(root, "Rule")
-    ET.SubElement(mine, "ID").text = rule["id"]
-    ET.SubElement(mine, "Status").text = "Enabled"
-    ET.SubElement(ET.SubElement(mine, "Filter"), "Prefix").text = ""
+    own = ET.SubElement(root, "Rule")
+    ET.SubElement(own, "ID").text = rule["id"]
+    ET.SubElement(own, "Status").text = "Enabled"
+    ET.SubElement(ET.SubElement(own, "Filter"), "Prefix").text = ""
     if rule["drop_markers"]:
-        ET.SubElement(ET.SubElement(mine, "Expiration"), "ExpiredObjectDeleteMarker").text = "true"
+        ET.SubElement(ET.SubElement(own, "Expiration"), "ExpiredObjectDeleteMarker").text = "true"
     if rule["noncurrent_days"]:
-        noncurrent = ET.SubElement(mine, "NoncurrentVersionExpiration")
+        noncurrent = ET.SubElement(own, "NoncurrentVersionExpiration")
         ET.SubElement(noncurrent, "NoncurrentDays").text = str(rule["noncurrent_days"])
     if rule["abort_days"]:
-        abort = ET.SubElement(mine, "AbortIncompleteMultipartUpload")
+        abort = ET.SubElement(own, "AbortIncompleteMultipartUpload")
         ET.SubElement(abort, "DaysAfterInitiation").text = str(rule["abort_days"])
     for text in others:
         root.append(ET.fromstring(text))
@@ -273,13 +286,13 @@ def lifecycle_document(rule: Mapping[str, Any], others: Iterable[str]) -> str:
 
 def rules_from(root: ET.Element) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     """(our rules, XML of the others) of a lifecycle document without namespaces."""
-    ours, others = [], []
+    own, others = [], []
     for element in root.findall("Rule"):
         if element.findtext("ID") == RULE:
-            ours.append(rule_from(element))
+            own.append(rule_from(element))
         else:
             others.append(ET.tostring(element, encoding="unicode"))
-    return tuple(ours), tuple(others)
+    return tuple(own), tuple(others)
 
 
 def rule_from(element: ET.Element) -> dict[str, Any]:
@@ -316,6 +329,6 @@ def versioning_document() -> str:
 
 
 def undeclared(present: Mapping[str, Iterable[str]], wanted: Iterable[Bucket]) -> list[str]:
-    """Buckets of the declared owners that nobody declared, as `owner/bucket`."""
+    """Undeclared buckets of the declared owners, as `owner/bucket`."""
     names = {bucket.name for bucket in wanted}
     return sorted(f"{owner}/{name}" for owner, held in present.items() for name in held if name not in names)

@@ -1,31 +1,31 @@
-"""Ansible module: read a Ceph cluster, bring its members in line, wait until they are."""
+"""Ansible module: read a Ceph cluster, reconcile its members, or verify them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_cluster
-short_description: Keep hosts, monitors, managers, options and key types of a Ceph cluster in line
+short_description: Reconcile hosts, monitors, managers, options and key types of a Ceph cluster
 description:
-  - Runs on a host whose monitor is in the quorum. Reads the cluster, compares, and does what is missing.
-  - Nothing is removed. What is there and not declared is returned as C(unclaimed).
+  - Runs on a host whose monitor is in the quorum. Reads the cluster and runs the commands that are missing.
+  - Removes nothing. Undeclared objects are returned as C(undeclared).
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Reports what would be done.
+    description: Reports the steps without running them.
   diff_mode:
     support: full
-    description: One line a step.
+    description: One line for each step.
 options:
   scope:
     description:
-      - V(view) reads.
-      - V(access) sees to it that the managers have an account and a key for reaching the hosts.
-      - V(members) does the rest.
-      - V(prove) waits until everything is as declared and well, and fails when it is not in time. It only reads, so
-        it waits in check mode too. Data on its way to another disk is nothing to wait for while all copies are there.
+      - V(read) only reads the status.
+      - V(access) sets the account and generates the key by which the managers reach the hosts.
+      - V(members) reconciles everything else.
+      - V(verify) waits until the cluster is as declared and healthy, and fails after the timeout. It is read-only, so
+        it waits in check mode too. Rebalancing is no fault while all copies exist.
     type: str
-    choices: [view, access, members, prove]
+    choices: [read, access, members, verify]
     required: true
   fsid:
     description: The cluster's UUID.
@@ -40,11 +40,11 @@ options:
     type: list
     elements: str
     default: []
-  seen:
-    description: The view of a moment ago. Where it needs nothing, the cluster is not asked again.
+  status:
+    description: The status from O(scope=read). While it needs no step, the cluster is not read again.
     type: dict
   present:
-    description: Hosts that were seen to have a monitor, so that one which is about to join is not added again.
+    description: Hosts with a monitor daemon, so that a monitor that is about to join is not added again.
     type: list
     elements: str
     default: []
@@ -61,25 +61,25 @@ options:
     type: dict
     default: {}
   modules:
-    description: Modules of the managers that have to be on.
+    description: Manager modules to enable.
     type: list
     elements: str
     default: []
   ciphers:
-    description: Types of keys that the monitors have to accept.
+    description: Key types that the monitors must allow.
     type: list
     elements: str
     default: [aes, aes256k]
   muted:
-    description: Health warnings that are expected for good.
+    description: Health warnings to mute permanently.
     type: list
     elements: str
     default: []
   version:
-    description: Release that every daemon has to run; with O(scope=prove).
+    description: Release that every daemon must run; with O(scope=verify).
     type: str
   timeout_seconds:
-    description: Seconds that a command may take, and that V(prove) waits.
+    description: Timeout in seconds of a command, and of V(verify).
     type: int
     default: 300
 """
@@ -87,23 +87,23 @@ options:
 EXAMPLES = r"""
 - name: Read the cluster
   slipway.platform.ceph_cluster:
-    scope: view
+    scope: read
     fsid: fe94d781-67a9-44c0-bef8-f96df8775826
-  register: seen
+  register: cluster
 """
 
 RETURN = r"""
-view:
-  description: What the cluster says of itself; see module_utils/ceph_view.py.
+status:
+  description: Status of the cluster; see module_utils/ceph_status.py.
   returned: success
   type: dict
 steps:
-  description: What was done, or would be.
+  description: Steps that were run, or would be.
   returned: success
   type: list
   elements: str
-unclaimed:
-  description: What is there and not declared, as sentences.
+undeclared:
+  description: Undeclared objects, one message each.
   returned: with O(scope=members)
   type: list
   elements: str
@@ -119,28 +119,28 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
     Step,
     Wanted,
     access_steps,
-    believed_monitors,
     member_steps,
     option_steps,
-    unclaimed,
+    stale_monitors,
+    undeclared,
     unmet,
 )
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_view import look
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_status import read_status
 
 POLL_SECONDS = 1.0
-RELOOK_SECONDS = 15.0
-UNREAD = "CEPHADM_REFRESH_FAILED"
+REFRESH_SECONDS = 15.0
+REFRESH_FAILED = "CEPHADM_REFRESH_FAILED"
 
 
 def main() -> None:
     names = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
         argument_spec={
-            "scope": {"type": "str", "required": True, "choices": ["view", "access", "members", "prove"]},
+            "scope": {"type": "str", "required": True, "choices": ["read", "access", "members", "verify"]},
             "fsid": {"type": "str", "required": True},
             "hosts": {"type": "dict", "default": {}},
             "monitors": names,
-            "seen": {"type": "dict"},
+            "status": {"type": "dict"},
             "present": names,
             "managers": names,
             "ssh_user": {"type": "str"},
@@ -151,7 +151,7 @@ def main() -> None:
             "version": {"type": "str"},
             "timeout_seconds": {"type": "int", "default": 300},
         },
-        required_if=[("scope", "access", ["ssh_user"]), ("scope", "prove", ["version"])],
+        required_if=[("scope", "access", ["ssh_user"]), ("scope", "verify", ["version"])],
         supports_check_mode=True,
     )
     given = module.params
@@ -168,51 +168,52 @@ def main() -> None:
     )
     cluster = Cluster(module.run_command, given["fsid"], timeout_seconds=given["timeout_seconds"])
     try:
-        if given["scope"] == "view":
-            seen = until(module, lambda: look(cluster), lambda view: [], given["timeout_seconds"])
-            module.exit_json(changed=False, view=seen, steps=[])
-        if given["scope"] == "prove":
-            prove(module, cluster, wanted)
-        change(module, cluster, wanted)
+        if given["scope"] == "read":
+            status = wait_until(module, lambda: read_status(cluster), lambda status: [], given["timeout_seconds"])
+            module.exit_json(changed=False, status=status, steps=[])
+        if given["scope"] == "verify":
+            verify(module, cluster, wanted)
+        reconcile(module, cluster, wanted)
     except CephError as error:
-        module.fail_json(msg=f"The cluster {given['fsid']} refused: {error}. Correct it and run again.")
+        module.fail_json(msg=f"Cluster {given['fsid']}: {error}. Correct the cause and run again.")
 
 
-def answering(module: AnsibleModule, cluster: Cluster) -> dict[str, Any]:
-    """The view, once a manager answers: it restarts when a module is switched on, and when its host went away."""
-    return until(
+def wait_for_manager(module: AnsibleModule, cluster: Cluster) -> dict[str, Any]:
+    """The status once a manager answers: it restarts when a module is enabled, and fails over when its host is down."""
+    return wait_until(
         module,
-        lambda: look(cluster),
-        lambda view: [] if view["orchestrated"] else ["no manager answers"],
+        lambda: read_status(cluster),
+        lambda status: [] if status["orchestrated"] else ["no manager answers"],
         module.params["timeout_seconds"],
     )
 
 
-def until(
+def wait_until(
     module: AnsibleModule,
     read: Callable[[], dict[str, Any]],
-    judge: Callable[[dict[str, Any]], Sequence[str]],
-    seconds: float,
+    unmet_conditions: Callable[[dict[str, Any]], Sequence[str]],
+    timeout_seconds: float,
 ) -> dict[str, Any]:
-    began = time.monotonic()
+    started_at = time.monotonic()
     while True:
         try:
-            view = read()
-            left = list(judge(view))
+            status = read()
+            open_conditions = list(unmet_conditions(status))
         except CephError as error:
-            view, left = {}, [str(error)]
-        waited = time.monotonic() - began
-        if not left:
-            return view
-        if waited > seconds:
+            status, open_conditions = {}, [str(error)]
+        waited_seconds = time.monotonic() - started_at
+        if not open_conditions:
+            return status
+        if waited_seconds > timeout_seconds:
             module.fail_json(
                 msg=(
-                    f"After {waited:.0f} s: {'; '.join(left)}. The cluster says {view.get('health') or 'nothing'}. "
-                    "Look at `cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on "
-                    "a member, and run again: the run goes on where it stopped."
+                    f"Cluster {module.params['fsid']}: {'; '.join(open_conditions)} after {waited_seconds:.0f} s "
+                    f"(health: {status.get('health') or 'unknown'}). "
+                    "Read `cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on "
+                    "a member, and run again: the run continues from the current state."
                 ),
-                view=view,
-                unmet=left,
+                status=status,
+                unmet=open_conditions,
             )
         time.sleep(POLL_SECONDS)
 
@@ -221,74 +222,78 @@ def all_member_steps(view: dict[str, Any], wanted: Wanted) -> list[Step]:
     return option_steps(view, wanted) + member_steps(view, wanted)
 
 
-def change(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
+def reconcile(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
     plan = access_steps if module.params["scope"] == "access" else all_member_steps
-    view = module.params["seen"]
-    steps = plan(view, wanted) if view and view["orchestrated"] else None
+    status = module.params["status"]
+    steps = plan(status, wanted) if status and status["orchestrated"] else None
     if steps is None or steps:
-        view = answering(module, cluster)
-        steps = plan(view, wanted)
+        status = wait_for_manager(module, cluster)
+        steps = plan(status, wanted)
     if steps and not module.check_mode:
         for step in steps:
             apply(module, cluster, step)
-        view = answering(module, cluster)
-        if module.params["scope"] == "members" and believed_monitors(view, wanted):
-            more = plan(unbelieving(module, cluster, wanted), wanted)
+        status = wait_for_manager(module, cluster)
+        if module.params["scope"] == "members" and stale_monitors(status, wanted):
+            more = plan(wait_for_refresh(module, cluster, wanted), wanted)
             for step in more:
                 apply(module, cluster, step)
             steps += more
-            view = answering(module, cluster)
-    said = [step.sentence for step in steps]
+            status = wait_for_manager(module, cluster)
+    summaries = [step.summary for step in steps]
     module.exit_json(
         changed=bool(steps),
-        view=view,
-        steps=said,
-        unclaimed=unclaimed(view, wanted) if module.params["scope"] == "members" else [],
-        diff={"before": "", "after": "".join(f"{sentence}\n" for sentence in said)},
+        status=status,
+        steps=summaries,
+        undeclared=undeclared(status, wanted) if module.params["scope"] == "members" else [],
+        diff={"before": "", "after": "".join(f"{summary}\n" for summary in summaries)},
     )
 
 
-def unbelieving(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> dict[str, Any]:
-    """The view, once the orchestrator has seen which monitors are no more."""
-    return until(
+def wait_for_refresh(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> dict[str, Any]:
+    """The status once the orchestrator no longer lists stale monitors."""
+    return wait_until(
         module,
-        lambda: look(cluster),
-        lambda view: [f"the orchestrator still lists mon.{name}" for name in believed_monitors(view, wanted)],
+        lambda: read_status(cluster),
+        lambda status: [f"the orchestrator still lists mon.{name}" for name in stale_monitors(status, wanted)],
         module.params["timeout_seconds"],
     )
 
 
 def apply(module: AnsibleModule, cluster: Cluster, step: Step) -> None:
-    """A manager that restarts meanwhile (a module was switched on) is asked once more when it is back."""
+    """Run one step. A manager command is repeated once after a failover or restart of the manager."""
     try:
         cluster.run(list(step.command), input=step.input)
     except CephError:
         if step.command[0] not in ("orch", "cephadm"):
             raise
-        answering(module, cluster)
+        wait_for_manager(module, cluster)
         cluster.run(list(step.command), input=step.input)
 
 
-def prove(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
-    looked_again = time.monotonic()
+def verify(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
+    refreshed_at = time.monotonic()
 
     def read() -> dict[str, Any]:
-        """The view. A host that could not be asked once is only asked again when its turn comes, in half an hour."""
-        nonlocal looked_again
-        view = look(cluster)
-        if UNREAD in view["warnings"] and not module.check_mode and time.monotonic() - looked_again > RELOOK_SECONDS:
-            looked_again = time.monotonic()
+        """The status. A host whose refresh failed is refreshed now, not after the interval of half an hour."""
+        nonlocal refreshed_at
+        status = read_status(cluster)
+        if (
+            REFRESH_FAILED in status["warnings"]
+            and not module.check_mode
+            and time.monotonic() - refreshed_at > REFRESH_SECONDS
+        ):
+            refreshed_at = time.monotonic()
             cluster.run(["orch", "ps", "--refresh"])
             cluster.run(["orch", "device", "ls", "--refresh"])
-        return view
+        return status
 
-    view = until(
+    status = wait_until(
         module,
         read,
-        lambda seen: unmet(seen, wanted, module.params["version"]),
+        lambda current: unmet(current, wanted, module.params["version"]),
         module.params["timeout_seconds"],
     )
-    module.exit_json(changed=False, view=view, steps=[])
+    module.exit_json(changed=False, status=status, steps=[])
 
 
 if __name__ == "__main__":

@@ -1,27 +1,27 @@
-"""Ansible module: judge the disks of a host that are to become OSDs, and blank those that are named for it."""
+"""Ansible module: classify the disks of a host that are to become OSDs, and wipe confirmed ones."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_disk
-short_description: Judge the disks that are to become OSDs
+short_description: Classify the disks that are to become OSDs
 description:
-  - Reads each device and says whether it is blank, an OSD of the cluster already, or to be left alone, and why.
-  - What cannot be read or is not known counts as data; a device in use, of the wrong size or of the system is refused
-    whatever is confirmed.
-  - Writes only with O(wipe), only to devices whose own volume is named in O(wipe_confirm), and only if no device of
+  - Reads each device and returns whether it is empty, an OSD of the cluster, or refused, with the reasons.
+  - Unreadable or unknown contents count as data. A device that is in use, has the wrong size or belongs to the system
+    is refused whatever is confirmed.
+  - Writes only with O(wipe), only to devices whose volume is listed in O(wipe_confirm), and only if no device of
     this host is refused.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Reads and judges as always, and says what would be blanked.
+    description: Classifies, and reports which devices would be wiped.
 options:
   devices:
     type: list
     elements: dict
     required: true
-    description: The devices wanted.
+    description: The devices.
     options:
       path:
         type: str
@@ -30,39 +30,39 @@ options:
       size_gb:
         type: int
         default: 0
-        description: Size of the volume; 0 takes any.
+        description: Size of the volume in GB; 0 accepts any.
   fsid:
     type: str
     required: true
     description: The cluster's own UUID.
   known_osds:
     type: dict
-    description: The OSDs that the running cluster knows, uuid to id. Leave it out when the cluster could not be asked.
+    description: The OSDs of the running cluster, UUID to id. Omit while the cluster is not reachable.
   wipe_confirm:
     type: list
     elements: str
     default: []
-    description: Ids of the volumes whose contents may be destroyed. An OSD that the cluster knows is never blanked.
+    description: Ids of the volumes whose contents may be destroyed. An OSD of the running cluster is never wiped.
   wipe:
     type: bool
     default: false
-    description: Blank what is found fit for it.
+    description: Wipe the devices with verdict wipe.
 """
 
 EXAMPLES = r"""
-- name: Judge the disks
+- name: Classify the disks
   slipway.platform.ceph_disk:
     devices:
       - path: /dev/disk/by-id/scsi-0HC_Volume_103
         size_gb: 40
     fsid: 0f4e2f4c-8f0c-4a7c-9a0e-2f9f3a1c7d11
-  register: judged
+  register: disks
 """
 
 RETURN = r"""
 disks:
-  description: For each device its path, volume, device, verdict (blank, osd, wipe, refused), osd_id, osd_uuid, faults,
-    and whether an OSD on it is unfinished.
+  description: For each device its path, volume, device, verdict (empty, osd, wipe, refused), osd_id, osd_uuid, faults,
+    and whether it holds an unfinished OSD.
   returned: always
   type: list
   elements: dict
@@ -71,11 +71,11 @@ disks:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_plan import judge
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_read import DiskError, blank, read_disk
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_plan import classify
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_read import DiskError, read_disk, wipe
 
 UNFINISHED_SECONDS = 30
-"""How long an OSD may be in the making: a run that was killed may have left one to the managers."""
+"""Timeout for an OSD that is being created: the managers complete it after an interrupted run."""
 
 
 def main() -> None:
@@ -99,36 +99,36 @@ def main() -> None:
     )
     given = module.params
 
-    def judged() -> list[dict[str, object]]:
-        return judge(
+    def classified() -> list[dict[str, object]]:
+        return classify(
             [read_disk(device["path"], device["size_gb"]) for device in given["devices"]],
             fsid=given["fsid"],
             known_osds=given["known_osds"],
             wipe_confirm=given["wipe_confirm"],
         )
 
-    disks = judged()
+    disks = classified()
     deadline = time.monotonic() + UNFINISHED_SECONDS
     while any(disk["unfinished"] for disk in disks) and time.monotonic() < deadline:
         time.sleep(1)
-        disks = judged()
+        disks = classified()
     if not given["wipe"]:
         module.exit_json(changed=False, disks=disks)
     refused = [fault for disk in disks for fault in disk["faults"]]  # type: ignore[attr-defined]
     if refused:
         module.fail_json(msg="\n".join(refused), disks=disks)
-    doomed = [str(disk["path"]) for disk in disks if disk["verdict"] == "wipe"]
-    if doomed and not module.check_mode:
+    to_wipe = [str(disk["path"]) for disk in disks if disk["verdict"] == "wipe"]
+    if to_wipe and not module.check_mode:
         try:
-            for path in doomed:
-                blank(path)
+            for path in to_wipe:
+                wipe(path)
         except (OSError, DiskError) as error:
-            module.fail_json(msg=f"Blanking failed: {error}", disks=disks)
-        disks = judged()
-        left = [str(disk["path"]) for disk in disks if disk["path"] in doomed and disk["verdict"] != "blank"]
-        if left:
-            module.fail_json(msg=f"{', '.join(left)} still holds something after blanking.", disks=disks)
-    module.exit_json(changed=bool(doomed), disks=disks)
+            module.fail_json(msg=f"Wiping failed: {error}", disks=disks)
+        disks = classified()
+        not_empty = [str(disk["path"]) for disk in disks if disk["path"] in to_wipe and disk["verdict"] != "empty"]
+        if not_empty:
+            module.fail_json(msg=f"{', '.join(not_empty)}: not empty after wiping.", disks=disks)
+    module.exit_json(changed=bool(to_wipe), disks=disks)
 
 
 if __name__ == "__main__":

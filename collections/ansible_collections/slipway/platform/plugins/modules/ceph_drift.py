@@ -1,16 +1,16 @@
-"""Ansible module: compare a Ceph cluster with everything that is declared for it, in one go."""
+"""Ansible module: compare a whole Ceph cluster with its declaration."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_drift
-short_description: Compare a Ceph cluster with all that is declared for it
+short_description: Compare a whole Ceph cluster with its declaration
 description:
-  - Runs on a host whose monitor is in the quorum. Reads the cluster once and plans what each of the modules
+  - Runs on a host whose monitor is in the quorum. Reads the cluster once and plans the steps of each of the modules
     M(slipway.platform.ceph_cluster), M(slipway.platform.ceph_osds), M(slipway.platform.ceph_resources) and
-    M(slipway.platform.ceph_object_gateways) would do, so that a cluster without drift costs one module, not eight.
-  - A part that cannot be planned (a fault in what is declared, a manager that does not answer) counts as drifted; the
-    part's own module then waits or fails with its own sentence.
+    M(slipway.platform.ceph_object_gateways), so that a cluster without drift needs one module instead of eight.
+  - A part that cannot be planned (a fault in what is declared, a manager that does not answer) counts as drift; the
+    part's own module then waits, or fails with its own message.
 author: [Slipway]
 attributes:
   check_mode:
@@ -25,11 +25,11 @@ options:
     type: str
     required: true
   version:
-    description: Release that every daemon has to run.
+    description: Release that every daemon must run.
     type: str
     required: true
-  seen:
-    description: The view that M(slipway.platform.ceph_cluster) returned in this run.
+  status:
+    description: The status that M(slipway.platform.ceph_cluster) returned in this run.
     type: dict
     required: true
   members:
@@ -54,7 +54,7 @@ options:
     default: {}
   probes:
     description:
-      - Whole probes as filter P(slipway.platform.ceph_gateway_probes#filter) lists them; what they find is drift of the
+      - Probes from the filter P(slipway.platform.ceph_gateway_probes#filter); their findings are drift of the
         gateways.
     type: list
     elements: dict
@@ -62,11 +62,11 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Compare the cluster with what is declared
+- name: Compare the cluster with its declaration
   slipway.platform.ceph_drift:
     fsid: fe94d781-67a9-44c0-bef8-f96df8775826
     version: 20.2.4
-    seen: "{{ seen.view }}"
+    status: "{{ cluster.status }}"
     members: "{{ declared_members }}"
     osds: "{{ declared_osds }}"
     resources: "{{ declared_resources }}"
@@ -76,11 +76,11 @@ EXAMPLES = r"""
 RETURN = r"""
 drift:
   description:
-    - Sentences by part (C(members), C(osds), C(pools), C(clients), C(gateways), C(health)), none for one without drift.
+    - Messages by part (C(members), C(osds), C(pools), C(clients), C(gateways), C(health)), empty without drift.
   returned: success
   type: dict
 undeclared:
-  description: What is there and not declared, as sentences.
+  description: Undeclared objects, one message each.
   returned: success
   type: list
   elements: str
@@ -110,7 +110,7 @@ PROBE_SECONDS = 5.0
 
 
 def planned(plan: Callable[[], list[str]]) -> list[str]:
-    """Sentences of a part; a cluster that refuses to be read is one as well."""
+    """Messages of a part; a failed read is a message as well."""
     try:
         return plan()
     except CephError as error:
@@ -121,32 +121,32 @@ def member_drift(view: Mapping[str, Any], wanted: ceph_members.Wanted) -> list[s
     if not view["orchestrated"]:
         return ["no manager answers"]
     steps = [*ceph_members.option_steps(view, wanted), *ceph_members.member_steps(view, wanted)]
-    return [step.sentence for step in steps]
+    return [step.summary for step in steps]
 
 
 def osd_drift(cluster: Cluster, wanted: ceph_osd_plan.Wanted) -> list[str]:
-    view = ceph_osd_read.look(cluster)
-    steps = [*ceph_osd_plan.creation(view, wanted), *ceph_osd_plan.settling(view, wanted)]
-    return [*ceph_osd_plan.faults(view, wanted), *(step.sentence for step in steps), *ceph_osd_plan.unmet(view, wanted)]
+    view = ceph_osd_read.read_osds(cluster)
+    steps = [*ceph_osd_plan.creation_steps(view, wanted), *ceph_osd_plan.unmanage_steps(view, wanted)]
+    return [*ceph_osd_plan.faults(view, wanted), *(step.summary for step in steps), *ceph_osd_plan.unmet(view, wanted)]
 
 
 def pool_drift(view: dict[str, Any], wanted: ceph_resources.Wanted) -> list[str]:
-    made = [ceph_resources.pool_steps(view, wanted), ceph_resources.filesystem_steps(view, wanted)]
-    steps = [step for result in made for step in result.steps]
+    results = [ceph_resources.pool_steps(view, wanted), ceph_resources.filesystem_steps(view, wanted)]
+    steps = [step for result in results for step in result.steps]
     steps += [*ceph_resources.namespace_steps(view, wanted), *ceph_resources.group_steps(view, wanted)]
-    faults = [fault for result in made for fault in result.faults]
-    return [*faults, *(step.sentence for step in steps), *ceph_resources.inactive(view, wanted)]
+    faults = [fault for result in results for fault in result.faults]
+    return [*faults, *(step.summary for step in steps), *ceph_resources.inactive(view, wanted)]
 
 
 def client_drift(view: dict[str, Any], wanted: ceph_resources.Wanted) -> list[str]:
     return ceph_resources.client_faults(wanted) or [
-        step.sentence for step in ceph_resources.client_steps(view, wanted).steps
+        step.summary for step in ceph_resources.client_steps(view, wanted).steps
     ]
 
 
 def gateway_drift(found: ceph_object_gateways.Found, wanted: ceph_object_gateways.Wanted) -> list[str]:
-    made = ceph_object_gateways.plan(wanted, found)
-    return [*made.faults, *made.changes, *ceph_object_gateways.unmet(wanted, found)]
+    plan = ceph_object_gateways.plan(wanted, found)
+    return [*plan.faults, *plan.changes, *ceph_object_gateways.unmet(wanted, found)]
 
 
 def gateways_of(options: Mapping[str, Any]) -> ceph_object_gateways.Wanted:
@@ -168,28 +168,28 @@ def compare(cluster: Cluster, given: Mapping[str, Any]) -> dict[str, Any]:
         size=int(declared["default_size"]),
     )
     gateways = gateways_of(given["gateways"]) if given["gateways"] else None
-    questions = [*ceph_osd_read.QUESTIONS, *ceph_resource_read.QUESTIONS.values()]
-    questions += ceph_resource_read.more_questions(resources)
+    commands = [*ceph_osd_read.COMMANDS, *ceph_resource_read.COMMANDS.values()]
+    commands += ceph_resource_read.detail_commands(resources)
     keys = [["config-key", "get", gateways.certificate_key]] if gateways else []
-    cluster.prefetch([*questions, *(ceph_gateway_read.QUESTIONS if gateways else [])], texts=keys)
+    cluster.prefetch([*commands, *(ceph_gateway_read.COMMANDS if gateways else [])], texts=keys)
 
     view: dict[str, Any] = {}
 
     def read_resources() -> list[str]:
-        view.update(ceph_resource_read.look(cluster, resources))
+        view.update(ceph_resource_read.read_resources(cluster, resources))
         return []
 
-    unread = planned(read_resources)
+    read_errors = planned(read_resources)
     drift = {
-        "members": member_drift(given["seen"], members),
+        "members": member_drift(given["status"], members),
         "osds": planned(lambda: osd_drift(cluster, osds)),
-        "pools": unread or planned(lambda: pool_drift(view, resources)),
-        "clients": unread or planned(lambda: client_drift(view, resources)),
+        "pools": read_errors or planned(lambda: pool_drift(view, resources)),
+        "clients": read_errors or planned(lambda: client_drift(view, resources)),
         "gateways": [],
-        "health": ceph_members.unmet(given["seen"], members, given["version"]),
+        "health": ceph_members.unmet(given["status"], members, given["version"]),
     }
-    undeclared = [*ceph_members.unclaimed(given["seen"], members)]
-    undeclared += [] if unread else ceph_resources.unclaimed(view, resources)
+    undeclared = [*ceph_members.undeclared(given["status"], members)]
+    undeclared += [] if read_errors else ceph_resources.undeclared(view, resources)
     certificate = ""
     if gateways:
         found: list[ceph_object_gateways.Found] = []
@@ -210,7 +210,7 @@ def main() -> None:
         argument_spec={
             "fsid": {"type": "str", "required": True},
             "version": {"type": "str", "required": True},
-            "seen": {"type": "dict", "required": True},
+            "status": {"type": "dict", "required": True},
             "members": {"type": "dict", "required": True},
             "osds": {"type": "dict", "required": True},
             "resources": {"type": "dict", "required": True},
@@ -222,7 +222,7 @@ def main() -> None:
     try:
         result = compare(Cluster(module.run_command, module.params["fsid"]), module.params)
     except CephError as error:
-        module.fail_json(msg=f"The cluster {module.params['fsid']} refused: {error}. Correct it and run again.")
+        module.fail_json(msg=f"Cluster {module.params['fsid']}: {error}. Correct the cause and run again.")
     module.exit_json(changed=False, **result)
 
 

@@ -1,4 +1,4 @@
-"""Ansible module: hold a flag of the OSD map while something is done."""
+"""Ansible module: set a flag of the OSD map for the duration of an operation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ DOCUMENTATION = r"""
 module: ceph_flag
 short_description: Set or unset noout, noautoscale or another flag of the whole cluster
 description:
-  - What the platform has set it also unsets, and nothing else. Who set a flag is noted in the cluster itself, so that a
-    run that was killed does not leave one behind, and one that a person set stays.
+  - Unsets only flags that it has set. A config-key of the cluster marks them, so that the run after an interrupted one
+    unsets them, and flags that a person set stay.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says whether it would change something.
+    description: Reports whether it would change something.
 options:
   fsid:
     type: str
@@ -27,11 +27,11 @@ options:
     type: str
     choices: [set, unset]
     required: true
-    description: V(unset) leaves a flag alone that was not set by V(set).
+    description: V(unset) does not change a flag that was not set by V(set).
 """
 
 EXAMPLES = r"""
-- name: Leave the OSDs where they are
+- name: Set noout
   slipway.platform.ceph_flag:
     fsid: 6f2c5f0e-c0de-11f0-9c3c-0242ac120002
     name: noout
@@ -63,7 +63,7 @@ def main() -> None:
             for command in commands:
                 cluster.run(command)
     except CephError as error:
-        module.fail_json(msg=f"The flag {name} could not be {state}: {error}")
+        module.fail_json(msg=f"Flag {name}: {state} failed: {error}")
     module.exit_json(changed=bool(commands))
 
 

@@ -1,21 +1,21 @@
-"""Ansible module: wait until a Ceph cluster is well enough for the next step."""
+"""Ansible module: wait until a Ceph cluster is healthy enough for the next step."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_health
-short_description: The gate before and after everything that disturbs a Ceph cluster
+short_description: Health gate before and after disruptive operations on a Ceph cluster
 description:
-  - Looks from one host at the running cluster until nothing is unmet, with a deadline of its own.
-  - The quorum is exactly the wanted monitors, a manager is active and another stands by, no health check is an error,
-    no warning stands that was neither muted nor accepted, every placement group is active and clean, every OSD that is
-    in is up, none is nearly full, and the daemons named may be stopped.
-  - Fails with a sentence that names what is unmet, and what ceph health detail says.
+  - Reads the cluster from one host until all requirements are met, or until the timeout.
+  - The quorum is exactly the given monitors, one manager is active and another is standby, no health check is an error,
+    every warning is muted or accepted, every placement group is active and clean, every OSD that is in is up, none is
+    nearly full, and the given daemons are ok-to-stop.
+  - Fails with the unmet requirements and the output of ceph health detail.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: It only reads, and waits in check mode too.
+    description: Read-only, waits in check mode too.
 options:
   fsid:
     type: str
@@ -25,39 +25,39 @@ options:
     type: list
     elements: str
     default: []
-    description: Hosts whose monitors have to be in the quorum; any quorum will do when empty.
+    description: Hosts whose monitors must be in the quorum; empty accepts any quorum.
   managers:
     type: int
     default: 2
-    description: Managers that have to run, one active, the others standing by.
+    description: Managers that must run, one active, the others standby.
   accepted_warnings:
     type: list
     elements: str
     default: []
-    description: Codes of warnings that are no reason to stop, like AUTH_INSECURE_CLIENT_KEY_TYPE.
+    description: Codes of warnings that are ignored, like AUTH_INSECURE_CLIENT_KEY_TYPE.
   nearfull_ratio:
     type: float
     default: 0.85
-    description: Share of an OSD's device from which on it is too full.
+    description: Used share of an OSD's device that counts as nearly full.
   clean:
     type: bool
     default: true
     description:
-      - Whether the cluster has to be whole. Otherwise it is enough that it serves, with a host or a disk away, every
-        placement group is active and nothing is an error.
+      - Whether all requirements apply. Otherwise active placement groups, an active manager and no health error are
+        enough, as while a host or an OSD is down.
   stoppable:
     type: list
     elements: str
     default: []
-    description: Daemons that Ceph has to allow to be stopped now, like osd.1, mon.prod-ceph-1 or mds.x.
+    description: Daemons that must be ok-to-stop, like osd.1, mon.prod-ceph-1 or mds.x.
   timeout_seconds:
     type: int
     required: true
-    description: Seconds until it gives up.
+    description: Timeout in seconds.
 """
 
 EXAMPLES = r"""
-- name: Look whether the third host may go
+- name: Check that the daemons of the third host can be stopped
   slipway.platform.ceph_health:
     fsid: 6f2c5f0e-c0de-11f0-9c3c-0242ac120002
     monitors: [prod-ceph-1, prod-ceph-2, prod-ceph-3]
@@ -67,15 +67,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 waited_seconds:
-  description: How long it took.
+  description: Seconds waited.
   returned: always
   type: float
 unmet:
-  description: What was still unmet at the end.
+  description: Requirements that were not met.
   returned: always
   type: list
 health:
-  description: Status, checks, quorum, managers, OSDs and placement groups as they were seen last.
+  description: Last status, checks, quorum, managers, OSDs and placement groups.
   returned: when the cluster answered
   type: dict
 """
@@ -106,12 +106,12 @@ def main() -> None:
     )
     given = module.params
     cluster = Cluster(module.run_command, given["fsid"])
-    began = time.monotonic()
+    started_at = time.monotonic()
     while True:
         view = None
         try:
             view = read(cluster, given["stoppable"])
-            left = unmet(
+            open_conditions = unmet(
                 view,
                 monitors=given["monitors"],
                 managers=given["managers"],
@@ -120,9 +120,9 @@ def main() -> None:
                 clean=given["clean"],
             )
         except CephError as error:
-            left = [str(error)]
-        waited = round(time.monotonic() - began, 1)
-        if not left:
+            open_conditions = [str(error)]
+        waited = round(time.monotonic() - started_at, 1)
+        if not open_conditions:
             module.exit_json(changed=False, waited_seconds=waited, unmet=[], health=view)
         if waited + POLL_SECONDS > given["timeout_seconds"]:
             break
@@ -130,12 +130,12 @@ def main() -> None:
     extra: dict[str, Any] = {"health": view} if view else {}
     module.fail_json(
         msg=(
-            f"The Ceph cluster {given['fsid']} is not well after {waited:.0f} s: {'; '.join(left)}. "
-            f"Put that right, or wait for it, and run again: the run goes on where it stopped."
+            f"Cluster {given['fsid']}: not healthy after {waited:.0f} s: {'; '.join(open_conditions)}. "
+            "Correct the cause and run again: the run continues from the current state."
             + (f"\n{detail(view)}" if view else "")
         ),
         waited_seconds=waited,
-        unmet=left,
+        unmet=open_conditions,
         **extra,
     )
 

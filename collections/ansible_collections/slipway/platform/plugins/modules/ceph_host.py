@@ -1,23 +1,23 @@
-"""Ansible module: forget what a lost host ran, or drain a host and take it out of the cluster."""
+"""Ansible module: prepare the replacement of a lost host, or drain a host and remove it from the cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_host
-short_description: Take leave of a host of a Ceph cluster, for a while or for good
+short_description: Remove a host of a Ceph cluster, to replace it or for good
 description:
-  - V(lost) prepares the return of a host whose machine is gone. Its monitor leaves the monitors' map, so that a new one
-    with that name can join. Its OSDs stay as they are, since their volumes may have outlived the machine. It refuses
-    while anything of the host still runs.
-  - V(awaited) notes in the cluster that the machine is on its way, so that a run that was killed is taken up when the
-    host is back already; V(returned) takes the note away.
-  - V(drained) moves all data and daemons off a host and then removes it, also from the CRUSH map. It refuses when the
-    data has nowhere to go.
+  - V(lost) prepares the replacement of a host whose machine is lost. It removes its monitor from the monitor map, so
+    that a new one with that name can join. Its OSDs stay, since their volumes may still exist. It fails while a daemon
+    of the host is up.
+  - V(replacing) sets a config-key that marks the replacement as started, so that a run after an interrupted one accepts
+    a host that is already back; V(replaced) removes that key.
+  - V(drained) moves all data and daemons off a host and then removes it, also from the CRUSH map. It fails when the
+    remaining hosts cannot hold the data.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Judges and says what it would do.
+    description: Checks the preconditions and reports the steps.
 options:
   fsid:
     type: str
@@ -31,16 +31,16 @@ options:
     type: list
     elements: str
     default: []
-    description: With V(drained), the hosts that stay.
+    description: With V(drained), the remaining hosts.
   state:
     type: str
-    choices: [lost, awaited, returned, drained]
+    choices: [lost, replacing, replaced, drained]
     required: true
-    description: What becomes of it.
+    description: Wanted state of the host.
   timeout_seconds:
     type: int
     default: 3600
-    description: Seconds until it gives up waiting for data to move; what was begun goes on, run again to follow it.
+    description: Timeout in seconds for the drain; the cluster continues it, and the next run waits for it again.
 """
 
 EXAMPLES = r"""
@@ -53,12 +53,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-awaited:
-  description: Whether an earlier run has noted that the machine is on its way.
+replacement_started:
+  description: Whether an earlier run has started the replacement.
   returned: always
   type: bool
 steps:
-  description: What was done, or would be.
+  description: Steps that were run, or would be.
   returned: always
   type: list
   elements: str
@@ -75,86 +75,89 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephE
 POLL_SECONDS = 3.0
 
 
-class Leave:
+class HostRemoval:
     def __init__(self, module: AnsibleModule) -> None:
         self.module, self.name = module, module.params["name"]
         self.cluster = Cluster(module.run_command, module.params["fsid"])
-        self.note = f"slipway/awaited/{self.name}"
-        self.awaited_before = False
+        self.marker_key = f"slipway/awaited/{self.name}"
+        self.replacement_started = False
         self.steps: list[str] = []
 
-    def refuse(self, faults: list[str], view: dict[str, Any]) -> NoReturn:
+    def reject(self, faults: list[str], view: dict[str, Any]) -> NoReturn:
         self.module.fail_json(
             msg=f"{' '.join(faults)} Nothing was changed.\n{ceph_health.detail(view['health'])}", steps=self.steps
         )
         raise SystemExit(1)
 
-    def do(self, sentence: str, *commands: list[str]) -> None:
-        self.steps.append(sentence)
+    def run_step(self, summary: str, *commands: list[str]) -> None:
+        self.steps.append(summary)
         for command in commands if not self.module.check_mode else ():
             self.cluster.run(command)
 
-    def noted(self) -> bool:
-        return bool(self.cluster.ask([["config-key", "exists", self.note]], strict=False)[0]["code"] == 0)
+    def marked(self) -> bool:
+        return bool(self.cluster.execute([["config-key", "exists", self.marker_key]], strict=False)[0]["code"] == 0)
 
     def lost(self) -> None:
-        if self.noted():
-            self.awaited_before = True
+        if self.marked():
+            self.replacement_started = True
             return
         view = ceph_hosts.read_hosts(self.cluster)
-        if faults := ceph_hosts.lost(view, self.name):
-            self.refuse(faults, view)
+        if faults := ceph_hosts.lost_faults(view, self.name):
+            self.reject(faults, view)
         if self.name in view["monitors"]:
-            self.do(f"mon.{self.name} leaves the monitors' map", ["mon", "remove", self.name])
+            self.run_step(f"remove mon.{self.name} from the monitor map", ["mon", "remove", self.name])
 
-    def awaited(self) -> None:
-        if not self.noted():
-            self.do(f"{self.name} is awaited", ["config-key", "set", self.note, "awaited"])
+    def replacing(self) -> None:
+        if not self.marked():
+            self.run_step(
+                f"mark the replacement of {self.name} as started", ["config-key", "set", self.marker_key, "awaited"]
+            )
 
-    def returned(self) -> None:
-        if self.noted():
-            self.do(f"{self.name} is back", ["config-key", "rm", self.note])
+    def replaced(self) -> None:
+        if self.marked():
+            self.run_step(f"remove the marker of {self.name}", ["config-key", "rm", self.marker_key])
 
     def drained(self) -> None:
         view = ceph_hosts.read_hosts(self.cluster)
-        if faults := ceph_hosts.undrainable(view, self.name, self.module.params["members"]):
-            self.refuse(faults, view)
+        if faults := ceph_hosts.drain_faults(view, self.name, self.module.params["members"]):
+            self.reject(faults, view)
         if self.name not in view["hosts"]:
             return
         if "_no_schedule" not in view["hosts"][self.name]["labels"]:
-            self.do(f"{self.name} is drained", ["orch", "host", "drain", self.name, "--force", "--keep-conf-keyring"])
+            self.run_step(f"drain {self.name}", ["orch", "host", "drain", self.name, "--force", "--keep-conf-keyring"])
         if self.module.check_mode:
-            self.steps.append(f"{self.name} is removed")
+            self.steps.append(f"remove {self.name}")
             return
         deadline = time.monotonic() + self.module.params["timeout_seconds"]
-        while left := ceph_hosts.left_on(view, self.name):
-            # Monitors are placed one by one, so the orchestrator does not take them away by itself.
-            if f"mon.{self.name}" in left and not any(name.startswith("osd.") for name in left):
+        while daemons := ceph_hosts.remaining_daemons(view, self.name):
+            # Monitors are unmanaged, so the orchestrator does not remove them by itself.
+            if f"mon.{self.name}" in daemons and not any(name.startswith("osd.") for name in daemons):
                 self.remove_monitor()
             if time.monotonic() > deadline:
                 status = self.cluster.run(["orch", "osd", "rm", "status"])
                 self.module.fail_json(
                     msg=(
-                        f"{self.name} still carries {', '.join(left)}. It goes on draining; run again to follow.\n"
+                        f"{self.name}: {', '.join(daemons)} not removed within "
+                        f"{self.module.params['timeout_seconds']} s. The drain continues; run again to wait for it.\n"
                         f"{status}"
                     ),
                     steps=self.steps,
                 )
             time.sleep(POLL_SECONDS)
-            view = self.look(view)
-        self.do(f"{self.name} is removed", ["orch", "host", "rm", self.name, "--force", "--rm-crush-entry"])
+            view = self.read_hosts(view)
+        self.run_step(f"remove {self.name}", ["orch", "host", "rm", self.name, "--force", "--rm-crush-entry"])
 
-    def look(self, last: dict[str, Any]) -> dict[str, Any]:
+    def read_hosts(self, last: dict[str, Any]) -> dict[str, Any]:
         try:
             return ceph_hosts.read_hosts(self.cluster)
-        except CephError:  # a manager on its way to another host; the deadline is the caller's
+        except CephError:  # a manager fails over; the caller has the deadline
             return last
 
     def remove_monitor(self) -> None:
         try:
-            self.do(f"mon.{self.name} is removed", ["orch", "daemon", "rm", f"mon.{self.name}", "--force"])
+            self.run_step(f"remove mon.{self.name}", ["orch", "daemon", "rm", f"mon.{self.name}", "--force"])
         except CephError as error:
-            if error.code != errno.EINVAL:  # gone meanwhile
+            if error.code != errno.EINVAL:  # already removed
                 raise
 
 
@@ -164,17 +167,17 @@ def main() -> None:
             "fsid": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
             "members": {"type": "list", "elements": "str", "default": []},
-            "state": {"type": "str", "required": True, "choices": ["lost", "awaited", "returned", "drained"]},
+            "state": {"type": "str", "required": True, "choices": ["lost", "replacing", "replaced", "drained"]},
             "timeout_seconds": {"type": "int", "default": 3600},
         },
         supports_check_mode=True,
     )
-    leave = Leave(module)
+    removal = HostRemoval(module)
     try:
-        getattr(leave, module.params["state"])()
+        getattr(removal, module.params["state"])()
     except CephError as error:
-        module.fail_json(msg=f"{module.params['name']} could not leave: {error}", steps=leave.steps)
-    module.exit_json(changed=bool(leave.steps), steps=leave.steps, awaited=leave.awaited_before)
+        module.fail_json(msg=f"{module.params['name']}: {error}. Correct the cause and run again.", steps=removal.steps)
+    module.exit_json(changed=bool(removal.steps), steps=removal.steps, replacement_started=removal.replacement_started)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ansible module: give the daemons, the administrator and named clients of a cluster new keys, step by step."""
+"""Ansible module: rotate the keys of daemons, of client.admin and of named clients, step by step."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ DOCUMENTATION = r"""
 module: ceph_keys
 short_description: Rotate the keys of a Ceph cluster
 description:
-  - Each call does one step; call it in a loop until O(ignore:done). Managers first, then metadata servers, gateways,
-    and what reports crashes; then the administrator; then the clients that were named.
-  - Daemons of services that the orchestrator does not manage, as monitors and OSDs are here, keep their keys; an
-    upgrade rotates those.
-  - Before a daemon is touched the cluster has to be whole, and after it the daemon has to be back.
-  - How old a key is stands in the key, so a run that was killed is taken up by the next one.
+  - Each call does one step; call it in a loop until RV(done). The order is managers, metadata servers, gateways,
+    crash daemons, client.admin, the named clients.
+  - Daemons of unmanaged services, which monitors and OSDs are here, keep their keys; an upgrade rotates those.
+  - The cluster must be healthy before each step, and the daemon must be up after it.
+  - A key contains its creation time, so the next run continues an interrupted rotation.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says the next step and does not do it.
+    description: Reports the next step without running it.
 options:
   fsid:
     type: str
@@ -25,7 +24,7 @@ options:
   since:
     type: float
     required: true
-    description: Seconds since 1970; keys made before are due.
+    description: Unix time; keys created before it are rotated.
   key_type:
     type: str
     choices: [aes, aes256k]
@@ -35,30 +34,30 @@ options:
     type: list
     elements: str
     default: []
-    description: Clients that get a new key too, like client.csi-rbd. They are shut out until they have learned it.
+    description: Clients to rotate too, like client.csi-rbd. They have no access until they use the new key.
   client_key_type:
     type: str
     choices: [aes, aes256k]
     default: aes
-    description: Type of the clients' new keys; kernels before 7.0 know aes only.
+    description: Type of the clients' new keys; kernels before 7.0 support aes only.
   monitors:
     type: list
     elements: str
     default: []
-    description: Monitors that have to be in the quorum.
+    description: Monitors that must be in the quorum.
   accepted_warnings:
     type: list
     elements: str
     default: []
-    description: Codes of warnings that are no reason to stop.
+    description: Codes of warnings that are ignored.
   timeout_seconds:
     type: int
     default: 300
-    description: Seconds in which the cluster has to be whole before a step, and the daemon back after it.
+    description: Timeout in seconds for a healthy cluster before a step, and for the daemon after it.
 """
 
 EXAMPLES = r"""
-- name: Give everything new keys
+- name: Rotate all keys
   slipway.platform.ceph_keys:
     fsid: 6f2c5f0e-c0de-11f0-9c3c-0242ac120002
     since: "{{ started_at }}"
@@ -70,16 +69,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 done:
-  description: Whether no key is due any more.
+  description: Whether no key is left to rotate.
   returned: always
   type: bool
-left:
-  description: Daemons whose keys are left as they are.
+unmanaged:
+  description: Daemons whose keys are not rotated.
   returned: always
   type: list
   elements: str
-sentence:
-  description: What was done.
+summary:
+  description: The step that was run.
   returned: always
   type: str
 """
@@ -93,9 +92,9 @@ from ansible_collections.slipway.platform.plugins.module_utils import ceph_healt
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
 
 POLL_SECONDS = 3.0
-SECOND_ADMIN = "client.slipway-rotation"
-ALL = ["mon", "allow *", "mgr", "allow *", "osd", "allow *", "mds", "allow *"]
-INSECURE = ["mon", "mon_auth_allow_insecure_key"]
+ROTATION_ADMIN = "client.slipway-rotation"
+ADMIN_CAPS = ["mon", "allow *", "mgr", "allow *", "osd", "allow *", "mds", "allow *"]
+INSECURE_KEY_OPTION = ["mon", "mon_auth_allow_insecure_key"]
 
 
 class Rotation:
@@ -103,22 +102,25 @@ class Rotation:
         self.module, self.given = module, module.params
         self.cluster = Cluster(module.run_command, self.given["fsid"])
 
-    def until(self, unmet: Callable[[], list[str]], what: str) -> None:
+    def wait_until(self, unmet: Callable[[], list[str]], condition: str) -> None:
         deadline = time.monotonic() + self.given["timeout_seconds"]
         while True:
             try:
-                left = unmet()
+                reasons = unmet()
             except CephError as error:
-                left = [str(error)]
-            if not left:
+                reasons = [str(error)]
+            if not reasons:
                 return
             if time.monotonic() > deadline:
                 self.module.fail_json(
-                    msg=f"{what}: {'; '.join(left)}. Put that right and run again: keys that are new stay as they are."
+                    msg=(
+                        f"{condition}: {'; '.join(reasons)}. Correct the cause and run again: new keys are not rotated "
+                        "again."
+                    )
                 )
             time.sleep(POLL_SECONDS)
 
-    def unwell(self) -> list[str]:
+    def health_faults(self) -> list[str]:
         return ceph_health.unmet(
             ceph_health.read(self.cluster, []),
             monitors=self.given["monitors"],
@@ -136,57 +138,62 @@ class Rotation:
         )
         if step is None:
             self.module.exit_json(
-                changed=self.forget_second_admin(), done=True, sentence="every key is new", left=view["left"]
+                changed=self.remove_rotation_admin(),
+                done=True,
+                summary="no key left to rotate",
+                unmanaged=view["unmanaged"],
             )
         if not self.module.check_mode:
-            self.until(self.unwell, f"Before {step.sentence} the cluster is not well")
+            self.wait_until(self.health_faults, f"The cluster is not healthy before '{step.summary}'")
             getattr(self, step.action)(step.name)
-        self.module.exit_json(changed=True, done=self.module.check_mode, sentence=step.sentence, left=view["left"])
+        self.module.exit_json(
+            changed=True, done=self.module.check_mode, summary=step.summary, unmanaged=view["unmanaged"]
+        )
 
     def rotate(self, entity: str) -> None:
         if entity == "client.admin":
-            # Should the answer be lost on its way, this one can still fetch the new key.
-            self.cluster.run(["auth", "get-or-create", SECOND_ADMIN, *ALL])
+            # If the answer with the new key is lost, this client can still fetch it.
+            self.cluster.run(["auth", "get-or-create", ROTATION_ADMIN, *ADMIN_CAPS])
         if entity not in self.given["clients"]:
             self.cluster.run(["auth", "rotate", entity, f"--key-type={self.given['key_type']}"])
             return
         key_type = self.given["client_key_type"]
         if key_type == "aes":
-            self.cluster.run(["config", "set", *INSECURE, "true"])
+            self.cluster.run(["config", "set", *INSECURE_KEY_OPTION, "true"])
         try:
             self.cluster.run(["auth", "rotate", entity, f"--key-type={key_type}"])
         finally:
             if key_type == "aes":
-                self.cluster.run(["config", "set", *INSECURE, "false"])
+                self.cluster.run(["config", "set", *INSECURE_KEY_OPTION, "false"])
 
     def fail(self, daemon: str) -> None:
         self.cluster.run(["mgr", "fail", daemon.removeprefix("mgr.")])
 
-        def unready() -> list[str]:
+        def failover_faults() -> list[str]:
             view = ceph_keys.read(self.cluster)
             if view["active"] in ("mgr.", daemon):
-                return ["no other is active"]
-            return [] if view["standbys"] else ["it does not stand by yet"]
+                return ["no other manager is active"]
+            return [] if view["standbys"] else ["no standby manager"]
 
-        self.until(unready, f"{daemon} does not hand over")
+        self.wait_until(failover_faults, f"The failover from {daemon} is not complete")
 
     def redeploy(self, daemon: str) -> None:
         entity = ceph_keys.entity_of(daemon)
         self.cluster.run(["orch", "daemon", "redeploy", daemon])
 
-        def stale() -> list[str]:
+        def restart_faults() -> list[str]:
             view = ceph_keys.read(self.cluster)
             started = view["daemons"].get(daemon, 0.0)
-            return [] if started >= view["keys"][entity].made_at else ["it has not been started anew yet"]
+            return [] if started >= view["keys"][entity].made_at else ["not restarted yet"]
 
-        self.until(stale, f"{daemon} was to be started with its new key")
-        self.until(self.unwell, f"After {daemon} learned its new key the cluster is not well")
+        self.wait_until(restart_faults, f"{daemon} does not run with its new key")
+        self.wait_until(self.health_faults, f"The cluster is not healthy after the restart of {daemon}")
 
-    def forget_second_admin(self) -> bool:
-        there = bool(self.cluster.ask([["auth", "get", SECOND_ADMIN]], strict=False)[0]["code"] == 0)
-        if there and not self.module.check_mode:
-            self.cluster.run(["auth", "rm", SECOND_ADMIN])
-        return there
+    def remove_rotation_admin(self) -> bool:
+        exists = bool(self.cluster.execute([["auth", "get", ROTATION_ADMIN]], strict=False)[0]["code"] == 0)
+        if exists and not self.module.check_mode:
+            self.cluster.run(["auth", "rm", ROTATION_ADMIN])
+        return exists
 
 
 def main() -> None:
@@ -207,7 +214,7 @@ def main() -> None:
     try:
         Rotation(module).run()
     except CephError as error:
-        module.fail_json(msg=f"The keys could not all be rotated: {error}. Run again: keys that are new stay.")
+        module.fail_json(msg=f"Key rotation: {error}. Correct the cause and run again: new keys are not rotated again.")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""Ansible module: tell the monitor's container of this host which monitors there are."""
+"""Ansible module: update the monitor addresses in the configuration of this host's monitor container."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_monitor_config
-short_description: Tell the monitor's container of this host which monitors there are
+short_description: Update the monitor addresses in the configuration of this host's monitor container
 description:
-  - A monitor's configuration names the monitors that there were when it was made, so those of a new cluster name the
-    first one alone. cephadm writes it again when monitors come and go, but not for an unmanaged service, which the
-    monitors' is. Then whoever asks C(ceph) or C(cephadm shell) on a host that is well waits for a monitor that is gone.
+  - A monitor's configuration lists the monitors at the time of its creation, so those of a new cluster list the first
+    one only. cephadm updates it when the monitors change, but not for an unmanaged service, which mon is here. C(ceph)
+    and C(cephadm shell) on a healthy host would then wait for a monitor that is down.
   - Only the addresses are changed, in the file that the running container has mounted; the monitor itself is not
-    restarted, it finds the others by its own map.
+    restarted, it uses the monitor map.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says whether the addresses would change.
+    description: Reports whether the addresses would change.
   diff_mode:
     support: full
     description: Shows the configuration before and after.
@@ -36,7 +36,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Tell the monitor of the others
+- name: Update the monitor addresses
   slipway.platform.ceph_monitor_config:
     fsid: 6f2c5f0e-c0de-11f0-9c3c-0242ac120002
     name: prod-ceph-1
@@ -67,15 +67,17 @@ def main() -> None:
     path = DATA / module.params["fsid"] / f"mon.{module.params['name']}" / "config"
     if not path.is_file():
         if module.check_mode:
-            module.exit_json(changed=False)  # the monitor is not there yet
-        module.fail_json(msg=f"{path} is not there, so mon.{module.params['name']} is not of cephadm's making.")
+            module.exit_json(changed=False)  # the monitor does not exist yet
+        module.fail_json(
+            msg=f"{path}: does not exist, so mon.{module.params['name']} was not created by cephadm. Redeploy it."
+        )
     before = path.read_text(encoding="utf-8")
     if addresses_of(before) == sorted(set(module.params["addresses"])):
         module.exit_json(changed=False)
     try:
         after = with_monitors(before, module.params["addresses"])
     except ValueError as error:
-        module.fail_json(msg=f"{path} cannot be corrected: {error}. Look at it; cephadm writes such a line.")
+        module.fail_json(msg=f"{path}: {error}. Redeploy the monitor by cephadm, which writes such a line.")
     if not module.check_mode:
         write_in_place(path, after)
     module.exit_json(changed=True, diff={"before": before, "after": after, "before_header": str(path)})

@@ -1,28 +1,28 @@
 #!/usr/bin/python
-"""Keep the object gateways of a Ceph cluster as they are declared."""
+"""Ansible module: reconcile the object gateways of a Ceph cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: ceph_object_gateways
-short_description: Keep the object gateways of a Ceph cluster as they are declared
+short_description: Reconcile the object gateways of a Ceph cluster
 description:
-  - Places the gateways on the hosts named, over TLS 1.3 only, and sets their options.
-  - Gateways that run with an older certificate, port or option are started anew one after the other, each only when the
-    one before serves again, so that somebody answers all the time where there is more than one.
-  - Runs on a host of the cluster with a running daemon. The private key goes to the cluster by standard input.
+  - Deploys the gateways on the given hosts, with TLS 1.3 only, and sets their options.
+  - Gateways that run with an outdated certificate, port or option are restarted one after the other, each only when the
+    previous one serves again, so that with two or more gateways one is always available.
+  - Runs on a host of the cluster with a running daemon. The private key is passed by standard input.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says what it would do.
+    description: Reports the changes without making them.
 options:
   scope:
     type: str
-    choices: [view, keep]
-    default: keep
-    description: V(view) only reads the stored certificate.
+    choices: [read, reconcile]
+    default: reconcile
+    description: V(read) only reads the stored certificate.
   fsid:
     type: str
     required: true
@@ -34,7 +34,7 @@ options:
   hosts:
     type: dict
     default: {}
-    description: Address of each host that gets a gateway, by its name in the cluster.
+    description: Address of each host with a gateway, by its name in the cluster.
   port:
     type: int
     default: 443
@@ -42,7 +42,7 @@ options:
   server_name:
     type: str
     default: ""
-    description: Name under which they are asked.
+    description: DNS name of the gateways.
   options:
     type: dict
     default: {}
@@ -52,15 +52,15 @@ options:
     description: Private key of a new certificate, PEM.
   certificate:
     type: str
-    description: A new certificate, PEM; left out as long as the stored one is good.
+    description: A new certificate, PEM; omitted while the stored one is valid.
   timeout_seconds:
     type: int
     default: 300
-    description: Seconds that a gateway has to serve after it was made or started anew.
+    description: Timeout in seconds for a gateway to serve after its creation or restart.
 """
 
 EXAMPLES = r"""
-- name: Place two gateways
+- name: Deploy two gateways
   slipway.platform.ceph_object_gateways:
     fsid: 899f40b4-a686-4ead-b19f-4ab5cb0001db
     name: s3
@@ -73,16 +73,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 certificate:
-  description: The stored certificate without its key, PEM; empty when there is none.
+  description: The stored certificate without its key, PEM; empty without one.
   returned: always
   type: str
 changes:
-  description: What was done, or in check mode would be.
-  returned: with O(scope=keep)
+  description: Changes that were made, or would be.
+  returned: with O(scope=reconcile)
   type: list
 undeclared:
-  description: Other services of gateways.
-  returned: with O(scope=keep)
+  description: Undeclared gateway services.
+  returned: with O(scope=reconcile)
   type: list
 """
 
@@ -93,7 +93,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_gateway_read import NOTE, read, stored
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_gateway_read import (
+    MARKER_PREFIX,
+    read,
+    read_config_key,
+)
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_members import as_text
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gateways import (
     Found,
@@ -102,22 +106,22 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gatew
     bundle,
     certificate_of,
     fingerprint,
-    owed,
     plan,
+    restart_reason,
     unmet,
 )
 
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 60.0
-"""A gateway that starts, or is busy, has so long to answer before it counts as dead."""
+"""Timeout for an answer of a gateway that is starting or busy."""
 
 
 class GatewayError(Exception):
-    """One sentence."""
+    """A fault of the gateways, as one message."""
 
 
-def answered(cluster: Cluster, wanted: Wanted, addresses: dict[str, str]) -> Found:
-    """What is there, once every gateway answers, or has not for a while."""
+def read_answering(cluster: Cluster, wanted: Wanted, addresses: dict[str, str]) -> Found:
+    """The actual state once every gateway answers, or after the timeout."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         found = read(cluster, wanted, addresses)
@@ -126,32 +130,32 @@ def answered(cluster: Cluster, wanted: Wanted, addresses: dict[str, str]) -> Fou
         time.sleep(POLL_SECONDS)
 
 
-def wait(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], seconds: float) -> Found:
-    """Until every gateway serves."""
-    deadline = time.monotonic() + seconds
+def wait(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], timeout_seconds: float) -> Found:
+    """Wait until every gateway serves."""
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             found = read(cluster, wanted, addresses, fresh=True)
-            left = unmet(wanted, found)
-            if not left:
+            faults = unmet(wanted, found)
+            if not faults:
                 return found
         except CephError as error:
-            left = [str(error)]
+            faults = [str(error)]
         if time.monotonic() > deadline:
             raise GatewayError(
-                f"after {seconds:.0f} s {'; '.join(left)}. Look at `ceph orch ps --daemon_type rgw`, `ceph log last 50 "
-                "cephadm` and the journal of that gateway, and run again"
+                f"{'; '.join(faults)} after {timeout_seconds:.0f} s. Read `ceph orch ps --daemon_type rgw`, `ceph log "
+                "last 50 cephadm` and the journal of that gateway, and run again"
             )
         time.sleep(POLL_SECONDS)
 
 
-def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: str, seconds: float) -> None:
-    """One gateway anew; done when it runs since then and presents the stored certificate."""
+def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: str, timeout_seconds: float) -> None:
+    """Restart one gateway, and wait until it presents the stored certificate."""
     before = next(one for one in read(cluster, wanted, addresses).gateways if one.name == name)
     cluster.run(["orch", "daemon", "redeploy", name])
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout_seconds
     while True:
-        # While monitors elect, nobody answers for a moment.
+        # During an election of the monitors, commands fail.
         with suppress(CephError):
             found = read(cluster, wanted, addresses, fresh=True)
             now = next((one for one in found.gateways if one.name == name), None)
@@ -162,47 +166,47 @@ def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: s
                 and now.certificate == fingerprint(found.certificate)
                 and not set(wanted.frontend) - set(now.frontend.split())
             ):
-                note(cluster, wanted, [name])
+                store_markers(cluster, wanted, [name])
                 return
         if time.monotonic() > deadline:
             raise GatewayError(
-                f"{name} was started anew and does not serve after {seconds:.0f} s; the others were left as they are. "
-                f"Look at the journal of that gateway on {before.host}, and run again"
+                f"{name}: not serving {timeout_seconds:.0f} s after its restart; no other gateway was restarted. "
+                f"Read the journal of that gateway on {before.host}, and run again"
             )
         time.sleep(POLL_SECONDS)
 
 
-def note(cluster: Cluster, wanted: Wanted, names: list[str]) -> None:
+def store_markers(cluster: Cluster, wanted: Wanted, names: list[str]) -> None:
     for name in names:
-        cluster.run(["config-key", "set", f"{NOTE}{name}", wanted.digest])
+        cluster.run(["config-key", "set", f"{MARKER_PREFIX}{name}", wanted.digest])
 
 
 def apply(
-    cluster: Cluster, wanted: Wanted, addresses: dict[str, str], found: Found, made: Plan, seconds: float
+    cluster: Cluster, wanted: Wanted, addresses: dict[str, str], found: Found, planned: Plan, timeout_seconds: float
 ) -> None:
-    """Options and certificate first: a gateway that is made or started later has them from its first second."""
-    if made.certificate:
-        cluster.run(["config-key", "set", wanted.certificate_key], input=made.certificate)
-    for name, value in made.options.items():
+    """Store options and certificate first, so that every gateway starts with them."""
+    if planned.certificate:
+        cluster.run(["config-key", "set", wanted.certificate_key], input=planned.certificate)
+    for name, value in planned.options.items():
         cluster.run(["config", "set", wanted.section, name, value])
-    if made.spec:
-        cluster.run(["orch", "apply"], input=json.dumps(made.spec))
+    if planned.spec:
+        cluster.run(["orch", "apply"], input=json.dumps(planned.spec))
     old = {gateway.name for gateway in found.gateways}
     if found.spec is None:
-        found = wait(cluster, wanted, addresses, seconds)
-        # Made by this run, after everything that they read.
-        note(cluster, wanted, [one.name for one in found.gateways if one.name not in old])
-    for name in made.restart:
-        restart(cluster, wanted, addresses, name, seconds)
-    found = wait(cluster, wanted, addresses, seconds)
+        found = wait(cluster, wanted, addresses, timeout_seconds)
+        # Deployed by this run, after everything that they read at their start.
+        store_markers(cluster, wanted, [one.name for one in found.gateways if one.name not in old])
+    for name in planned.restart:
+        restart(cluster, wanted, addresses, name, timeout_seconds)
+    found = wait(cluster, wanted, addresses, timeout_seconds)
     for gateway in found.gateways:
-        if owed(wanted, gateway, fingerprint(found.certificate)):
-            restart(cluster, wanted, addresses, gateway.name, seconds)
+        if restart_reason(wanted, gateway, fingerprint(found.certificate)):
+            restart(cluster, wanted, addresses, gateway.name, timeout_seconds)
 
 
 def options() -> dict[str, Any]:
     return {
-        "scope": {"type": "str", "choices": ["view", "keep"], "default": "keep"},
+        "scope": {"type": "str", "choices": ["read", "reconcile"], "default": "reconcile"},
         "fsid": {"type": "str", "required": True},
         "name": {"type": "str", "required": True},
         "hosts": {"type": "dict", "default": {}},
@@ -231,26 +235,26 @@ def main() -> None:
     )
     cluster = Cluster(module.run_command, given["fsid"])
     try:
-        if given["scope"] == "view":
-            pem = certificate_of(stored(cluster, wanted.certificate_key))
+        if given["scope"] == "read":
+            pem = certificate_of(read_config_key(cluster, wanted.certificate_key))
             module.exit_json(changed=False, certificate=pem)
         issued = bundle(given["private_key"], given["certificate"]) if given["certificate"] else ""
-        found = answered(cluster, wanted, given["hosts"])
-        made = plan(wanted, found, issued)
-        if made.faults:
-            raise GatewayError("; ".join(made.faults))
-        if made.changes and not module.check_mode:
-            apply(cluster, wanted, given["hosts"], found, made, given["timeout_seconds"])
+        found = read_answering(cluster, wanted, given["hosts"])
+        planned = plan(wanted, found, issued)
+        if planned.faults:
+            raise GatewayError("; ".join(planned.faults))
+        if planned.changes and not module.check_mode:
+            apply(cluster, wanted, given["hosts"], found, planned, given["timeout_seconds"])
         elif unmet(wanted, found) and not module.check_mode:
             wait(cluster, wanted, given["hosts"], given["timeout_seconds"])
     except (CephError, GatewayError) as error:
-        module.fail_json(msg=f"The object gateways rgw.{given['name']}: {error}.")
+        module.fail_json(msg=f"Object gateways rgw.{given['name']}: {error}.")
     module.exit_json(
-        changed=bool(made.changes),
-        changes=made.changes,
+        changed=bool(planned.changes),
+        changes=planned.changes,
         undeclared=list(found.other_services),
         certificate=certificate_of(issued or found.certificate),
-        diff={"before": "", "after": "".join(f"{change}\n" for change in made.changes)},
+        diff={"before": "", "after": "".join(f"{change}\n" for change in planned.changes)},
     )
 
 

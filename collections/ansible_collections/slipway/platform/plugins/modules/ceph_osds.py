@@ -1,23 +1,23 @@
-"""Ansible module: make the OSDs that are missing, and wait until all that are wanted are up and in."""
+"""Ansible module: create missing OSDs, and wait until all wanted ones are up and in."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_osds
-short_description: Make an OSD of each disk that was judged blank
+short_description: Create an OSD on each empty disk
 description:
-  - Runs on a host whose monitor is in the quorum. One service a host names its disks one by one; once the OSDs are up,
-    cephadm is told to leave the service alone, so that no disk ever becomes an OSD without having been judged.
-  - OSDs that are down for want of a daemon get one. Nothing is removed but the entry of an OSD that was destroyed,
-    when its successor is made.
+  - Runs on a host whose monitor is in the quorum. One service for each host lists its disks by path; once the OSDs are
+    up, the service is set to unmanaged, so that no disk ever becomes an OSD without a verdict of ceph_disk.
+  - OSDs that are down without a daemon get one. Nothing is removed except the entry of a destroyed OSD, when its
+    replacement is created.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Reports what would be done.
+    description: Reports the steps without running them.
   diff_mode:
     support: full
-    description: One line a step.
+    description: One line for each step.
 options:
   fsid:
     type: str
@@ -31,28 +31,28 @@ options:
     type: str
     choices: [lvm, raw]
     default: lvm
-    description: Whether BlueStore lies on a logical volume or on the disk itself.
+    description: Whether BlueStore uses a logical volume or the whole disk.
   encrypted:
     type: bool
     default: false
-    description: Whether OSDs are made with LUKS.
+    description: Whether OSDs are encrypted by LUKS.
   timeout_seconds:
     type: int
     default: 600
-    description: Seconds until all OSDs have to be up and in.
+    description: Timeout in seconds for all OSDs to be up and in.
 """
 
 EXAMPLES = r"""
-- name: Make the OSDs
+- name: Create the OSDs
   slipway.platform.ceph_osds:
     fsid: 0f4e2f4c-8f0c-4a7c-9a0e-2f9f3a1c7d11
     hosts:
-      prod-ceph-1: "{{ judged.disks }}"
+      prod-ceph-1: "{{ classified.disks }}"
 """
 
 RETURN = r"""
 steps:
-  description: What was done, or would be.
+  description: Steps that were run, or would be.
   returned: success
   type: list
   elements: str
@@ -64,54 +64,59 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_osd_plan as plan
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_osd_read import look
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_osd_read import read_osds
 
 POLL_SECONDS = 2.0
 
 
 def wait(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> dict[str, Any]:
-    began = time.monotonic()
+    started_at = time.monotonic()
     while True:
         try:
-            view = look(cluster)
-            left = plan.unmet(view, wanted)
+            view = read_osds(cluster)
+            open_conditions = plan.unmet(view, wanted)
         except CephError as error:
-            view, left = {}, [str(error)]
-        waited = time.monotonic() - began
-        if not left:
+            view, open_conditions = {}, [str(error)]
+        waited = time.monotonic() - started_at
+        if not open_conditions:
             return view
         if waited > module.params["timeout_seconds"]:
-            module.fail_json(msg=f"After {waited:.0f} s: {'; '.join(left)}. The orchestrator says:\n{log(cluster)}")
+            module.fail_json(
+                msg=(
+                    f"OSDs: {'; '.join(open_conditions)} after {waited:.0f} s. Correct the cause and run again. "
+                    f"Log of the orchestrator:\n{read_log(cluster)}"
+                )
+            )
         time.sleep(POLL_SECONDS)
 
 
-def log(cluster: Cluster) -> str:
+def read_log(cluster: Cluster) -> str:
     try:
         return cluster.run(["log", "last", "15", "info", "cephadm"]).strip()
     except CephError as error:
         return str(error)
 
 
-def make(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> None:
-    view = look(cluster)
-    found = plan.faults(view, wanted)
-    if found:
-        module.fail_json(msg="\n".join(found))
-    steps = plan.creation(view, wanted)
+def reconcile(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> None:
+    view = read_osds(cluster)
+    faults = plan.faults(view, wanted)
+    if faults:
+        module.fail_json(msg="\n".join(faults))
+    steps = plan.creation_steps(view, wanted)
     if not module.check_mode:
         for step in steps:
             cluster.run(list(step.command), input=step.input)
         if steps or plan.unmet(view, wanted):
             view = wait(module, cluster, wanted)
-    after = plan.settling(view, wanted)
+    after = plan.unmanage_steps(view, wanted)
     if not module.check_mode:
         for step in after:
             cluster.run(list(step.command), input=step.input)
-    said = [step.sentence for step in [*steps, *after]]
+    summaries = [step.summary for step in [*steps, *after]]
     module.exit_json(
-        changed=bool(said),
-        steps=said,
-        diff={"before": "", "after": "".join(f"{sentence}\n" for sentence in said)},
+        changed=bool(summaries),
+        steps=summaries,
+        diff={"before": "", "after": "".join(f"{summary}\n" for summary in summaries)},
     )
 
 
@@ -129,9 +134,9 @@ def main() -> None:
     given = module.params
     cluster = Cluster(module.run_command, given["fsid"])
     try:
-        make(module, cluster, plan.Wanted(given["hosts"], given["method"], given["encrypted"]))
+        reconcile(module, cluster, plan.Wanted(given["hosts"], given["method"], given["encrypted"]))
     except CephError as error:
-        module.fail_json(msg=f"The cluster {given['fsid']} refused: {error}. Correct it and run again.")
+        module.fail_json(msg=f"Cluster {given['fsid']}: {error}. Correct the cause and run again.")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,27 @@
-"""Ansible module: keep the pools, file systems and clients of a Ceph cluster as they are declared."""
+"""Ansible module: reconcile the pools, file systems and clients of a Ceph cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_resources
-short_description: Keep pools, file systems and clients as declared
+short_description: Reconcile pools, file systems and clients
 description:
-  - Runs on a host whose monitor is in the quorum. Reads all of them at once, compares, and does what is missing.
-  - Nothing is removed. What is there and not declared is returned as C(unclaimed).
+  - Runs on a host whose monitor is in the quorum. Reads all of them at once and runs the commands that are missing.
+  - Removes nothing. Undeclared objects are returned as C(undeclared).
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Reports what would be done.
+    description: Reports the steps without running them.
   diff_mode:
     support: full
-    description: One line a step; never a key.
+    description: One line for each step, never a key.
 options:
   scope:
     type: str
     choices: [pools, clients]
     required: true
-    description: V(pools) keeps pools, their namespaces and the file systems on them; V(clients) keeps users.
+    description: V(pools) reconciles pools, their namespaces and file systems; V(clients) reconciles users.
   fsid:
     type: str
     required: true
@@ -59,7 +59,7 @@ options:
   default_size:
     type: int
     default: 3
-    description: Copies in a pool that does not say how many.
+    description: Copies in a pool without a size.
   keyrings:
     type: list
     elements: str
@@ -68,11 +68,11 @@ options:
   timeout_seconds:
     type: int
     default: 300
-    description: Seconds in which a file system has to be served.
+    description: Timeout in seconds for an active metadata server.
 """
 
 EXAMPLES = r"""
-- name: Keep the pools
+- name: Reconcile the pools
   slipway.platform.ceph_resources:
     scope: pools
     fsid: 0f4e2f4c-8f0c-4a7c-9a0e-2f9f3a1c7d11
@@ -85,17 +85,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 steps:
-  description: What was done, or would be.
+  description: Steps that were run, or would be.
   returned: success
   type: list
   elements: str
-unclaimed:
-  description: What is there and not declared, as sentences.
+undeclared:
+  description: Undeclared objects, one message each.
   returned: success
   type: list
   elements: str
 keyrings:
-  description: Text of the keyrings asked for, by client. Secret.
+  description: Text of the requested keyrings, by client. Secret.
   returned: with O(keyrings)
   type: dict
 """
@@ -106,7 +106,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_resources as plan
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_resource_read import look
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_resource_read import read_resources
 
 POLL_SECONDS = 2.0
 
@@ -119,58 +119,63 @@ def apply(cluster: Cluster, steps: list[plan.Step]) -> None:
             cluster.run(list(step.command), input=step.input)
 
 
-def served(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> dict[str, Any]:
-    """The view once every file system has an active metadata server."""
-    began = time.monotonic()
+def wait_for_filesystems(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> dict[str, Any]:
+    """The resources once every file system has an active metadata server."""
+    started_at = time.monotonic()
     while True:
         try:
-            view = look(cluster, wanted)
-            left = plan.inactive(view, wanted)
-            if not left:
+            view = read_resources(cluster, wanted)
+            faults = plan.inactive(view, wanted)
+            if not faults:
                 return view
         except CephError as error:
-            left = [str(error)]
-        if time.monotonic() - began > module.params["timeout_seconds"]:
+            faults = [str(error)]
+        if time.monotonic() - started_at > module.params["timeout_seconds"]:
             log = cluster.run(["log", "last", "15", "info", "cephadm"]).strip()
             module.fail_json(
-                msg=f"After {time.monotonic() - began:.0f} s {'; '.join(left)}. The orchestrator says:\n{log}"
+                msg=(
+                    f"File systems: {'; '.join(faults)} after {time.monotonic() - started_at:.0f} s. "
+                    f"Correct the cause and run again. Log of the orchestrator:\n{log}"
+                )
             )
         time.sleep(POLL_SECONDS)
 
 
-def keep_pools(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> tuple[list[plan.Step], dict[str, Any]]:
-    view = look(cluster, wanted)
+def reconcile_pools(
+    module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted
+) -> tuple[list[plan.Step], dict[str, Any]]:
+    view = read_resources(cluster, wanted)
     pools, filesystems = plan.pool_steps(view, wanted), plan.filesystem_steps(view, wanted)
-    stop(module, [*pools.faults, *filesystems.faults])
+    fail_on(module, [*pools.faults, *filesystems.faults])
     steps = [*pools.steps, *filesystems.steps]
     if not module.check_mode:
         apply(cluster, steps)
-    # In check mode, what was not made never serves; what is there may be changing hosts.
+    # In check mode a new file system never becomes active; an existing one may be moving to other hosts.
     if (not module.check_mode) if steps else plan.inactive(view, wanted):
-        view = served(module, cluster, wanted)
-    later = [*plan.namespace_steps(view, wanted), *plan.group_steps(view, wanted)]
+        view = wait_for_filesystems(module, cluster, wanted)
+    detail_steps = [*plan.namespace_steps(view, wanted), *plan.group_steps(view, wanted)]
     if not module.check_mode:
-        apply(cluster, later)
-    return [*steps, *later], view
+        apply(cluster, detail_steps)
+    return [*steps, *detail_steps], view
 
 
-def keep_clients(
+def reconcile_clients(
     module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted
 ) -> tuple[list[plan.Step], dict[str, Any]]:
-    stop(module, plan.client_faults(wanted))
-    view = look(cluster, plan.Wanted(clients=wanted.clients, key_type=wanted.key_type))
+    fail_on(module, plan.client_faults(wanted))
+    view = read_resources(cluster, plan.Wanted(clients=wanted.clients, key_type=wanted.key_type))
     clients = plan.client_steps(view, wanted)
     if not module.check_mode:
         try:
             apply(cluster, clients.steps)
         except CephError:
-            if plan.CLOSE in clients.steps:
-                cluster.run(list(plan.CLOSE.command))
+            if plan.FORBID_INSECURE_KEYS in clients.steps:
+                cluster.run(list(plan.FORBID_INSECURE_KEYS.command))
             raise
     return clients.steps, view
 
 
-def stop(module: AnsibleModule, faults: list[str]) -> None:
+def fail_on(module: AnsibleModule, faults: list[str]) -> None:
     if faults:
         module.fail_json(msg="\n".join(faults))
 
@@ -207,20 +212,22 @@ def main() -> None:
     cluster = Cluster(module.run_command, given["fsid"], timeout_seconds=given["timeout_seconds"])
     result: dict[str, Any] = {}
     try:
-        keep = keep_pools if given["scope"] == "pools" else keep_clients
-        steps, view = keep(module, cluster, wanted)
-        there = [name for name in given["keyrings"] if not module.check_mode or f"client.{name}" in view["clients"]]
-        texts = cluster.ask([["auth", "get", f"client.{name}"] for name in there]) if there else []
-        result["keyrings"] = {name: text["output"] for name, text in zip(there, texts, strict=True)}
+        reconcile = reconcile_pools if given["scope"] == "pools" else reconcile_clients
+        steps, view = reconcile(module, cluster, wanted)
+        names_to_read = [
+            name for name in given["keyrings"] if not module.check_mode or f"client.{name}" in view["clients"]
+        ]
+        texts = cluster.execute([["auth", "get", f"client.{name}"] for name in names_to_read]) if names_to_read else []
+        result["keyrings"] = {name: text["output"] for name, text in zip(names_to_read, texts, strict=True)}
     except CephError as error:
-        module.fail_json(msg=f"The cluster {given['fsid']} refused: {error}. Correct it and run again.")
-    said = [step.sentence for step in steps]
-    left = plan.unclaimed(view, wanted)
+        module.fail_json(msg=f"Cluster {given['fsid']}: {error}. Correct the cause and run again.")
+    summaries = [step.summary for step in steps]
+    undeclared = plan.undeclared(view, wanted)
     module.exit_json(
-        changed=bool(said),
-        steps=said,
-        unclaimed=[one for one in left if one.startswith("client.") == (given["scope"] == "clients")],
-        diff={"before": "", "after": "".join(f"{sentence}\n" for sentence in said)},
+        changed=bool(summaries),
+        steps=summaries,
+        undeclared=[one for one in undeclared if one.startswith("client.") == (given["scope"] == "clients")],
+        diff={"before": "", "after": "".join(f"{summary}\n" for summary in summaries)},
         **result,
     )
 

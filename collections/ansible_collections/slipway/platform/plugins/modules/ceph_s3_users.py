@@ -1,22 +1,22 @@
 #!/usr/bin/python
-"""Keep the S3 users of a Ceph cluster as they are declared."""
+"""Ansible module: reconcile the S3 users of a Ceph cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: ceph_s3_users
-short_description: Keep the S3 users of a Ceph cluster as they are declared
+short_description: Reconcile the S3 users of a Ceph cluster
 description:
-  - Makes users with the keys that are given, and sets their quota, number of buckets and suspension.
-  - Runs on a host of the cluster with a running daemon. Keys go to the cluster by standard input, where no other
-    process can read them, as metadata of the user.
-  - Never deletes a user. A key that is not declared stays, unless it is named as retired.
+  - Creates users with the given keys, and sets their quota, maximum number of buckets and suspension.
+  - Runs on a host of the cluster with a running daemon. Keys are passed as metadata of the user by standard input,
+    which no other process can read.
+  - Never deletes a user. An undeclared key stays unless it is listed in O(users[].retired_access_keys).
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says what it would do.
+    description: Reports the changes without making them.
 options:
   fsid:
     type: str
@@ -34,7 +34,7 @@ options:
         description: Name of the user.
       display_name:
         type: str
-        description: Name for people; the user's name when left out.
+        description: Display name. Default is the user's name.
       access_key:
         type: str
         required: true
@@ -42,32 +42,32 @@ options:
       secret_key:
         type: str
         required: true
-        description: Its secret.
+        description: Secret key.
       max_buckets:
         type: int
         default: -1
-        description: Buckets that it may make; -1 for none at all, 0 for any number.
+        description: Buckets that the user may create; -1 for none, 0 for any number.
       quota_gb:
         type: int
         default: 0
-        description: Most that it may hold, in GB; 0 for no limit.
+        description: Quota in GB; 0 for no limit.
       quota_objects:
         type: int
         default: 0
-        description: Most objects that it may hold; 0 for no limit.
+        description: Quota in objects; 0 for no limit.
       suspended:
         type: bool
         default: false
-        description: Whether it is turned away.
+        description: Whether the user is suspended.
       retired_access_keys:
         type: list
         elements: str
         default: []
-        description: Access keys that are taken from it.
+        description: Access keys to remove.
 """
 
 EXAMPLES = r"""
-- name: Keep the user of the backups
+- name: Create the user of the backups
   slipway.platform.ceph_s3_users:
     fsid: 899f40b4-a686-4ead-b19f-4ab5cb0001db
     users:
@@ -80,11 +80,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was done, or in check mode would be; without secrets.
+  description: Changes that were made, or would be; without secrets.
   returned: always
   type: list
 undeclared:
-  description: Users and keys that are not declared, in words.
+  description: Undeclared users and keys, one message each.
   returned: always
   type: list
 """
@@ -98,15 +98,15 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephE
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_s3_users import (
     User,
     UserError,
-    check,
     plan,
     undeclared,
+    validate,
 )
 
 ROOT_POOL = ".rgw.root"
-"""Made by the first gateway, and by radosgw-admin itself when it is asked anything before."""
+"""Created by the first gateway; radosgw-admin would create it too, so it is not run before."""
 
-# radosgw-admin answers one question a start; this asks several at the same time within one container process.
+# radosgw-admin runs one command for each start; this runs several in parallel in one container process.
 READER = """
 import json, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -116,7 +116,7 @@ def admin(*words):
     if done.returncode == 2:
         return None
     if done.returncode:
-        sys.exit(done.stderr.strip() or f"radosgw-admin {words[0]} ended with {done.returncode}")
+        sys.exit(done.stderr.strip() or f"radosgw-admin {words[0]}: exit code {done.returncode}")
     return json.loads(done.stdout)
 
 wanted = json.load(sys.stdin)
@@ -129,7 +129,7 @@ print(json.dumps({"names": names.result() or [], "users": users}))
 
 
 def read(cluster: Cluster, wanted: Sequence[User]) -> dict[str, Any]:
-    """All users' names, and the whole metadata of those that are declared."""
+    """Names of all users, and the metadata of the declared ones."""
     if ROOT_POOL not in cluster.json(["osd", "pool", "ls"]):
         return {"names": [], "users": {}}
     answer = cluster.tool(["python3", "-c", READER], input=json.dumps([user.name for user in wanted]))
@@ -141,33 +141,33 @@ def write(cluster: Cluster, name: str, entry: dict[str, Any]) -> None:
 
 
 def entry_of(found: dict[str, Any] | None, name: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Metadata as radosgw-admin takes it: with the version that was read, so that nobody else's change is undone."""
+    """Metadata for radosgw-admin, with the version that was read, so that no concurrent change is overwritten."""
     return {**(found or {"key": f"user:{name}", "ver": {"tag": "", "ver": 0}, "mtime": "0.000000"}), "data": data}
 
 
-def keep(cluster: Cluster, wanted: Sequence[User], *, check_mode: bool) -> tuple[list[str], list[str]]:
-    """(what was done or would be, what nobody declared)."""
-    seen = read(cluster, wanted)
+def reconcile(cluster: Cluster, wanted: Sequence[User], *, check_mode: bool) -> tuple[list[str], list[str]]:
+    """(changes, undeclared users and keys)."""
+    current = read(cluster, wanted)
     changes = []
     for user in wanted:
-        found = seen["users"].get(user.name)
-        made = plan(user, found["data"] if found else None)
-        changes += made.changes
-        if made.changes and not check_mode:
-            write(cluster, user.name, entry_of(found, user.name, made.data))
-    data = {name: entry["data"] for name, entry in seen["users"].items() if entry}
+        found = current["users"].get(user.name)
+        planned = plan(user, found["data"] if found else None)
+        changes += planned.changes
+        if planned.changes and not check_mode:
+            write(cluster, user.name, entry_of(found, user.name, planned.data))
+    data = {name: entry["data"] for name, entry in current["users"].items() if entry}
     if changes and not check_mode:
-        prove(cluster, wanted)
-    return changes, undeclared(seen["names"], data, wanted)
+        verify(cluster, wanted)
+    return changes, undeclared(current["names"], data, wanted)
 
 
-def prove(cluster: Cluster, wanted: Sequence[User]) -> None:
-    """What was written is what is read back."""
-    seen = read(cluster, wanted)
+def verify(cluster: Cluster, wanted: Sequence[User]) -> None:
+    """Read the users back and compare them with the declaration."""
+    current = read(cluster, wanted)
     for user in wanted:
-        entry = seen["users"].get(user.name)
+        entry = current["users"].get(user.name)
         if rest := plan(user, entry["data"] if entry else None).changes:
-            raise UserError(f"Ceph did not keep what it was given: {'; '.join(rest)}")
+            raise UserError(f"S3 users: changes were not stored: {'; '.join(rest)}. Run again")
 
 
 def options() -> dict[str, Any]:
@@ -198,12 +198,12 @@ def main() -> None:
     module = AnsibleModule(argument_spec=options(), supports_check_mode=True)
     try:
         wanted = [User.from_options(entry) for entry in module.params["users"]]
-        check(wanted)
+        validate(wanted)
         cluster = Cluster(module.run_command, module.params["fsid"])
-        changes, left = keep(cluster, wanted, check_mode=module.check_mode)
+        changes, undeclared_names = reconcile(cluster, wanted, check_mode=module.check_mode)
     except (CephError, UserError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(changes), changes=changes, undeclared=left)
+        module.fail_json(msg=f"{error}.")
+    module.exit_json(changed=bool(changes), changes=changes, undeclared=undeclared_names)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""Ansible module: a copy of a monitor's store, with keys and options, proved by reading it back."""
+"""Ansible module: a verified backup of a monitor store, with keys and options."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_snapshot
-short_description: Copy what the monitors know and prove the copy
+short_description: Back up a monitor store and verify the backup
 description:
-  - Stops the monitor of this host for the seconds that the copy takes, since a store that is written to cannot be
-    copied, and only if the others keep the quorum. A cluster with a single monitor answers no questions meanwhile;
-    clients that are connected go on.
-  - Beside the store the copy holds the keys, the key-value store with the keys of encrypted disks, options and maps.
-  - Reads the copy back, holds each file against its digest and opens the store with Ceph's own tool.
+  - Stops the monitor of this host for the seconds of the backup, since a store in use cannot be copied, and
+    only if the other monitors keep the quorum. A cluster with a single monitor has no quorum meanwhile; connected
+    clients continue.
+  - Beside the store the backup contains the keys, the key-value store with the keys of encrypted disks, options and
+    maps.
+  - Reads the backup, compares each file with its digest and opens the store with ceph-kvstore-tool.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says that it would, and does nothing.
+    description: Reports a change without making a backup.
 options:
   fsid:
     type: str
@@ -28,23 +29,23 @@ options:
   dir:
     type: path
     required: true
-    description: Where copies lie; made for root alone.
+    description: Directory of the backups, created with mode 0700.
   name:
     type: str
     required: true
-    description: Prefix of the copy's name; the monitor and the time are appended.
+    description: Prefix of the backup's name; the monitor and the time are appended.
   keep:
     type: int
     default: 5
-    description: How many copies of that name are kept here.
+    description: Number of backups with that prefix to retain on this host.
   timeout_seconds:
     type: int
     default: 120
-    description: Seconds in which the monitor has to be back in the quorum.
+    description: Timeout in seconds for the monitor to rejoin the quorum.
 """
 
 EXAMPLES = r"""
-- name: Keep what the monitors know
+- name: Back up the monitor store
   slipway.platform.ceph_snapshot:
     fsid: 6f2c5f0e-c0de-11f0-9c3c-0242ac120002
     monitor: prod-ceph-2
@@ -54,8 +55,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 snapshot:
-  description: Path, size, digest and version of Ceph of the copy, and how many seconds the monitor was away.
-  returned: when it was taken
+  description: Path, size, digest and Ceph versions of the backup, and the downtime of the monitor in seconds.
+  returned: when a backup was made
   type: dict
 """
 
@@ -73,8 +74,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_backup impor
     STORE,
     BackupError,
     digest,
-    read_back,
-    superfluous,
+    expired,
+    verify,
     write,
 )
 
@@ -91,25 +92,25 @@ class Snapshot:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self.path = Path(self.given["dir"]) / f"{self.given['name']}-{self.monitor}-{stamp}.tar.gz"
 
-    def may_stop(self) -> None:
+    def require_stoppable(self) -> None:
         monitors = self.cluster.json(["mon", "dump"])
         if self.monitor not in {entry["name"] for entry in monitors["mons"]}:
-            raise BackupError(f"mon.{self.monitor} is no monitor of this cluster")
-        answer = self.cluster.ask([["mon", "ok-to-stop", self.monitor]], strict=False)[0]
+            raise BackupError(f"mon.{self.monitor} is not a monitor of this cluster")
+        answer = self.cluster.execute([["mon", "ok-to-stop", self.monitor]], strict=False)[0]
         if answer["code"] and len(monitors["mons"]) > 1:
-            raise BackupError(f"mon.{self.monitor} may not be stopped for a copy: {answer['message']}")
+            raise BackupError(f"mon.{self.monitor} is not ok-to-stop: {answer['message']}")
 
     def dumps(self) -> dict[str, str]:
-        answers = self.cluster.ask(list(DUMPS.values()), json_wanted=True)
+        answers = self.cluster.execute(list(DUMPS.values()), json_wanted=True)
         return {name: answer["output"] for name, answer in zip(DUMPS, answers, strict=True)}
 
     def image(self) -> str:
-        """The image of the monitor that runs: its tool fits its store."""
+        """The image of the running monitor, whose ceph-kvstore-tool matches its store."""
         code, output, errors = self.module.run_command(
             ["podman", "ps", "--filter", f"name=^ceph-{self.given['fsid']}-mon", "--format", "{{.ImageID}}"]
         )
         if code != 0 or not output.strip():
-            raise BackupError(f"the monitor's container is not there: {errors.strip()}")
+            raise BackupError(f"the monitor's container is not running: {errors.strip()}")
         return str(output.split()[0])
 
     def systemctl(self, verb: str) -> None:
@@ -119,51 +120,53 @@ class Snapshot:
 
     def wait(self) -> None:
         deadline = time.monotonic() + self.given["timeout_seconds"]
-        sentence = ""
+        reason = ""
         while time.monotonic() < deadline:
             try:
                 if self.monitor in self.cluster.json(["quorum_status"])["quorum_names"]:
                     return
             except CephError as error:
-                sentence = f" ({error})"
+                reason = f" ({error})"
             time.sleep(POLL_SECONDS)
-        raise BackupError(f"mon.{self.monitor} is not back in the quorum{sentence}; look at journalctl -u {self.unit}")
+        raise BackupError(
+            f"mon.{self.monitor} is not in the quorum after its restart{reason}; read journalctl -u {self.unit}"
+        )
 
-    def open_store(self, folder: Path, image: str) -> None:
-        """Whether RocksDB reads it and the monitors' map is in it."""
-        command = ["podman", "run", "--rm", "--network=none", "--user=0", f"--volume={folder}:/copy"]
-        question = ["rocksdb", f"/copy/{STORE}", "exists", "monmap", "last_committed"]
+    def verify_store(self, folder: Path, image: str) -> None:
+        """Verify that RocksDB opens the store and that it contains the monitor map."""
+        command = ["podman", "run", "--rm", "--network=none", "--user=0", f"--volume={folder}:/backup"]
+        arguments = ["rocksdb", f"/backup/{STORE}", "exists", "monmap", "last_committed"]
         code, output, errors = self.module.run_command(
-            ["timeout", "120", *command, "--entrypoint=ceph-kvstore-tool", image, *question]
+            ["timeout", "120", *command, "--entrypoint=ceph-kvstore-tool", image, *arguments]
         )
         if code != 0 or "exists" not in output:
-            raise BackupError(f"{self.path} does not open as a monitor's store: {(errors or output).strip()[-500:]}")
+            raise BackupError(f"{self.path}: not a valid monitor store: {(errors or output).strip()[-500:]}")
 
-    def take(self) -> dict[str, Any]:
-        self.may_stop()
+    def create(self) -> dict[str, Any]:
+        self.require_stoppable()
         image, dumps = self.image(), self.dumps()
         version = json.loads(dumps["versions.json"]).get("overall", {})
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.parent.chmod(0o700)
-        began = time.monotonic()
+        stopped_at = time.monotonic()
         try:
             self.systemctl("stop")
             write(self.path, self.folder, dumps, {"fsid": self.given["fsid"], "monitor": self.monitor})
         finally:
             self.systemctl("start")
         self.wait()
-        away = round(time.monotonic() - began, 1)
+        downtime_seconds = round(time.monotonic() - stopped_at, 1)
         with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
-            read_back(self.path, Path(folder))
-            self.open_store(Path(folder), image)
-        for old in superfluous(self.path.parent, f"{self.given['name']}-{self.monitor}", self.given["keep"]):
+            verify(self.path, Path(folder))
+            self.verify_store(Path(folder), image)
+        for old in expired(self.path.parent, f"{self.given['name']}-{self.monitor}", self.given["keep"]):
             old.unlink()
         return {
             "path": str(self.path),
             "size": self.path.stat().st_size,
             "sha256": digest(self.path),
             "versions": sorted(version),
-            "away_seconds": away,
+            "downtime_seconds": downtime_seconds,
         }
 
 
@@ -182,9 +185,11 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=True)
     try:
-        module.exit_json(changed=True, snapshot=Snapshot(module).take())
+        module.exit_json(changed=True, snapshot=Snapshot(module).create())
     except (BackupError, CephError, OSError, subprocess.SubprocessError) as error:
-        module.fail_json(msg=f"No snapshot of the monitors of {module.params['fsid']} could be taken: {error}")
+        module.fail_json(
+            msg=f"Backup of a monitor of cluster {module.params['fsid']}: {error}. Correct the cause and run again."
+        )
 
 
 if __name__ == "__main__":

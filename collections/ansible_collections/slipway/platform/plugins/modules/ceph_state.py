@@ -1,15 +1,15 @@
-"""Ansible module: read what a host knows of Ceph without asking the cluster."""
+"""Ansible module: read the state of Ceph on one host, without the cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ceph_state
-short_description: Read a host's programs, its daemons of Ceph and what its monitor says of itself
+short_description: Read a host's programs, its Ceph daemons and the status of its own monitor
 description:
-  - Reads packages, the program C(cephadm), images, the folders of clusters below C(/var/lib/ceph) and the monitor's own
-    door on this host, and changes nothing.
-  - Waits up to O(idle_seconds) while cephadm is at work on this host: what a killed run began goes on without it.
-  - With O(wait_seconds) it waits until this host's monitor is in the quorum. Not in check mode.
+  - Reads packages, the program C(cephadm), images, the folders of clusters below C(/var/lib/ceph) and the admin
+    socket of the monitor on this host, and changes nothing.
+  - Waits up to O(idle_seconds) while cephadm is running on this host, since what an interrupted run started continues.
+  - With O(wait_seconds) it waits until this host's monitor is in the quorum.
 author: [Slipway]
 attributes:
   check_mode:
@@ -25,20 +25,20 @@ options:
     type: str
     required: true
   packages:
-    description: Packages wanted.
+    description: Required packages.
     type: list
     elements: str
     default: []
   image:
-    description: Container image wanted.
+    description: Required container image.
     type: str
     required: true
   program:
-    description: Where cephadm lies.
+    description: Path of cephadm.
     type: path
     required: true
   checksum:
-    description: Its checksum, like C(sha256:…).
+    description: Checksum of cephadm, like C(sha256:…).
     type: str
     required: true
   account:
@@ -46,11 +46,11 @@ options:
     type: str
     required: true
   idle_seconds:
-    description: Seconds that cephadm gets to end what it does.
+    description: Timeout in seconds for a running cephadm.
     type: int
     default: 300
   wait_seconds:
-    description: Seconds in which the monitor of this host has to be in the quorum; 0 does not wait.
+    description: Timeout in seconds for the monitor of this host to join the quorum; 0 does not wait.
     type: int
     default: 0
 """
@@ -69,7 +69,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: What was read; see module_utils/ceph_host.py, read_host.
+  description: State of the host; see module_utils/ceph_host.py, read_host.
   returned: success
   type: dict
 """

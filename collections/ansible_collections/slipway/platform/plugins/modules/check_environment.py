@@ -5,14 +5,14 @@ DOCUMENTATION = r"""
 module: check_environment
 short_description: Validate an environment as a whole and list every fault at once
 description:
-  - Looks at the whole inventory against the specs of all roles, at the network plan, quorum, names, versions, keys
-    and secrets, and asks the cloud whether it sells what is wanted. Changes nothing.
-  - All faults are listed, by file and line, each with the value seen and what to do.
-  - Runs on the controller as an action (docs/adr/0005), because only there each variable can be resolved by itself.
+  - Validates the inventory against the specs of all roles, the network plan, quorum, names, versions, keys and
+    secrets, and against what the cloud offers. Changes nothing.
+  - All faults are listed, by file and line, each with the value seen and the remedy.
+  - Runs on the controller as an action (docs/adr/0005), because variables can be resolved one by one only there.
 author: [Slipway]
 options:
   roles_dir:
-    description: Folder of the roles whose specs count.
+    description: Folder of the roles whose specs apply.
     type: path
     required: true
   playbooks_dir:
@@ -24,7 +24,7 @@ options:
     type: path
     required: true
   api_enabled:
-    description: Whether to ask the cloud too.
+    description: Whether to validate against the cloud's API as well.
     type: bool
     default: true
 attributes:

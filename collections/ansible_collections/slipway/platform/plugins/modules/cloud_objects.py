@@ -3,10 +3,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cloud_objects
-short_description: List everything in a Hetzner Cloud project that belongs to an environment
+short_description: List the objects of an environment in a Hetzner Cloud project
 description:
   - Lists servers, volumes, networks, firewalls, placement groups and SSH keys that carry the environment's owner label.
-  - Says which of them somebody else uses, who would lose them without a word from the API.
+  - Reports networks and volumes that foreign servers or load balancers use, which a deletion detaches without an error.
 author: [Slipway]
 extends_documentation_fragment: [slipway.platform.cloud]
 attributes:
@@ -15,12 +15,12 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: List what belongs to the environment
+- name: Collect the objects of the environment
   slipway.platform.cloud_objects:
     api_token: "{{ platform_hcloud_token }}"
     api_endpoint: "{{ platform_hcloud_endpoint }}"
     environment: dev
-  register: owned
+  register: owned_objects
 """
 
 RETURN = r"""
@@ -28,13 +28,13 @@ objects:
   description: Kind to its objects, each with C(id), C(name) and C(protected).
   returned: always
   type: dict
-sentences:
-  description: One line an object, for a person.
+descriptions:
+  description: One line for each object.
   returned: always
   type: list
   elements: str
 in_use:
-  description: One sentence for each network or volume that a server or load balancer of somebody else holds.
+  description: One sentence for each network or volume that a foreign server or load balancer uses.
   returned: always
   type: list
   elements: str
@@ -60,8 +60,8 @@ def summary(thing: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def sentence(kind: str, thing: dict[str, Any]) -> str:
-    """What a person wants to know before it is gone."""
+def describe(kind: str, thing: dict[str, Any]) -> str:
+    """One line with what identifies an object."""
     word = kind[:-1].replace("_", " ")
     if kind == "servers":
         address = ((thing["public_net"] or {}).get("ipv4") or {}).get("ip", "no public IPv4")
@@ -74,23 +74,26 @@ def sentence(kind: str, thing: dict[str, Any]) -> str:
 
 
 def in_use(found: dict[str, list[dict[str, Any]]], servers: list[dict[str, Any]]) -> list[str]:
-    """Hetzner detaches whoever is in a network that is deleted, and the volume's module whoever holds the volume."""
-    mine = {server["id"] for server in found["servers"]}
-    names = {server["id"]: f"server {server['name']}" for server in servers}
-    holders = [
-        (f"network {network['name']}", [names.get(id, f"server {id}") for id in network["servers"] if id not in mine])
+    """Foreign users of networks and volumes, which a deletion would detach without an error."""
+    own_ids = {server["id"] for server in found["servers"]}
+    servers_by_id = {server["id"]: f"server {server['name']}" for server in servers}
+    users = [
+        (
+            f"network {network['name']}",
+            [servers_by_id.get(id, f"server {id}") for id in network["servers"] if id not in own_ids],
+        )
         for network in found["networks"]
     ]
-    holders += [
+    users += [
         (f"network {network['name']}", [f"load balancer {id}" for id in network.get("load_balancers") or ()])
         for network in found["networks"]
     ]
-    holders += [
-        (f"volume {volume['name']}", [names.get(volume["server"], f"server {volume['server']}")])
+    users += [
+        (f"volume {volume['name']}", [servers_by_id.get(volume["server"], f"server {volume['server']}")])
         for volume in found["volumes"]
-        if volume["server"] is not None and volume["server"] not in mine
+        if volume["server"] is not None and volume["server"] not in own_ids
     ]
-    return [f"{what} is used by {', '.join(who)}" for what, who in holders if who]
+    return [f"{used} is used by {', '.join(names)}" for used, names in users if names]
 
 
 def main() -> None:
@@ -107,7 +110,7 @@ def main() -> None:
         changed=False,
         objects=objects,
         in_use=in_use(found, servers),
-        sentences=[sentence(kind, thing) for kind, things in found.items() for thing in things],
+        descriptions=[describe(kind, thing) for kind, things in found.items() for thing in things],
         protected=[thing["name"] for things in objects.values() for thing in things if thing["protected"]],
     )
 

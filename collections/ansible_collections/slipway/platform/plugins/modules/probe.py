@@ -1,14 +1,14 @@
-"""Ansible module: look at the platform from outside."""
+"""Ansible module: probe endpoints and closed ports of the platform from outside."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: probe
-short_description: Look at the platform from outside and list what is not as planned
+short_description: Probe endpoints and closed ports and return findings
 description:
-  - Runs all probes at the same time from the host it runs on, usually the controller, and changes nothing, but for
+  - Runs all probes at the same time from the host it runs on, usually the controller. Read-only, except for
     O(probes[].write).
-  - Never fails for what it finds; the caller gathers findings of all kinds and fails once.
+  - Returns findings and does not fail; the caller collects all findings and fails once.
 author: [Slipway]
 attributes:
   check_mode:
@@ -19,22 +19,22 @@ options:
     type: list
     elements: dict
     required: true
-    description: What to look at.
+    description: The probes.
     options:
       name:
         type: str
         required: true
-        description: Name under which the outcome is returned.
+        description: Name under which the result is returned.
       kind:
         type: str
         required: true
         choices: [https, redirect, tls_refused, open, closed, api, postgres]
         description:
-          - V(https) is answered over TLS 1.3 with a certificate of the authority, V(redirect) sends HTTP to HTTPS,
-            V(tls_refused) rejects TLS 1.2 by the alert protocol_version, V(open) lets this host connect, V(closed)
-            refuses or drops whoever connects, V(api) is a ready Kubernetes API with its nodes Ready, V(postgres) is
-            answered over TLS 1.3 with a certificate of the authority, as by clients of PostgreSQL.
-          - Beside V(closed), probe a port with V(open) on the same address; a host that is down answers on no port.
+          - V(https) answers over TLS 1.3 with a certificate of the authority, V(redirect) redirects HTTP to HTTPS,
+            V(tls_refused) rejects TLS 1.2 by the alert protocol_version, V(open) accepts a connection, V(closed)
+            refuses or drops it, V(api) is a ready Kubernetes API with its nodes Ready, V(postgres) answers clients of
+            PostgreSQL over TLS 1.3 with a certificate of the authority.
+          - Probe a control port with V(open) on the same address as V(closed); a host that is down answers on no port.
       address:
         type: str
         description: Address to connect to, an empty one is a finding; not for V(api).
@@ -43,23 +43,23 @@ options:
         description: Port to connect to; not for V(api).
       server_name:
         type: str
-        description: Name asked for.
+        description: Server name to request.
       path:
         type: str
         default: /
-        description: Path asked for.
+        description: Path to request.
       statuses:
         type: list
         elements: int
         default: [200]
-        description: Statuses that are right.
+        description: Expected HTTP statuses.
       authority:
         type: str
         description: Certificate of the authority, PEM.
       valid_days:
         type: int
         default: 0
-        description: Days for which the certificate has to be valid from now on, for V(https) and V(postgres).
+        description: Minimum remaining validity of the certificate in days, for V(https) and V(postgres).
       kubeconfig:
         type: path
         description: Kubeconfig for V(api).
@@ -83,11 +83,11 @@ options:
   settle_seconds:
     type: int
     default: 0
-    description: Seconds through which probing is repeated as long as something is not as planned.
+    description: Seconds during which failing probes are repeated.
 """
 
 EXAMPLES = r"""
-- name: Look at the platform
+- name: Probe the platform
   slipway.platform.probe:
     probes:
       - name: SSH of server 1
@@ -98,16 +98,16 @@ EXAMPLES = r"""
         kind: closed
         address: 203.0.113.7
         port: 2379
-  register: outside
+  register: endpoint_probe
 """
 
 RETURN = r"""
 findings:
-  description: Sentences about what is not as planned.
+  description: One sentence for each failed probe.
   returned: always
   type: list
-seen:
-  description: What was seen, by name of the probe.
+results:
+  description: Results by name of the probe.
   returned: always
   type: dict
 """
@@ -163,11 +163,11 @@ def main() -> None:
         probe["write"] = False
     deadline = time.monotonic() + module.params["settle_seconds"]
     while True:
-        findings, seen = run(module.params["probes"], module.params["timeout_seconds"])
+        findings, results = run(module.params["probes"], module.params["timeout_seconds"])
         if not findings or time.monotonic() >= deadline:
             break
         time.sleep(2)
-    module.exit_json(changed=False, findings=findings, seen=seen)
+    module.exit_json(changed=False, findings=findings, results=results)
 
 
 if __name__ == "__main__":

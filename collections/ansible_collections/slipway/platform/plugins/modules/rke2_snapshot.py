@@ -1,19 +1,19 @@
-"""Ansible module: take a snapshot of etcd and prove that it is there."""
+"""Ansible module: save a snapshot of etcd and verify it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rke2_snapshot
-short_description: Take a snapshot of etcd on an RKE2 server and verify it
+short_description: Save a snapshot of etcd on an RKE2 server and verify it
 description:
-  - Saves a snapshot, then reads the list of snapshots; fails unless the new one is listed, ready and not empty.
-  - The command's own exit code is not enough, it is 0 even when an upload failed.
-  - Keeps the newest O(keep) snapshots of that name on this server.
+  - Saves a snapshot, then lists the snapshots; fails unless the new one is listed, ready and not empty.
+  - The exit code alone is not sufficient, it is 0 even when an upload failed.
+  - Retains the newest O(retention) snapshots of that name on this server.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says that it would, and does nothing.
+    description: Returns changed without saving a snapshot.
 options:
   name:
     type: str
@@ -23,18 +23,18 @@ options:
     type: str
     required: true
     description: The node's name in Kubernetes.
-  keep:
+  retention:
     type: int
     default: 5
-    description: How many snapshots of that name are kept on this server.
+    description: Number of snapshots of that name to retain on this server.
   timeout_seconds:
     type: int
     default: 300
-    description: Seconds that each command may take.
+    description: Timeout of each command in seconds.
 """
 
 EXAMPLES = r"""
-- name: Take a snapshot before the upgrade
+- name: Save a snapshot before the upgrade
   slipway.platform.rke2_snapshot:
     name: before-upgrade
     node_name: prod-rke2-server-1
@@ -43,7 +43,7 @@ EXAMPLES = r"""
 RETURN = r"""
 snapshot:
   description: Name, location and size of the snapshot.
-  returned: when it was taken
+  returned: when saved
   type: dict
 """
 
@@ -57,37 +57,39 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "node_name": {"type": "str", "required": True},
-            "keep": {"type": "int", "default": 5},
+            "retention": {"type": "int", "default": 5},
             "timeout_seconds": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
     )
-    given = module.params
+    parameters = module.params
     if module.check_mode:
         module.exit_json(changed=True)
 
     def rke2(*arguments: str) -> str:
-        command = ["timeout", str(given["timeout_seconds"]), str(BINARY), "etcd-snapshot", *arguments]
+        command = ["timeout", str(parameters["timeout_seconds"]), str(BINARY), "etcd-snapshot", *arguments]
         code, output, errors = module.run_command(command)
         if code != 0:
             module.fail_json(
                 msg=(
-                    f"No snapshot of etcd could be taken on {given['node_name']}, so nothing was restarted: "
-                    f"rke2 etcd-snapshot {arguments[0]} ended with {code}: {errors.strip()[-1000:]}"
+                    f"{parameters['node_name']}: rke2 etcd-snapshot {arguments[0]} exited with {code}: "
+                    f"{errors.strip()[-1000:] or 'no output'}. Nothing was restarted. "
+                    "Check the disk and the journal of rke2-server, then run again."
                 )
             )
         return str(output)
 
     before = parse_list(rke2("ls", "-o", "json"))
-    rke2("save", "--name", given["name"])
+    rke2("save", "--name", parameters["name"])
     try:
-        made = find_new(before, parse_list(rke2("ls", "-o", "json")), given["name"], given["node_name"])
+        snapshot = find_new(before, parse_list(rke2("ls", "-o", "json")), parameters["name"], parameters["node_name"])
     except ValueError as error:
         module.fail_json(
-            msg=f"On {given['node_name']} {error}. Nothing was restarted; look at the disk and the journal."
+            msg=f"{parameters['node_name']}: {error}. Nothing was restarted. Check the disk and the journal of "
+            "rke2-server, then run again."
         )
-    rke2("prune", "--name", given["name"], "--snapshot-retention", str(given["keep"]))
-    module.exit_json(changed=True, snapshot=made)
+    rke2("prune", "--name", parameters["name"], "--snapshot-retention", str(parameters["retention"]))
+    module.exit_json(changed=True, snapshot=snapshot)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Ansible module: read an RKE2 node and the cluster it sees."""
+"""Ansible module: read the status of an RKE2 node and of its cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rke2_state
-short_description: Read what an RKE2 node runs, and the cluster as it sees it
+short_description: Read the status of an RKE2 node and of the cluster in its view
 description:
   - Reads systemd, the files that configure RKE2, the Kubernetes API and the members of etcd, and changes nothing.
-  - The version that counts is the one the API says the node runs, never the one on disk.
-  - Files are compared by digest, so that nothing secret is handed over.
+  - The running version is the one that the API reports for the node, not the one on disk.
+  - Files are compared by digest, so that no secret is passed to the module.
 author: [Slipway]
 attributes:
   check_mode:
@@ -19,7 +19,7 @@ options:
     type: str
     choices: [server, agent]
     required: true
-    description: What this node is.
+    description: Type of this node.
   node_name:
     type: str
     required: true
@@ -27,25 +27,25 @@ options:
   version:
     type: str
     required: true
-    description: The RKE2 version wanted.
+    description: The desired RKE2 version.
   files:
     type: list
     elements: dict
     default: []
-    description: The files wanted on this host.
+    description: The desired files on this host.
     options:
       path:
         type: str
         required: true
-        description: Where the file lies.
+        description: Path of the file.
       sha256:
         type: str
         required: true
-        description: Digest of the content wanted.
+        description: Digest of the desired content.
       mode:
         type: str
         required: true
-        description: Mode wanted, as octal text.
+        description: Desired mode, as octal text.
       restart:
         type: bool
         default: true
@@ -53,12 +53,12 @@ options:
   sysctls:
     type: dict
     default: {}
-    description: Kernel settings wanted, name to value.
+    description: Desired kernel settings, name to value.
   users:
     type: list
     elements: str
     default: []
-    description: System users wanted.
+    description: Required system users.
 """
 
 EXAMPLES = r"""
@@ -72,7 +72,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: What was read; see module_utils/rke2_read.py, read_state.
+  description: Status of the node; see module_utils/rke2_read.py, read_state.
   returned: success
   type: dict
 """

@@ -1,4 +1,4 @@
-"""Ansible module: wait until an RKE2 cluster is as wanted."""
+"""Ansible module: wait until an RKE2 cluster is healthy."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ DOCUMENTATION = r"""
 module: rke2_wait
 short_description: Wait until nodes are Ready at their version and etcd's members vote
 description:
-  - Looks from one host at the running cluster until nothing is unmet, with a deadline of its own.
-  - On a server it sees the whole cluster; on an agent only the agent's own node.
-  - Fails with a sentence that names what is unmet, and the tail of the service's journal.
+  - Reads the cluster's status from one host until all conditions are met or the timeout ends.
+  - On a server it reads the whole cluster; on an agent only the agent's own node.
+  - Fails with the unmet conditions and the tail of the service's journal.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: In check mode it returns at once.
+    description: In check mode it returns immediately.
 options:
   type:
     type: str
     choices: [server, agent]
     required: true
-    description: What the host that is looked from is.
+    description: Type of the host that the status is read from.
   node_name:
     type: str
     required: true
-    description: The name of the node that is looked from.
+    description: Node name of the host that the status is read from.
   nodes:
     type: list
     elements: str
@@ -31,33 +31,33 @@ options:
     description: Nodes that have to be Ready.
   version:
     type: str
-    description: Version at which they have to be.
+    description: RKE2 version that they have to run.
   version_nodes:
     type: list
     elements: str
-    description: Nodes to which O(version) applies; all of O(nodes) unless given.
+    description: "Nodes to which O(version) applies. Default: all of O(nodes)."
   members:
     type: list
     elements: str
     default: []
-    description: Servers that have to be voting members of etcd and to answer; no member may be a learner.
+    description: Servers that have to be voting members of etcd and reachable; no member may be a learner.
   api_address:
     type: str
-    description: On an agent, where the API is asked when the agent's own balancer does not answer on loopback.
+    description: On an agent, address of the API for when the agent's local load balancer does not respond.
   started_after:
     type: float
     default: 0
     description:
-      - Seconds since 1970 after which the service's process has to have started. What a restart is to replace still
-        answers for a moment after it was asked for; this tells the new from the old.
+      - Seconds since 1970 after which the service's process has to have started. The process that a restart replaces
+        still responds for a moment; this distinguishes the new process from the old one.
   release_wanted:
     type: bool
     default: false
-    description: Whether to return the release and the ingress certificate that the host carries, too.
+    description: Whether to return the installed release and the ingress certificate of the host, too.
   timeout_seconds:
     type: int
     required: true
-    description: Seconds until it gives up.
+    description: Seconds until the module fails.
 """
 
 EXAMPLES = r"""
@@ -73,20 +73,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ingress_certificate:
-  description: The certificate of the ingress that the host hands to the cluster, PEM; empty where there is none.
+  description: The ingress certificate in the host's manifests folder, PEM; empty where there is none.
   returned: with O(release_wanted)
   type: str
 release:
-  description: Lines of C(rke2 --version), none when there is no program that prints them.
+  description: Lines of C(rke2 --version); empty without an RKE2 binary that prints them.
   returned: with O(release_wanted)
   type: list
   elements: str
 waited_seconds:
-  description: How long it took.
+  description: Seconds that the module waited.
   returned: always
   type: float
 unmet:
-  description: What was still unmet at the end.
+  description: Conditions that were unmet at the end.
   returned: always
   type: list
 """
@@ -108,7 +108,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
 
 POLL_SECONDS = 1.0
 RESTARTS_TOLERATED = 10
-"""A joining server may end and be started again a few times; a wrong configuration does so for ever."""
+"""systemd restarts a joining server a few times; with a wrong configuration the restarts never end."""
 
 
 def main() -> None:
@@ -128,43 +128,44 @@ def main() -> None:
         required_if=[("type", "agent", ["api_address"])],
         supports_check_mode=True,
     )
-    given = module.params
+    parameters = module.params
     if module.check_mode:
         module.exit_json(changed=False, waited_seconds=0.0, unmet=[])
-    carried: dict[str, Any] = {"release": [], "ingress_certificate": ""}
-    if given["release_wanted"]:
-        carried = {"release": read_release(), "ingress_certificate": (read_certificate() or {}).get("pem", "")}
-    unit = f"rke2-{given['type']}.service"
-    began = time.monotonic()
+    installed: dict[str, Any] = {"release": [], "ingress_certificate": ""}
+    if parameters["release_wanted"]:
+        installed = {"release": read_release(), "ingress_certificate": (read_certificate() or {}).get("pem", "")}
+    unit = f"rke2-{parameters['type']}.service"
+    started = time.monotonic()
     restarts = read_service(unit)["restarts"]
     while True:
-        server = given["type"] == "server"
+        server = parameters["type"] == "server"
         view = {
-            "api": read_api() if server else read_own_node(given["node_name"], given["api_address"]),
-            "etcd": read_etcd() if given["members"] else None,
+            "api": read_api() if server else read_own_node(parameters["node_name"], parameters["api_address"]),
+            "etcd": read_etcd() if parameters["members"] else None,
         }
-        left = unmet_service(service := read_service(unit), unit, given["started_after"]) + unmet(
+        unmet_conditions = unmet_service(service := read_service(unit), unit, parameters["started_after"]) + unmet(
             view,
-            nodes=given["nodes"],
-            version=given["version"],
-            version_nodes=given["version_nodes"],
-            members=given["members"],
+            nodes=parameters["nodes"],
+            version=parameters["version"],
+            version_nodes=parameters["version_nodes"],
+            members=parameters["members"],
         )
-        waited = round(time.monotonic() - began, 1)
-        if not left:
-            module.exit_json(changed=False, waited_seconds=waited, unmet=[], **carried)
-        if waited + POLL_SECONDS > given["timeout_seconds"] or service["restarts"] - restarts > RESTARTS_TOLERATED:
+        waited = round(time.monotonic() - started, 1)
+        if not unmet_conditions:
+            module.exit_json(changed=False, waited_seconds=waited, unmet=[], **installed)
+        if waited + POLL_SECONDS > parameters["timeout_seconds"] or service["restarts"] - restarts > RESTARTS_TOLERATED:
             break
         time.sleep(POLL_SECONDS)
     module.fail_json(
         msg=(
-            f"Seen from {given['node_name']}, after {waited:.0f} s: {'; '.join(left)}. "
-            f"{unit} there is {service['state']} ({service['sub_state']}, {service['restarts']} restarts). "
-            f"Look at journalctl -u {unit} and run again: the run goes on where it stopped.\n{journal_tail(unit)}"
+            f"{parameters['node_name']}: after {waited:.0f} s its view of the cluster has unmet conditions: "
+            f"{'; '.join(unmet_conditions)}. "
+            f"{unit} is {service['state']} ({service['sub_state']}, {service['restarts']} restarts). "
+            f"Check journalctl -u {unit} and run again; the run resumes at this step.\n{journal_tail(unit)}"
         ),
         waited_seconds=waited,
-        unmet=left,
-        **carried,
+        unmet=unmet_conditions,
+        **installed,
     )
 
 

@@ -1,43 +1,43 @@
 #!/usr/bin/python
-"""Keep buckets of an S3 store as they are declared."""
+"""Ansible module: reconcile the buckets of an S3 store."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: s3_buckets
-short_description: Keep buckets of an S3 store as they are declared
+short_description: Reconcile the buckets of an S3 store
 description:
-  - Makes buckets that are missing, with object lock where it is declared, turns versioning on, sets the default
-    retention, one lifecycle rule and the policy of writers. Reads everything back afterwards.
-  - Never deletes a bucket, an object, a foreign lifecycle rule or a foreign statement of a policy. Never weakens a lock
-    unless the bucket is named in O(weaken_confirm).
-  - Speaks S3 over verified TLS with Signature Version 4 and needs nothing but Python, for Ceph and for Hetzner alike.
+  - Creates missing buckets, with object lock where declared, enables versioning, sets the default retention, one
+    lifecycle rule and the policy of writers. Verifies everything afterwards.
+  - Never deletes a bucket, an object, another lifecycle rule or another policy statement. Never weakens a lock unless
+    the bucket is listed in O(weaken_confirm).
+  - Uses S3 over verified TLS with Signature Version 4 and needs only Python. Works with Ceph and with Hetzner.
 author: [Slipway]
 attributes:
   check_mode:
     support: full
-    description: Says what it would do. A store that does not answer yet is taken for an empty one.
+    description: Reports the changes without making them. An unreachable store counts as empty.
 options:
   endpoint:
     type: str
     required: true
-    description: Address of the store, such as V(https://s3.example.com).
+    description: URL of the store, such as V(https://s3.example.com).
   region:
     type: str
     default: default
-    description: Region that requests are signed for.
+    description: Region in the signature of requests.
   ca_certificate:
     type: str
     default: ""
-    description: Authority of the store's certificate, PEM; empty for the authorities that this machine trusts.
+    description: Certificate authority of the store, PEM; empty for the trust store of the host.
   addresses:
     type: list
     elements: str
     default: []
     description:
-      - Addresses to connect to in place of what the endpoint's name leads to, the first that answers. The certificate
-        must be for the name.
+      - Addresses to connect to instead of those of the endpoint's name, the first that answers. The certificate must
+        be valid for the name.
   keys:
     type: list
     elements: dict
@@ -47,7 +47,7 @@ options:
       owner:
         type: str
         required: true
-        description: Name that O(buckets[].owner) uses.
+        description: Name of the owner in O(buckets[].owner).
       access_key:
         type: str
         required: true
@@ -55,7 +55,7 @@ options:
       secret_key:
         type: str
         required: true
-        description: Its secret.
+        description: Secret key.
   buckets:
     type: list
     elements: dict
@@ -69,16 +69,16 @@ options:
       owner:
         type: str
         required: true
-        description: Whose key makes and keeps it.
+        description: Owner of the bucket, one of O(keys[].owner).
       versioning:
         type: bool
         default: false
-        description: Keeps old versions of objects. A lock brings it with it; it is never turned off.
+        description: Whether noncurrent versions are kept. A lock implies it; it is never disabled.
       lock_mode:
         type: str
         choices: ["", GOVERNANCE, COMPLIANCE]
         default: ""
-        description: Object lock, which has to be there when the bucket is made. Nobody can shorten V(COMPLIANCE).
+        description: Mode of the object lock, which must be set at creation. V(COMPLIANCE) cannot be shortened.
       lock_days:
         type: int
         default: 0
@@ -87,11 +87,11 @@ options:
         type: int
         default: 0
         description:
-          - Days after which a version that is not the newest goes; 0 keeps all. More than O(buckets[].lock_days).
+          - Days after which noncurrent versions expire; 0 retains all. Must exceed O(buckets[].lock_days).
       abort_multipart_days:
         type: int
         default: 0
-        description: Days after which the parts of an unfinished upload go; 0 keeps them.
+        description: Days after which incomplete multipart uploads are aborted; 0 retains them.
       writers:
         type: list
         elements: str
@@ -102,11 +102,11 @@ options:
     type: list
     elements: str
     default: []
-    description: Names of buckets whose lock may become weaker.
+    description: Names of buckets whose lock may be weakened.
 """
 
 EXAMPLES = r"""
-- name: Keep the bucket of the backups
+- name: Create the bucket of the backups
   slipway.platform.s3_buckets:
     endpoint: https://s3.example.com
     keys:
@@ -125,11 +125,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was done, or in check mode would be.
+  description: Changes that were made, or would be.
   returned: always
   type: list
 undeclared:
-  description: Buckets of the same owners that are not declared, as owner/bucket.
+  description: Undeclared buckets of the same owners, as owner/bucket.
   returned: always
   type: list
 """
@@ -158,7 +158,7 @@ UNKNOWN_KEYS = ("InvalidAccessKeyId", OTHER_SECRET)
 
 
 def _or_none(store: Store, path: str, query: str, absent: Sequence[str]) -> Answer | None:
-    """A setting of a bucket, or None where the store says by one of these codes that there is none."""
+    """A setting of a bucket, or None if the store answers with one of the codes in `absent`."""
     try:
         return store.request("GET", path, {query: ""})
     except S3Error as error:
@@ -167,8 +167,8 @@ def _or_none(store: Store, path: str, query: str, absent: Sequence[str]) -> Answ
         raise
 
 
-def owned(store: Store) -> list[str]:
-    """Names of the buckets that belong to the holder of the key."""
+def list_owned(store: Store) -> list[str]:
+    """Names of the buckets of the key's owner."""
     root = store.request("GET", "/").xml()
     return [element.text or "" for element in root.findall("Buckets/Bucket/Name")]
 
@@ -183,7 +183,7 @@ def read(store: Store, bucket: Bucket, names: Sequence[str]) -> Found | None:
                 return None
             if error.status != 403:
                 raise
-        return Found(owner="somebody else")
+        return Found(owner="another user")
     versioning = store.request("GET", path, {"versioning": ""}).xml()
     lock = _or_none(store, path, "object-lock", ["ObjectLockConfigurationNotFoundError"])
     lifecycle = _or_none(store, path, "lifecycle", ["NoSuchLifecycleConfiguration"])
@@ -199,18 +199,18 @@ def read(store: Store, bucket: Bucket, names: Sequence[str]) -> Found | None:
     )
 
 
-def apply(store: Store, bucket: Bucket, made: Plan) -> None:
+def apply(store: Store, bucket: Bucket, planned: Plan) -> None:
     path = f"/{bucket.name}"
-    if made.create:
+    if planned.create:
         store.request("PUT", path, headers={"x-amz-bucket-object-lock-enabled": "true"} if bucket.lock else None)
-    if made.versioning:
+    if planned.versioning:
         store.request("PUT", path, {"versioning": ""}, versioning_document().encode())
-    if made.lock:
-        store.request("PUT", path, {"object-lock": ""}, lock_document(made.lock).encode())
-    if made.lifecycle:
-        store.request("PUT", path, {"lifecycle": ""}, made.lifecycle.encode())
-    if made.policy:
-        store.request("PUT", path, {"policy": ""}, made.policy.encode())
+    if planned.lock:
+        store.request("PUT", path, {"object-lock": ""}, lock_document(planned.lock).encode())
+    if planned.lifecycle:
+        store.request("PUT", path, {"lifecycle": ""}, planned.lifecycle.encode())
+    if planned.policy:
+        store.request("PUT", path, {"policy": ""}, planned.policy.encode())
 
 
 def options() -> dict[str, Any]:
@@ -267,52 +267,54 @@ def main() -> None:
             for entry in given["keys"]
         }
         if missing := sorted({bucket.owner for bucket in wanted} - set(stores)):
-            raise BucketError(f"no key is given for the owner {', '.join(missing)}; declare that user with its keys")
-        done, left = keep(module.check_mode, wanted, stores, given["weaken_confirm"])
+            raise BucketError(f"owner {', '.join(missing)}: no key is given. Declare that user with its keys")
+        changes, undeclared_names = reconcile(module.check_mode, wanted, stores, given["weaken_confirm"])
     except (S3Error, BucketError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(done), changes=done, undeclared=left)
+        module.fail_json(msg=f"{error}.")
+    module.exit_json(changed=bool(changes), changes=changes, undeclared=undeclared_names)
 
 
-def keep(
+def reconcile(
     check_mode: bool, wanted: Sequence[Bucket], stores: dict[str, Store], confirm: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """(what was done or would be, buckets that nobody declared). All is planned before the first change."""
-    held, locked_out = {}, {}
+    """(changes, undeclared buckets). All buckets are planned before the first change."""
+    owned, unreadable = {}, {}
     for owner, store in stores.items():
         try:
-            held[owner] = owned(store)
+            owned[owner] = list_owned(store)
         except S3Error as error:
-            # In check mode the store, the owner or its keys may be what would be made just before.
+            # In check mode the store, the owner or its keys may not exist yet.
             if not check_mode or (error.status != 0 and error.code not in UNKNOWN_KEYS):
                 raise
-            locked_out[owner] = error
+            unreadable[owner] = error
     plans = [
-        (bucket, plan(bucket, read(stores[bucket.owner], bucket, held[bucket.owner]), confirm))
+        (bucket, plan(bucket, read(stores[bucket.owner], bucket, owned[bucket.owner]), confirm))
         for bucket in wanted
-        if bucket.owner in held
+        if bucket.owner in owned
     ]
-    if faults := [fault for _, made in plans for fault in made.faults]:
+    if faults := [fault for _, planned in plans for fault in planned.faults]:
         raise BucketError("; ".join(faults))
-    done = [change for _, made in plans for change in made.changes]
+    changes = [change for _, planned in plans for change in planned.changes]
     for bucket in wanted:
-        if bucket.owner in locked_out:
-            there = locked_out[bucket.owner].code == OTHER_SECRET
-            later = f"look at the bucket {bucket.name} when {bucket.owner} has its new keys"
-            done += [later] if there else plan(bucket, None).changes
+        if bucket.owner in unreadable:
+            exists = unreadable[bucket.owner].code == OTHER_SECRET
+            later = f"compare the bucket {bucket.name} after the new keys of {bucket.owner} are set"
+            changes += [later] if exists else plan(bucket, None).changes
     if not check_mode:
-        for bucket, made in plans:
-            if made.changes:
-                apply(stores[bucket.owner], bucket, made)
-                prove(stores[bucket.owner], bucket)
-    return done, undeclared(held, wanted)
+        for bucket, planned in plans:
+            if planned.changes:
+                apply(stores[bucket.owner], bucket, planned)
+                verify(stores[bucket.owner], bucket)
+    return changes, undeclared(owned, wanted)
 
 
-def prove(store: Store, bucket: Bucket) -> None:
-    """What was put is what is read back."""
+def verify(store: Store, bucket: Bucket) -> None:
+    """Read the bucket back and compare it with the declaration."""
     rest = plan(bucket, read(store, bucket, [bucket.name]))
     if rest.changes or rest.faults:
-        raise BucketError(f"the store did not keep what it was given: {'; '.join(rest.changes + rest.faults)}")
+        raise BucketError(
+            f"bucket {bucket.name}: changes were not stored: {'; '.join(rest.changes + rest.faults)}. Run again"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keep from run to run, and share among workers, what Ansible makes anew: compiled templates, packed modules, filters.
+"""Keep from run to run, and share among workers, what Ansible makes anew: compiled templates and modules, filters.
 
 This changes classes and uses names of ansible-core that are no documented interface. It changes nothing but time: the
 unit tests hold it against what it replaces, and docs/adr/0008-cost-of-a-run.md has the figures and the reasons.
@@ -6,14 +6,21 @@ unit tests hold it against what it replaces, and docs/adr/0008-cost-of-a-run.md 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import io
+import marshal
 import os
 import shutil
+import sys
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from importlib import import_module
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -22,6 +29,7 @@ import jinja2
 from ansible._internal._templating import _jinja_bits
 from ansible._internal._templating._jinja_common import _TemplateConfig
 from ansible._internal._templating._jinja_plugins import JinjaPluginIntercept
+from ansible.executor.module_common import _CachedModule
 from ansible.release import __version__ as core_version
 from jinja2 import Environment
 from jinja2.bccache import Bucket
@@ -31,6 +39,8 @@ UNUSED_SECONDS = 86_400
 """What no run has begun with for so long, none uses."""
 MOST_FILES = 20_000
 """Beyond this a cache is emptied: what its files were made of may have changed since. A site needs a thousand."""
+UNCHECKED_BYTECODE = MAGIC_NUMBER + (1).to_bytes(4, "little")
+"""Begins a .pyc file that is valid whatever the time of its source (PEP 552)."""
 
 
 def folder_for(root: Path, kind: str, parts: Iterable[str]) -> Path:
@@ -59,14 +69,41 @@ def _stamps(paths: Iterable[Path]) -> Iterator[str]:
 # --- modules ---------------------------------------------------------------------------------------------------------
 
 
-def keep_modules(root: Path, temporary: Path) -> None:
+def keep_modules(root: Path, temporary: Path, bytecode: bool) -> None:
     """Let Ansible find modules as they were packed for a former run: 0.15 s for each that a run uses.
 
     `temporary` is the folder of this run, in which Ansible looks. A release of it that looks elsewhere packs them anew.
     """
-    folder = folder_for(root, "modules", _stamps(_module_sources()))
+    python = sys.implementation.cache_tag if bytecode else None
+    folder = folder_for(root, "modules", [f"bytecode {python}", *_stamps(_module_sources())])
     with contextlib.suppress(FileExistsError):
         (temporary / "ansiballz_cache").symlink_to(folder.resolve())
+
+
+def compile_modules() -> None:
+    """Let modules be packed with their bytecode: hosts need not compile them for each execution."""
+    dump = _CachedModule.dump
+
+    def dump_compiled(self: _CachedModule, path: str) -> None:
+        dump(replace(self, zip_data=with_bytecode(self.zip_data)), path)
+
+    _CachedModule.dump = dump_compiled  # type: ignore[method-assign]
+
+
+def with_bytecode(packed: bytes) -> bytes:
+    """A module as Ansible packs it (a zip archive in base64), with the bytecode beside each source.
+
+    Python imports the bytecode if its version is the controller's, without a look at the source, else the source.
+    """
+    content = io.BytesIO(base64.b64decode(packed))
+    with zipfile.ZipFile(content, "a") as archive:
+        for entry in [entry for entry in archive.infolist() if entry.filename.endswith(".py")]:
+            source = archive.read(entry)
+            code = compile(source, entry.filename, "exec", dont_inherit=True, optimize=0)
+            bytecode = zipfile.ZipInfo(f"{entry.filename}c", entry.date_time)
+            bytecode.compress_type = entry.compress_type
+            archive.writestr(bytecode, UNCHECKED_BYTECODE + source_hash(source) + marshal.dumps(code))
+    return base64.b64encode(content.getvalue())
 
 
 def _module_sources() -> Iterator[Path]:

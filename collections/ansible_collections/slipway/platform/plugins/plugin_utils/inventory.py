@@ -1,4 +1,4 @@
-"""Reads an environment off Ansible: what the files say and where, and what every host really gets."""
+"""Read an environment: definitions and their origins from the files, resolved values from Ansible."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ansible_collections.slipway.platform.plugins.module_utils.environment.model
     Environment,
     Fault,
     Host,
-    Place,
+    Origin,
     Role,
     Setting,
 )
 
 DYNAMIC_GROUP = "hcloud"
 UNIQUE = ("ceph_fsid",)
-"""Variables that no two environments may have in common."""
+"""Variables that must differ between environments."""
 VAULT_HEADER = "$ANSIBLE_VAULT"
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass
 class Files:
-    """What the files of an inventory say, before anything is rendered."""
+    """The definitions in the files of an inventory, unrendered."""
 
     definitions: list[Definition] = field(default_factory=list)
-    hosts: dict[str, Place] = field(default_factory=dict)
-    groups: dict[str, Place] = field(default_factory=dict)
+    hosts: dict[str, Origin] = field(default_factory=dict)
+    groups: dict[str, Origin] = field(default_factory=dict)
     unreadable: list[Fault] = field(default_factory=list)
 
 
@@ -47,7 +47,7 @@ def read_environment(
     loader: Any,
     shown: str,
 ) -> Environment:
-    """`hostvars` and `groups` are Ansible's; `shown` is the folder as a person would type it."""
+    """`hostvars` and `groups` are Ansible's; `shown` is the folder's path for messages."""
     files = read_files(folder, shown, loader)
     plays = list(read_plays(playbooks_dir))
     hosts = []
@@ -56,7 +56,7 @@ def read_environment(
         if name not in files.hosts and not set(memberships) - {"all", "ungrouped"}:
             continue
         settings = read_settings(hostvars[name], files.definitions, (name, *memberships))
-        hosts.append(Host(name, memberships, files.hosts.get(name, Place(f"{shown}/hosts.yml")), settings))
+        hosts.append(Host(name, memberships, files.hosts.get(name, Origin(f"{shown}/hosts.yml")), settings))
     meta = playbooks_dir / "check.meta.yml"
     shared = _load(meta)["argument_specs"]["check"]["options"] if meta.exists() else {}
     return Environment(
@@ -65,7 +65,7 @@ def read_environment(
         hosts=tuple(hosts),
         settings=read_settings(hostvars["localhost"], files.definitions, ("all",)),
         definitions=tuple(files.definitions),
-        group_places=files.groups,
+        group_origins=files.groups,
         roles=tuple(read_roles(roles_dir, plays)),
         platform_options=shared,
         known_groups=frozenset(group for play in plays for group in play.groups),
@@ -88,7 +88,7 @@ def read_siblings(folder: Path, name: str) -> dict[str, str]:
 
 
 def read_settings(variables: Any, definitions: Iterable[Definition], scopes: Sequence[str]) -> dict[str, Setting]:
-    """The values of one host. Of several definitions the narrowest counts, as it does for Ansible."""
+    """The values of one host. The most specific definition applies, as in Ansible."""
     rank = {scope: position for position, scope in enumerate(reversed([s for s in scopes if s != "all"]), 1)} | {
         "all": 0
     }
@@ -107,12 +107,12 @@ def _setting(variables: Any, definition: Definition) -> Setting:
     try:
         value = _plain(variables[definition.name])
     except AnsibleError as error:
-        return Setting(definition.name, None, definition.place, _first_line(error))
-    return Setting(definition.name, value, definition.place)
+        return Setting(definition.name, None, definition.origin, _first_line(error))
+    return Setting(definition.name, value, definition.origin)
 
 
 def _plain(value: Any) -> Any:
-    """Ansible's tagged and lazy values as ordinary ones; rendering happens here."""
+    """Convert Ansible's tagged and lazy values to plain ones, which renders them."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, str):
@@ -145,7 +145,7 @@ def read_files(folder: Path, shown: str, loader: Any) -> Files:
 
 
 def static_hosts(folder: Path) -> set[str]:
-    """Names of the hosts that the static files of an inventory want."""
+    """Names of the hosts that the static files of an inventory declare."""
     files = Files()
     for path in sorted(folder.glob("*.yml")):
         if not path.name.endswith("hcloud.yml"):
@@ -158,19 +158,19 @@ def _compose(path: Path, shown: str, files: Files) -> yaml.MappingNode | None:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = mark.line + 1 if (mark := getattr(error, "problem_mark", None)) else 0
-        problem = getattr(error, "problem", None) or "it is no text"
-        files.unreadable.append(Fault(Place(shown, line), f"this is no YAML ({problem}); correct it."))
+        problem = getattr(error, "problem", None) or "it is not UTF-8"
+        files.unreadable.append(Fault(Origin(shown, line), f"the file is no valid YAML ({problem}); correct it."))
         return None
     if node is None:
         return None
     if not isinstance(node, yaml.MappingNode):
-        files.unreadable.append(Fault(Place(shown, 1), "this is no list of names and values; write `name: value`."))
+        files.unreadable.append(Fault(Origin(shown, 1), "the file holds no mapping; write `name: value`."))
         return None
     return node
 
 
 def _words(node: yaml.Node) -> Iterator[str]:
-    """Names that the expressions in a value mention."""
+    """Names that the expressions in a value use."""
     if isinstance(node, yaml.ScalarNode):
         if "{{" in node.value or "{%" in node.value:
             yield from WORD.findall(node.value)
@@ -193,34 +193,34 @@ def _read_variables_file(path: Path, shown: str, scope: str, files: Files, loade
         encrypted = file.read(len(VAULT_HEADER)) == VAULT_HEADER
     if encrypted:
         names: Iterable[str] = (loader.load_from_file(str(path)) or {}).keys()
-        files.definitions += [Definition(str(name), scope, Place(shown)) for name in names]
+        files.definitions += [Definition(str(name), scope, Origin(shown)) for name in names]
         return
     node = _compose(path, shown, files)
     files.definitions += [
-        Definition(name, scope, Place(shown, line), frozenset(_words(value))) for name, value, line in _entries(node)
+        Definition(name, scope, Origin(shown, line), frozenset(_words(value))) for name, value, line in _entries(node)
     ]
 
 
 def _read_hosts_file(path: Path, shown: str, files: Files) -> None:
     for group, node, line in _entries(_compose(path, shown, files)):
-        _read_group(group, node, Place(shown, line), files)
+        _read_group(group, node, Origin(shown, line), files)
 
 
-def _read_group(group: str, node: yaml.Node, place: Place, files: Files) -> None:
+def _read_group(group: str, node: yaml.Node, origin: Origin, files: Files) -> None:
     if group != "all":
-        files.groups.setdefault(group, place)
+        files.groups.setdefault(group, origin)
     for key, value, _ in _entries(node):
         for name, child, line in _entries(value):
-            spot = Place(place.file, line)
+            child_origin = Origin(origin.file, line)
             if key == "children":
-                _read_group(name, child, spot, files)
+                _read_group(name, child, child_origin, files)
             elif key == "vars":
-                files.definitions.append(Definition(name, group, spot, frozenset(_words(child))))
+                files.definitions.append(Definition(name, group, child_origin, frozenset(_words(child))))
             elif key == "hosts":
-                files.hosts.setdefault(name, spot)
+                files.hosts.setdefault(name, child_origin)
                 for variable, expression, at in _entries(child):
-                    place_of = Place(place.file, at)
-                    files.definitions.append(Definition(variable, name, place_of, frozenset(_words(expression))))
+                    variable_origin = Origin(origin.file, at)
+                    files.definitions.append(Definition(variable, name, variable_origin, frozenset(_words(expression))))
 
 
 # Roles and plays
@@ -230,7 +230,7 @@ def _read_group(group: str, node: yaml.Node, place: Place, files: Files) -> None
 class Play:
     groups: frozenset[str]
     roles: Mapping[str, frozenset[str]]
-    """Role → options handed over."""
+    """Role → options that the play sets."""
 
 
 def read_plays(playbooks_dir: Path) -> Iterator[Play]:
@@ -247,10 +247,10 @@ def read_plays(playbooks_dir: Path) -> Iterator[Play]:
                 name = entry if isinstance(entry, str) else entry.get("role", entry.get("name"))
                 roles[name] = frozenset() if isinstance(entry, str) else frozenset(entry.get("vars") or {})
             for task in play.get("tasks") or []:
-                for verb in ("ansible.builtin.import_role", "ansible.builtin.include_role"):
+                for action in ("ansible.builtin.import_role", "ansible.builtin.include_role"):
                     # Other entry points of a role have inputs of their own.
-                    if verb in task and "tasks_from" not in task[verb]:
-                        roles[task[verb]["name"]] = frozenset(task.get("vars") or {})
+                    if action in task and "tasks_from" not in task[action]:
+                        roles[task[action]["name"]] = frozenset(task.get("vars") or {})
             yield Play(frozenset(groups), roles)
 
 
@@ -267,7 +267,7 @@ def read_roles(roles_dir: Path, plays: Sequence[Play]) -> Iterator[Role]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes Ansible's own tags as plain values."""
+    """Loads Ansible's own tags as plain values."""
 
 
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix}")

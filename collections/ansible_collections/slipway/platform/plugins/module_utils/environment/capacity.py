@@ -1,4 +1,4 @@
-"""What only the cloud knows: whether it sells what is wanted, where it is wanted, and enough of it."""
+"""Checks against the cloud API: locations, images, server types, stock and the project's limits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .model import Environment, Fault, Host, Setting, listed, suggestion
 
 Json = dict[str, Any]
 
-QUESTIONS = ("locations", "server_types", "images", "servers", "volumes")
-"""Collections of the API that the checks below look at."""
+COLLECTIONS = ("locations", "server_types", "images", "servers", "volumes")
+"""Collections of the API that these checks read."""
 
 ARCHITECTURE = "x86"
 """RKE2 is installed for amd64."""
@@ -37,8 +37,8 @@ def locations(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iter
     for location in environment.texts(name):
         if location not in known:
             hint = suggestion(location, known)
-            close = hint if hint.endswith("?") else f"choose from {listed(known)}."
-            yield environment.fault(name, f"{name} holds {location}, which Hetzner does not have; {close}")
+            remedy = hint if hint.endswith("?") else f"choose from {listed(known)}."
+            yield environment.fault(name, f"{name} holds {location}, which Hetzner does not have; {remedy}")
         elif zone in zones and known[location]["network_zone"] != zone:
             yield environment.fault(
                 name,
@@ -49,85 +49,92 @@ def locations(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iter
 
 def images(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterator[Fault]:
     known = {image["name"] for image in cloud["images"] if image.get("architecture", ARCHITECTURE) == ARCHITECTURE}
-    there = {server["name"]: (server.get("image") or {}).get("name") for server in cloud["servers"]}
+    existing_images = {server["name"]: (server.get("image") or {}).get("name") for server in cloud["servers"]}
     for setting in _settings(environment, "provision_image"):
-        # An image that has been withdrawn is right for servers that were made from it.
-        if all(there.get(host.name) == setting.value for host in _with(environment, setting)):
+        # A withdrawn image stays valid for servers that were created from it.
+        if all(existing_images.get(host.name) == setting.value for host in _hosts_with(environment, setting)):
             continue
         if isinstance(setting.value, str) and setting.value not in known:
             yield Fault(
-                setting.place, f"provision_image is {setting.value}, which the cloud does not offer for {ARCHITECTURE}."
+                setting.origin,
+                f"provision_image is {setting.value}, which the cloud does not offer for {ARCHITECTURE}.",
             )
 
 
 def server_types(environment: Environment, cloud: Mapping[str, list[Json]], now: datetime) -> Iterator[Fault]:
     known = {server_type["name"]: server_type for server_type in cloud["server_types"]}
-    there = {server["name"]: server["server_type"]["name"] for server in cloud["servers"]}
-    wanted_at = environment.texts("platform_locations")
+    existing_types = {server["name"]: server["server_type"]["name"] for server in cloud["servers"]}
+    wanted_locations = environment.texts("platform_locations")
     for setting in _settings(environment, "provision_server_types"):
         if not isinstance(setting.value, list):
             continue
-        # A type no longer sold is right for the servers that are of it: to leave it out would mean to change them.
-        worn = {there.get(host.name) for host in _with(environment, setting)}
+        # A withdrawn type stays valid for servers that already have it.
+        current_types = {existing_types.get(host.name) for host in _hosts_with(environment, setting)}
         names = [name for name in setting.value if isinstance(name, str)]
         for name in names:
-            if name not in known and name not in worn:
+            if name not in known and name not in current_types:
                 hint = suggestion(name, known)
-                close = hint if hint.endswith("?") else "look at `hcloud server-type list`."
-                yield Fault(setting.place, f"provision_server_types holds {name}, which Hetzner does not have; {close}")
+                remedy = hint if hint.endswith("?") else "see `hcloud server-type list`."
+                yield Fault(
+                    setting.origin, f"provision_server_types holds {name}, which Hetzner does not have; {remedy}"
+                )
             elif name in known and known[name]["architecture"] != ARCHITECTURE:
                 yield Fault(
-                    setting.place,
+                    setting.origin,
                     f"provision_server_types holds {name}, which is {known[name]['architecture']}; the platform is "
                     f"built for {ARCHITECTURE}, so choose such a type.",
                 )
         usable = [name for name in names if name in known and known[name]["architecture"] == ARCHITECTURE]
-        sold = {name: [at for at in wanted_at if _sold(known[name], at, now)] for name in usable}
-        coming = [host.name for host in _with(environment, setting) if host.name not in there]
+        sold = {name: [at for at in wanted_locations if _sold(known[name], at, now)] for name in usable}
+        new_hosts = [host.name for host in _hosts_with(environment, setting) if host.name not in existing_types]
         for name in usable:
-            needed = name not in worn or (coming and not any(sold.values()))
-            if not sold[name] and wanted_at and needed:
+            needed = name not in current_types or (new_hosts and not any(sold.values()))
+            if not sold[name] and wanted_locations and needed:
                 yield Fault(
-                    setting.place,
-                    f"provision_server_types holds {name}, which is not sold in {listed(wanted_at)} "
+                    setting.origin,
+                    f"provision_server_types holds {name}, which is not sold in {listed(wanted_locations)} "
                     f"(sold in {listed(_sold_at(known[name], now))}); choose another type or add such a location.",
                 )
         if (
-            coming
+            new_hosts
             and any(sold.values())
             and not any(_available(known[name], at) for name in usable for at in sold[name])
         ):
             yield Fault(
-                setting.place,
-                f"{listed(coming)} cannot be made now: {listed(name for name in usable if sold[name])} is sold out in "
-                f"{listed(wanted_at)}; add another type or location, or run again later.",
+                setting.origin,
+                f"{listed(new_hosts)} cannot be created now: {listed(name for name in usable if sold[name])} is sold "
+                "out in "
+                f"{listed(wanted_locations)}; add another type or location, or run again later.",
             )
 
 
 def quota(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterator[Fault]:
-    """The API does not tell a project's limits; who knows them writes them down."""
-    there = {server["name"] for server in cloud["servers"]}
-    coming = [host for host in environment.hosts if host.name not in there and "provision_private_ip" in host.settings]
+    """The API does not return a project's limits, so they are compared only where the inventory declares them."""
+    existing = {server["name"] for server in cloud["servers"]}
+    new_hosts = [
+        host for host in environment.hosts if host.name not in existing and "provision_private_ip" in host.settings
+    ]
     limit = environment.value("check_servers_limit")
-    if isinstance(limit, int) and len(there) + len(coming) > limit:
+    if isinstance(limit, int) and len(existing) + len(new_hosts) > limit:
         yield environment.fault(
             "check_servers_limit",
-            f"the project has {len(there)} servers and needs {len(coming)} more, but its limit is {limit} "
+            f"the project has {len(existing)} servers and needs {len(new_hosts)} more, but its limit is {limit} "
             "(check_servers_limit); ask Hetzner for a higher one, or remove servers.",
         )
-    volumes_there = {volume["name"] for volume in cloud["volumes"]}
-    grows = 0
+    existing_volumes = {volume["name"] for volume in cloud["volumes"]}
+    new_volumes_gb = 0
     for host in environment.hosts:
         setting = host.settings.get("provision_volumes")
         for volume in setting.value if setting is not None and isinstance(setting.value, list) else ():
-            if isinstance(volume, dict) and f"{host.name}-{volume.get('name')}" not in volumes_there:
-                grows += volume["size_gb"] if isinstance(volume.get("size_gb"), int) else 0
+            if isinstance(volume, dict) and f"{host.name}-{volume.get('name')}" not in existing_volumes:
+                new_volumes_gb += volume["size_gb"] if isinstance(volume.get("size_gb"), int) else 0
     limit = environment.value("check_volumes_limit_gb")
-    total = sum(volume["size"] for volume in cloud["volumes"])
-    if isinstance(limit, int) and total + grows > limit:
+    existing_volumes_gb = sum(volume["size"] for volume in cloud["volumes"])
+    if isinstance(limit, int) and existing_volumes_gb + new_volumes_gb > limit:
         yield environment.fault(
             "check_volumes_limit_gb",
-            f"the project's volumes have {total} GB and need {grows} more, but their limit is {limit} "
+            f"the project's volumes have {existing_volumes_gb} GB and need {new_volumes_gb} more, but their limit is "
+            f"{limit} "
             "(check_volumes_limit_gb); ask Hetzner for a higher one, or remove volumes.",
         )
 
@@ -136,16 +143,16 @@ def _settings(environment: Environment, name: str) -> Iterator[Setting]:
     seen = set()
     for host in environment.hosts:
         setting = host.settings.get(name)
-        if setting is not None and not setting.error and (key := (setting.place, repr(setting.value))) not in seen:
+        if setting is not None and not setting.error and (key := (setting.origin, repr(setting.value))) not in seen:
             seen.add(key)
             yield setting
 
 
-def _with(environment: Environment, setting: Setting) -> Iterator[Host]:
-    """Hosts that get exactly this value from exactly there."""
+def _hosts_with(environment: Environment, setting: Setting) -> Iterator[Host]:
+    """Hosts that get this value from this origin."""
     for host in environment.hosts:
         found = host.settings.get(setting.name)
-        if found is not None and found.place == setting.place and found.value == setting.value:
+        if found is not None and found.origin == setting.origin and found.value == setting.value:
             yield host
 
 

@@ -1,15 +1,26 @@
-"""All questions to an environment, in one call."""
+"""Run all checks of an environment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from . import capacity, database, database_backup, edge, machines, network, secrets, specs, storage, versions
+from . import (
+    capacity,
+    ceph,
+    load_balancer,
+    machines,
+    network,
+    postgresql,
+    postgresql_backup,
+    secrets,
+    specs,
+    versions,
+)
 from .model import Environment, Fault
 
 
 def pure_faults(environment: Environment) -> list[Fault]:
-    """What can be said without asking anybody."""
+    """Faults that need no access to the cloud."""
     found: Iterable[Fault] = (
         fault
         for check in (
@@ -19,10 +30,10 @@ def pure_faults(environment: Environment) -> list[Fault]:
             versions.faults,
             versions.image_faults,
             secrets.faults,
-            edge.faults,
-            database.faults,
-            database_backup.faults,
-            storage.faults,
+            load_balancer.faults,
+            postgresql.faults,
+            postgresql_backup.faults,
+            ceph.faults,
         )
         for fault in check(environment)
     )
@@ -30,5 +41,5 @@ def pure_faults(environment: Environment) -> list[Fault]:
 
 
 def cloud_faults(environment: Environment, cloud: Mapping[str, list[capacity.Json]]) -> list[Fault]:
-    """What the cloud has to be asked for; `cloud` holds its answers to `capacity.QUESTIONS`."""
+    """Faults that need the cloud's data; `cloud` holds `capacity.COLLECTIONS` as the API returns them."""
     return sorted(set(capacity.faults(environment, cloud)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .model import Environment, Fault, Place, listed, show, suggestion
+from .model import Environment, Fault, Origin, listed, show, suggestion
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DOMAIN = re.compile(rf"({LABEL.pattern}\.)+[a-z]([-a-z0-9]{{0,61}}[a-z0-9])?")
@@ -47,40 +47,40 @@ def host_names(environment: Environment) -> Iterator[Fault]:
     for host in environment.hosts:
         if not LABEL.fullmatch(host.name):
             yield Fault(
-                host.place,
+                host.origin,
                 f"host {host.name} is no valid server name; use at most 63 lower-case letters, digits, inner dashes.",
             )
         elif not host.name.startswith(prefix):
             yield Fault(
-                host.place,
-                f"host {host.name} does not begin with {prefix}; rename it, so that its name says where it belongs.",
+                host.origin,
+                f"host {host.name} does not begin with {prefix}; rename it.",
             )
 
 
 def groups(environment: Environment) -> Iterator[Fault]:
     services = environment.known_groups - {"all", "ungrouped", "localhost"}
-    for group, place in environment.group_places.items():
+    for group, origin in environment.group_origins.items():
         if group not in environment.known_groups and not any(
             services & set(host.groups) for host in environment.members(group)
         ):
             hint = suggestion(group, services)
             ending = "" if hint.endswith("?") else "."
-            yield Fault(place, f"group {group} is the group of no play; {hint}{ending}")
-    known = {*environment.group_places, *(host.name for host in environment.hosts), "all"}
-    for scope, place in {definition.scope: definition.place for definition in environment.definitions}.items():
+            yield Fault(origin, f"group {group} is used by no play; {hint}{ending}")
+    known = {*environment.group_origins, *(host.name for host in environment.hosts), "all"}
+    for scope, origin in {definition.scope: definition.origin for definition in environment.definitions}.items():
         if scope not in known:
             hint = suggestion(scope, known)
             ending = "" if hint.endswith("?") else "."
-            yield Fault(Place(place.file), f"{scope} is no group of this inventory; {hint}{ending}")
+            yield Fault(Origin(origin.file), f"{scope} is no group of this inventory; {hint}{ending}")
     for host in environment.hosts:
         if not services & set(host.groups) and all(group in environment.known_groups for group in host.groups):
             yield Fault(
-                host.place, f"host {host.name} is in no service's group; put it into one of {listed(sorted(services))}."
+                host.origin, f"host {host.name} is in no service's group; add it to one of {listed(sorted(services))}."
             )
 
 
 def quorum(environment: Environment) -> Iterator[Fault]:
-    hosts_file = Place(f"{environment.path}/hosts.yml")
+    hosts_file = Origin(f"{environment.path}/hosts.yml")
     servers = environment.members("rke2_server")
     if not servers:
         yield Fault(
@@ -88,27 +88,27 @@ def quorum(environment: Environment) -> Iterator[Fault]:
         )
     elif len(servers) % 2 == 0:
         yield Fault(
-            environment.group_places.get("rke2_server", hosts_file),
+            environment.group_origins.get("rke2_server", hosts_file),
             f"group rke2_server has {len(servers)} hosts; make it {len(servers) - 1} or {len(servers) + 1}, because "
             f"etcd with {len(servers)} members survives no more losses than with {len(servers) - 1}.",
         )
     balancers = environment.members("load_balancer")
     if len(balancers) != 1:
         yield Fault(
-            environment.group_places.get("load_balancer", hosts_file),
+            environment.group_origins.get("load_balancer", hosts_file),
             f"group load_balancer has {len(balancers) or 'no'} hosts; name exactly one, the fixed address that servers "
             "join through.",
         )
 
 
 def machine_inputs(environment: Environment) -> Iterator[Fault]:
-    """What every machine needs to be made, and what would fail halfway."""
+    """Settings without which creating a machine would fail halfway."""
     spread: dict[str, int] = {}
     for host in environment.hosts:
         if not environment.known_groups & set(host.groups) - {"all", "ungrouped"}:
             continue
         group = next((name for name in host.groups if name not in ("all", "ungrouped", "hcloud")), "all")
-        file = Place(f"{environment.path}/group_vars/{group}/provision.yml")
+        file = environment.group_origins.get(group, Origin(f"{environment.path}/hosts.yml"))
         for name, what in (
             ("provision_server_types", "the server types to try, in order"),
             ("provision_image", "the system image, for example debian-13"),
@@ -117,20 +117,20 @@ def machine_inputs(environment: Environment) -> Iterator[Fault]:
                 yield Fault(file, f"{name} is not set for the hosts of {group}; add it ({what}).")
         types = host.settings.get("provision_server_types")
         if types is not None and types.value == []:
-            yield Fault(types.place, "provision_server_types is empty; name at least one server type.")
+            yield Fault(types.origin, "provision_server_types is empty; name at least one server type.")
         group_setting = host.settings.get("provision_placement_group")
         if group_setting is not None and isinstance(group_setting.value, str) and group_setting.value:
             spread[group_setting.value] = spread.get(group_setting.value, 0) + 1
             if not LABEL.fullmatch(group_setting.value):
                 yield Fault(
-                    group_setting.place,
+                    group_setting.origin,
                     f"provision_placement_group is {show(group_setting.value)}; use lower-case letters and digits.",
                 )
             if spread[group_setting.value] == SPREAD_LIMIT + 1:
                 yield Fault(
-                    group_setting.place,
+                    group_setting.origin,
                     f"placement group {group_setting.value} would have more than {SPREAD_LIMIT} hosts, which Hetzner "
-                    "refuses; give some of them another provision_placement_group.",
+                    "rejects; give some of them another provision_placement_group.",
                 )
         yield from volumes(environment, host.name)
 
@@ -147,18 +147,18 @@ def volumes(environment: Environment, name: str) -> Iterator[Fault]:
         size = volume.get("size_gb")
         if isinstance(size, int) and not 10 <= size <= 10240:
             yield Fault(
-                setting.place,
+                setting.origin,
                 f"volume {volume['name']} in provision_volumes has {size} GB; Hetzner's volumes have 10 to 10240.",
             )
         if not LABEL.fullmatch(volume["name"]) or len(f"{name}-{volume['name']}") > 64:
             yield Fault(
-                setting.place,
+                setting.origin,
                 f"volume {show(volume['name'])} in provision_volumes has no usable name; use lower-case letters, "
                 "digits and dashes, at most 64 characters together with the server's name.",
             )
         if volume["name"] in seen:
             yield Fault(
-                setting.place, f"provision_volumes names {volume['name']} twice; give each volume its own name."
+                setting.origin, f"provision_volumes names {volume['name']} twice; give each volume its own name."
             )
         seen.add(volume["name"])
 
@@ -168,7 +168,7 @@ def domains(environment: Environment) -> Iterator[Fault]:
     for name in ("platform_domain", "platform_api_name"):
         value = environment.text(name)
         if value and not DOMAIN.fullmatch(value) and not (wrong and value.endswith(f".{wrong}")):
-            wrong = wrong or value  # names within a wrong domain are not to blame
+            wrong = wrong or value  # names within a wrong domain are no faults of their own
             yield environment.fault(
                 name, f"{name} is {show(value)}; write a domain name, for example apps.example.com."
             )

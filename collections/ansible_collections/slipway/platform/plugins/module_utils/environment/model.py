@@ -1,4 +1,4 @@
-"""An environment as the checks see it, and a fault as a person reads it. Plain data, no Ansible."""
+"""Data of the environment checks: environment, host, setting, fault. No Ansible."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LONGEST_VALUE = 80
 
 
 @dataclass(frozen=True, order=True)
-class Place:
-    """Where a value is set, or should be."""
+class Origin:
+    """Where a value is set, or should be: file and line."""
 
     file: str
     line: int = 0
@@ -26,39 +26,39 @@ class Place:
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    place: Place
-    sentence: str
+    origin: Origin
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.sentence}"
+        return f"{self.origin}: {self.message}"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A variable with the value that a host really gets. `error` is set instead where it cannot be resolved."""
+    """A variable with its resolved value. `error` is set instead where it cannot be resolved."""
 
     name: str
     value: Any
-    place: Place
+    origin: Origin
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """One spot of the inventory that sets a variable. `scope` is a group's or a host's name."""
+    """One child_origin of the inventory that sets a variable. `scope` is a group's or a host's name."""
 
     name: str
     scope: str
-    place: Place
+    origin: Origin
     words: frozenset[str] = frozenset()
-    """Names that its expression mentions."""
+    """Names that its expression uses."""
 
 
 @dataclass(frozen=True)
 class Host:
     name: str
     groups: tuple[str, ...]
-    place: Place
+    origin: Origin
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
@@ -67,7 +67,7 @@ class Role:
     name: str
     options: Mapping[str, Mapping[str, Any]]
     wired: frozenset[str] = frozenset()
-    """Options that a play hands over; an inventory must not set them."""
+    """Options that a play sets; an inventory must not set them."""
     groups: frozenset[str] = frozenset()
     """Groups whose hosts the role runs on."""
 
@@ -77,24 +77,24 @@ class Environment:
     folder: str
     """Name of the inventory's folder."""
     path: str
-    """The folder as a person would type it."""
+    """Its path as shown in messages."""
     hosts: tuple[Host, ...]
     settings: Mapping[str, Setting]
-    """What every host has in common."""
+    """Values that all hosts share."""
     definitions: tuple[Definition, ...]
-    group_places: Mapping[str, Place]
-    """Where each group of the inventory is named."""
+    group_origins: Mapping[str, Origin]
+    """Where the inventory declares each group."""
     roles: tuple[Role, ...]
     platform_options: Mapping[str, Mapping[str, Any]]
     known_groups: frozenset[str]
-    """Groups that some play works on."""
+    """Groups that plays use."""
     unreadable: tuple[Fault, ...] = ()
     siblings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What other environments say where no two may say the same: values by name and folder, as they are written."""
+    """Values of other environments that must be unique, by name and folder, unrendered."""
 
     @property
     def words(self) -> set[str]:
-        """Names that the inventory's own expressions mention."""
+        """Names that the inventory's own expressions use."""
         return {word for definition in self.definitions for word in definition.words}
 
     def members(self, group: str) -> list[Host]:
@@ -110,23 +110,23 @@ class Environment:
                 return role.options[name]["default"]
         return default
 
-    def tuned(self, group: str, name: str) -> Any:
+    def group_value(self, group: str, name: str) -> Any:
         """The value that the hosts of a group get, or the role's default."""
         for host in self.members(group):
             if (setting := host.settings.get(name)) is not None:
                 return None if setting.error else setting.value
         return self.value(name)
 
-    def tuned_place(self, group: str, *names: str) -> Place:
-        """Where the first of these that is set at all is set; where tuning of the group belongs, if none is."""
+    def group_value_origin(self, group: str, *names: str) -> Origin:
+        """Where the first of these variables is set; the group's own file where none is."""
         for name in names:
             for settings in (*(host.settings for host in self.members(group)), self.settings):
                 if name in settings:
-                    return settings[name].place
-        return Place(f"{self.path}/group_vars/{group}/{group}.yml")
+                    return settings[name].origin
+        return Origin(f"{self.path}/group_vars/{group}.yml")
 
     def text(self, name: str) -> str:
-        """A shared value if it is a text, else nothing: its type is somebody else's fault."""
+        """A shared value if it is a string, else an empty one; its type is a fault that `specs` reports."""
         value = self.value(name)
         return value if isinstance(value, str) else ""
 
@@ -134,17 +134,17 @@ class Environment:
         value = self.value(name)
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
-    def place(self, name: str, file: str = "group_vars/all/platform.yml") -> Place:
-        """Where a shared value is set; where it belongs, if it is not."""
+    def value_origin(self, name: str, file: str = "group_vars/all/platform.yml") -> Origin:
+        """Where a shared value is set; the file that should set it where it is not."""
         setting = self.settings.get(name)
-        return setting.place if setting is not None else Place(f"{self.path}/{file}")
+        return setting.origin if setting is not None else Origin(f"{self.path}/{file}")
 
-    def fault(self, name: str, sentence: str) -> Fault:
-        return Fault(self.place(name), sentence)
+    def fault(self, name: str, message: str) -> Fault:
+        return Fault(self.value_origin(name), message)
 
 
 def show(value: Any, name: str = "") -> str:
-    """A value as a sentence shows it: short, and never a secret one."""
+    """A value for a message: shortened, secrets hidden."""
     if SECRET_NAME.search(name):
         return "(a secret)"
     if isinstance(value, str) and "PRIVATE KEY" in value:
@@ -154,7 +154,7 @@ def show(value: Any, name: str = "") -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What somebody may have meant, as the second half of a sentence."""
+    """The closest known name, as the remedy of a message."""
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
     return f"did you mean {close[0]}?" if close else "remove it"
 
@@ -169,5 +169,5 @@ Check = Callable[[Environment], Iterator[Fault]]
 def report(faults: Iterable[Fault], path: str) -> str:
     """All faults as one text, by file and line."""
     ordered = sorted(set(faults))
-    many = "1 fault" if len(ordered) == 1 else f"{len(ordered)} faults"
-    return "\n".join([f"{many} in {path}; nothing has been changed.", *(f"- {fault}" for fault in ordered)])
+    count = "1 fault" if len(ordered) == 1 else f"{len(ordered)} faults"
+    return "\n".join([f"{count} in {path}; nothing has been changed.", *(f"- {fault}" for fault in ordered)])

@@ -1,4 +1,4 @@
-"""The network plan: ranges inside each other, addresses inside the ranges, nothing twice, nothing open by accident."""
+"""Network plan: nesting of ranges, host addresses, pod and service ranges, administrators' ranges, API endpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HETZNER_GATEWAY = IPv4Address("172.31.1.1")
 SMALLEST_NETWORK = 24
 SMALLEST_SUBNET = 30
 WIDEST_ADMIN_PREFIX = {4: 8, 6: 16}
-"""A range wider than this is the world, not a group of administrators."""
+"""Ranges wider than this are taken for a mistake."""
 
 
 def faults(environment: Environment) -> Iterator[Fault]:
@@ -25,7 +25,7 @@ def faults(environment: Environment) -> Iterator[Fault]:
         if subnet is not None:
             yield from subnet_range(environment, network, subnet)
             if not subnet.subnet_of(network):
-                subnet = None  # whoever lies in a wrong subnet is not to blame
+                subnet = None  # addresses are not checked against a wrong subnet
     yield from addresses(environment, network, subnet)
     yield from cluster_ranges(environment, network)
     yield from admin_ranges(environment)
@@ -33,7 +33,7 @@ def faults(environment: Environment) -> Iterator[Fault]:
 
 
 def cidr(environment: Environment, name: str) -> Generator[Fault, None, IPv4Network | None]:
-    """Reports what is wrong with a range, and returns it if nothing is."""
+    """Yield the faults of a range; return the range if it is valid."""
     value = environment.text(name)
     if not value:
         return None
@@ -42,10 +42,10 @@ def cidr(environment: Environment, name: str) -> Generator[Fault, None, IPv4Netw
     except ValueError:
         pass
     try:
-        said = f"which has bits beyond its mask; write {IPv4Network(value, strict=False)}"
+        problem = f"which has bits beyond its mask; write {IPv4Network(value, strict=False)}"
     except ValueError:
-        said = "which is no range of IPv4 addresses; write one, for example 10.40.0.0/16"
-    yield environment.fault(name, f"{name} is {show(value)}, {said}.")
+        problem = "which is no IPv4 range; write one, for example 10.40.0.0/16"
+    yield environment.fault(name, f"{name} is {show(value)}, {problem}.")
     return None
 
 
@@ -73,12 +73,12 @@ def subnet_range(environment: Environment, network: IPv4Network, subnet: IPv4Net
 
 
 def addresses(environment: Environment, network: IPv4Network | None, subnet: IPv4Network | None) -> Iterator[Fault]:
-    holders: dict[IPv4Address, str] = {}
+    hosts_by_address: dict[IPv4Address, str] = {}
     for host in environment.hosts:
         setting = host.settings.get("provision_private_ip")
         if setting is None:
             yield Fault(
-                host.place, f"host {host.name} has no provision_private_ip; give it a free address of the subnet."
+                host.origin, f"host {host.name} has no provision_private_ip; give it a free address of the subnet."
             )
             continue
         if setting.error:
@@ -87,39 +87,39 @@ def addresses(environment: Environment, network: IPv4Network | None, subnet: IPv
             address = IPv4Address(str(setting.value))
         except ValueError:
             yield Fault(
-                setting.place, f"provision_private_ip of {host.name} is {show(setting.value)}; write one IPv4 address."
+                setting.origin, f"provision_private_ip of {host.name} is {show(setting.value)}; write one IPv4 address."
             )
             continue
-        if address in holders:
+        if address in hosts_by_address:
             yield Fault(
-                setting.place,
-                f"provision_private_ip of {host.name} is {address}, which {holders[address]} has already; "
+                setting.origin,
+                f"provision_private_ip of {host.name} is {address}, which {hosts_by_address[address]} has already; "
                 "choose a free one.",
             )
-        holders.setdefault(address, host.name)
+        hosts_by_address.setdefault(address, host.name)
         if (reason := reserved(address, network, subnet)) is not None:
-            yield Fault(setting.place, f"provision_private_ip of {host.name} is {address}, {reason}.")
+            yield Fault(setting.origin, f"provision_private_ip of {host.name} is {address}, {reason}.")
 
 
 def reserved(address: IPv4Address, network: IPv4Network | None, subnet: IPv4Network | None) -> str | None:
-    """Why a machine cannot have an address; None when it can."""
+    """Why a machine cannot have an address; None if it can."""
     if network is not None and address == network[1]:
         return "the gateway of the network; choose another one of the subnet"
     if address == HETZNER_GATEWAY:
-        return "which Hetzner keeps for itself; choose another one of the subnet"
+        return "which Hetzner reserves; choose another one of the subnet"
     if subnet is None:
         return None
     if address not in subnet:
         return f"which lies outside platform_subnet_cidr {subnet}; choose one inside"
     if address == subnet.network_address:
-        return "the name of the subnet; choose a later one"
+        return "the network address of the subnet; choose a later one"
     if address == subnet.broadcast_address:
         return "the broadcast address of the subnet; choose an earlier one"
     return None
 
 
 def cluster_ranges(environment: Environment, network: IPv4Network | None) -> Iterator[Fault]:
-    """Pods and services must not hide machines."""
+    """Pod and service ranges must not overlap the private network or each other."""
     ranges: dict[str, IPv4Network] = {} if network is None else {"platform_network_cidr": network}
     for name in ("rke2_cluster_cidr", "rke2_service_cidr"):
         value = environment.value(name)
@@ -129,17 +129,17 @@ def cluster_ranges(environment: Environment, network: IPv4Network | None) -> Ite
             found = IPv4Network(value)
         except ValueError:
             yield Fault(
-                environment.place(name, "group_vars/all/rke2.yml"),
+                environment.value_origin(name, "group_vars/all/platform.yml"),
                 f"{name} is {show(value)}; write an IPv4 range, for example 10.42.0.0/16.",
             )
             continue
         for other, taken in ranges.items():
             if found.overlaps(taken):
-                # The one that somebody set is the one to change; both defaults cannot collide.
-                blamed = name if name in environment.settings else other
+                # The defaults do not overlap, so the value that the inventory sets is the one to change.
+                culprit = name if name in environment.settings else other
                 yield Fault(
-                    environment.place(blamed, "group_vars/all/rke2.yml"),
-                    f"{name} {found} overlaps {other} {taken}; choose ranges that have no address in common.",
+                    environment.value_origin(culprit, "group_vars/all/platform.yml"),
+                    f"{name} {found} overlaps {other} {taken}; choose ranges that do not overlap.",
                 )
         ranges[name] = found
 
@@ -152,18 +152,18 @@ def admin_ranges(environment: Environment) -> Iterator[Fault]:
     for value in ranges:
         try:
             if "/" not in value:
-                raise ValueError("Hetzner's firewalls take no address without its mask")
+                raise ValueError("Hetzner's firewalls require a mask")
             found = ip_network(value)
         except ValueError:
             yield environment.fault(
-                name, f"{name} holds {show(value)}; write ranges of addresses, one machine as 198.51.100.7/32."
+                name, f"{name} holds {show(value)}; write CIDR ranges, one machine as 198.51.100.7/32."
             )
             continue
         if found.prefixlen < WIDEST_ADMIN_PREFIX[found.version] and not environment.value("check_world_admins_allowed"):
             yield environment.fault(
                 name,
-                f"{name} holds {found}, which lets the world try SSH and the Kubernetes API; name the administrators' "
-                "ranges, or set check_world_admins_allowed to true if that is meant.",
+                f"{name} holds {found}, which opens SSH and the Kubernetes API to the world; name the administrators' "
+                "ranges, or set check_world_admins_allowed to true if that is intended.",
             )
 
 
@@ -174,14 +174,14 @@ def endpoint(environment: Environment) -> Iterator[Fault]:
         yield environment.fault(
             name, f"{name} is {show(value)}; write the address up to /v1, https://api.hetzner.cloud/v1 for Hetzner."
         )
-    elif value.startswith("http://") and not local(urlsplit(value).hostname or ""):
+    elif value.startswith("http://") and not is_local(urlsplit(value).hostname or ""):
         yield environment.fault(
             name, f"{name} is {show(value)}, which sends the token unencrypted through the internet; write https://."
         )
 
 
-def local(host: str) -> bool:
-    """Whether an address is one of this machine or its surroundings; a name may be anybody's."""
+def is_local(host: str) -> bool:
+    """Whether an address is private or loopback; a name counts as public, except localhost."""
     try:
         return ip_address(host).is_private
     except ValueError:

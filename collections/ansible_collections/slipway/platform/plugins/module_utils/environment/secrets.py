@@ -1,4 +1,4 @@
-"""Keys and secrets: there, strong, each its own, none of them a placeholder."""
+"""Keys and secrets: present, strong, unique, no placeholders."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 import struct
 from collections.abc import Iterator
 
-from . import database_backup
-from .model import SECRET_NAME, Environment, Fault, Place, Setting, listed
+from . import postgresql_backup
+from .model import SECRET_NAME, Environment, Fault, Origin, Setting, listed
 from .specs import SECRETS_FILE, required_secrets
 
 SHORTEST_SECRET = 32
 FEWEST_DIFFERENT = 10
-"""A random token of 32 characters has many more different ones; a word that repeats has not."""
-# Nothing that a random text holds by chance: three x, of either case, are in every five-hundredth token.
+"""Distinct characters; a random token of 32 characters has many more, a repeated word fewer."""
+# Only patterns that random text does not contain: one token in 500 contains "xxx".
 PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|example|\btodo\b|your[-_ ]|secret|password|x{6}|<.*>", re.I)
 KEY_PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|your[-_ ]|x{6}|[<>]|\.\.\.|…", re.I)
 KEY_TYPES = re.compile(
@@ -34,23 +34,24 @@ def faults(environment: Environment) -> Iterator[Fault]:
 
 
 def missing(environment: Environment) -> Iterator[Fault]:
-    made = [*required_secrets(environment)]
-    if database_backup.wanted(environment):
-        made.append("postgresql_backup_passphrase")
-    absent = [name for name in dict.fromkeys(made) if name not in environment.settings]
+    required = [*required_secrets(environment)]
+    if postgresql_backup.enabled(environment):
+        required.append("postgresql_backup_passphrase")
+    absent = [name for name in dict.fromkeys(required) if name not in environment.settings]
     if absent:
         yield Fault(
-            Place(f"{environment.path}/{SECRETS_FILE}"),
-            f"{listed(sorted(absent))} {'is' if len(absent) == 1 else 'are'} missing; make this environment's secrets "
+            Origin(f"{environment.path}/{SECRETS_FILE}"),
+            f"{listed(sorted(absent))} {'is' if len(absent) == 1 else 'are'} missing; create this environment's "
+            "secrets "
             f"with ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
         )
 
 
 def tokens(environment: Environment) -> Iterator[Setting]:
-    """Secrets that somebody chose or made, but not what opens the cloud: only the cloud can judge that."""
+    """Secrets that this project generates; the cloud's token is validated by the cloud."""
     for name, setting in environment.settings.items():
-        chosen = SECRET_NAME.search(name) and not name.endswith("private_key") and name != "platform_hcloud_token"
-        if chosen and isinstance(setting.value, str) and not setting.error:
+        checked = SECRET_NAME.search(name) and not name.endswith("private_key") and name != "platform_hcloud_token"
+        if checked and isinstance(setting.value, str) and not setting.error:
             yield setting
 
 
@@ -59,11 +60,12 @@ def weak(environment: Environment) -> Iterator[Fault]:
         assert isinstance(setting.value, str)
         if PLACEHOLDER.search(setting.value):
             yield Fault(
-                setting.place, f"{setting.name} is a placeholder; remove it and let create_secrets make a random one."
+                setting.origin,
+                f"{setting.name} is a placeholder; remove it and run create_secrets, which generates one.",
             )
         elif len(setting.value) < SHORTEST_SECRET or len(set(setting.value)) < FEWEST_DIFFERENT:
             yield Fault(
-                setting.place,
+                setting.origin,
                 f"{setting.name} can be guessed ({len(setting.value)} characters, {len(set(setting.value))} of them "
                 f"different); use {SHORTEST_SECRET} random characters or more.",
             )
@@ -74,18 +76,18 @@ def same(environment: Environment) -> Iterator[Fault]:
     for setting in sorted(tokens(environment), key=lambda setting: setting.name):
         other = first.setdefault(str(setting.value), setting.name)
         if other != setting.name:
-            yield Fault(setting.place, f"{setting.name} and {other} are the same; each secret must be its own.")
+            yield Fault(setting.origin, f"{setting.name} and {other} are the same; give each its own value.")
 
 
 def authority(environment: Environment) -> Iterator[Fault]:
-    """The platform's CA; whether the pair fits together is proved by who signs with it."""
+    """The platform's certificate authority; whether key and certificate match shows when a certificate is signed."""
     for name, kind in (("platform_ca_certificate", "CERTIFICATE"), ("platform_ca_private_key", "PRIVATE KEY")):
         setting = environment.settings.get(name)
         if setting is None or setting.error:
             continue
         match = PEM.fullmatch(setting.value.strip()) if isinstance(setting.value, str) else None
         if match is None or not match["kind"].endswith(kind):
-            yield Fault(setting.place, f"{name} is no {kind.lower()} in PEM form; remove it and run create_secrets.")
+            yield Fault(setting.origin, f"{name} is no {kind.lower()} in PEM form; remove it and run create_secrets.")
     for number, text in enumerate(environment.texts("platform_trusted_ca_certificates"), 1):
         if not PEM.fullmatch(text.strip() + "\n"):
             yield environment.fault(
@@ -97,21 +99,19 @@ def authority(environment: Environment) -> Iterator[Fault]:
 def admin_keys(environment: Environment) -> Iterator[Fault]:
     name = "platform_admin_public_keys"
     if environment.value(name) == []:
-        yield environment.fault(
-            name, f"{name} is empty; put at least one administrator's public key there, or nobody can log in."
-        )
+        yield environment.fault(name, f"{name} is empty; add at least one administrator's public key.")
     for number, text in enumerate(environment.texts(name), 1):
         if (reason := key_fault(text)) is not None:
             yield environment.fault(name, f"key {number} of {name} {reason}.")
 
 
 def key_fault(text: str) -> str | None:
-    """What is wrong with an SSH public key; None when nothing is."""
+    """The fault of an SSH public key; None if it is valid."""
     if "PRIVATE KEY" in text:
-        return "is a private key; put the public one there, and make a new pair because this one has been seen"
+        return "is a private key; set the public one, and create a new pair because this one is exposed"
     parts = text.split()
     if len(parts) < 2 or KEY_PLACEHOLDER.search(parts[1]):
-        return "is a placeholder; put the public key of an administrator there (cat ~/.ssh/id_ed25519.pub)"
+        return "is a placeholder; set an administrator's public key (cat ~/.ssh/id_ed25519.pub)"
     kind, encoded = parts[0], parts[1]
     if not KEY_TYPES.fullmatch(kind):
         return f"is of the type {kind}; use ssh-ed25519, ecdsa or ssh-rsa, and write the line as in the .pub file"
@@ -122,7 +122,7 @@ def key_fault(text: str) -> str | None:
     if len(fields) < 2 or fields[0] != kind.encode():
         return "is damaged; copy the whole line of the .pub file"
     if kind == "ssh-rsa" and (len(fields) != 3 or int.from_bytes(fields[2]).bit_length() < SHORTEST_RSA_BITS):
-        return f"is an RSA key of fewer than {SHORTEST_RSA_BITS} bits; make one with ssh-keygen -t ed25519"
+        return f"is an RSA key of fewer than {SHORTEST_RSA_BITS} bits; create one with ssh-keygen -t ed25519"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Every variable of the inventory against the specs of the roles and of the shared truths."""
+"""Every variable of the inventory against the argument specs of the roles and of check.meta.yml."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from .model import SECRET_NAME, Environment, Fault, Place, Role, Setting, listed, show, suggestion
+from .model import SECRET_NAME, Environment, Fault, Origin, Role, Setting, listed, show, suggestion
+from .renamed import RENAMED
 
 SHARED = "platform_"
 FOREIGN = ("ansible_", "hcloud_")
-"""Prefixes that Ansible and the dynamic inventory understand."""
+"""Prefixes of Ansible and of the dynamic inventory."""
 
-# Values that create_secrets makes; they live in vault.yml, which only shows its names to somebody with the password.
+# Holds what create_secrets generates; it is encrypted, so faults name the file without a line.
 SECRETS_FILE = "group_vars/all/vault.yml"
 
 
 def faults(environment: Environment) -> Iterator[Fault]:
     yield from environment.unreadable
     yield from unresolved(environment)
-    yield from twice(environment)
+    yield from duplicates(environment)
     yield from unknown(environment)
     yield from misplaced(environment)
     yield from wired(environment)
@@ -34,7 +35,7 @@ def every_setting(environment: Environment) -> Iterator[Setting]:
     seen = set()
     for settings in (environment.settings, *(host.settings for host in environment.hosts)):
         for setting in settings.values():
-            key = (setting.name, setting.place, repr(setting.value), setting.error)
+            key = (setting.name, setting.origin, repr(setting.value), setting.error)
             if key not in seen:
                 seen.add(key)
                 yield setting
@@ -47,45 +48,47 @@ def owner(environment: Environment, name: str) -> Role | None:
 
 
 def unresolved(environment: Environment) -> Iterator[Fault]:
-    """Only where it begins: what mentions a broken or missing value is no fault itself."""
+    """Only the root cause: a value that uses a broken or missing one is not reported itself."""
     broken = [setting for setting in every_setting(environment) if setting.error]
     needed = {name for name, option in environment.platform_options.items() if option.get("required")}
     culprits = {setting.name for setting in broken} | (needed | {*required_secrets(environment)}) - {
         *environment.settings
     }
-    words = {(definition.name, definition.place): definition.words for definition in environment.definitions}
+    words = {(definition.name, definition.origin): definition.words for definition in environment.definitions}
     for setting in broken:
-        if not words.get((setting.name, setting.place), frozenset()) & (culprits - {setting.name}):
-            yield Fault(setting.place, f"{setting.name} cannot be resolved ({setting.error}); correct its expression.")
+        if not words.get((setting.name, setting.origin), frozenset()) & (culprits - {setting.name}):
+            yield Fault(setting.origin, f"{setting.name} cannot be resolved ({setting.error}); correct its expression.")
 
 
-def twice(environment: Environment) -> Iterator[Fault]:
-    spots: dict[tuple[str, str], list[Place]] = defaultdict(list)
+def duplicates(environment: Environment) -> Iterator[Fault]:
+    origins_by_name: dict[tuple[str, str], list[Origin]] = defaultdict(list)
     for definition in environment.definitions:
-        spots[definition.name, definition.scope].append(definition.place)
-    for (name, scope), places in spots.items():
-        for place in sorted(places)[1:]:
-            yield Fault(place, f"{name} is set for {scope} in {sorted(places)[0]} already; keep one of the two.")
+        origins_by_name[definition.name, definition.scope].append(definition.origin)
+    for (name, scope), origins in origins_by_name.items():
+        for origin in sorted(origins)[1:]:
+            yield Fault(origin, f"{name} is set for {scope} in {sorted(origins)[0]} already; keep one of the two.")
 
 
 def unknown(environment: Environment) -> Iterator[Fault]:
-    every_name = set(environment.platform_options)
+    known_names = set(environment.platform_options)
     for role in environment.roles:
-        every_name |= set(role.options)
+        known_names |= set(role.options)
     for definition in environment.definitions:
-        name, place = definition.name, definition.place
-        if name.startswith(FOREIGN) or name in every_name:
+        name, origin = definition.name, definition.origin
+        if name.startswith(FOREIGN) or name in known_names:
             continue
-        its = owner(environment, name)
-        if name.startswith(SHARED):
+        owning_role = owner(environment, name)
+        if name in RENAMED:
+            yield Fault(origin, f"{name} is no longer known; rename it to {RENAMED[name]}.")
+        elif name.startswith(SHARED):
             hint = suggestion(name, environment.platform_options)
-            yield Fault(place, f"{name} is no shared value of the platform; {hint}{_ending(hint)}")
-        elif its is not None:
-            hint = suggestion(name, its.options)
-            yield Fault(place, f"{name} is no input of the role {its.name}; {hint}{_ending(hint)}")
+            yield Fault(origin, f"{name} is no shared value of the platform; {hint}{_ending(hint)}")
+        elif owning_role is not None:
+            hint = suggestion(name, owning_role.options)
+            yield Fault(origin, f"{name} is no input of the role {owning_role.name}; {hint}{_ending(hint)}")
         elif name not in environment.words:
-            hint = suggestion(name, every_name)
-            yield Fault(place, f"{name} is read by nothing; {hint}{_ending(hint)}")
+            hint = suggestion(name, known_names)
+            yield Fault(origin, f"{name} is read by nothing; {hint}{_ending(hint)}")
 
 
 def _ending(hint: str) -> str:
@@ -96,8 +99,8 @@ def misplaced(environment: Environment) -> Iterator[Fault]:
     for definition in environment.definitions:
         if definition.name.startswith(SHARED) and definition.scope != "all":
             yield Fault(
-                definition.place,
-                f"{definition.name} is set for {definition.scope} only, but is one truth for the whole environment; "
+                definition.origin,
+                f"{definition.name} is set for {definition.scope} only, but applies to the whole environment; "
                 f"set it in {environment.path}/group_vars/all/platform.yml.",
             )
 
@@ -107,7 +110,7 @@ def wired(environment: Environment) -> Iterator[Fault]:
         for definition in environment.definitions:
             if definition.name in role.wired:
                 yield Fault(
-                    definition.place,
+                    definition.origin,
                     f"{definition.name} has no effect here, because playbooks/{role.name}.yml sets it; remove it.",
                 )
 
@@ -131,26 +134,26 @@ def value_faults(setting: Setting, option: Mapping[str, Any]) -> Iterator[Fault]
     name, value, kind = setting.name, setting.value, option.get("type", "str")
     if value is None:
         if option.get("required") or "default" in option:
-            yield Fault(setting.place, f"{name} is empty; give it a value or remove the line.")
+            yield Fault(setting.origin, f"{name} is empty; give it a value or remove the line.")
         return
     choices = option.get("choices")
     if choices and value not in choices:
-        close = suggestion(str(value), map(str, choices))
-        hint = f" ({close})" if close.endswith("?") else ""
-        yield Fault(setting.place, f"{name} is {show(value, name)}; choose one of {listed(choices)}{hint}.")
+        closest = suggestion(str(value), map(str, choices))
+        hint = f" ({closest})" if closest.endswith("?") else ""
+        yield Fault(setting.origin, f"{name} is {show(value, name)}; choose one of {listed(choices)}{hint}.")
         return
     if kind in ("list", "dict") and not isinstance(value, list if kind == "list" else dict):
-        yield Fault(setting.place, f"{name} is {show(value, name)}; write it as a {kind}.")
+        yield Fault(setting.origin, f"{name} is {show(value, name)}; write it as a {kind}.")
         return
     if kind == "str" and isinstance(value, list | dict):
-        yield Fault(setting.place, f"{name} is {show(value, name)}; write it as one text.")
+        yield Fault(setting.origin, f"{name} is {show(value, name)}; write it as one string.")
         return
     stripped = {key: part for key, part in option.items() if key not in ("required", "default")}
     result = ArgumentSpecValidator({name: stripped}).validate({name: value})
     for message in result.error_messages:
-        # Ansible's own words repeat the value; a secret one must not be repeated.
-        said = f"is not of the type {kind}" if SECRET_NAME.search(name) else f"is {show(value, name)}: {message}"
-        yield Fault(setting.place, f"{name} {said}; correct it as `ansible-doc -t role` describes.")
+        # Ansible's message contains the value, which must not appear for a secret.
+        problem = f"is not of the type {kind}" if SECRET_NAME.search(name) else f"is {show(value, name)}: {message}"
+        yield Fault(setting.origin, f"{name} {problem}; correct it as `ansible-doc -t role` describes.")
 
 
 def missing(environment: Environment) -> Iterator[Fault]:
@@ -158,7 +161,7 @@ def missing(environment: Environment) -> Iterator[Fault]:
     for name, option in environment.platform_options.items():
         if option.get("required") and name not in environment.settings and name not in secrets:
             yield Fault(
-                Place(f"{environment.path}/group_vars/all/platform.yml"),
+                Origin(f"{environment.path}/group_vars/all/platform.yml"),
                 f"{name} is not set; add it ({_first_sentence(option)}).",
             )
     for role in environment.roles:
@@ -169,7 +172,7 @@ def missing(environment: Environment) -> Iterator[Fault]:
             without = [host.name for host in hosts if name not in host.settings]
             if without:
                 yield Fault(
-                    Place(f"{environment.path}/group_vars/all/{role.name}.yml"),
+                    Origin(f"{environment.path}/group_vars/all/platform.yml"),
                     f"{name} is not set for {listed(without)}; add it ({_first_sentence(option)}).",
                 )
 
@@ -181,7 +184,7 @@ def _first_sentence(option: Mapping[str, Any]) -> str:
 
 
 def required_secrets(environment: Environment) -> Iterator[str]:
-    """Secrets that must be there: of the roles that run here, and the shared ones."""
+    """Required secrets: the shared ones, and those of roles that have hosts in this environment."""
     for name, option in environment.platform_options.items():
         if name.startswith("platform_ca_") and option.get("required"):
             yield name

@@ -1,15 +1,15 @@
-"""What the platform was built and tried with, and what the inventory asks for."""
+"""Supported versions of RKE2 and of the system image."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from .model import Environment, Fault, Place, listed, show
+from .model import Environment, Fault, Origin, listed, show
 
 RKE2 = re.compile(r"v(\d+)\.(\d+)\.(\d+)\+rke2r(\d+)")
 RKE2_MINORS = ("1.35", "1.36")
-"""Supported upstream and by Rancher 2.15, unless the role says otherwise (rke2_supported_minors)."""
+"""Supported upstream and by Rancher 2.15, unless rke2_supported_minors is set."""
 IMAGES = ("debian-13", "debian-12")
 
 
@@ -22,21 +22,21 @@ def faults(environment: Environment) -> Iterator[Fault]:
     match = RKE2.fullmatch(version)
     if match is None:
         yield Fault(
-            setting.place, f"rke2_version is {show(version)}; write a release of RKE2, for example v1.36.3+rke2r1."
+            setting.origin, f"rke2_version is {show(version)}; write a release of RKE2, for example v1.36.3+rke2r1."
         )
     elif (minor := f"{match[1]}.{match[2]}") not in minors:
         yield Fault(
-            setting.place,
+            setting.origin,
             f"rke2_version is {version}, but {minor} is not supported; choose a patch of {listed(minors)}.",
         )
 
 
 def image_faults(environment: Environment) -> Iterator[Fault]:
-    seen: set[tuple[Place, str]] = set()
+    seen: set[tuple[Origin, str]] = set()
     for host in environment.hosts:
         setting = host.settings.get("provision_image")
-        if setting is None or not isinstance(setting.value, str) or (setting.place, setting.value) in seen:
+        if setting is None or not isinstance(setting.value, str) or (setting.origin, setting.value) in seen:
             continue
-        seen.add((setting.place, setting.value))
+        seen.add((setting.origin, setting.value))
         if setting.value not in IMAGES:
-            yield Fault(setting.place, f"provision_image is {show(setting.value)}; choose one of {listed(IMAGES)}.")
+            yield Fault(setting.origin, f"provision_image is {show(setting.value)}; choose one of {listed(IMAGES)}.")

@@ -1,0 +1,189 @@
+"""PostgreSQL: primary and standbys, volume, version, certificate, databases, roles and their passwords."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, ip_network
+from typing import Any
+
+from ..postgresql import ACCESS, NAME, RESERVED_DATABASES, RESERVED_ROLES, group_of
+from .model import Environment, Fault, Host, Origin, listed, show
+from .secrets import FEWEST_DIFFERENT, SHORTEST_SECRET
+from .specs import SECRETS_FILE
+
+GROUP = "postgresql"
+VOLUME = "data"
+DISTRO_VERSIONS = {"debian-12": "15", "debian-13": "17"}
+
+
+def faults(environment: Environment) -> Iterator[Fault]:
+    hosts = environment.members(GROUP)
+    if not hosts:
+        return
+    yield from standbys(environment, hosts)
+    yield from volume(environment, hosts)
+    yield from version(environment, hosts)
+    yield from renewal(environment)
+    databases = entries(environment, "postgresql_databases")
+    roles = entries(environment, "postgresql_roles")
+    yield from names(environment, databases, roles)
+    yield from ranges(environment, roles)
+    yield from passwords(environment, roles)
+
+
+def standbys(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
+    """Exactly one host is the primary, all others are standbys."""
+    origin = environment.group_origins.get(GROUP, hosts[-1].origin)
+    standby_names = [
+        host.name
+        for host in hosts
+        if (setting := host.settings.get("postgresql_standby")) is not None and setting.value is True
+    ]
+    primary_names = [host.name for host in hosts if host.name not in standby_names]
+    if len(primary_names) != 1:
+        yield Fault(
+            origin,
+            f"group {GROUP} has {len(hosts)} hosts and {len(primary_names)} primaries ({listed(primary_names)}); set "
+            "postgresql_standby: true on all hosts but one.",
+        )
+    if standby_names and not environment.settings.get("postgresql_standby_password"):
+        yield Fault(
+            Origin(f"{environment.path}/{SECRETS_FILE}"),
+            f"postgresql_standby_password is missing, which {listed(standby_names)} needs for replication; create it "
+            "with "
+            f"ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
+        )
+    if not standby_names and environment.group_value(GROUP, "postgresql_synchronous") is True:
+        yield Fault(
+            environment.group_value_origin(GROUP, "postgresql_synchronous"),
+            f"postgresql_synchronous is true, but group {GROUP} has no host with postgresql_standby: true; declare "
+            "one, "
+            "or set it to false.",
+        )
+
+
+def entries(environment: Environment, name: str) -> list[dict[str, Any]]:
+    """The entries of a list that have a name; `specs` reports those without."""
+    value = environment.group_value(GROUP, name)
+    return [entry for entry in value or () if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+
+
+def volume(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
+    for host in hosts:
+        setting = host.settings.get("provision_volumes")
+        value = setting.value if setting is not None else None
+        if setting is not None and (setting.error or not isinstance(value, list)):
+            continue
+        if not any(isinstance(entry, dict) and entry.get("name") == VOLUME for entry in value or ()):
+            yield Fault(
+                setting.origin if setting else Origin(f"{environment.path}/hosts.yml"),
+                f"host {host.name} has no volume called {VOLUME} in provision_volumes; its data must outlive the "
+                "server.",
+            )
+
+
+def version(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
+    if environment.group_value(GROUP, "postgresql_source") != "distro":
+        return
+    wanted = environment.group_value(GROUP, "postgresql_version")
+    for image in {str(host.settings["provision_image"].value) for host in hosts if "provision_image" in host.settings}:
+        packaged = DISTRO_VERSIONS.get(image)
+        if packaged is not None and wanted != packaged:
+            yield Fault(
+                environment.group_value_origin(GROUP, "postgresql_version", "postgresql_source"),
+                f"postgresql_version is {show(wanted)}, but {image} itself has {packaged}; set that, or "
+                "postgresql_source "
+                "to pgdg.",
+            )
+
+
+def renewal(environment: Environment) -> Iterator[Fault]:
+    renew, valid = "postgresql_certificate_renew_days", "postgresql_certificate_valid_days"
+    before, days = environment.group_value(GROUP, renew), environment.group_value(GROUP, valid)
+    if isinstance(before, int) and isinstance(days, int) and before >= days:
+        yield Fault(
+            environment.group_value_origin(GROUP, renew, valid),
+            f"{renew} is {before}, but a certificate is valid for {days} days ({valid}); make the first smaller, or "
+            "every run renews it.",
+        )
+
+
+def names(environment: Environment, databases: list[Any], roles: list[Any]) -> Iterator[Fault]:
+    databases_origin = environment.group_value_origin(GROUP, "postgresql_databases")
+    roles_origin = environment.group_value_origin(GROUP, "postgresql_roles")
+    group_roles = {group_of(entry["name"], access) for entry in databases for access in ACCESS}
+    known = {entry["name"] for entry in databases}
+    for origin, kind, reserved, declared in (
+        (databases_origin, "database", set(RESERVED_DATABASES), databases),
+        (roles_origin, "role", set(RESERVED_ROLES) | group_roles, roles),
+    ):
+        seen: set[str] = set()
+        for entry in declared:
+            name = entry["name"]
+            if not NAME.fullmatch(name) or name.startswith("pg_"):
+                yield Fault(
+                    origin,
+                    f"{kind} {show(name)} has no usable name; use lower-case letters, digits and underscores, a letter "
+                    "first, not pg_ at the beginning, at most 63.",
+                )
+            elif name in reserved:
+                yield Fault(
+                    origin, f"{kind} {name} is reserved, because the platform itself creates it; choose another name."
+                )
+            elif name in seen:
+                yield Fault(origin, f"{kind} {name} is declared twice; keep one of the two.")
+            seen.add(name)
+    for role in roles:
+        if role.get("database") not in known:
+            yield Fault(
+                roles_origin,
+                f"role {role['name']} is for the database {show(role.get('database'))}, which postgresql_databases "
+                f"does not declare; it has {listed(sorted(known))}.",
+            )
+
+
+def ranges(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
+    """Roles may connect only from the environment's own network."""
+    origin = environment.group_value_origin(GROUP, "postgresql_roles")
+    try:
+        network = IPv4Network(environment.text("platform_network_cidr"))
+    except ValueError:
+        return
+    for role in roles:
+        for text in role.get("cidrs") or ():
+            try:
+                cidr = ip_network(str(text))
+            except ValueError as error:
+                yield Fault(origin, f"role {role['name']} may connect from {show(text)}: {error}; write a CIDR range.")
+                continue
+            if not isinstance(cidr, IPv4Network) or not cidr.subnet_of(network):
+                yield Fault(
+                    origin,
+                    f"role {role['name']} may connect from {cidr}, which lies outside platform_network_cidr {network}; "
+                    "the database serves this environment alone.",
+                )
+
+
+def passwords(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
+    setting = environment.settings.get("postgresql_role_passwords")
+    if setting is None or setting.error or not isinstance(setting.value, dict):
+        return
+    missing = sorted({role["name"] for role in roles} - set(setting.value))
+    if missing:
+        yield Fault(
+            Origin(f"{environment.path}/{SECRETS_FILE}"),
+            f"postgresql_role_passwords has none for {listed(missing)}; create them with ansible-playbook "
+            f"playbooks/operations/create_secrets.yml -i {environment.path}.",
+        )
+    for name, value in setting.value.items():
+        text = value if isinstance(value, str) else ""
+        if (
+            len(text) < SHORTEST_SECRET
+            or len(set(text)) < FEWEST_DIFFERENT
+            or not (text.isascii() and text.isprintable())
+        ):
+            yield Fault(
+                setting.origin,
+                f"the password of {name} in postgresql_role_passwords can be guessed or is not of printable ASCII; use "
+                f"{SHORTEST_SECRET} random characters or more.",
+            )

@@ -1,0 +1,109 @@
+"""Runs the ingress process of a node with the certificate and the chart values from the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import signal
+import sys
+from urllib.parse import quote
+
+import yaml
+
+from . import log, traefik
+from .api_client import ApiClient
+from .layout import Layout
+from .pki import new_key, openssl, write
+from .processes import Component
+
+POLL_SECONDS = 5
+VALUES = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs/rke2-traefik"
+SECRETS = "/api/v1/namespaces/kube-system/secrets"
+
+
+class IngressProcess:
+    def __init__(self, layout: Layout, node: str, api: ApiClient) -> None:
+        self.folder = layout.ingress
+        self.node = node
+        self.api = api
+        self.read: str | None = None
+        """The values of the last read, so that each error is logged once."""
+        self.process = Component(
+            "ingress",
+            [sys.executable, "-IS", str(layout.bin.resolve() / "traefik-simulation"), str(layout.ingress)],
+            layout.run,
+            layout.logs,
+        )
+
+    async def run(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "tls.key").exists():
+            self._self_signed()
+        if not (self.folder / "settings.json").exists():
+            self.apply_values("")
+        await self.process.ensure()
+        supervision = asyncio.create_task(self.process.keep_running())
+        try:
+            while True:
+                with contextlib.suppress(OSError, ValueError, KeyError):  # retried at the next poll
+                    if await self._update():
+                        self.process.signal(signal.SIGHUP)
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            supervision.cancel()
+
+    def _self_signed(self) -> None:
+        key = self.folder / "tls.key"
+        write(key, new_key())
+        pem = openssl(
+            "req", "-x509", "-new", "-key", str(key), "-days", "365", "-subj", "/CN=TRAEFIK DEFAULT CERT",
+            "-addext", "subjectAltName=DNS:traefik.default",
+        )  # fmt: skip
+        write(self.folder / "tls.crt", pem)
+
+    async def _update(self) -> bool:
+        answer = await self.api.call("GET", VALUES)
+        if answer.status not in (200, 404):
+            return False
+        changed = self.apply_values(answer.json()["spec"].get("valuesContent", "") if answer.status == 200 else "")
+        if name := self._settings().get("secret"):
+            secret = await self.api.call("GET", f"{SECRETS}/{quote(name)}")
+            if secret.status == 200:
+                changed = self._apply_certificate(secret.json().get("data") or {}) or changed
+        return changed
+
+    def _settings(self) -> traefik.Settings:
+        path = self.folder / "settings.json"
+        settings: traefik.Settings = json.loads(path.read_text()) if path.exists() else {}
+        return settings
+
+    def apply_values(self, content: str) -> bool:
+        """Apply the chart's values; True when the settings changed. Invalid values change nothing, as with Helm."""
+        if content == self.read:
+            return False
+        self.read = content
+        try:
+            settings, ignored = traefik.parse_values(yaml.safe_load(content) or {})
+        except (yaml.YAMLError, ValueError) as fault:
+            log.error(f"HelmChartConfig rke2-traefik is invalid, the ingress keeps its settings: {fault}")
+            return False
+        if ignored:
+            log.warning(f"HelmChartConfig rke2-traefik: the simulation ignores {', '.join(ignored)}")
+        settings["node"] = self.node
+        if settings == self._settings():
+            return False
+        write(self.folder / "settings.json", json.dumps(settings))
+        return True
+
+    def _apply_certificate(self, data: dict[str, str]) -> bool:
+        pair = [base64.b64decode(data.get(name, "")) for name in ("tls.crt", "tls.key")]
+        if not all(pair):
+            return False
+        paths = [self.folder / name for name in ("tls.crt", "tls.key")]
+        if [path.read_bytes() for path in paths] == pair:
+            return False
+        for path, content in zip(paths, pair, strict=True):
+            write(path, content)
+        return True
