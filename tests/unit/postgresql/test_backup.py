@@ -440,7 +440,7 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
 def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a way back from an upgrade the bucket holds backups of both versions."""
+    """After the rollback of an upgrade the bucket holds backups of both versions."""
     data = tmp_path / "17/main"
     data.mkdir(parents=True)
 
