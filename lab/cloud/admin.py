@@ -125,14 +125,14 @@ def clear_faults(call: Call) -> Reply:
     machines = call.cloud.machines
     call.cloud.faults.remove()
 
-    def heal() -> dict[str, Any]:
+    def clear() -> dict[str, Any]:
         for fault in machines.faults():
             machines.set_fault(Fault(fault.server_id, fault.network_id))
         for server_id in machines.filled_disks():
             machines.fill_disk(server_id, None)
         return {"faults": []}
 
-    return Reply(None, after_commit=heal)
+    return Reply(None, after_commit=clear)
 
 
 def remove_fault(call: Call) -> Reply:

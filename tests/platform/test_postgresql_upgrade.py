@@ -1,8 +1,8 @@
 """PostgreSQL upgraded to a newer minor and to a newer major version, on real packages, and rolled back.
 
-Debian 12 has two minor versions of PostgreSQL 15, its release and its security archive: a host of that release is made
-for it. Version 18 comes from an archive in the layout of PostgreSQL's own, composed of packages of Debian's development
-suite; with them comes what they need there, a newer C library than Debian 13 has.
+They come from an archive in the layout of PostgreSQL's own, composed of Debian's packages: two minor versions of 15, as
+Debian 12 and its security archive have them, and 18 of Debian's development suite, with what it needs there, a newer C
+library than Debian 13 has. Minor versions of 17 cannot be had: Debian 13 offers its newest alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from hcloud import Client
 
-from lab.machines import images
 from lab.settings import Settings
 from tests.platform.conftest import Run, declare, declared, play
 from tests.platform.database import (
@@ -39,6 +38,7 @@ pytestmark = pytest.mark.soak
 
 OLD, NEW = "17", "18"
 SUITE = "trixie"
+STATUS = "cat /var/lib/dpkg/status"
 KEYRING = "/usr/share/postgresql-common/pgdg/apt.postgresql.org.gpg"
 ROLLBACK_FROM = "op_upgrade_postgresql_back"
 UPGRADE = "operations/upgrade_postgresql"
@@ -100,66 +100,91 @@ def separate(site: Site, folder: Path, name: str, address: str, **settings: str)
         host.delete()
 
 
+@dataclass
+class Archive:
+    """An archive in the layout of PostgreSQL's own, which a host trusts once it has the key."""
+
+    folder: Path
+    key: apt_repository.Key
+    url: str
+
+    def publish(self, packages: list[Path]) -> None:
+        """Offer these and no others."""
+        apt_repository.publish(self.folder, f"{SUITE}-pgdg", packages)
+        self.key.sign(self.folder, f"{SUITE}-pgdg")
+
+    def trusted_by(self, site: Site, host: str) -> dict[str, str]:
+        """The settings of the role for it, after its key was added to that of PostgreSQL's own archive on the host."""
+        site.on(host, f"base64 --decode >> {KEYRING}", input=base64.b64encode(self.key.public).decode())
+        return {"postgresql_source": "pgdg", "postgresql_pgdg_url": self.url}
+
+
+@contextmanager
+def served(folder: Path, settings: Settings) -> Iterator[Archive]:
+    folder = folder / "served"
+    folder.mkdir()
+    with (
+        apt_repository.signing_key() as key,
+        apt_repository.serving(folder, str(settings.machine_address)) as url,
+    ):
+        yield Archive(folder, key, url)
+
+
 def test_minor_upgrade_installs_the_newest_package(site: Site, settings: Settings, tmp_path: Path) -> None:
-    images.ensure(settings, "debian-12")  # its build takes longer than a client of the cloud waits for a server
-    with separate(
-        site, tmp_path, "lab-postgresql-8", "10.90.1.78", provision_image="debian-12", postgresql_version="15"
-    ) as host:
-        host.played("postgresql")
-        offered = host.on(host.name, "apt-cache madison postgresql-15 | cut -d '|' -f 2").split()
-        newest, oldest = offered[0], offered[-1]
-        if newest == oldest:
-            pytest.skip(f"Debian 12 offers one version of PostgreSQL 15 today, {newest}")
-        packages = " ".join(f"{package}={oldest}" for package in ("postgresql-15", "postgresql-client-15"))
-        host.on(host.name, f"DEBIAN_FRONTEND=noninteractive apt-get --yes --allow-downgrades install {packages}")
-        host.on(host.name, "systemctl restart postgresql@15-main")
-        until(lambda: host.run(host.name, "pg_isready --quiet --username=postgres").code == 0, 60)
+    donor = apt_repository.Donor(tmp_path / "apt", SUITE, "bookworm", site.on(DATABASE, STATUS))
+    newest, *_, oldest = donor.versions("postgresql-15") * 2
+    if newest == oldest:
+        pytest.skip(f"Debian 12 has one version of PostgreSQL 15 today, {newest}")
+    offers = {
+        version: donor.download(f"postgresql-15={version}", f"postgresql-client-15={version}")
+        for version in (oldest, newest)
+    }
+    with (
+        served(tmp_path, settings) as archive,
+        separate(site, tmp_path, "lab-postgresql-8", "10.90.1.78", postgresql_version="15") as host,
+    ):
+        archive.publish(offers[oldest])
+        inputs = archive.trusted_by(host, host.name)
+        host.played("postgresql", **inputs)
         assert version(host, host.name) == oldest.split("-")[0]
+        assert host.played(UPGRADE, **inputs).changed == {}
         host.ask("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS number", host=host.name)
         started = host.ask("SELECT pg_postmaster_start_time()", host=host.name)
 
-        preview = host.played(UPGRADE, "--check")
+        archive.publish(offers[newest])
+        host.on(host.name, "apt-get update")  # the play reads lists anew that are older than ten minutes
+        preview = host.played(UPGRADE, "--check", **inputs)
         assert f"install {newest} in place of {oldest}" in message(preview)
         assert host.ask("SELECT pg_postmaster_start_time()", host=host.name) == started
 
-        run = host.played(UPGRADE)
+        run = host.played(UPGRADE, **inputs)
         keep("seconds", run.report["seconds"])
         until(lambda: host.run(host.name, "pg_isready --quiet --username=postgres").code == 0, 60)
         assert version(host, host.name) == newest.split("-")[0]
         assert host.ask("SELECT count(*), sum(number) FROM kept", host=host.name) == "1000|500500"
-        assert host.played(UPGRADE).changed == {}
-        assert host.played("postgresql").changed == {}
+        assert host.played(UPGRADE, **inputs).changed == {}
+        assert host.played("postgresql", **inputs).changed == {}
 
 
 @pytest.fixture(scope="module")
-def archive(site: Site, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Settings of the role for an archive that has version 18."""
-    folder, suite = tmp_path_factory.mktemp("archive"), f"{SUITE}-pgdg"
-    packages = [f"postgresql-{NEW}", f"postgresql-client-{NEW}"]
-    status = site.on(DATABASE, "cat /var/lib/dpkg/status")
-    downloaded = apt_repository.download(folder / "apt", SUITE, packages, status)
-    keep("packages", [path.stem for path in downloaded])
-    served = folder / "served"
-    apt_repository.publish(served, suite, downloaded)
-    (folder / "key.gpg").write_bytes(apt_repository.sign(served, suite))
-    with apt_repository.serving(served, str(settings.machine_address)) as url:
-        yield {"postgresql_source": "pgdg", "postgresql_pgdg_url": url, "key": str(folder / "key.gpg")}
+def archive(site: Site, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    """An archive that has version 18."""
+    folder = tmp_path_factory.mktemp("archive")
+    donor = apt_repository.Donor(folder / "apt", SUITE, apt_repository.UNSTABLE, site.on(DATABASE, STATUS))
+    packages = donor.download(f"postgresql-{NEW}", f"postgresql-client-{NEW}", prefer=True)
+    keep("packages", [path.stem for path in packages])
+    with served(folder, settings) as archive:
+        archive.publish(packages)
+        yield archive
 
 
-def trust(site: Site, host: str, archive: dict[str, str]) -> dict[str, str]:
-    """Add the key of the composed archive to that of PostgreSQL's own on a host, and return the role's settings."""
-    key = base64.b64encode(Path(archive["key"]).read_bytes()).decode()
-    site.on(host, f"base64 --decode >> {KEYRING}", input=key)
-    return {name: value for name, value in archive.items() if name != "key"}
-
-
-def test_new_database_of_version_18_is_installed_from_pgdg(site: Site, archive: dict[str, str], tmp_path: Path) -> None:
+def test_new_database_of_version_18_is_installed_from_pgdg(site: Site, archive: Archive, tmp_path: Path) -> None:
     with separate(site, tmp_path, "lab-postgresql-9", "10.90.1.79", postgresql_version=NEW) as host:
-        inputs = trust(site, host.name, archive)
+        inputs = archive.trusted_by(site, host.name)
         host.played("postgresql", **inputs)
         assert version(host, host.name).split(".")[0] == NEW
         policy = host.on(host.name, f"apt-cache policy postgresql-{NEW}")
-        assert archive["postgresql_pgdg_url"] in policy and f"{SUITE}-pgdg/main" in policy
+        assert archive.url in policy and f"{SUITE}-pgdg/main" in policy
         assert host.ask("SELECT extname FROM pg_extension WHERE extname = 'pg_trgm'", host=host.name) == "pg_trgm"
         assert host.ask("SHOW data_checksums", host=host.name) == "on"
         assert host.played("postgresql", **inputs).changed == {}
@@ -167,14 +192,11 @@ def test_new_database_of_version_18_is_installed_from_pgdg(site: Site, archive: 
 
 
 @pytest.fixture(scope="module")
-def upgraded(site: Site, archive: dict[str, str]) -> dict[str, str]:
-    """The database of the site, which knows the archive that has version 18."""
-    inputs = trust(site, DATABASE, archive)
+def upgraded(site: Site, archive: Archive) -> dict[str, str]:
+    """The settings of the site's database, which knows the archive that has version 18."""
+    inputs = archive.trusted_by(site, DATABASE)
     # The role adds the archive only where a package is missing, and the plan of an upgrade needs it before.
-    source = (
-        f"Types: deb\nURIs: {archive['postgresql_pgdg_url']}\nSuites: {SUITE}-pgdg\nComponents: main\n"
-        f"Signed-By: {KEYRING}\n"
-    )
+    source = f"Types: deb\nURIs: {archive.url}\nSuites: {SUITE}-pgdg\nComponents: main\nSigned-By: {KEYRING}\n"
     site.on(DATABASE, "cat > /etc/apt/sources.list.d/pgdg.sources && apt-get update", input=source)
     return inputs
 

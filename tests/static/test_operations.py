@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.static.repository import REPOSITORY, load
+from tests.static.repository import REPOSITORY, load, role_names
 
 FLAG = "slipway.platform.ceph_flag"
-OPERATIONS = sorted((REPOSITORY / "playbooks/operations").rglob("*.yml"))
+FOLDER = REPOSITORY / "playbooks/operations"
+OPERATIONS = sorted(path for path in FOLDER.rglob("*.yml") if path.parent.name != "vars")
+LONGEST_PLAY_LINES = 60
+LONGER_PLAYS = {
+    "create_secrets": 142,
+    "destroy": 125,
+    "drain_ceph_host": 82,
+    "replace_ceph_host": 110,
+    "replace_ceph_osd": 145,
+    "rotate_ceph_keys": 85,
+    "upgrade_ceph": 137,
+}
+"""Plays whose steps are still in the play, with their number of lines at most; a number only becomes smaller."""
+PRIVATE_USERS = {
+    "drain_ceph_host": {"ceph"},
+    "replace_ceph_host": {"ceph"},
+    "replace_ceph_osd": {"ceph"},
+    "rotate_ceph_keys": {"ceph"},
+    "upgrade_ceph": {"ceph"},
+}
+"""Plays that still use private variables of these roles."""
+WIRING = FOLDER / "vars/postgresql.yml"
 
 
 def tasks_of(node: Any, always: tuple[Any, ...] = ()) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
@@ -55,6 +77,67 @@ def test_a_flag_is_unset_when_a_step_fails(path: Path) -> None:
 @pytest.mark.parametrize("path", OPERATIONS, ids=lambda path: path.stem)
 def test_a_dry_run_that_passes_ends_as_passed(path: Path) -> None:
     assert failing_dry_runs(load(path)) == []
+
+
+PLAYS = sorted(FOLDER.glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", PLAYS, ids=lambda path: path.stem)
+def test_a_play_leaves_its_steps_to_entry_points(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGER_PLAYS.get(path.stem, LONGEST_PLAY_LINES)
+
+
+def private_variables(text: str) -> set[str]:
+    """The roles whose private variables a play uses."""
+    return {match[1] for match in re.finditer(rf"\b__({'|'.join(role_names())})_\w+", text)}
+
+
+@pytest.mark.parametrize("path", [*OPERATIONS, *sorted(FOLDER.glob("vars/*.yml"))], ids=lambda path: path.stem)
+def test_a_play_uses_no_private_variable_of_a_role(path: Path) -> None:
+    assert private_variables(path.read_text()) <= PRIVATE_USERS.get(path.stem, set())
+
+
+def test_a_private_variable_is_found() -> None:
+    assert private_variables("when: __ceph_plan.action == 'x' and __mine and ceph_version") == {"ceph"}
+
+
+def entry_points(document: Any) -> Iterator[tuple[str, str]]:
+    for task, _ in tasks_of(document):
+        included = task.get("ansible.builtin.include_role") or task.get("ansible.builtin.import_role")
+        if included and "{{" not in included.get("tasks_from", "main"):
+            yield included["name"], included.get("tasks_from", "main")
+
+
+@pytest.mark.parametrize("path", PLAYS, ids=lambda path: path.stem)
+def test_an_entry_point_of_postgresql_has_a_specification(path: Path) -> None:
+    used = {entry for role, entry in entry_points(load(path)) if role == "postgresql"}
+    assert used <= set(load(REPOSITORY / "roles/postgresql/meta/argument_specs.yml")["argument_specs"])
+
+
+def test_a_result_that_a_play_uses_is_documented() -> None:
+    """A fact of the role postgresql that a play reads is a result in the specification of an entry point."""
+    specs = load(REPOSITORY / "roles/postgresql/meta/argument_specs.yml")["argument_specs"]
+    options = {name for spec in specs.values() for name in spec.get("options", {})}
+    descriptions = [text for spec in specs.values() for text in spec.get("description", ())]
+    results = {name for text in descriptions for name in re.findall(r"Result: the fact (postgresql_\w+)", text)}
+    texts = [path.read_text() for path in sorted(FOLDER.rglob("*.yml"))]
+    used = {name for text in texts for name in re.findall(r"(?<![\w/.])(postgresql_[a-z_]+)\b(?!\()", text)}
+    names = {path.stem for path in FOLDER.rglob("*.yml")}
+    assert {
+        name for name in used if name not in options | names and not name.startswith("postgresql_primary(")
+    } <= results
+
+
+def test_the_wiring_of_operations_is_that_of_the_play() -> None:
+    """An option that playbooks/postgresql.yml wires too has the same value in every operation."""
+    (play,) = load(REPOSITORY / "playbooks/postgresql.yml")
+    wired, operations = play["roles"][0]["vars"], load(WIRING)
+    specs = load(REPOSITORY / "roles/postgresql/meta/argument_specs.yml")["argument_specs"]
+    assert {name: value for name, value in operations.items() if name in wired} == {
+        name: value for name, value in wired.items() if name in operations
+    }
+    assert set(wired) - set(operations) == {"postgresql_allow_initialize", "postgresql_allow_restart"}
+    assert set(operations) <= {name for spec in specs.values() for name in spec.get("options", {})}
 
 
 def test_a_flag_that_stays_set_is_found() -> None:

@@ -26,7 +26,7 @@ def play_wiring() -> dict[str, set[str]]:
     """Role → variables that playbooks set beside it."""
     wiring: dict[str, set[str]] = {role: set() for role in ROLES}
     for path in (REPOSITORY / "playbooks").rglob("*.yml"):
-        if path.name.endswith(".meta.yml"):
+        if path.name.endswith(".meta.yml") or path.parent.name == "vars":
             continue
         for play in load(path) or []:
             for entry in play.get("roles", []) or []:

@@ -13,10 +13,11 @@ from tests.static.messages import yaml_files
 from tests.static.repository import REPOSITORY
 
 TOLERATED = {
-    "playbooks/operations/promote_postgresql.yml": {"ignore_unreachable": 1, "rescue": 1},
-    "playbooks/operations/tasks/stop_postgresql_primary.yml": {"ignore_unreachable": 4},
     "playbooks/verify.yml": {"ignore_unreachable": 1},
     "roles/postgresql/tasks/collect_status.yml": {"rescue": 1},
+    "roles/postgresql/tasks/promote_plan.yml": {"rescue": 1},
+    "roles/postgresql/tasks/promote_run.yml": {"ignore_unreachable": 1},
+    "roles/postgresql/tasks/promote_stop.yml": {"ignore_unreachable": 4},
     "roles/provision/tasks/wait.yml": {"ignore_unreachable": 1},
     "roles/verify/tasks/database.yml": {"rescue": 2},
     "roles/verify/tasks/server.yml": {"rescue": 1},

@@ -1,8 +1,8 @@
 """An apt repository in the layout of PostgreSQL's own archive (PGDG), composed of Debian's packages and signed here.
 
-PGDG's archive is not within reach of every machine that tests run on; Debian's is. The packages are those of Debian's
-development suite, with whatever else they need there in place of what a given host has: apt resolves that against the
-host's own list of packages.
+PGDG's archive is not within reach of every machine that tests run on; Debian's is. The packages are those of another
+suite of Debian, with whatever else they need there: apt resolves that against the list of packages of the host that is
+to install them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,52 +23,68 @@ from pathlib import Path
 
 from lab.machines import images
 
-DONOR = "sid"
-"""The suite of Debian that the packages are taken from."""
 COMPONENT, ARCHITECTURE = "main", "amd64"
+UNSTABLE = "sid"
+"""Debian's development suite, which has no archive of security updates."""
 
 
 class RepositoryError(Exception):
     """The repository cannot be composed, with the end of what apt printed."""
 
 
-def sources(suite: str, mirror: images.Mirror, donor: str = DONOR) -> str:
-    """The host's suites and the donor, as apt reads them."""
+def sources(suite: str, donor: str, mirror: images.Mirror) -> str:
+    """The suites of the host and that which packages are taken from, as apt reads them."""
     signed = f"Components: main\nSigned-By: {mirror.keyring}\n"
     archive = mirror.archive or "http://deb.debian.org/debian"
     security = mirror.security or "http://deb.debian.org/debian-security"
+    secured = " ".join(f"{name}-security" for name in (suite, donor) if name != UNSTABLE)
     return (
         f"Types: deb\nURIs: {archive}\nSuites: {suite} {suite}-updates {donor}\n{signed}\n"
-        f"Types: deb\nURIs: {security}\nSuites: {suite}-security\n{signed}"
+        f"Types: deb\nURIs: {security}\nSuites: {secured}\n{signed}"
     )
 
 
-def download(work: Path, suite: str, packages: Sequence[str], status: str) -> list[Path]:
-    """The packages, with all that they need on a host that has the packages in `status`, in versions of the donor."""
-    for name in ("etc", "state/lists/partial", "cache/archives/partial"):
-        (work / name).mkdir(parents=True)
-    (work / "etc/debian.sources").write_text(sources(suite, images.machine_mirror()))
-    (work / "status").write_text(status)
-    options = {
-        "Dir::Etc::sourcelist": work / "etc/debian.sources",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::preferences": "/dev/null",
-        "Dir::Etc::preferencesparts": "/dev/null",
-        "Dir::State": work / "state",
-        "Dir::State::status": work / "status",
-        "Dir::Cache": work / "cache",
-        "APT::Architecture": ARCHITECTURE,
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-        **images.machine_apt_options(),
-    }
-    apt = ["apt-get", "--quiet", *(f"--option={key}={value}" for key, value in options.items())]
-    install = ["--yes", "--no-install-recommends", "--download-only", f"--target-release={DONOR}", "install"]
-    for arguments in (["update"], [*install, *packages]):
-        done = subprocess.run([*apt, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+class Donor:
+    """apt on this machine, as if it were on a host that has the packages in `status` and knew one more suite."""
+
+    def __init__(self, work: Path, suite: str, donor: str, status: str) -> None:
+        for name in ("etc", "state/lists/partial", "cache/archives/partial"):
+            (work / name).mkdir(parents=True)
+        (work / "etc/debian.sources").write_text(sources(suite, donor, images.machine_mirror()))
+        (work / "status").write_text(status)
+        self.donor, self.archives = donor, work / "cache/archives"
+        options = {
+            "Dir::Etc::sourcelist": work / "etc/debian.sources",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::State": work / "state",
+            "Dir::State::status": work / "status",
+            "Dir::Cache": work / "cache",
+            "APT::Architecture": ARCHITECTURE,
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+            **images.machine_apt_options(),
+        }
+        self.options = ["--quiet", *(f"--option={key}={value}" for key, value in options.items())]
+        self.run("apt-get", "update")
+
+    def run(self, program: str, *arguments: str) -> str:
+        command = [program, *self.options, *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
-            raise RepositoryError(f"{' '.join(arguments)}: {done.stdout[-2000:]}")
-    return sorted((work / "cache/archives").glob("*.deb"))
+            raise RepositoryError(f"{program} {' '.join(arguments)}: {done.stdout[-2000:]}")
+        return done.stdout
+
+    def versions(self, package: str) -> list[str]:
+        """All that the suites have, the newest first."""
+        return [line.split("|")[1].strip() for line in self.run("apt-cache", "madison", package).splitlines()]
+
+    def download(self, *packages: str, prefer: bool = False) -> list[Path]:
+        """The packages with all that they need; `prefer` takes each from the donor in place of the host's suites."""
+        target = [f"--target-release={self.donor}"] if prefer else []
+        self.run("apt-get", "--yes", "--no-install-recommends", "--download-only", *target, "install", *packages)
+        return sorted(self.archives.glob("*.deb"))
 
 
 def stanza(control: str, filename: str, content: bytes) -> str:
@@ -98,13 +115,14 @@ def release(suite: str, files: dict[str, bytes], now: datetime) -> str:
 def publish(folder: Path, suite: str, archives: Sequence[Path]) -> None:
     """Lay files of packages out as a repository: pool, index and release file, not signed yet."""
     pool = folder / "pool" / COMPONENT
-    pool.mkdir(parents=True)
+    pool.mkdir(parents=True, exist_ok=True)
     entries = []
     for archive in archives:
-        shutil.copyfile(archive, pool / archive.name)
+        name = re.sub(r"_[0-9]+%3a", "_", archive.name)  # an epoch is no part of the names in a pool
+        shutil.copyfile(archive, pool / name)
         fields = ["dpkg-deb", "--field", str(archive)]
         control = subprocess.run(fields, check=True, stdout=subprocess.PIPE, text=True).stdout
-        entries.append(stanza(control, f"pool/{COMPONENT}/{archive.name}", archive.read_bytes()))
+        entries.append(stanza(control, f"pool/{COMPONENT}/{name}", archive.read_bytes()))
     index = "\n".join(entries).encode()
     files = {
         f"{COMPONENT}/binary-{ARCHITECTURE}/Packages": index,
@@ -117,16 +135,26 @@ def publish(folder: Path, suite: str, archives: Sequence[Path]) -> None:
     (folder / "dists" / suite / "Release").write_text(release(suite, files, datetime.now(UTC)))
 
 
-def sign(folder: Path, suite: str) -> bytes:
-    """Sign the release file by a key made for it, and return the public key as apt's keyrings hold it."""
-    dist = folder / "dists" / suite
+class Key:
+    """A key that signs release files, made for it."""
+
+    def __init__(self, home: str) -> None:
+        self.gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+        subprocess.run([*self.gpg, "--quick-generate-key", "Slipway tests", "ed25519", "sign", "2d"], check=True)
+        self.public = subprocess.run([*self.gpg, "--export"], check=True, stdout=subprocess.PIPE).stdout
+
+    def sign(self, folder: Path, suite: str) -> None:
+        """Make the signed release file of a suite, as apt wants it."""
+        dist = folder / "dists" / suite
+        files = ["--output", str(dist / "InRelease"), "--clearsign", str(dist / "Release")]
+        subprocess.run([*self.gpg, "--yes", "--digest-algo", "SHA512", *files], check=True)
+
+
+@contextmanager
+def signing_key() -> Iterator[Key]:
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:  # the path of its agent's socket has to be short
-        gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
         try:
-            subprocess.run([*gpg, "--quick-generate-key", "Slipway tests", "ed25519", "sign", "2d"], check=True)
-            written = ["--output", str(dist / "InRelease"), "--clearsign", str(dist / "Release")]
-            subprocess.run([*gpg, "--digest-algo", "SHA512", *written], check=True)
-            return subprocess.run([*gpg, "--export"], check=True, stdout=subprocess.PIPE).stdout
+            yield Key(home)
         finally:
             subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
 

@@ -34,11 +34,11 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[PrimaryIp, Action
         location = find(LOCATIONS, server.location)
     if location is None:
         raise InvalidInput.fields([(name, "set a location or an assignee_id") for name in ("location", "assignee_id")])
-    ip = make(tx, site, body.type, location, body.name, body.labels, body.auto_delete)
+    ip = allocate(tx, site, body.type, location, body.name, body.labels, body.auto_delete)
     return (ip, None) if server is None else (ip, assign(tx, ip, server))
 
 
-def make(
+def allocate(
     tx: Transaction,
     site: Site,
     type: str,

@@ -87,7 +87,7 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, l
         )
     )
     ips = given + [
-        primary_ips.make(tx, site, kind, location)
+        primary_ips.allocate(tx, site, kind, location)
         for kind, enabled in (("ipv4", body.public_net.enable_ipv4), ("ipv6", body.public_net.enable_ipv6))
         if enabled and kind not in {ip.type for ip in given}
     ]

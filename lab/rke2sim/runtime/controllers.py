@@ -295,16 +295,16 @@ class Controllers:
             if node_name not in nodes:
                 await self._delete(pod)
                 continue
-            is_ready = condition(nodes[node_name], "Ready") != "Unknown"
-            if pod["status"].get("phase") != "Running" or (condition(pod, "Ready") == "True") == is_ready:
+            is_reachable = condition(nodes[node_name], "Ready") != "Unknown"
+            if pod["status"].get("phase") != "Running" or (condition(pod, "Ready") == "True") == is_reachable:
                 continue
             status = copy.deepcopy(pod["status"])
             for entry in status.get("conditions") or []:
                 if entry["type"] in ("Ready", "ContainersReady"):
-                    entry["status"] = "True" if is_ready else "False"
+                    entry["status"] = "True" if is_reachable else "False"
                     entry["lastTransitionTime"] = now()
             for entry in status.get("containerStatuses") or []:
-                entry["ready"] = is_ready
+                entry["ready"] = is_reachable
             await self.store.replace(resource, {**pod, "status": status}, pod["metadata"]["resourceVersion"])
 
     def _owned(self, owner: Obj, pods: list[Obj]) -> list[Obj]:

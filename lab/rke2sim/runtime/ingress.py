@@ -106,7 +106,7 @@ class Ingress:
 
 
 def redirect(redirection: traefik.Settings, request: http.Request) -> http.Response:
-    is_get = request.method == "GET"  # keep the method of other requests
+    is_get = request.method == "GET"  # redirects of other requests keep the method
     status = (301 if is_get else 308) if redirection["permanent"] else (302 if is_get else 307)
     where = traefik.location(redirection, request.headers.get("host", ""), request.target)
     response = http.text_response(http.REASONS[status], status)

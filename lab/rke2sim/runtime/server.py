@@ -129,7 +129,7 @@ def write_bootstrap(layout: Layout, files: dict[str, str]) -> None:
 
 
 class Node:
-    """A server."""
+    """One run of a server, from start to stop."""
 
     def __init__(self, config: Config, release: Release) -> None:
         self.config = config

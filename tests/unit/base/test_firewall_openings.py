@@ -1,4 +1,4 @@
-"""The port matrix: every opening names its peers, and a bad matrix is told in a sentence."""
+"""The port matrix: every opening declares its peers, and an invalid matrix is rejected with a message."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_sources(changes: dict[str, Any], host: str, sources: list[str], world: 
         ({"to": ["ceph"], "from": ["world"]}, "s1"),
     ],
 )
-def test_nobody_to_let_in_means_no_opening(changes: dict[str, Any], host: str) -> None:
+def test_an_opening_without_sources_is_omitted(changes: dict[str, Any], host: str) -> None:
     assert resolve(opening(**changes), host=host) == []
 
 
@@ -83,15 +83,15 @@ def test_ports(ports: Any, rendered: list[str]) -> None:
         ({"from": ["postgresql"]}, "names the group 'postgresql'"),
         ({"from": []}, "has from: []; give a list of at least one group"),
         ({"to": "servers"}, "has to: 'servers'; give a list"),
-        ({"port": 1}, r"needs exactly .*; look at \['port'\]"),
+        ({"port": 1}, r"needs exactly the keys .*; correct \['port'\]"),
     ],
 )
-def test_a_bad_matrix_is_told(changes: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_matrix_is_rejected(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(AnsibleFilterError, match=sentence.replace("[]", r"\[\]")):
         resolve(opening(**changes))
 
 
-def test_a_peer_without_an_address_is_told() -> None:
+def test_a_peer_without_an_address_is_rejected() -> None:
     with pytest.raises(AnsibleFilterError, match="s2, which has no private address; set provision_private_ip"):
         firewall_openings([opening()], "s1", GROUPS, {"s1": "10.0.1.21"}, ADMINS)
 
@@ -109,7 +109,7 @@ def test_a_peer_without_an_address_is_told() -> None:
         ("10.0.1.22", 32768, "tcp", False),
     ],
 )
-def test_who_gets_through(address: str, port: int, protocol: str, admitted: bool) -> None:
+def test_accepted_connections(address: str, port: int, protocol: str, admitted: bool) -> None:
     openings = resolve(
         opening(name="ssh", **{"from": ["admins"]}, ports=[22]),
         opening(name="web", **{"from": ["world"]}, ports=[80, 443]),
@@ -118,6 +118,6 @@ def test_who_gets_through(address: str, port: int, protocol: str, admitted: bool
     assert openings_admit(openings, address, protocol, port) is admitted
 
 
-def test_an_address_that_is_none_is_told() -> None:
+def test_an_invalid_address_is_rejected() -> None:
     with pytest.raises(AnsibleFilterError, match="'somewhere' is not an IP address"):
         openings_admit([], "somewhere", "tcp", 22)

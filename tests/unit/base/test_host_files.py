@@ -1,4 +1,4 @@
-"""Files of a host that come in numbers."""
+"""Lists of files of a host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONE, TWO = (public_key("ssh-ed25519", letter * 32) for letter in (b"1", b"2"))
 CA = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
 
 
-def test_an_account_knows_its_keys_and_no_others() -> None:
+def test_an_account_has_exactly_its_keys() -> None:
     account = {"name": "anna", "public_keys": [f"{ONE} anna ", TWO]}
     assert account_keys(account) == {
         "path": "/home/anna/.ssh/authorized_keys",
@@ -35,7 +35,7 @@ def test_an_account_knows_its_keys_and_no_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "message"),
     [
         ("", "is a placeholder"),
         ("AAAA", "is a placeholder"),
@@ -45,8 +45,8 @@ def test_an_account_knows_its_keys_and_no_others() -> None:
         (public_key("ssh-rsa", b"\x01\x00\x01", b"\x00" + b"\xff" * 256), "is an RSA key of fewer than 3072 bits"),
     ],
 )
-def test_what_sshd_would_not_take_is_refused(key: str, says: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=f"key 2 of the account 'anna' {says}"):
+def test_keys_that_sshd_ignores_are_rejected(key: str, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=f"key 2 of the account 'anna' {message}"):
         account_keys({"name": "anna", "public_keys": [ONE, key]})
 
 
@@ -59,6 +59,6 @@ def test_certificates_are_named_by_content() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", CA + "\n" + CA])
-def test_what_is_no_single_certificate_is_refused(text: str) -> None:
-    with pytest.raises(AnsibleFilterError, match="give PEM text with one certificate in each entry"):
+def test_other_text_than_one_certificate_is_rejected(text: str) -> None:
+    with pytest.raises(AnsibleFilterError, match="set PEM text with one certificate in each entry"):
         trusted_files([text], "/ca")

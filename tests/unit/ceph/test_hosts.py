@@ -45,12 +45,12 @@ def one(**changes: Any) -> dict[str, Any]:
         (
             one(osds=osds(osd2=DOWN), groups={"active+undersized+degraded": 90, "active+recovery_wait+degraded": 7}),
             "wait",
-            "placement groups are recovering without osd.2: 7 active+recovery_wait+degraded",
+            "placement groups are not recovered without osd.2: 7 active+recovery_wait+degraded",
         ),
         (
             one(osds=osds(osd2=DOWN), groups={"undersized+degraded+peered": 1}),
             "wait",
-            "placement groups are recovering without osd.2: 1 undersized+degraded+peered",
+            "placement groups are not recovered without osd.2: 1 undersized+degraded+peered",
         ),
         (one(osds=osds(osd1=DOWN, osd2=DOWN)), "wait", "osd.1 is down as well"),
         (

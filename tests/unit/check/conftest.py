@@ -137,9 +137,9 @@ class Inventory:
             shown=f"inventories/{self.folder.name}",
         )
 
-    def faults(self, *, ask: bool = False) -> list[Fault]:
+    def faults(self, *, with_cloud: bool = False) -> list[Fault]:
         environment = self.environment()
-        return sorted({*pure_faults(environment), *(check_cloud(environment) if ask else ())})
+        return sorted({*pure_faults(environment), *(check_cloud(environment) if with_cloud else ())})
 
 
 @pytest.fixture(scope="session", autouse=True)

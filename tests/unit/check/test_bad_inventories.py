@@ -29,13 +29,13 @@ class Case:
     name: str
     breaks: Callable[[Inventory], Any]
     file: str
-    says: tuple[str, ...]
-    asks: bool = False
-    """Whether only the cloud can tell."""
+    messages: tuple[str, ...]
+    needs_cloud: bool = False
+    """Whether the fault needs the data of the cloud."""
 
 
-def case(name: str, breaks: Callable[[Inventory], Any], file: str, *says: str, asks: bool = False) -> Any:
-    return pytest.param(Case(name, breaks, file, says, asks), id=name.replace(" ", "-"))
+def case(name: str, breaks: Callable[[Inventory], Any], file: str, *messages: str, needs_cloud: bool = False) -> Any:
+    return pytest.param(Case(name, breaks, file, messages, needs_cloud), id=name.replace(" ", "-"))
 
 
 CASES = [
@@ -559,14 +559,14 @@ CASES = [
         PLATFORM,
         "does not accept the token",
         "HCLOUD_TOKEN",
-        asks=True,
+        needs_cloud=True,
     ),
     case(
         "token that is not there",
         lambda i: i.set("platform_hcloud_token", '""'),
         PLATFORM,
         "platform_hcloud_token is empty",
-        asks=True,
+        needs_cloud=True,
     ),
     case(
         "token sent unencrypted",
@@ -579,21 +579,21 @@ CASES = [
         lambda i: i.set("platform_hcloud_endpoint", "http://127.0.0.1:9/v1"),
         PLATFORM,
         "cannot be reached",
-        asks=True,
+        needs_cloud=True,
     ),
     case(
         "type that is none",
         lambda i: i.tune("rke2_server", "provision_server_types", "[ccx24]"),
         HOSTS,
         "provision_server_types holds ccx24, which Hetzner does not have; did you mean ccx",
-        asks=True,
+        needs_cloud=True,
     ),
     case(
         "type of another architecture",
         lambda i: i.tune("rke2_server", "provision_server_types", "[cax21]"),
         HOSTS,
         "cax21, which is arm",
-        asks=True,
+        needs_cloud=True,
     ),
     case(
         "type not sold there",
@@ -604,21 +604,21 @@ CASES = [
         ),
         HOSTS,
         "provision_server_types holds cx23, which is not sold in ash",
-        asks=True,
+        needs_cloud=True,
     ),
     case(
         "location that is none",
         lambda i: i.set("platform_locations", "[fsn1, nbg2]"),
         PLATFORM,
         "platform_locations holds nbg2, which Hetzner does not have; did you mean nbg1?",
-        asks=True,
+        needs_cloud=True,
     ),
     case(
         "location in another zone",
         lambda i: i.set("platform_locations", "[fsn1, ash]"),
         PLATFORM,
         "platform_locations holds ash, which lies in us-east",
-        asks=True,
+        needs_cloud=True,
     ),
     # storage
     case(
@@ -710,7 +710,7 @@ CASES = [
         lambda i: i.add("group_vars/all/check.yml", "check_servers_limit: 5"),
         "group_vars/all/check.yml",
         "needs 11 more, but its limit is 5",
-        asks=True,
+        needs_cloud=True,
     ),
 ]
 
@@ -724,18 +724,18 @@ def untouched(cloud: Lab) -> bool:
     return not cloud.machines.calls and all(cloud.api.get(f"/{kind}")[kind] == [] for kind in kinds)
 
 
-def test_the_inventory_to_be_broken_is_sound(sound: Inventory) -> None:
-    assert [str(fault) for fault in sound.faults(ask=True)] == []
+def test_the_unchanged_inventory_has_no_faults(sound: Inventory) -> None:
+    assert [str(fault) for fault in sound.faults(with_cloud=True)] == []
 
 
 @pytest.mark.parametrize("broken", CASES)
-def test_bad_inventory_ends_in_readable_faults(broken: Case, sound: Inventory, cloud: Lab) -> None:
+def test_an_invalid_inventory_ends_in_readable_faults(broken: Case, sound: Inventory, cloud: Lab) -> None:
     broken.breaks(sound)
-    faults = sound.faults(ask=broken.asks)
-    ours = [fault for fault in faults if all(part in fault.message for part in broken.says)]
+    faults = sound.faults(with_cloud=broken.needs_cloud)
+    ours = [fault for fault in faults if all(part in fault.message for part in broken.messages)]
     assert ours, "\n".join(map(str, faults)) or "no fault was found"
     assert set(files(ours)) == {broken.file}
-    # One thing is broken: at most two more sentences follow from it.
+    # One fault causes at most a few others.
     assert len(faults) <= 5, "\n".join(map(str, faults))
     for fault in faults:
         assert fault.message.endswith((".", "?")) and "\n" not in fault.message
@@ -768,7 +768,7 @@ def test_a_run_lists_every_fault_by_file_and_stops(sound: Inventory, cloud: Lab)
     sound.set("platform_hcloud_token", "wrong")
     run = play(sound)
     assert run.returncode == 2
-    # Ansible says it twice: as an error, and as the task's result.
+    # Ansible messages it twice: as an error, and as the task's result.
     listed = [
         line for line in run.stdout.split("fatal:")[1].splitlines() if line.strip().startswith("- ") and "prod/" in line
     ]
@@ -781,7 +781,7 @@ def test_a_run_lists_every_fault_by_file_and_stops(sound: Inventory, cloud: Lab)
     assert untouched(cloud)
 
 
-def test_a_run_with_a_wrong_token_says_so_in_one_sentence(sound: Inventory, cloud: Lab) -> None:
+def test_a_wrong_token_is_reported_as_one_fault(sound: Inventory, cloud: Lab) -> None:
     sound.set("platform_hcloud_token", "wrong")
     run = play(sound)
     assert run.returncode == 2
@@ -790,7 +790,7 @@ def test_a_run_with_a_wrong_token_says_so_in_one_sentence(sound: Inventory, clou
     assert untouched(cloud)
 
 
-def test_a_run_without_any_host_is_no_run_of_nothing(sound: Inventory) -> None:
+def test_an_inventory_without_hosts_fails(sound: Inventory) -> None:
     (sound.folder / "hosts.yml").write_text("---\nall: {}\n")
     run = play(sound)
     assert run.returncode == 2

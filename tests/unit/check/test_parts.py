@@ -245,8 +245,8 @@ def wanting(host: str, *types: str, image: str = "debian-12") -> Host:
         (("prod-1", "prod-2"), ["cx22, which is not sold in fsn1", "debian-12, which the cloud does not offer"]),
     ],
 )
-def test_what_hetzner_withdrew_is_right_for_servers_that_have_it(hosts: tuple[str, ...], faults: list[str]) -> None:
-    """Else a platform could not be changed any more on the day its type of server is no longer sold."""
+def test_withdrawn_types_and_images_are_valid_for_existing_servers(hosts: tuple[str, ...], faults: list[str]) -> None:
+    """Otherwise a platform could not be changed after its server type is withdrawn."""
     locations = {"platform_locations": Setting("platform_locations", ["fsn1"], ORIGIN)}
     wanted = replace(environment(hosts=tuple(wanting(host, "cx22") for host in hosts)), settings=locations)
     there = {"name": "prod-1", "server_type": {"name": "cx22"}, "image": {"name": "debian-12"}}
@@ -265,7 +265,7 @@ def test_what_hetzner_withdrew_is_right_for_servers_that_have_it(hosts: tuple[st
         assert list(capacity.server_types(both, cloud, NOW)) == []
 
 
-def test_report_is_sorted_and_says_each_fault_once() -> None:
+def test_report_is_sorted_without_duplicates() -> None:
     faults = [Fault(Origin("b.yml", 2), "two."), Fault(Origin("a.yml", 10), "ten."), Fault(Origin("a.yml", 9), "nine.")]
     assert report([*faults, faults[0]], "inventories/prod").splitlines() == [
         "3 faults in inventories/prod; nothing has been changed.",

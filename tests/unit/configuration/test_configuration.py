@@ -146,12 +146,14 @@ def test_a_running_service_is_reloaded_never_restarted() -> None:
     assert not any("restart" in command for command in host.commands)
 
 
-def test_the_staged_unit_is_tested_as_a_whole_before_the_swap() -> None:
+def test_the_staged_unit_is_tested_before_any_file_is_written() -> None:
     host = FakeHost(
         files={"/etc/web/web.conf": state("old"), "/etc/web/key.pem": state("key", 0o600)},
         answers={"web -t": Result(1, "unknown directive")},
     )
-    with pytest.raises(ConfigurationError, match=r"refused by `web`, the old one stays in force.*unknown directive"):
+    with pytest.raises(
+        ConfigurationError, match=r"`web` rejects the new .*the previous one stays active.*unknown directive"
+    ):
         converge(WEB, host)
     assert host.commands == ["web -t -c /staging/etc/web/web.conf"]
     assert host.stages == {"/etc/web/web.conf": b"new", "/etc/web/key.pem": b"key"}, (
@@ -181,7 +183,7 @@ def test_a_single_file_is_validated_by_its_staged_path_when_it_changed() -> None
     assert host.commands == []
 
 
-def test_a_failed_proof_brings_the_former_files_back_and_makes_them_live() -> None:
+def test_a_failed_verification_restores_and_activates_the_previous_files() -> None:
     host = FakeHost(
         files={"/etc/web/web.conf": state("old")},
         faults=["127.0.0.1 port 443 does not answer"] * 9,
@@ -190,8 +192,7 @@ def test_a_failed_proof_brings_the_former_files_back_and_makes_them_live() -> No
     with pytest.raises(ConfigurationError) as error:
         converge(WEB, host)
     assert str(error.value) == (
-        "web: 127.0.0.1 port 443 does not answer. The former configuration is in force again.\n"
-        "Last lines of web:\nbind failed"
+        "web: 127.0.0.1 port 443 does not answer. The previous files are active again.\nLast lines of web:\nbind failed"
     )
     assert host.files == {"/etc/web/web.conf": state("old")}
     assert host.commands.count("systemctl reload web") == 1
@@ -213,9 +214,9 @@ def test_a_first_installation_that_fails_is_silenced() -> None:
     assert "systemctl stop web" in host.commands
 
 
-def test_a_rollback_that_fails_says_so() -> None:
+def test_a_failed_rollback_is_reported() -> None:
     host = FakeHost(files={"/etc/web/web.conf": state("old")}, answers={"systemctl reload": Result(1, "dead")})
-    with pytest.raises(ConfigurationError, match=r"`systemctl reload web` failed: dead\. Taking it back failed too"):
+    with pytest.raises(ConfigurationError, match=r"`systemctl reload web` failed: dead\. The rollback failed too"):
         converge(WEB, host)
 
 
@@ -256,17 +257,17 @@ def test_what_is_on_disk_but_not_live_is_made_live() -> None:
     )
     host = FakeHost(files={"/rules": state("r")}, answers={"nft list": Result(0, "version 1")})
     planned = configuration.plan(unit, host, RUNNING)
-    assert planned.not_live
+    assert planned.inactive
     host.answers["nft list"] = Result(0, "version 2")
     configuration.apply(planned, host, no_wait)
     assert "systemctl reload fw" in host.commands
     assert not configuration.plan(unit, host, RUNNING).changed
 
 
-def test_what_cannot_be_made_live_is_told_and_nothing_is_stopped() -> None:
+def test_a_failed_activation_is_reported_and_nothing_is_stopped() -> None:
     unit = Unit("ssh", files=(File("/ssh", "s"),), live_command=("sshd", "-T"), live_contains="wanted", service="ssh")
     host = FakeHost(files={"/ssh": state("s")}, answers={"sshd -T": Result(0, "another file came first")})
-    with pytest.raises(ConfigurationError, match="nothing was stopped"):
+    with pytest.raises(ConfigurationError, match="the service was not stopped"):
         converge(replace(unit, probe_seconds=0), host)
     assert "systemctl reload ssh" in host.commands
     assert not any("stop" in command for command in host.commands)
@@ -299,15 +300,17 @@ def test_a_service_that_an_interrupted_run_started_is_silenced_with_it() -> None
 def test_a_port_that_serves_what_was_before_is_reason_enough_to_reload() -> None:
     host = FakeHost(files={"/etc/web/web.conf": state("new"), "/etc/web/key.pem": state("key", 0o600)})
     planned = configuration.plan(WEB, host, RUNNING)
-    assert not configuration.reconsider(planned, host, no_wait).changed
+    assert not configuration.plan_reactivation(planned, host, no_wait).changed
     host.faults = ["presents another certificate"] * 5
-    planned = configuration.reconsider(planned, host, no_wait)
-    assert planned.reasons() == ["make live what is on disk"]
+    planned = configuration.plan_reactivation(planned, host, no_wait)
+    assert planned.reasons() == ["activate the files on disk"]
     configuration.apply(planned, host, no_wait)
     assert "systemctl reload web" in host.commands
     host.faults = ["no answer"] * 5
-    with pytest.raises(ConfigurationError, match="nothing was to be changed, but no answer"):
-        configuration.reconsider(configuration.plan(replace(WEB, on_change="none"), host, RUNNING), host, no_wait)
+    with pytest.raises(ConfigurationError, match="no file differs, but no answer"):
+        configuration.plan_reactivation(
+            configuration.plan(replace(WEB, on_change="none"), host, RUNNING), host, no_wait
+        )
 
 
 def test_strays_of_an_exclusive_folder_go_and_come_back_with_a_rollback() -> None:
@@ -326,7 +329,7 @@ def test_strays_of_an_exclusive_folder_go_and_come_back_with_a_rollback() -> Non
     assert host.files == {"/ca/old.crt": state("old")}
 
 
-def test_systemd_reads_its_files_anew_before_the_service_is_told() -> None:
+def test_systemd_is_reloaded_before_the_service() -> None:
     unit = Unit("fw", files=(File("/etc/systemd/system/fw.service", "x"),), service="fw", on_change="restart")
     host = FakeHost()
     converge(unit, host)
@@ -381,7 +384,7 @@ def test_services_are_read_in_one_go() -> None:
     }
     absent = configuration.parse_services(["d"], "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n")
     assert absent == {"d": ServiceState()}
-    with pytest.raises(ConfigurationError, match="told of 0 services, 1 were asked"):
+    with pytest.raises(ConfigurationError, match="returned 0 of 1 services"):
         configuration.parse_services(["a"], "")
 
 
@@ -432,7 +435,7 @@ def test_the_real_host_keeps_modes_links_and_records(tmp_path: Path, monkeypatch
     assert (tmp_path / "state/test").stat().st_mode & 0o777 == 0o700
     host.remove_record("web")
     assert host.read_record("web") is None
-    with pytest.raises(ConfigurationError, match="is a folder"):
+    with pytest.raises(ConfigurationError, match="is a directory"):
         host.read(str(tmp_path))
 
 

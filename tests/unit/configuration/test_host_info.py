@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.slipway.platform.plugins.modules.host_info import (
-    carrying,
     content_of,
     installed_versions,
+    interface_with,
     matching,
     private_key_of,
     session,
@@ -25,9 +25,9 @@ def test_only_installed_packages_have_a_version() -> None:
     }
 
 
-def test_the_session_tells_client_and_port() -> None:
-    told = session({"SSH_CONNECTION": "198.19.255.1 50000 198.18.0.5 22"}, "anna")
-    assert told == {"user": "anna", "address": "198.19.255.1", "port": 22}
+def test_the_session_has_client_and_port() -> None:
+    expected = session({"SSH_CONNECTION": "198.19.255.1 50000 198.18.0.5 22"}, "anna")
+    assert expected == {"user": "anna", "address": "198.19.255.1", "port": 22}
     assert session({"SSH_CONNECTION": "::ffff:203.0.113.7 1 ::1 2222"}, "anna")["address"] == "203.0.113.7"
     assert session({"SSH_CONNECTION": "fe80::1%eth0 1 fe80::2%eth0 22"}, "anna")["address"] == "fe80::1"
     assert session({}, "root") == {"user": "root", "address": None, "port": None}
@@ -35,9 +35,9 @@ def test_the_session_tells_client_and_port() -> None:
 
 def test_the_interface_with_the_address_is_found() -> None:
     output = '[{"ifname": "eth0", "mtu": 1500, "addr_info": [{"local": "10.0.0.1"}]}, {"ifname": "lo", "mtu": 65536}]'
-    assert carrying("10.0.0.1", output) == {"name": "eth0", "mtu": 1500}
-    assert carrying("10.0.0.2", output) is None
-    assert carrying("10.0.0.2", "") is None
+    assert interface_with("10.0.0.1", output) == {"name": "eth0", "mtu": 1500}
+    assert interface_with("10.0.0.2", output) is None
+    assert interface_with("10.0.0.2", "") is None
 
 
 def test_a_missing_file_is_no_fault(tmp_path: Path) -> None:
@@ -49,16 +49,16 @@ def test_a_missing_file_is_no_fault(tmp_path: Path) -> None:
     assert private_key_of(str(tmp_path / "b"), str) is None
 
 
-def test_a_private_key_is_told_by_its_file_and_its_public_half(tmp_path: Path) -> None:
+def test_a_private_key_is_described_by_its_file_and_its_public_half(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("secret")
     path.chmod(0o640)
-    told = private_key_of(str(path), lambda name: f"public half of {name}")
-    assert told is not None and told.pop("owner") and told.pop("group")
-    assert told == {"mode": "0640", "public_key": f"public half of {path}"}
+    expected = private_key_of(str(path), lambda name: f"public half of {name}")
+    assert expected is not None and expected.pop("owner") and expected.pop("group")
+    assert expected == {"mode": "0640", "public_key": f"public half of {path}"}
 
 
-def test_an_account_tells_its_shell() -> None:
+def test_an_account_has_its_shell() -> None:
     assert shell_of("root")
     assert shell_of("nobody-of-that-name") is None
 

@@ -68,13 +68,13 @@ def test_a_port_that_answers_is_enough_without_tls() -> None:
         assert probe_port(Probe("127.0.0.1", port)) is None
 
 
-def test_a_closed_port_is_told() -> None:
+def test_a_closed_port_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert probe_port(Probe("127.0.0.1", port)) == f"127.0.0.1 port {port} does not answer: nobody listens there"
+    assert probe_port(Probe("127.0.0.1", port)) == f"127.0.0.1 port {port} does not answer: no listener"
 
 
-def test_the_right_certificate_is_accepted_and_another_is_told(tmp_path: Path) -> None:
+def test_the_right_certificate_is_accepted_and_another_is_reported(tmp_path: Path) -> None:
     served, other = certificate(tmp_path, "served"), certificate(tmp_path, "other")
     with listening(serving(served)) as port:
         assert probe_port(Probe("127.0.0.1", port, True, "a.example", str(served[0]))) is None
@@ -84,22 +84,22 @@ def test_the_right_certificate_is_accepted_and_another_is_told(tmp_path: Path) -
         assert missing is not None and "cannot be read" in missing
 
 
-def test_tls_below_1_3_is_told(tmp_path: Path) -> None:
+def test_tls_below_1_3_is_reported(tmp_path: Path) -> None:
     context = serving(certificate(tmp_path, "served"))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with listening(context) as port:
         fault = probe_port(Probe("127.0.0.1", port, True, "a.example"))
-    assert fault is not None and "refuses a TLS 1.3 handshake for a.example" in fault
+    assert fault is not None and "rejects a TLS 1.3 handshake for a.example" in fault
 
 
 @pytest.mark.parametrize("name", ["", "a.example"])
-def test_the_name_is_asked_for(tmp_path: Path, name: str) -> None:
+def test_the_server_name_is_sent(tmp_path: Path, name: str) -> None:
     context = serving(certificate(tmp_path, "served"))
-    asked: list[str | None] = []
-    context.sni_callback = lambda _socket, server_name, _context: asked.append(server_name)
+    requested: list[str | None] = []
+    context.sni_callback = lambda _socket, server_name, _context: requested.append(server_name)
     with listening(context) as port:
         assert probe_port(Probe("127.0.0.1", port, True, name)) is None
-    assert asked == [name or None]
+    assert requested == [name or None]
 
 
 @contextlib.contextmanager
@@ -120,8 +120,8 @@ def postgres(answer: bytes, context: ssl.SSLContext) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("answer", "fault"), [(b"S", None), (b"N", "offers no TLS"), (b"", "offers no TLS")])
-def test_postgresql_is_asked_for_tls_first(tmp_path: Path, answer: bytes, fault: str | None) -> None:
+def test_postgresql_requires_a_tls_request_first(tmp_path: Path, answer: bytes, fault: str | None) -> None:
     served = certificate(tmp_path, "served")
     with postgres(answer, serving(served)) as port:
-        told = probe_port(Probe("127.0.0.1", port, True, "a.example", str(served[0]), starttls="postgres"))
-    assert told == (fault and f"127.0.0.1 port {port} {fault}")
+        faults = probe_port(Probe("127.0.0.1", port, True, "a.example", str(served[0]), starttls="postgres"))
+    assert faults == (fault and f"127.0.0.1 port {port} {fault}")

@@ -1,4 +1,4 @@
-"""A run that `--limit` keeps from hosts that a decision needs ends with one sentence."""
+"""A run that `--limit` restricts to a part of the required hosts fails with one message."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ CEPH = [
 
 
 @pytest.mark.parametrize(("limit", "left_out"), [("ceph-1,ceph-3", "ceph-2"), ("ceph", "")])
-def test_a_storage_cluster_is_not_judged_by_some_of_its_members(
-    tmp_path: Path, inventory: Path, limit: str, left_out: str
-) -> None:
+def test_a_storage_cluster_is_not_checked_in_part(tmp_path: Path, inventory: Path, limit: str, left_out: str) -> None:
     playbook = tmp_path / "play.yml"
     playbook.write_text(yaml.safe_dump(CEPH))
     code, output = run_playbook(tmp_path, inventory, playbook, "--limit", limit)

@@ -24,13 +24,12 @@ RESTORED, LIVE = "2026-11-21 10:15:00+00", "2026-11-21 10:19:59+00"
 )
 def test_the_newest_row_is_of_the_restored_data(tmp_path: Path, database: str, newest: str) -> None:
     *_, report = yaml.safe_load((REPOSITORY / "playbooks/operations/restore_postgresql.yml").read_text())
-    facts_of_restore = (
-        {"__postgresql_database_restore": {"stdout": json.dumps({"restored_to": RESTORED})}} if database else {}
-    )
+    facts_of_restore = {"postgresql_restored_database": {"restored_to": RESTORED}} if database else {}
+    (tmp_path / "tasks").symlink_to(REPOSITORY / "playbooks/operations/tasks")
     facts = {
         "hosts": "all",
         "gather_facts": False,
-        "tasks": [{"ansible.builtin.set_fact": {"op_restore_postgresql_began": BEGAN, **facts_of_restore}}],
+        "tasks": [{"ansible.builtin.set_fact": {"restore_started_at": BEGAN, **facts_of_restore}}],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([facts, report]))
     (tmp_path / "psql").write_text(f"#!/bin/sh\necho '{LIVE}'\n")

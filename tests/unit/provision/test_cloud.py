@@ -82,18 +82,18 @@ def test_passing_failures_are_tried_again(status: int) -> None:
     assert slept == [1.0, 2.0]
 
 
-def test_a_failure_that_does_not_pass_is_said_in_the_end() -> None:
+def test_a_persistent_error_is_reported_after_the_retries() -> None:
     slept: list[float] = []
     with (
         serving(lambda *_: (429, failure("rate_limit_exceeded", "Limit reached"))) as endpoint,
-        pytest.raises(CloudError, match=r"answers Limit reached \(rate_limit_exceeded\); try again later"),
+        pytest.raises(CloudError, match=r"answers Limit reached \(rate_limit_exceeded\); run again later"),
     ):
         Cloud(endpoint, "t", sleep=slept.append).list("servers")
     assert slept == [1.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "says", "code"),
+    ("answer", "message", "code"),
     [
         (
             (401, failure("unauthorized", "token is invalid")),
@@ -102,36 +102,36 @@ def test_a_failure_that_does_not_pass_is_said_in_the_end() -> None:
         ),
         ((403, failure("forbidden", "no")), "answers no (forbidden)", "forbidden"),
         ((404, b"<html>"), "answers Not Found (404)", "404"),
-        ((200, b"<html>"), "does not speak the Hetzner Cloud API", ""),
-        ((200, []), "does not speak the Hetzner Cloud API", ""),
+        ((200, b"<html>"), "is no Hetzner Cloud API", ""),
+        ((200, []), "is no Hetzner Cloud API", ""),
     ],
 )
-def test_errors_are_one_sentence(answer: Answer, says: str, code: str) -> None:
+def test_errors_are_one_sentence(answer: Answer, message: str, code: str) -> None:
     with serving(lambda *_: answer) as endpoint, pytest.raises(CloudError) as caught:
         Cloud(endpoint, "hunter2").list("servers")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.code == code
     assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "token", "says"),
+    ("endpoint", "token", "message"),
     [
         ("http://127.0.0.1:9/v1", "t", "cannot be reached"),
         ("ftp://127.0.0.1/v1", "t", "is no http(s) address"),
         ("http://127.0.0.1:9/v1", "", "platform_hcloud_token is empty"),
-        ("http://127.0.0.1:9/v1", "hunter2\n", "holds a space, a line's end"),
-        ("http://127.0.0.1:9/v1", "hunter2 ", "holds a space, a line's end"),
+        ("http://127.0.0.1:9/v1", "hunter2\n", "holds a space, a newline"),
+        ("http://127.0.0.1:9/v1", "hunter2 ", "holds a space, a newline"),
     ],
 )
-def test_what_cannot_be_asked(endpoint: str, token: str, says: str) -> None:
+def test_requests_that_cannot_be_sent(endpoint: str, token: str, message: str) -> None:
     with pytest.raises(CloudError) as caught:
         Cloud(endpoint, token).get("servers")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+def test_an_interrupted_response_is_retried() -> None:
     class Handler(BaseHTTPRequestHandler):
         tries = 0
 
@@ -235,7 +235,7 @@ def listed(path: str, _: dict[str, list[str]]) -> Answer:
     return 200, {"servers": [SERVER]} if path.endswith("/servers") else {"volumes": []}
 
 
-def test_what_the_api_said_last_is_believed_while_it_cannot_be_reached(tmp_path: Path) -> None:
+def test_cached_addresses_are_used_while_the_api_is_unreachable(tmp_path: Path) -> None:
     found, warned = read_inventory(tmp_path, listed)
     assert found["ansible_host"] == "203.0.113.7" and warned == ""
     later, warned = read_inventory(tmp_path, lambda *_: (500, failure("server_error", "out of order")))
@@ -250,7 +250,7 @@ def test_a_token_that_is_refused_gets_no_older_answer(tmp_path: Path) -> None:
     assert "ansible_host" not in found and "No addresses of servers are known" in warned
 
 
-def test_without_anything_older_it_says_so_and_goes_on(tmp_path: Path) -> None:
+def test_without_a_cache_a_warning_is_printed(tmp_path: Path) -> None:
     (tmp_path / ".state").write_text("no folder, so nothing can be kept")
     assert read_inventory(tmp_path, listed)[0]["ansible_host"] == "203.0.113.7"
     found, warned = read_inventory(tmp_path, lambda *_: (500, failure("server_error", "out of order")))

@@ -1,4 +1,4 @@
-"""The end of an environment: exactly what carries its label goes, and nobody else loses anything by it."""
+"""Deletion of an environment: exactly the labelled objects are deleted, and no foreign object is affected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.slipway.platform.plugins.modules.cloud_objects import i
 from tests.lab.cloud.conftest import TOKEN, Lab, serving
 from tests.playbooks import run_playbook
 
-MINE = {"slipway_environment": "trial"}
+OWNER_LABEL = {"slipway_environment": "trial"}
 
 
 def found(**things: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -23,7 +23,7 @@ def found(**things: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("things", "says"),
+    ("things", "messages"),
     [
         ({}, []),
         ({"networks": [{"name": "trial", "servers": [7]}], "volumes": [{"name": "data", "server": 7}]}, []),
@@ -39,8 +39,8 @@ def found(**things: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         ({"volumes": [{"name": "data", "server": None}]}, []),
     ],
 )
-def test_who_else_uses_what_is_ours(things: dict[str, list[dict[str, Any]]], says: list[str]) -> None:
-    assert in_use(found(**things), [{"id": 7, "name": "ours"}, {"id": 8, "name": "by-hand"}]) == says
+def test_foreign_users_of_own_objects(things: dict[str, list[dict[str, Any]]], messages: list[str]) -> None:
+    assert in_use(found(**things), [{"id": 7, "name": "ours"}, {"id": 8, "name": "by-hand"}]) == messages
 
 
 @pytest.fixture
@@ -63,23 +63,23 @@ def destroy(lab: Lab, folder: Path, *options: str) -> tuple[int, str]:
     return run_playbook(folder, inventory, "playbooks/operations/destroy.yml", *options)
 
 
-def test_nobody_else_loses_anything(cloud: Lab, tmp_path: Path) -> None:
+def test_foreign_servers_are_not_affected(cloud: Lab, tmp_path: Path) -> None:
     network = cloud.network("trial")
-    cloud.api.put(f"/networks/{network['id']}", {"labels": MINE})
-    ours = cloud.server("trial-lb-1", labels=MINE, networks=[network["id"]])
-    stranger = cloud.server("by-hand", networks=[network["id"]])
-    volume = {"name": "trial-data", "size": 10, "server": ours["id"], "labels": MINE}
+    cloud.api.put(f"/networks/{network['id']}", {"labels": OWNER_LABEL})
+    ours = cloud.server("trial-lb-1", labels=OWNER_LABEL, networks=[network["id"]])
+    foreign = cloud.server("by-hand", networks=[network["id"]])
+    volume = {"name": "trial-data", "size": 10, "server": ours["id"], "labels": OWNER_LABEL}
     cloud.api.post("/volumes", volume)
     cloud.wait_idle()
 
-    code, said = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
+    code, output = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
     assert code != 0
-    assert "network trial is used by server by-hand" in " ".join(said.split())
+    assert "network trial is used by server by-hand" in " ".join(output.split())
     assert {server["name"] for server in cloud.api.get("/servers")["servers"]} == {"trial-lb-1", "by-hand"}
 
-    cloud.api.post(f"/servers/{stranger['id']}/actions/detach_from_network", {"network": network["id"]})
+    cloud.api.post(f"/servers/{foreign['id']}/actions/detach_from_network", {"network": network["id"]})
     cloud.wait_idle()
-    code, said = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
-    assert code == 0, said
+    code, output = destroy(cloud, tmp_path, "-e", "op_destroy_environment=trial")
+    assert code == 0, output
     assert [server["name"] for server in cloud.api.get("/servers")["servers"]] == ["by-hand"]
     assert cloud.api.get("/networks")["networks"] == [] == cloud.api.get("/volumes")["volumes"]

@@ -1,4 +1,4 @@
-"""The filter that gathers what the inventory wants of every machine."""
+"""The filter that collects the declared machines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_shared_host_has_all_its_groups_the_main_one_first() -> None:
 
 
 @pytest.mark.parametrize("missing", WANTED)
-def test_a_host_that_cannot_be_made_is_named(missing: str) -> None:
+def test_a_host_without_a_required_value_is_reported(missing: str) -> None:
     hostvars: dict[str, dict[str, Any]] = {"lb": {name: value for name, value in WANTED.items() if name != missing}}
     with pytest.raises(AnsibleFilterError, match=f"host lb has no {missing}"):
         machines(hostvars, {"load_balancer": ["lb"]}, ["load_balancer"])

@@ -37,7 +37,7 @@ DESIRED = Desired(
 
 
 def server_type(name: str, **offers: bool) -> Json:
-    return {"name": name, "locations": [{"name": place, "available": free} for place, free in offers.items()]}
+    return {"name": name, "locations": [{"name": location, "available": free} for location, free in offers.items()]}
 
 
 TYPES = [
@@ -125,7 +125,7 @@ def only(plan: Plan) -> str:
 
 def test_what_is_as_wanted_needs_nothing() -> None:
     plan = make_plan(DESIRED, built())
-    assert (plan.changes, plan.refused, plan.unclaimed) == ([], [], [])
+    assert (plan.changes, plan.refused, plan.undeclared) == ([], [], [])
 
 
 def test_an_empty_project_gets_everything() -> None:
@@ -168,23 +168,23 @@ def test_a_server_goes_where_its_volume_lies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
-        ({"location": {"name": "hel1"}}, "stands in hel1, wanted is fsn1 or nbg1"),
-        ({"image": {"name": "debian-12"}}, "was made from debian-12, wanted is debian-13"),
+        ({"location": {"name": "hel1"}}, "is in hel1 instead of fsn1 or nbg1"),
+        ({"image": {"name": "debian-12"}}, "was created from debian-12 instead of debian-13"),
         (
             {"private_net": [{"network": 1, "ip": "10.20.1.99"}]},
-            "has the private address 10.20.1.99, wanted is 10.20.1.21",
+            "has the private address 10.20.1.99 instead of 10.20.1.21",
         ),
-        ({"server_type": {"name": "cx53"}}, "is a cx53, wanted is cx33"),
-        ({"placement_group": None}, "is in no placement group, wanted is dev-rke2-server"),
+        ({"server_type": {"name": "cx53"}}, "is a cx53 instead of cx33"),
+        ({"placement_group": None}, "is in no placement group instead of dev-rke2-server"),
     ],
 )
-def test_a_server_is_not_replaced_unless_it_is_named(changes: Json, says: str) -> None:
+def test_a_server_is_not_replaced_unless_it_is_named(changes: Json, message: str) -> None:
     project = built()
     project["servers"][1] |= changes
     sentence = only(make_plan(DESIRED, project))
-    assert says in sentence and "op_provision_allow_replace" in sentence
+    assert message in sentence and "op_provision_allow_replace" in sentence
     allowed = make_plan(DESIRED, project, allow_replace=["dev-node-1"])
     assert allowed.refused == []
     assert allowed.delete_servers == ["dev-node-1"]
@@ -198,8 +198,8 @@ def test_nothing_is_deleted_of_a_machine_that_the_run_leaves_out() -> None:
     project["servers"][1] |= {"location": {"name": "ash"}}
     names = {"allow_replace": ["dev-node-1"]}
     plan = make_plan(DESIRED, project, **names, hosts=["dev-lb-1"])
-    assert "--limit leaves out dev-node-1, so server dev-node-1" in plan.refused[-1]
-    assert "not made again; add dev-node-1 to --limit, or run without it." in plan.refused[-1]
+    assert "--limit excludes dev-node-1, so server dev-node-1" in plan.refused[-1]
+    assert "not created again; add dev-node-1 to --limit, or run without it." in plan.refused[-1]
     assert make_plan(DESIRED, project, **names, hosts=["dev-node-1"]).refused == []
     # What is left out and stays is no reason to refuse.
     assert make_plan(DESIRED, built(), hosts=["dev-lb-1"]).refused == []
@@ -212,7 +212,13 @@ def test_another_type_or_placement_group_needs_only_a_stop() -> None:
     plan = make_plan(DESIRED, project, allow_restart=["dev-node-1"])
     assert (plan.refused, plan.delete_servers) == ([], [])
     node = plan.servers["dev-node-1"]
-    assert (node.stop, node.resize_to, node.regroup, node.start, node.create) == (True, "cx33", True, True, False)
+    assert (node.stop, node.resize_to, node.update_placement_group, node.start, node.create) == (
+        True,
+        "cx33",
+        True,
+        True,
+        False,
+    )
 
 
 def test_a_stop_cannot_move_a_server() -> None:
@@ -257,11 +263,11 @@ def test_servers_of_one_group_do_not_go_at_the_same_time(option: str) -> None:
     wanted = replace(DESIRED, machines=(LB, NODE, second))
     project = built()
     project["servers"].append(server(8, second, [3]))
-    for there in project["servers"]:
-        there["server_type"] = {"name": "cx53"}
+    for existing in project["servers"]:
+        existing["server_type"] = {"name": "cx53"}
     plan = make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-1", "dev-node-2"]})
     assert [sentence.split(";")[0] for sentence in plan.refused] == [
-        "dev-node-1, dev-node-2 would stop or be replaced at the same time, all of rke2_server"
+        "dev-node-1, dev-node-2 of rke2_server would be stopped or replaced at the same time"
     ]
     project["servers"][1]["server_type"] = {"name": "cx33"}
     assert make_plan(wanted, project, **{option: ["dev-lb-1", "dev-node-2"]}).refused == []
@@ -272,8 +278,8 @@ def test_servers_of_one_group_do_not_go_at_the_same_time(option: str) -> None:
     [
         ({"status": "off"}, ["start server dev-node-1"]),
         ({"private_net": []}, ["attach server dev-node-1 to the private network at 10.20.1.21"]),
-        ({"public_net": {"firewalls": []}}, ["put server dev-node-1 behind firewall dev"]),
-        ({"labels": MINE}, ["label server dev-node-1"]),
+        ({"public_net": {"firewalls": []}}, ["apply firewall dev to server dev-node-1"]),
+        ({"labels": MINE}, ["update the labels of server dev-node-1"]),
     ],
 )
 def test_what_a_killed_run_left_is_finished(changes: Json, does: list[str]) -> None:
@@ -290,7 +296,7 @@ def test_a_firewall_of_ours_that_is_not_wanted_any_more_goes_and_one_of_others_s
     assert make_plan(DESIRED, project).changes == []
     project["servers"][1]["public_net"]["firewalls"].append({"id": 4})
     plan = make_plan(DESIRED, project)
-    assert plan.changes == ["put server dev-node-1 behind firewall by-hand, dev"]
+    assert plan.changes == ["apply firewall by-hand, dev to server dev-node-1"]
 
 
 def test_labels_of_others_are_kept() -> None:
@@ -305,7 +311,7 @@ def test_labels_of_others_are_kept() -> None:
 def test_a_name_of_somebody_else_is_refused(kind: str) -> None:
     project = built()
     project[kind][0]["labels"] = {}
-    assert "belongs to somebody else" in only(make_plan(DESIRED, project))
+    assert "does not belong to this environment" in only(make_plan(DESIRED, project))
 
 
 def test_a_key_of_somebody_else_is_used_as_it_is() -> None:
@@ -315,31 +321,31 @@ def test_a_key_of_somebody_else_is_used_as_it_is() -> None:
     assert (plan.ssh_keys, plan.ssh_key_names) == ([], ["laptop"])
 
 
-def test_servers_that_nobody_wants_are_told_and_left_alone() -> None:
+def test_undeclared_servers_are_reported_and_not_changed() -> None:
     plan = make_plan(replace(DESIRED, machines=(LB,)), built())
     assert plan.changes == []
-    assert [sentence.split(" is ")[0] for sentence in plan.unclaimed] == [
+    assert [sentence.split(" is ")[0] for sentence in plan.undeclared] == [
         "server dev-node-1",
         "placement group dev-rke2-server",
     ]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "says"),
+    ("wanted", "message"),
     [
-        (replace(DESIRED, network_cidr="10.0.0.0/8"), "has the range 10.20.0.0/16, wanted is 10.0.0.0/8"),
-        (replace(DESIRED, subnet_cidr="10.20.2.0/24"), "has the subnet 10.20.1.0/24, wanted is 10.20.2.0/24"),
-        (replace(DESIRED, network_zone="us-east"), "lies in the zone eu-central, wanted is us-east"),
+        (replace(DESIRED, network_cidr="10.0.0.0/8"), "has the range 10.20.0.0/16 instead of 10.0.0.0/8"),
+        (replace(DESIRED, subnet_cidr="10.20.2.0/24"), "has the subnet 10.20.1.0/24 instead of 10.20.2.0/24"),
+        (replace(DESIRED, network_zone="us-east"), "is in the zone eu-central instead of us-east"),
     ],
 )
-def test_a_network_is_replaced_only_with_all_that_is_in_it(wanted: Desired, says: str) -> None:
-    assert says in only(make_plan(wanted, built()))
+def test_a_network_is_replaced_only_with_all_that_is_in_it(wanted: Desired, message: str) -> None:
+    assert message in only(make_plan(wanted, built()))
     half = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1"])
     assert "but dev-node-1 would lose" in half.refused[0]
-    whole = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1", "dev-node-1"])
-    assert (whole.refused, whole.delete_networks, whole.create_network) == ([], ["dev"], True)
-    assert whole.delete_servers == ["dev-lb-1", "dev-node-1"]
-    assert all(server.create and server.attach for server in whole.servers.values())
+    complete = make_plan(wanted, built(), allow_replace=["dev", "dev-lb-1", "dev-node-1"])
+    assert (complete.refused, complete.delete_networks, complete.create_network) == ([], ["dev"], True)
+    assert complete.delete_servers == ["dev-lb-1", "dev-node-1"]
+    assert all(server.create and server.attach for server in complete.servers.values())
 
 
 def test_a_network_is_not_taken_from_a_load_balancer() -> None:
@@ -358,8 +364,8 @@ def test_a_network_without_its_subnet_gets_it() -> None:
 
 def test_an_address_that_somebody_holds_is_refused() -> None:
     project = built()
-    project["servers"][1] |= {"name": "stranger", "labels": {}}
-    assert "10.20.1.21: stranger holds it" in only(make_plan(DESIRED, project))
+    project["servers"][1] |= {"name": "by-hand", "labels": {}}
+    assert "10.20.1.21: by-hand has it" in only(make_plan(DESIRED, project))
 
 
 def test_a_shared_machine_lies_behind_the_firewall_of_each_of_its_groups() -> None:
@@ -372,7 +378,7 @@ def test_a_shared_machine_lies_behind_the_firewall_of_each_of_its_groups() -> No
     assert plan.servers["dev-lb-1"].firewalls == ["dev", "dev-load_balancer"]
 
 
-def test_rules_of_a_firewall_are_brought_in_line() -> None:
+def test_rules_of_a_firewall_are_updated() -> None:
     project = built()
     project["firewalls"][0]["rules"][0]["source_ips"] = ["0.0.0.0/0"]
     plan = make_plan(DESIRED, project)
@@ -390,30 +396,30 @@ def test_another_spelling_of_a_range_is_no_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "size", "does"),
+    ("existing", "size", "does"),
     [
-        ([], 20, ["give server dev-node-1 volume dev-node-1-data (20 GB)"]),
+        ([], 20, ["provision volume dev-node-1-data (20 GB) of server dev-node-1"]),
         ([volume()], 20, []),
-        ([volume(server=None)], 20, ["give server dev-node-1 volume dev-node-1-data (20 GB)"]),
-        ([volume()], 30, ["give server dev-node-1 volume dev-node-1-data (30 GB)"]),
+        ([volume(server=None)], 20, ["provision volume dev-node-1-data (20 GB) of server dev-node-1"]),
+        ([volume()], 30, ["provision volume dev-node-1-data (30 GB) of server dev-node-1"]),
     ],
 )
-def test_volumes_are_made_attached_and_grown(there: list[Json], size: int, does: list[str]) -> None:
-    plan = make_plan(with_volume(size), built() | {"volumes": there})
+def test_volumes_are_made_attached_and_grown(existing: list[Json], size: int, does: list[str]) -> None:
+    plan = make_plan(with_volume(size), built() | {"volumes": existing})
     assert (plan.changes, plan.refused) == (does, [])
 
 
 @pytest.mark.parametrize(
-    ("changes", "size", "says"),
+    ("changes", "size", "message"),
     [
         ({}, 10, "has 20 GB and cannot shrink to 10"),
-        ({"location": {"name": "nbg1"}}, 20, "lies in nbg1, its server in fsn1"),
+        ({"location": {"name": "nbg1"}}, 20, "is in nbg1, its server in fsn1"),
         ({"server": 6}, 20, "is attached to dev-lb-1"),
     ],
 )
-def test_a_volume_is_not_destroyed_unless_it_is_named(changes: Json, size: int, says: str) -> None:
+def test_a_volume_is_not_destroyed_unless_it_is_named(changes: Json, size: int, message: str) -> None:
     project = built() | {"volumes": [volume(**changes)]}
-    assert says in only(make_plan(with_volume(size), project))
+    assert message in only(make_plan(with_volume(size), project))
     plan = make_plan(with_volume(size), project, allow_replace=["dev-node-1-data"])
     assert (plan.refused, plan.delete_volumes) == ([], ["dev-node-1-data"])
 
@@ -431,7 +437,7 @@ def test_a_volume_moves_with_its_server_only_when_it_is_named_too() -> None:
     wanted = replace(with_volume(), locations=("nbg1",))
     project["servers"][0]["location"] = {"name": "nbg1"}
     plan = make_plan(wanted, project, allow_replace=["dev-node-1"])
-    assert plan.refused[0].startswith("Volume dev-node-1-data lies in fsn1, where its server cannot be made (nbg1)")
+    assert plan.refused[0].startswith("Volume dev-node-1-data is in fsn1, where its server cannot be created (nbg1)")
     plan = make_plan(wanted, project, allow_replace=["dev-node-1", "dev-node-1-data"])
     assert (plan.refused, plan.delete_servers, plan.delete_volumes) == ([], ["dev-node-1"], ["dev-node-1-data"])
     assert [candidate["location"] for candidate in plan.servers["dev-node-1"].candidates] == ["nbg1"]
@@ -441,7 +447,7 @@ def test_a_server_cannot_stand_where_two_volumes_lie() -> None:
     machine = replace(NODE, volumes=(Volume("data", 20), Volume("more", 20)))
     volumes = [volume(server=None), volume(id=10, name="dev-node-1-more", server=None, location={"name": "nbg1"})]
     plan = make_plan(replace(DESIRED, machines=(machine,)), empty() | {"volumes": volumes})
-    assert "is sold in fsn1 and nbg1, where its volumes lie" in only(plan)
+    assert "is sold in fsn1 and nbg1, the location of its volumes" in only(plan)
 
 
 def test_a_name_that_is_nothing_is_refused() -> None:

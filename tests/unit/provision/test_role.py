@@ -63,8 +63,8 @@ def test_no_room_goes_on_and_a_change_that_fails_leaves_the_server_running(
     cloud: Lab, tmp_path: Path, public_key: str
 ) -> None:
     fault(cloud, kind="out_of_stock", server_type="cx23", location="fsn1")
-    code, said = provision(cloud, tmp_path, public_key, ["cx23"])
-    assert code == 0, said
+    code, output = provision(cloud, tmp_path, public_key, ["cx23"])
+    assert code == 0, output
     (server,) = cloud.api.get("/servers")["servers"]
     assert (server["status"], server["location"]["name"], server["private_net"][0]["ip"]) == (
         "running",
@@ -73,9 +73,9 @@ def test_no_room_goes_on_and_a_change_that_fails_leaves_the_server_running(
     )
 
     fault(cloud, kind="out_of_stock", server_type="cx33")
-    code, said = provision(cloud, tmp_path, public_key, ["cx33"], "trial-lb-1")
+    code, output = provision(cloud, tmp_path, public_key, ["cx33"], "trial-lb-1")
     assert code != 0
-    assert "could not be changed (stop server trial-lb-1 and make it a cx33, start server trial-lb-1)" in said
-    assert "It has been started again" in said
+    assert "could not be changed (stop server trial-lb-1 and resize it to cx33, start server trial-lb-1)" in output
+    assert "It has been started again" in output
     (server,) = cloud.api.get("/servers")["servers"]
     assert (server["status"], server["server_type"]["name"]) == ("running", "cx23")

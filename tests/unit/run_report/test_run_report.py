@@ -33,11 +33,11 @@ def test_the_environment_is_the_inventorys_folder(sources: tuple[str, ...] | Non
 
 def test_the_table_and_the_file_agree() -> None:
     report = run_report.Report("prod", datetime(2026, 11, 21, tzinfo=UTC))
-    report.spend("base", 1.25)
-    report.spend("rke2", 2.0)
-    report.spend("base", 1.0)
-    report.change("base", "b")
-    report.change("base", "a")
+    report.add_time("base", 1.25)
+    report.add_time("rke2", 2.0)
+    report.add_time("base", 1.0)
+    report.add_change("base", "b")
+    report.add_change("base", "a")
     report.ended = report.started + timedelta(seconds=4.5)
     report.simulation = "RKE2 is a simulation."
     document = report.document()

@@ -12,18 +12,20 @@ from pathlib import Path
 import pytest
 
 from lab.machines.images import Mirror
-from tests.support.apt_repository import publish, release, serving, sign, sources, stanza
+from tests.support.apt_repository import publish, release, serving, signing_key, sources, stanza
 
 SUITE = "trixie-pgdg"
 CONTROL = "Package: probe\nVersion: 1.2-3\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: a probe\n"
 
 
 def test_sources_name_the_host_suites_and_the_donor() -> None:
-    text = sources("trixie", Mirror("http://a/debian", "http://a/debian-security", "/k.gpg"))
+    text = sources("trixie", "sid", Mirror("http://a/debian", "http://a/debian-security", "/k.gpg"))
     assert "URIs: http://a/debian\nSuites: trixie trixie-updates sid\n" in text
     assert "URIs: http://a/debian-security\nSuites: trixie-security\n" in text
     assert text.count("Signed-By: /k.gpg") == 2
-    assert "URIs: http://deb.debian.org/debian\n" in sources("trixie", Mirror())
+    older = sources("trixie", "bookworm", Mirror())
+    assert "URIs: http://deb.debian.org/debian\nSuites: trixie trixie-updates bookworm\n" in older
+    assert "Suites: trixie-security bookworm-security\n" in older
 
 
 def test_entry_names_file_size_and_checksum() -> None:
@@ -56,7 +58,9 @@ def test_apt_accepts_the_repository_by_its_key_alone(tmp_path: Path, archive: Pa
     folder = tmp_path / "served"
     publish(folder, SUITE, [archive])
     key = tmp_path / "key.gpg"
-    key.write_bytes(sign(folder, SUITE))
+    with signing_key() as signer:
+        signer.sign(folder, SUITE)
+        key.write_bytes(signer.public)
     checked = subprocess.run(
         ["gpgv", "--keyring", key, folder / "dists" / SUITE / "InRelease"], capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""What is done to a volume, and above all what is not: the plan from what a host says of a device."""
+"""What is done to a volume, and above all what is not: the plan from what a host message of a device."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ansible_collections.slipway.platform.plugins.module_utils.volume import (
     Found,
     VolumeError,
     Wanted,
+    devices_on_top,
     escape,
-    exported,
     filesystem_bytes,
+    parse_export,
     plan,
     signatures,
-    standing_on,
     unit_text,
 )
 
@@ -45,10 +45,10 @@ def test_an_empty_device_gets_everything() -> None:
     planned = plan(WANTED, EMPTY)
     assert (planned.make_filesystem, planned.write_unit, planned.enable, planned.mount, planned.own) == (True,) * 5
     assert not planned.grow
-    assert planned.reasons[0] == f"make a filesystem on {DEVICE}"
+    assert planned.reasons[0] == f"create a filesystem on {DEVICE}"
 
 
-def test_a_volume_in_its_place_needs_nothing() -> None:
+def test_a_mounted_volume_needs_no_change() -> None:
     assert not plan(WANTED, MOUNTED).changed
 
 
@@ -65,9 +65,9 @@ def test_a_grown_volume_grows_its_filesystem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "says"),
+    ("found", "message"),
     [
-        (Found(exists=False, known=("scsi-0HC_Volume_8",)), "is not there, this host has scsi-0HC_Volume_8"),
+        (Found(exists=False, known=("scsi-0HC_Volume_8",)), "does not exist, this host has scsi-0HC_Volume_8"),
         (Found(exists=True, block_device=False), "is no block device"),
         (replace(EMPTY, signatures=("xfs",), filesystem="xfs"), "holds xfs and not the ext4 labelled postgresql"),
         (replace(EMPTY, signatures=("ext4",), filesystem="ext4"), "holds ext4 and not"),
@@ -76,18 +76,21 @@ def test_a_grown_volume_grows_its_filesystem() -> None:
             "holds ext4 labelled other",
         ),
         (replace(EMPTY, signatures=("ceph_bluestore",)), "holds ceph_bluestore"),
-        (replace(EMPTY, signatures=("LVM2_member",), parts=("vg-lv",)), "carries vg-lv"),
-        (replace(EMPTY, signatures=("dos",), parts=("sdb1",)), "carries sdb1; only a whole, empty device"),
+        (replace(EMPTY, signatures=("LVM2_member",), parts=("vg-lv",)), "contains vg-lv"),
+        (
+            replace(EMPTY, signatures=("dos",), parts=("sdb1",)),
+            "contains sdb1; only an empty device",
+        ),
         (replace(EMPTY, signatures=("gpt",)), "holds gpt"),
         (replace(MOUNTED, mounted_at=("/srv",), mounted_here=""), "is mounted at /srv"),
         (replace(EMPTY, mounted_here="/dev/sdc"), "/dev/sdc is mounted at /var/lib/postgresql"),
         (replace(EMPTY, hidden=("17",)), "holds 17 on the host's own disk"),
     ],
 )
-def test_what_is_never_touched(found: Found, says: str) -> None:
+def test_what_is_never_touched(found: Found, message: str) -> None:
     with pytest.raises(VolumeError) as caught:
         plan(WANTED, found)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_only_names_that_stay_are_taken() -> None:
@@ -112,13 +115,13 @@ def test_names_of_mount_units(path: str, name: str) -> None:
     assert escape(path) == name
 
 
-def test_what_programs_say() -> None:
+def test_output_of_programs() -> None:
     wipefs = {"signatures": [{"type": "ext4", "label": "postgresql"}, {"type": "dos", "label": None}]}
     assert signatures(wipefs, {"TYPE": "ext4"}) == ("ext4 labelled postgresql", "dos")
     assert signatures({}, {}) == ()
     assert signatures({}, {"TYPE": "ceph_bluestore"}) == ("ceph_bluestore",)
-    assert exported("DEVNAME=/dev/sdb\nTYPE=ext4\n") == {"DEVNAME": "/dev/sdb", "TYPE": "ext4"}
-    assert standing_on([{"name": "sdb", "children": [{"name": "sdb1", "children": [{"name": "vg"}]}]}]) == (
+    assert parse_export("DEVNAME=/dev/sdb\nTYPE=ext4\n") == {"DEVNAME": "/dev/sdb", "TYPE": "ext4"}
+    assert devices_on_top([{"name": "sdb", "children": [{"name": "sdb1", "children": [{"name": "vg"}]}]}]) == (
         "sdb1",
         "vg",
     )

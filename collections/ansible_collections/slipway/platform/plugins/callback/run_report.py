@@ -1,23 +1,23 @@
-"""Callback: the time of every phase of a run, on the screen and as a file."""
+"""Callback: the time of each phase of a run, printed and written to a report."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: run_report
 type: notification
-short_description: Print the time per phase and keep a report of the run
+short_description: Print the time per phase and write a report of the run
 description:
-  - A phase is a role, or the playbook for tasks that are in none.
-  - At the end the times are printed, and kept with changed counts per host and phase, start, end, versions, result and
-    the note on simulated parts in C(<folder>/<environment>/<UTC time>/run.json).
-  - The file is written at the start as well, with the result C(unfinished), so that a killed run leaves a trace.
-  - It holds names, numbers and times only. Results and messages of tasks, which may carry secrets, are never looked at.
+  - A phase is a role, or the playbook for tasks outside of roles.
+  - At the end the times are printed, and written with changed counts per host and phase, start, end, versions, result
+    and the note on simulations to C(<folder>/<environment>/<UTC time>/run.json).
+  - The file is written at the start too, with the result C(unfinished), as the record of a killed run.
+  - It holds names, numbers and times only. Results and messages of tasks may contain secrets and are not read.
   - A play adds versions or the note with M(ansible.builtin.set_stats), under the key C(run_report).
 requirements:
   - named in C(callbacks_enabled) of ansible.cfg
 options:
   folder:
-    description: Where reports are kept; relative to the folder of ansible.cfg.
+    description: Directory of the reports; relative to that of ansible.cfg.
     type: str
     default: artifacts
     env:
@@ -43,7 +43,7 @@ from ansible.release import __version__ as ansible_version
 
 
 def environment_of(sources: tuple[str, ...] | list[str] | None) -> str:
-    """inventories/prod, inventories/prod/ and inventories/prod/hosts.yml are all prod; of several the last counts."""
+    """inventories/prod, inventories/prod/ and inventories/prod/hosts.yml are all prod; the last of several applies."""
     for source in reversed(sources or ()):
         path = Path(source)
         if "," in source:
@@ -54,7 +54,7 @@ def environment_of(sources: tuple[str, ...] | list[str] | None) -> str:
 
 @dataclass
 class Report:
-    """What is known of a run; pure, so that it can be tested without Ansible."""
+    """Data of a run; independent of Ansible, so that it can be tested without it."""
 
     environment: str
     started: datetime
@@ -69,10 +69,10 @@ class Report:
     check_mode: bool = False
     ended: datetime | None = None
 
-    def spend(self, phase: str, seconds: float) -> None:
+    def add_time(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
-    def change(self, phase: str, host: str) -> None:
+    def add_change(self, phase: str, host: str) -> None:
         self.changed[phase][host] += 1
 
     def document(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """The table for the screen."""
+        """The table to print."""
         document = self.document()
         width = max([len(phase["name"]) for phase in document["phases"]] + [len("phase"), len("all")])
         lines = [f"{'phase':<{width}}  seconds  changed"]
@@ -115,17 +115,17 @@ class Report:
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
-    """Write a report for its owner only; readers never see half of one."""
+    """Write a report atomically, readable by its owner only."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    half = path.with_suffix(".part")
-    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    partial = path.with_suffix(".part")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(document, file, indent=2)
         file.write("\n")
-    half.replace(path)
+    partial.replace(path)
 
 
 class CallbackModule(CallbackBase):
-    """Counts seconds and changes as the run goes by."""
+    """Counts seconds and changes during the run."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -145,10 +145,10 @@ class CallbackModule(CallbackBase):
         self._since = time.monotonic()
         self._path: Path | None = None
 
-    def _turn_to(self, phase: str) -> None:
+    def _start_phase(self, phase: str) -> None:
         now = time.monotonic()
         if self._phase:
-            self.report.spend(self._phase, now - self._since)
+            self.report.add_time(self._phase, now - self._since)
         self._phase, self._since = phase, now
 
     @staticmethod
@@ -163,7 +163,9 @@ class CallbackModule(CallbackBase):
             try:
                 write(self._path, self.report.document())
             except OSError as error:
-                self._display.warning(f"The report of this run could not be kept in {self._path}: {error}")
+                self._display.warning(
+                    f"{self._path}: the report of this run could not be written ({error}). Check the directory."
+                )
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         names = [self.report.playbook, Path(playbook._file_name).stem]
@@ -175,25 +177,25 @@ class CallbackModule(CallbackBase):
         self._save()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        self._turn_to(self._phase_of(play))
+        self._start_phase(self._phase_of(play))
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self._turn_to(self._phase_of(task))
+        self._start_phase(self._phase_of(task))
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
-        self._turn_to(self._phase_of(task))
+        self._start_phase(self._phase_of(task))
 
     def v2_runner_on_ok(self, result: Any) -> None:
         if result.result.get("changed"):
-            self.report.change(self._phase_of(result.task), result.host.get_name())
+            self.report.add_change(self._phase_of(result.task), result.host.get_name())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._note_failure(result)
+        self._add_failure(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._note_failure(result)
+        self._add_failure(result)
 
-    def _note_failure(self, result: Any) -> None:
+    def _add_failure(self, result: Any) -> None:
         self.report.failed_tasks.append(
             {
                 "phase": self._phase_of(result.task),
@@ -203,14 +205,14 @@ class CallbackModule(CallbackBase):
         )
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._turn_to("")
+        self._start_phase("")
         self.report.ended = datetime.now(UTC)
         names = ("ok", "changed", "failures", "unreachable", "rescued", "skipped")
         for host in sorted(stats.processed):
             summary = stats.summarize(host)
             self.report.hosts[host] = {name: summary[name] for name in names}
-        broken = any(host["failures"] or host["unreachable"] for host in self.report.hosts.values())
-        self.report.result = "failed" if broken else "ok"
+        failed = any(host["failures"] or host["unreachable"] for host in self.report.hosts.values())
+        self.report.result = "failed" if failed else "ok"
         added = stats.custom.get("_run", {}).get("run_report", {})
         self.report.simulation = str(added.get("simulation", ""))
         self.report.versions |= {str(name): str(value) for name, value in added.get("versions", {}).items()}

@@ -5,11 +5,10 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: unchanged
 type: aggregate
-short_description: Fails a check-mode run that reports changes
+short_description: Fail a check-mode run that reports changes
 description:
-  - Ends a run with C(--check) with exit code 2 when a host reports a changed task, and names the hosts.
-  - Runs without C(--check) are left alone. For tests of a converged host; Molecule's own check step passes whatever is
-    reported.
+  - Fails a run with C(--check) with exit code 2 if a host reports a changed task, and prints the hosts.
+  - Has no effect without C(--check). For tests of a converged host, because Molecule's own check step ignores changes.
 author: [Slipway]
 requirements:
   - enabled by name in C(ANSIBLE_CALLBACKS_ENABLED)
@@ -32,8 +31,8 @@ class CallbackModule(CallbackBase):
         changed = sorted(host for host, count in stats.changed.items() if count)
         if changed:
             self._display.error(
-                f"Check mode reports changes on {', '.join(changed)}, on hosts that were converged before: "
-                "a task is not idempotent or not true in check mode (run it with --check --diff to see it)."
+                f"Check mode reports changes on {', '.join(changed)}, although the hosts are converged: "
+                "a task is not idempotent or wrong in check mode. Run with --check --diff to find the task."
             )
-            # An exception would become a warning; the exit code is what a caller looks at.
+            # Ansible turns an exception into a warning, but callers evaluate the exit code.
             raise SystemExit(2)

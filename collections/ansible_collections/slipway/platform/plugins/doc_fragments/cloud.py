@@ -1,4 +1,4 @@
-"""Documentation of the options with which a module finds its way to an environment's project."""
+"""Documentation of the options that identify an environment's project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   api_token:
-    description: Token of the project; reading is enough.
+    description: Token of the project; read permission is enough.
     type: str
     required: true
   api_endpoint:

@@ -20,7 +20,7 @@ def _weight(character: str) -> int:
 
 
 def _key(part: str) -> list[tuple[list[int], int]]:
-    """Cut into pairs of what is no digit, closed by the weight of the end, and a number."""
+    """Split into pairs of non-digits (closed by the weight of the end) and a number."""
     pairs = re.findall(r"(\D*)(\d*)", part)
     return [([*map(_weight, text), 0], int(number or 0)) for text, number in pairs if text or number]
 
@@ -40,7 +40,7 @@ def _split(version: Any) -> tuple[int, str, str]:
 
 
 def debian_version_at_least(version: str, floor: str) -> bool:
-    """Say whether a package's version is the floor or newer."""
+    """Whether a package's version is at least the floor."""
     left, right = _split(version), _split(floor)
     if left[0] != right[0]:
         return left[0] > right[0]

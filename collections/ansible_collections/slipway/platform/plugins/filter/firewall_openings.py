@@ -1,4 +1,4 @@
-"""From the port matrix of an environment to the openings of one host."""
+"""Resolve the port matrix of an environment to the openings of one host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORLD = "world"
 
 
 def _ports(opening: str, ports: Any) -> list[str]:
-    """Check ports and ranges ("30000-32767"), give them as nftables reads them."""
+    """Validate ports and ranges ("30000-32767") and return them in the syntax of nftables."""
     found = []
     for port in ports if isinstance(ports, Sequence) and not isinstance(ports, str) else [ports]:
         ends = str(port).split("-")
@@ -66,16 +66,16 @@ def firewall_openings(
     addresses: Mapping[str, str],
     admin_cidrs: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Resolve the port matrix for one host: name, protocol, ports, and the CIDRs that may come (or the world).
+    """Resolve the port matrix for one host: name, protocol, ports, and the source CIDRs (or the world).
 
-    A host needs no opening towards itself; an opening that nobody is left for is dropped.
+    A host needs no opening for itself; an opening without sources is omitted.
     """
     openings: list[dict[str, Any]] = []
     for entry in matrix:
         name = str(entry.get("name", "without a name"))
         if set(entry) != KEYS:
             wrong = sorted(set(entry) ^ KEYS)
-            raise AnsibleFilterError(f"opening {name!r} needs exactly {sorted(KEYS)}; look at {wrong}")
+            raise AnsibleFilterError(f"opening {name!r} needs exactly the keys {sorted(KEYS)}; correct {wrong}")
         if entry["protocol"] not in PROTOCOLS:
             raise AnsibleFilterError(f"opening {name!r} has the protocol {entry['protocol']!r}; use tcp or udp")
         ports = _ports(name, entry["ports"])
@@ -111,7 +111,7 @@ def firewall_openings(
 
 
 def openings_admit(openings: Sequence[Mapping[str, Any]], address: str, protocol: str, port: int) -> bool:
-    """Say whether some opening lets this address reach this port."""
+    """Whether an opening accepts connections from this address to this port."""
     try:
         client = ip_address(address)
     except ValueError as error:
@@ -128,7 +128,7 @@ def openings_admit(openings: Sequence[Mapping[str, Any]], address: str, protocol
 
 
 class FilterModule:
-    """The port matrix's filters."""
+    """Filters of the port matrix."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {"firewall_openings": firewall_openings, "openings_admit": openings_admit}

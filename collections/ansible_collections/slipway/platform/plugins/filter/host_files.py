@@ -1,4 +1,4 @@
-"""Files and folders of a host's configuration that come in numbers: accounts' keys, trusted certificates."""
+"""Lists of files for the module configuration: accounts' keys, trusted certificates."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def account_folder(account: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def account_keys(account: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe the file of an account's public keys, which holds these keys and no others."""
+    """Describe the authorized_keys file of an account, which holds exactly these keys."""
     name = account["name"]
     keys = [key.strip() for key in account["public_keys"]]
     for number, key in enumerate(keys, 1):
-        # A key that sshd would not take leaves its owner outside, which is told too late by sshd.
+        # sshd ignores an invalid key, which locks its owner out, so invalid keys are rejected here.
         kind = KEY_TYPES.search(key)  # options such as from="…" may come before it
         reason = key_fault(key[kind.start() :] if kind else key)
         if "\n" in key:
@@ -43,13 +43,13 @@ def account_keys(account: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trusted_files(certificates: Sequence[str], folder: str) -> list[dict[str, Any]]:
-    """Describe one file per CA certificate, named by its content, so that order and doubles do not matter."""
+    """Describe one file for each CA certificate, named by its digest, so that order and duplicates have no effect."""
     files = {}
     for certificate in certificates:
         text = str(certificate).strip() + "\n"
         if text.count("-----BEGIN CERTIFICATE-----") != 1 or not text.startswith("-----BEGIN CERTIFICATE-----"):
             raise AnsibleFilterError(
-                f"a trusted certificate begins with {text[:30]!r}; give PEM text with one certificate in each entry"
+                f"a trusted certificate starts with {text[:30]!r}; set PEM text with one certificate in each entry"
             )
         path = f"{folder}/{hashlib.sha256(text.encode()).hexdigest()[:16]}.crt"
         files[path] = {"path": path, "content": text, "validate": ["openssl", "x509", "-noout", "-in", "%s"]}

@@ -1,4 +1,4 @@
-"""Filters that gather what a play knows about its machines."""
+"""Filter that collects the machines of an environment for the role provision."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ INPUTS = ("server_types", "image", "placement_group", "volumes", "private_ip")
 def machines(
     hostvars: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]], order: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Each host of the groups in `order`, with its `provision_*` values and those of these groups it is in.
+    """Each host of the groups in `order`, with its `provision_*` values and its groups among them.
 
-    Its main group is the first of them; what the others open on the public side is open on it as well.
+    The first of them is the main group; the public openings of all of them apply to the host.
     """
     found: dict[str, dict[str, Any]] = {}
     for group in order:

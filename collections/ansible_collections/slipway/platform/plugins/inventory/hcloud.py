@@ -1,4 +1,4 @@
-"""Where the environment's machines are: the addresses that Hetzner Cloud gave them (docs/adr/0004)."""
+"""Inventory plugin: addresses and volumes of an environment's servers in Hetzner Cloud (docs/adr/0004)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ name: hcloud
 short_description: Addresses of an environment's servers in Hetzner Cloud
 description:
   - Adds the servers that carry the environment's owner label, with their public address as C(ansible_host), the
-    name that reverse DNS has for it as C(hcloud_dns_ptr), all public addresses, IPv4 first, as C(hcloud_addresses), and
-    their volumes as C(hcloud_volumes), by the name behind the server's, each with C(id), C(size_gb) and C(path).
-  - Beside the static C(hosts.yml) that says which machines are wanted. A server that it does not name is left out, so
-    that no play touches it.
-  - Without a token it adds nothing. When the API refuses it says so in one sentence and adds nothing, so that reading
-    the inventory never needs the cloud; C(playbooks/check.yml) is where a run stops for it.
-  - When the API cannot be reached it says so and adds what was so when it last could be, so that the hosts can be
-    operated meanwhile.
+    reverse DNS name of that address as C(hcloud_dns_ptr), all public addresses, IPv4 first, as C(hcloud_addresses), and
+    their volumes as C(hcloud_volumes), by the name after the server's, each with C(id), C(size_gb) and C(path).
+  - Complements the static C(hosts.yml), which declares the machines. Servers that it does not declare are skipped, so
+    that no play changes them.
+  - Adds nothing without a token. If the API rejects the token, it prints one warning and adds nothing, so that reading
+    the inventory never requires the cloud; C(playbooks/check.yml) fails the run in that case.
+  - If the API is unreachable, it prints a warning and adds the cached values of the last successful read, so that the
+    hosts can still be operated.
 author: [Slipway]
 options:
   plugin:
@@ -28,14 +28,13 @@ options:
     required: true
   beside:
     description:
-      - Further owner labels whose servers may be named in C(hosts.yml), of machines that do not come and go with the
-        environment.
+      - Further owner labels whose servers may be declared in C(hosts.yml), for machines with a lifecycle of their own.
     type: list
     elements: str
     default: []
   last_known_path:
     description:
-      - File that keeps what the API said last; templates are rendered, a relative one begins at the inventory.
+      - File that caches the last response of the API; templates are rendered, a relative path starts at the inventory.
     type: str
     default: .state/hcloud.json
   api_token:
@@ -73,11 +72,11 @@ from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import 
 
 GROUP = "hcloud"
 REFUSALS = frozenset({"unauthorized", "forbidden"})
-"""What the API says of a token; it was asked, so nothing older is believed."""
+"""Error codes for a rejected token; the cache is not used then."""
 
 
 def addresses(server: dict[str, Any]) -> list[str]:
-    """Where the server is reached from outside: its IPv4 address, and the first of its IPv6 network."""
+    """Public addresses of the server: its IPv4 address, and the first address of its IPv6 network."""
     public = server["public_net"]
     found = [str(public["ipv4"]["ip"])] if public.get("ipv4") else []
     return found + ([str(ip_network(public["ipv6"]["ip"])[1])] if public.get("ipv6") else [])
@@ -88,16 +87,18 @@ def address(server: dict[str, Any]) -> str | None:
 
 
 def reverse_name(server: dict[str, Any]) -> str:
-    """What reverse DNS answers for that address; empty where it is no name of its own."""
-    public, where = server["public_net"], address(server)
+    """Reverse DNS name of that address; empty if none is set."""
+    public, own_address = server["public_net"], address(server)
     if public.get("ipv4"):
         return str(public["ipv4"].get("dns_ptr") or "")
     names = (public.get("ipv6") or {}).get("dns_ptr") or []
-    return next((str(entry["dns_ptr"]) for entry in names if ip_address(entry["ip"]) == ip_address(where or "::")), "")
+    return next(
+        (str(entry["dns_ptr"]) for entry in names if ip_address(entry["ip"]) == ip_address(own_address or "::")), ""
+    )
 
 
 def volumes_of(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The server's volumes, each by its name without the server's."""
+    """Volumes of the server, by name without the server's name as prefix."""
     return {
         volume["name"].removeprefix(f"{server['name']}-"): {
             "id": volume["id"],
@@ -119,11 +120,11 @@ def variables(server: dict[str, Any], volumes: list[dict[str, Any]]) -> dict[str
         "hcloud_dns_ptr": reverse_name(server),
         "hcloud_volumes": volumes_of(server, volumes),
     }
-    return found | ({"ansible_host": where} if (where := address(server)) else {})
+    return found | ({"ansible_host": own_address} if (own_address := address(server)) else {})
 
 
-def keep(path: Path, known: dict[str, dict[str, Any]]) -> None:
-    """For a time when the API cannot be asked; a folder that cannot be written costs only that."""
+def write_cache(path: Path, known: dict[str, dict[str, Any]]) -> None:
+    """Cache the hosts' variables for a time when the API is unreachable. Failing to write it is no error."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -135,8 +136,8 @@ def keep(path: Path, known: dict[str, dict[str, Any]]) -> None:
             unfinished.unlink()
 
 
-def kept(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """When the API was last asked and what it said then; nothing when it never was from here."""
+def read_cache(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Time of the last successful read and the hosts' variables; empty without a cache."""
     try:
         found = json.loads(path.read_text())
         return str(found["asked"]), dict(found["servers"])
@@ -154,7 +155,7 @@ class InventoryModule(BaseInventoryPlugin):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         inventory.add_group(GROUP)
-        known = self._ask(Path(path))
+        known = self._read_servers(Path(path))
         wanted = static_hosts(Path(path).parent)
         for name, found in known.items():
             if wanted and name not in wanted:
@@ -164,8 +165,8 @@ class InventoryModule(BaseInventoryPlugin):
             for variable, value in found.items():
                 inventory.set_variable(name, variable, value)
 
-    def _ask(self, path: Path) -> dict[str, dict[str, Any]]:
-        """Name → variables of each server, as the API has them now or, when it cannot be reached, last had them."""
+    def _read_servers(self, path: Path) -> dict[str, dict[str, Any]]:
+        """Name → variables of each server, from the API or, if it is unreachable, from the cache."""
         try:
             token, endpoint, last_known = (
                 str(self.templar.template(self.get_option(option)) or "")
@@ -177,20 +178,20 @@ class InventoryModule(BaseInventoryPlugin):
         if not token:
             self.display.v(f"{path}: no token, so no addresses")
             return {}
-        place = path.parent / last_known
+        cache_path = path.parent / last_known
         try:
             owners = [self.get_option("environment"), *self.get_option("beside")]
             cloud, owner = Cloud(endpoint, token), f"{ENVIRONMENT_LABEL} in ({','.join(owners)})"
             servers = cloud.list("servers", [("label_selector", owner)])
             volumes = cloud.list("volumes", [("label_selector", owner)])
         except CloudError as error:
-            asked, known = ("", {}) if error.code in REFUSALS else kept(place)
+            read_at, known = ("", {}) if error.code in REFUSALS else read_cache(cache_path)
             self.display.warning(
-                f"Addresses of servers are those of {asked}: {error}"
-                if asked
+                f"Addresses of servers are those of {read_at}: {error}"
+                if read_at
                 else f"No addresses of servers are known: {error}"
             )
             return known
         known = {server["name"]: variables(server, volumes) for server in servers}
-        keep(place, known)
+        write_cache(cache_path, known)
         return known

@@ -1,4 +1,4 @@
-"""Lookup: a rendered template, without the copy of all variables that Ansible's own lookup makes for each file."""
+"""Lookup: a rendered template, without the copy of all variables that Ansible's own lookup creates for each file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ name: template
 author: [Slipway]
 short_description: Render a template file of the role
 description:
-  - Renders like P(ansible.builtin.template#lookup) with its defaults, but hands the variables over instead of
-    copying all of them first. For an environment of ten hosts the copy takes sixty milliseconds of processor time
+  - Renders like P(ansible.builtin.template#lookup) with its defaults, but passes the variables instead of a copy of
+    all of them. For an environment of ten hosts the copy takes sixty milliseconds of processor time
     for each file and host (docs/adr/0008-cost-of-a-run.md).
   - Files are found as by P(ansible.builtin.template#lookup), in the role's C(templates) folder first.
 options:
@@ -24,7 +24,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show what would be written
+- name: Print the rendered file
   ansible.builtin.debug:
     msg: "{{ lookup('slipway.platform.template', 'etc/hosts.j2') }}"
 """

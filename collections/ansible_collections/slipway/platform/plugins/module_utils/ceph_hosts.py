@@ -59,7 +59,7 @@ def plan_destroy(view: dict[str, Any], osd: int) -> tuple[str, str]:
     unsettled = {state: count for state, count in groups.items() if not _settled(state)}
     if unsettled:
         states = ", ".join(f"{count} {state}" for state, count in sorted(unsettled.items()))
-        return "wait", f"placement groups are recovering without osd.{osd}: {states}"
+        return "wait", f"placement groups are not recovered without osd.{osd}: {states}"
     return "destroy", f"every placement group is active without osd.{osd}"
 
 

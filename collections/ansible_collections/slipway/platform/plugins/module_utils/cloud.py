@@ -1,7 +1,7 @@
-"""Read-only access to the Hetzner Cloud API: whole collections, errors as one sentence.
+"""Read-only client of the Hetzner Cloud API: complete collections, errors as one sentence.
 
-Changes are made by the `hetzner.hcloud` modules; this is for the decisions before them, which need the whole project at
-once. Standard library only, so that it runs wherever a module runs.
+The `hetzner.hcloud` modules make changes; plans and checks need the complete project at once, which this client reads.
+Standard library only, so that it runs wherever a module runs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from urllib.request import Request, urlopen
 Json = dict[str, Any]
 
 PAGE = 50
-"""Most objects the API returns in one page."""
+"""Maximum number of objects in a page of the API."""
 
-PASSING = frozenset({429, 502, 503, 504})
-"""Answers that a moment later may be different."""
+RETRIED = frozenset({429, 502, 503, 504})
+"""Status codes of transient errors."""
 
-WAITS = (1.0, 2.0, 4.0)
-"""Seconds before each further try of a passing answer."""
+RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0)
+"""Delay before each retry of a transient error."""
 
 
 class CloudError(Exception):
-    """The API could not be asked. The text is one sentence; `code` is the API's own word, if there was one."""
+    """A failed request. The text is one sentence; `code` is the API's error code, if there is one."""
 
     def __init__(self, sentence: str, code: str = "") -> None:
         super().__init__(sentence)
@@ -40,7 +40,7 @@ PROJECT_OPTIONS: dict[str, dict[str, Any]] = {
     "api_endpoint": {"type": "str", "required": True},
     "environment": {"type": "str", "required": True},
 }
-"""What a module has to be given to find an environment's project; documented in doc_fragments/cloud.py."""
+"""Options that identify an environment's project; documented in doc_fragments/cloud.py."""
 
 
 class Cloud:
@@ -60,42 +60,43 @@ class Cloud:
         self._sleep = sleep
 
     def get(self, path: str, query: Iterable[tuple[str, str | int]] = ()) -> Json:
-        """One GET; passing failures are tried again a few times."""
+        """One GET; transient errors are retried."""
         if not self._token:
             raise CloudError(
-                "platform_hcloud_token is empty; put a token with read and write permission into the environment "
-                "variable HCLOUD_TOKEN (console.hetzner.cloud, project, Security, API tokens).",
+                "platform_hcloud_token is empty; set the environment variable HCLOUD_TOKEN to a token with read and "
+                "write permission (console.hetzner.cloud, project, Security, API tokens).",
                 "unauthorized",
             )
         if not self._token.isascii() or not self._token.isprintable() or " " in self._token:
-            # It would end up in a header, and there in an error that shows it.
+            # It would become part of a header, and the error for an invalid header shows its value.
             raise CloudError(
-                "platform_hcloud_token holds a space, a line's end or another character that no token has; set the "
+                "platform_hcloud_token holds a space, a newline or another character that is invalid in a token; set "
+                "the "
                 "environment variable HCLOUD_TOKEN to the token alone.",
                 "unauthorized",
             )
         address = f"{self.endpoint}/{path}"
         if encoded := urlencode(list(query)):
             address += f"?{encoded}"
-        for wait in (*WAITS, None):
+        for delay in (*RETRY_DELAYS_SECONDS, None):
             try:
                 return self._get_once(address)
-            except _Passing as passing:
-                if wait is None:
-                    raise CloudError(str(passing)) from None
-                self._sleep(wait)
-        raise AssertionError("the last try either returns or raises")
+            except _TransientError as transient:
+                if delay is None:
+                    raise CloudError(str(transient)) from None
+                self._sleep(delay)
+        raise AssertionError("the last attempt either returns or raises")
 
     def list(self, kind: str, query: Iterable[tuple[str, str | int]] = ()) -> list[Json]:
-        """Every object of a kind, all pages."""
+        """All objects of a kind, from all pages."""
         objects: list[Json] = []
         page: int | None = 1
         while page is not None:
             answer = self.get(kind, [*query, ("page", page), ("per_page", PAGE)])
             objects.extend(answer[kind])
-            following = answer.get("meta", {}).get("pagination", {}).get("next_page")
-            # A server that repeats itself must not keep us here for ever.
-            page = following if isinstance(following, int) and following > page else None
+            next_page = answer.get("meta", {}).get("pagination", {}).get("next_page")
+            # Protects against an endless loop if the server repeats a page.
+            page = next_page if isinstance(next_page, int) and next_page > page else None
         return objects
 
     def _get_once(self, address: str) -> Json:
@@ -110,29 +111,33 @@ class Cloud:
         except (URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, TimeoutError):
-                raise _Passing(f"The Hetzner Cloud API at {self.endpoint} did not answer in time.") from None
+                raise _TransientError(f"The Hetzner Cloud API at {self.endpoint} did not answer in time.") from None
             raise CloudError(
                 f"The Hetzner Cloud API at {self.endpoint} cannot be reached ({reason}); "
                 "check platform_hcloud_endpoint and the network of this machine.",
                 "unreachable",
             ) from None
         except HTTPException as error:
-            raise _Passing(f"The Hetzner Cloud API at {self.endpoint} broke off ({type(error).__name__}).") from None
+            raise _TransientError(
+                f"The Hetzner Cloud API at {self.endpoint} closed the connection ({type(error).__name__})."
+            ) from None
         except ValueError:
-            raise CloudError(f"{self.endpoint} does not speak the Hetzner Cloud API (no JSON answer).") from None
+            raise CloudError(f"{self.endpoint} is no Hetzner Cloud API (the response is no JSON).") from None
         if not isinstance(answer, dict):
-            raise CloudError(f"{self.endpoint} does not speak the Hetzner Cloud API (no JSON object).")
+            raise CloudError(f"{self.endpoint} is no Hetzner Cloud API (the response is no JSON object).")
         return answer
 
-    def _explained(self, error: HTTPError) -> CloudError | _Passing:
+    def _explained(self, error: HTTPError) -> CloudError | _TransientError:
         code, message = str(error.code), str(error.reason)
         try:
             body = json.load(error)
             code, message = str(body["error"]["code"]), str(body["error"]["message"])
         except (ValueError, KeyError, TypeError):
             pass
-        if error.code in PASSING:
-            return _Passing(f"The Hetzner Cloud API at {self.endpoint} answers {message} ({code}); try again later.")
+        if error.code in RETRIED:
+            return _TransientError(
+                f"The Hetzner Cloud API at {self.endpoint} answers {message} ({code}); run again later."
+            )
         if error.code == 401:
             return CloudError(
                 f"The Hetzner Cloud API at {self.endpoint} does not accept the token ({message}); "
@@ -142,5 +147,5 @@ class Cloud:
         return CloudError(f"The Hetzner Cloud API at {self.endpoint} answers {message} ({code}).", code)
 
 
-class _Passing(Exception):
+class _TransientError(Exception):
     pass

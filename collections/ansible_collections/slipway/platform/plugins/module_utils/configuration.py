@@ -1,7 +1,7 @@
-"""Configuration files and what makes them live, as one unit: plan, test, swap, activate, prove, roll back.
+"""Configuration files and the service that uses them, as one unit: plan, test, write, activate, verify, roll back.
 
-`plan` only reads. `apply` writes, and leaves a record of the former files until the new ones are proved, so that a
-run which dies in between is finished, or taken back, by the next one.
+`plan` is read-only. `apply` writes, and keeps a record of the previous files until the new ones are verified, so that
+the next run completes or rolls back a change that was interrupted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SYSTEMD_FOLDERS = ("/etc/systemd/system/", "/lib/systemd/system/", "/usr/lib/sys
 
 
 class ConfigurationError(Exception):
-    """A fault, told in a sentence that is fit to be the module's message."""
+    """A fault; its text is the module's message."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it should be; `content` None means that it should not exist."""
+    """A desired file; `content` None means that it should not exist."""
 
     path: str
     content: str | None
@@ -34,12 +34,12 @@ class File:
     validate: tuple[str, ...] = ()
     sensitive: bool = False
     target: str = ""
-    """Of a symbolic link, which has no content, mode or owner of its own."""
+    """Target of a symbolic link, which has no content, mode or owner of its own."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder as it should be; an exclusive one holds the unit's files and nothing else."""
+    """A desired directory; an exclusive one holds the unit's files alone."""
 
     path: str
     mode: int = 0o755
@@ -50,7 +50,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Probe:
-    """A port that must answer once the unit is live, and how."""
+    """A port that must answer once the unit is active, and how."""
 
     address: str
     port: int
@@ -65,7 +65,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Unit:
-    """Files that only make sense together, how they are tested, made live and proved."""
+    """Files that belong together, and how they are tested, activated and verified."""
 
     name: str
     files: tuple[File, ...] = ()
@@ -83,14 +83,14 @@ class Unit:
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as it is."""
+    """The current state of a file."""
 
     content: bytes
     mode: int
     owner: str
     group: str
     link: str = ""
-    """Target, where the path is a symbolic link."""
+    """Target, if the path is a symbolic link."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class FolderState:
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What systemd says of a service; `known` False means that it has no such unit."""
+    """State of a service in systemd; `known` False means that there is no such unit."""
 
     known: bool = False
     active: bool = False
@@ -111,7 +111,7 @@ class ServiceState:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did; `code` None means that there is no such program."""
+    """Result of a command; `code` None means that the program is not installed."""
 
     code: int | None
     output: str = ""
@@ -122,7 +122,7 @@ class Result:
 
 
 class Host(Protocol):
-    """All that a unit needs of the machine; the module gives the real one, tests a temporary folder."""
+    """Operations on the host; the module implements them for the real one, tests for a temporary directory."""
 
     def read(self, path: str) -> FileState | None: ...
     def read_folder(self, path: str) -> FolderState | None: ...
@@ -141,7 +141,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True)
 class Change:
-    """One file that differs; `after` None removes it."""
+    """A file that differs; `after` None removes it."""
 
     path: str
     before: FileState | None
@@ -150,33 +150,33 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a unit needs, and why."""
+    """The changes of a unit, and their reasons."""
 
     unit: Unit
     folders: tuple[Folder, ...] = ()
     changes: tuple[Change, ...] = ()
     resume: bool = False
-    not_live: bool = False
+    inactive: bool = False
     start: bool = False
     enable: bool = False
     service: ServiceState = field(default_factory=ServiceState)
 
     @property
     def activate(self) -> bool:
-        return bool(self.changes) or self.resume or self.not_live
+        return bool(self.changes) or self.resume or self.inactive
 
     @property
     def changed(self) -> bool:
         return self.activate or bool(self.folders) or self.start or self.enable
 
     def reasons(self) -> list[str]:
-        """For people: what made the unit change."""
+        """The reasons of the change, for the result."""
         found = [f"{'remove' if c.after is None else 'write'} {c.path}" for c in self.changes]
-        found += [f"set up {folder.path}" for folder in self.folders]
+        found += [f"create or correct {folder.path}" for folder in self.folders]
         if self.resume:
-            found.append("finish what an interrupted run began")
-        if self.not_live:
-            found.append("make live what is on disk")
+            found.append("complete an interrupted change")
+        if self.inactive:
+            found.append("activate the files on disk")
         if self.start:
             found.append(f"start {self.unit.service}")
         if self.enable:
@@ -185,7 +185,7 @@ class Plan:
 
 
 def unit_from(options: Mapping[str, Any]) -> Unit:
-    """Build a unit from the module's checked options."""
+    """Build a unit from the module's validated options."""
     files = tuple(
         File(
             path=f["path"],
@@ -233,7 +233,7 @@ def unit_from(options: Mapping[str, Any]) -> Unit:
 
 
 def digest_of(files: Iterable[File]) -> str:
-    """Sixteen hexadecimal digits that change with any content, by which a running service tells which files it has."""
+    """Digest of all contents, sixteen hexadecimal digits; a running service shows it to identify its files."""
     text = json.dumps([(file.path, file.content) for file in files])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -243,9 +243,7 @@ def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
     blocks = [block for block in blocks if block]
     if len(blocks) != len(names):
-        raise ConfigurationError(
-            f"systemctl told of {len(blocks)} services, {len(names)} were asked: {' '.join(names)}"
-        )
+        raise ConfigurationError(f"systemctl returned {len(blocks)} of {len(names)} services: {' '.join(names)}")
     return {
         name: ServiceState(
             known=block.get("LoadState") == "loaded",
@@ -279,7 +277,7 @@ def _wanted_state(wanted: File) -> FileState:
 
 
 def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
-    """Compare what is with what should be. Changes nothing."""
+    """Compare the current with the desired state. Read-only."""
     changes = []
     for wanted in unit.files:
         found = host.read(wanted.path)
@@ -288,24 +286,24 @@ def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
     named = {wanted.path for wanted in unit.files}
     for folder in unit.folders:
         if folder.exclusive:
-            strays = sorted(set(host.list_files(folder.path)) - named)
-            changes.extend(Change(path, host.read(path), None) for path in strays)
+            undeclared = sorted(set(host.list_files(folder.path)) - named)
+            changes.extend(Change(path, host.read(path), None) for path in undeclared)
     folders = tuple(
         folder
         for folder in unit.folders
         if host.read_folder(folder.path) != FolderState(folder.mode, folder.owner, folder.group)
     )
     resume = host.read_record(unit.name) is not None
-    not_live = False
+    inactive = False
     if not changes and not resume and unit.live_command:
         result = host.run(unit.live_command)
-        not_live = not result.ok or unit.live_contains not in result.output
+        inactive = not result.ok or unit.live_contains not in result.output
     return Plan(
         unit=unit,
         folders=folders,
         changes=tuple(changes),
         resume=resume,
-        not_live=not_live,
+        inactive=inactive,
         start=bool(unit.service) and not service.active,
         enable=bool(unit.service) and not service.enabled,
         service=service,
@@ -313,9 +311,9 @@ def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
 
 
 def test(plan: Plan, host: Host, missing_program_ok: bool = False) -> None:
-    """Lay the new files beside the old ones and let the programs judge them. Nothing live is touched.
+    """Validate the new files in the staging directory with the programs that use them. Active files are not changed.
 
-    `missing_program_ok` is for check mode on a host whose packages are not there yet.
+    `missing_program_ok` is for check mode on a host whose packages are not installed yet.
     """
     unit = plan.unit
     commands: list[tuple[str, list[str]]] = []
@@ -323,9 +321,9 @@ def test(plan: Plan, host: Host, missing_program_ok: bool = False) -> None:
     for wanted in unit.files:
         if wanted.content is None or wanted.target or not (wanted.path in changed or unit.test):
             continue
-        place = host.stage(wanted.path, wanted.content.encode())
+        staged = host.stage(wanted.path, wanted.content.encode())
         if wanted.validate and wanted.path in changed:
-            commands.append((wanted.path, [part.replace("%s", place) for part in wanted.validate]))
+            commands.append((wanted.path, [part.replace("%s", staged) for part in wanted.validate]))
     if unit.test and plan.activate:
         main = unit.files[0].path
         commands.append((main, [part.replace("%s", host.staged(main)) for part in unit.test]))
@@ -335,17 +333,17 @@ def test(plan: Plan, host: Host, missing_program_ok: bool = False) -> None:
             continue
         if not result.ok:
             raise ConfigurationError(
-                f"{unit.name}: the new {path} is refused by `{command[0]}`, the old one stays in force. It says: "
-                f"{result.output.strip() or 'nothing'}"
+                f"{unit.name}: `{command[0]}` rejects the new {path}, the previous one stays active. Output: "
+                f"{result.output.strip() or 'none'}"
             )
 
 
 def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Make the planned and tested unit live, or leave everything as it was and say why."""
+    """Activate the planned and tested unit, or roll it back and raise the reason."""
     unit = plan.unit
-    former = _former(plan, host)
+    previous = _previous_files(plan, host)
     if plan.activate:
-        host.write_record(unit.name, _dump(former, _was_active(plan, host)))
+        host.write_record(unit.name, _dump(previous, _was_active(plan, host)))
     for folder in plan.folders:
         host.make_folder(folder)
     for change in plan.changes:
@@ -353,57 +351,57 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
             host.remove(change.path)
         elif change.after.content is not None:
             host.write(change.path, _wanted_state(change.after))
-    fault = _activate(plan, host, former) or prove(unit, host, sleep)
+    fault = _activate(plan, host, previous) or verify(unit, host, sleep)
     if fault is None:
         host.remove_record(unit.name)
         return
     if not plan.activate:
         raise ConfigurationError(f"{unit.name}: {fault}{_journal(unit, host)}")
     journal = _journal(unit, host)
-    if former:
-        again = _roll_back(plan, host, former)
-        ending = f" Taking it back failed too: {again}." if again else " The former configuration is in force again."
+    if previous:
+        rollback = _roll_back(plan, host, previous)
+        ending = f" The rollback failed too: {rollback}." if rollback else " The previous files are active again."
     else:
-        # No file was swapped, so there is none to go back to; a service that runs is worth more than none.
+        # No file was changed, so there is none to restore; the service is not stopped.
         host.remove_record(unit.name)
-        ending = " Its files are as they should be and stay; nothing was stopped."
+        ending = " Its files are as declared and were not changed; the service was not stopped."
     raise ConfigurationError(f"{unit.name}: {fault}.{ending}{journal}")
 
 
-def prove(unit: Unit, host: Host, sleep: Callable[[float], None] = time.sleep, only_ports: bool = False) -> str | None:
-    """Read-only: is the unit in force? Gives the first fault that is still there when the time is up.
+def verify(unit: Unit, host: Host, sleep: Callable[[float], None] = time.sleep, only_ports: bool = False) -> str | None:
+    """Whether the unit is active, read-only: the first fault that persists until the timeout, or None.
 
-    `only_ports` is for a unit whose plan has just seen the rest in order.
+    `only_ports` is for a unit whose plan has just verified the rest.
     """
-    waited = 0.0
+    elapsed = 0.0
     while True:
         fault = (None if only_ports else _service_fault(unit, host)) or _port_fault(unit, host)
-        if fault is None or waited >= unit.probe_seconds:
+        if fault is None or elapsed >= unit.probe_seconds:
             return fault
         sleep(0.25)
-        waited += 0.25
+        elapsed += 0.25
 
 
-def reconsider(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -> Plan:
-    """A unit in order whose ports are not is made live once more: a certificate may have been renewed beside it."""
+def plan_reactivation(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -> Plan:
+    """Activate an unchanged unit again if its ports fail: a certificate may have been renewed in its place."""
     if plan.changed:
         return plan
-    fault = prove(plan.unit, host, sleep, only_ports=True)
+    fault = verify(plan.unit, host, sleep, only_ports=True)
     if fault is None:
         return plan
     if not plan.unit.service or plan.unit.on_change == "none":
-        raise ConfigurationError(f"{plan.unit.name}: nothing was to be changed, but {fault}")
-    return replace(plan, not_live=True)
+        raise ConfigurationError(f"{plan.unit.name}: no file differs, but {fault}")
+    return replace(plan, inactive=True)
 
 
 def _service_fault(unit: Unit, host: Host) -> str | None:
     if unit.service and not host.run(["systemctl", "is-active", "--quiet", unit.service]).ok:
-        return f"the service {unit.service} does not run"
+        return f"the service {unit.service} is not active"
     if unit.live_command:
         result = host.run(unit.live_command)
         if not result.ok or unit.live_contains not in result.output:
-            said = " ".join(result.output.split())[-200:] or "nothing"
-            return f"`{' '.join(unit.live_command)}` does not show it in force, it says {said!r}"
+            output = " ".join(result.output.split())[-200:] or "none"
+            return f"`{' '.join(unit.live_command)}` does not show the new configuration (output: {output})"
     return None
 
 
@@ -411,11 +409,11 @@ def _port_fault(unit: Unit, host: Host) -> str | None:
     return next((fault for fault in map(host.probe, unit.probes) if fault is not None), None)
 
 
-def _activate(plan: Plan, host: Host, former: Mapping[str, FileState | None]) -> str | None:
+def _activate(plan: Plan, host: Host, previous: Mapping[str, FileState | None]) -> str | None:
     unit = plan.unit
     commands: list[Sequence[str]] = []
     if plan.activate:
-        if any(path.startswith(SYSTEMD_FOLDERS) for path in former):
+        if any(path.startswith(SYSTEMD_FOLDERS) for path in previous):
             commands.append(["systemctl", "daemon-reload"])
         commands.extend(unit.commands)
     if unit.service:
@@ -438,21 +436,21 @@ def _run_all(commands: Iterable[Sequence[str]], host: Host) -> str | None:
     for command in commands:
         result = host.run(command)
         if not result.ok:
-            return f"`{' '.join(command)}` failed: {result.output.strip()[-1500:] or 'it said nothing'}"
+            return f"`{' '.join(command)}` failed: {result.output.strip()[-1500:] or 'no output'}"
     return None
 
 
-def _former(plan: Plan, host: Host) -> dict[str, FileState | None]:
-    """The files before this change; before the interrupted one, where a record tells."""
-    former = {change.path: change.before for change in plan.changes}
+def _previous_files(plan: Plan, host: Host) -> dict[str, FileState | None]:
+    """The files before this change, or before the interrupted one if there is a record."""
+    previous = {change.path: change.before for change in plan.changes}
     record = host.read_record(plan.unit.name)
     if record is not None:
-        former |= _load(record)
-    return former
+        previous |= _load(record)
+    return previous
 
 
 def _was_active(plan: Plan, host: Host) -> bool:
-    """Whether the service ran before this change; before the interrupted one, where a record tells."""
+    """Whether the service was active before this change, or before the interrupted one if there is a record."""
     record = host.read_record(plan.unit.name)
     try:
         return bool(json.loads(record)["active"]) if record is not None else plan.service.active
@@ -460,24 +458,24 @@ def _was_active(plan: Plan, host: Host) -> bool:
         return plan.service.active
 
 
-def _roll_back(plan: Plan, host: Host, former: Mapping[str, FileState | None]) -> str | None:
+def _roll_back(plan: Plan, host: Host, previous: Mapping[str, FileState | None]) -> str | None:
     unit = plan.unit
     was_active = _was_active(plan, host)
-    for path, state in former.items():
+    for path, state in previous.items():
         if state is None:
             host.remove(path)
         else:
             host.write(path, state)
     commands: list[Sequence[str]] = []
-    if any(path.startswith(SYSTEMD_FOLDERS) for path in former):
+    if any(path.startswith(SYSTEMD_FOLDERS) for path in previous):
         commands.append(["systemctl", "daemon-reload"])
     if unit.service and not was_active:
         commands.append(["systemctl", "stop", unit.service])
     else:
-        # The commands of a first installation had nothing to do before it.
-        first = all(state is None for state in former.values())
+        # Before a first installation there was nothing to activate.
+        first = all(state is None for state in previous.values())
         commands.extend(unit.commands if unit.commands_on_rollback and not first else ())
-        # What ran before our files came, such as the SSH server, runs on without them.
+        # A service that ran before the first installation, such as the SSH server, keeps running without our files.
         if unit.service and unit.on_change != "none":
             commands.append(
                 ["systemctl", "reload-or-restart" if unit.on_change == "reload" else "restart", unit.service]
@@ -494,7 +492,7 @@ def _journal(unit: Unit, host: Host) -> str:
     return f"\nLast lines of {unit.service}:\n{result.output.strip()}" if result.ok and result.output.strip() else ""
 
 
-def _dump(former: Mapping[str, FileState | None], active: bool) -> str:
+def _dump(previous: Mapping[str, FileState | None], active: bool) -> str:
     return json.dumps(
         {
             "active": active,
@@ -508,7 +506,7 @@ def _dump(former: Mapping[str, FileState | None], active: bool) -> str:
                     "group": state.group,
                     "link": state.link,
                 }
-                for path, state in former.items()
+                for path, state in previous.items()
             },
         }
     )
@@ -522,12 +520,12 @@ def _load(record: str) -> dict[str, FileState | None]:
             for path, state in files.items()
         }
     except (ValueError, KeyError, TypeError):
-        # Cut short while it was written: then no file had been swapped yet.
+        # The record was interrupted while it was written, so no file has been changed yet.
         return {}
 
 
 def diff(plan: Plan) -> list[dict[str, str]]:
-    """What --diff shows."""
+    """The diff of the unit, for --diff."""
     shown = []
     for change in plan.changes:
         hidden = change.after is not None and change.after.sensitive
@@ -551,5 +549,5 @@ def _shown(state: FileState) -> str:
 
 
 def staged_path(root: str, path: str) -> str:
-    """Where a file of the host is laid below the staging folder."""
+    """Path of a host's file below the staging directory."""
     return str(PurePosixPath(root) / path.lstrip("/"))

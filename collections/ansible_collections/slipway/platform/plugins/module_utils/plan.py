@@ -1,7 +1,7 @@
-"""What has to change in a project so that it holds what an environment wants: pure decisions, no API.
+"""The plan that converges a cloud project with an environment's inventory: pure functions, no API.
 
-`make_plan` compares and answers three things: what will be done, what is refused, and what lies there unclaimed.
-Nothing is destroyed, moved or stopped unless its name was given on purpose.
+`make_plan` returns the changes, the refused changes, and undeclared objects. Nothing is destroyed, moved or stopped
+unless it is confirmed by name.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ OWNER_LABEL = "managed-by"
 OWNER = "slipway"
 
 KINDS = ("servers", "volumes", "networks", "firewalls", "placement_groups", "ssh_keys")
-"""What an environment consists of, in the order in which it can be taken away."""
+"""Kinds of an environment's objects, in the order in which they can be deleted."""
 
 TRANSIENT = frozenset({"initializing", "starting", "stopping", "deleting", "migrating", "rebuilding"})
-"""States of a server that end by themselves; nothing can be asked of it meanwhile."""
+"""Transitional states of a server, in which the API rejects actions."""
 
 ALLOW_REPLACE = "op_provision_allow_replace"
 ALLOW_RESTART = "op_provision_allow_restart"
@@ -37,7 +37,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Machine:
-    """A server as the inventory wants it."""
+    """A server as the inventory declares it."""
 
     name: str
     group: str
@@ -47,12 +47,12 @@ class Machine:
     volumes: tuple[Volume, ...] = ()
     placement_group: str = ""
     groups: tuple[str, ...] = ()
-    """All groups it is in, when it is shared by several; `group` is the main one."""
+    """All groups of the server, if it is in several; `group` is the main one."""
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A way in from the public side, for one group of machines or (group empty) for all."""
+    """An opening of the public firewalls, for one group of machines or (group empty) for all."""
 
     name: str
     protocol: str
@@ -110,24 +110,24 @@ class Desired:
 
 @dataclass
 class ServerPlan:
-    """The way of one server to what is wanted. Empty lists and False where nothing is to be done."""
+    """The changes of one server. Empty lists and False where there is none."""
 
     name: str
     group: str
     create: bool = False
     candidates: list[Json] = field(default_factory=list)
-    """`server_type` and `location` to try in this order."""
+    """`server_type` and `location`, in order of preference."""
     labels: Json = field(default_factory=dict)
     firewalls: list[str] = field(default_factory=list)
     placement_group: str = ""
     image: str = ""
     private_ip: str = ""
-    relabel: bool = False
-    refirewall: bool = False
+    update_labels: bool = False
+    update_firewalls: bool = False
     stop: bool = False
-    """Needs to be off while `resize_to` or `regroup` happens."""
+    """Whether it must be stopped for `resize_to` or `update_placement_group`."""
     resize_to: str = ""
-    regroup: bool = False
+    update_placement_group: bool = False
     attach: bool = False
     volumes: list[Json] = field(default_factory=list)
     """Volumes to create, attach or grow: `name`, `size_gb`."""
@@ -135,17 +135,20 @@ class ServerPlan:
 
     @property
     def changes(self) -> list[str]:
-        said: list[tuple[bool, str]] = [
+        candidates: list[tuple[bool, str]] = [
             (self.create, f"create server {self.name}"),
-            (self.relabel, f"label server {self.name}"),
-            (self.refirewall, f"put server {self.name} behind firewall {', '.join(self.firewalls)}"),
-            (bool(self.resize_to), f"stop server {self.name} and make it a {self.resize_to}"),
-            (self.regroup, f"stop server {self.name} and put it into placement group {self.placement_group}"),
+            (self.update_labels, f"update the labels of server {self.name}"),
+            (self.update_firewalls, f"apply firewall {', '.join(self.firewalls)} to server {self.name}"),
+            (bool(self.resize_to), f"stop server {self.name} and resize it to {self.resize_to}"),
+            (
+                self.update_placement_group,
+                f"stop server {self.name} and move it to placement group {self.placement_group}",
+            ),
             (self.attach, f"attach server {self.name} to the private network at {self.private_ip}"),
-            *((True, f"give server {self.name} volume {v['name']} ({v['size_gb']} GB)") for v in self.volumes),
+            *((True, f"provision volume {v['name']} ({v['size_gb']} GB) of server {self.name}") for v in self.volumes),
             (self.start, f"start server {self.name}"),
         ]
-        return [sentence for happens, sentence in said if happens]
+        return [sentence for planned, sentence in candidates if planned]
 
 
 @dataclass
@@ -162,41 +165,41 @@ class Plan:
     ssh_key_names: list[str] = field(default_factory=list)
     """Registered keys that a new server gets."""
     firewalls: list[Json] = field(default_factory=list)
-    """Firewalls to make or to bring in line: `name`, `group`, `rules`, `labels`."""
+    """Firewalls to create or to update: `name`, `group`, `rules`, `labels`."""
     placement_groups: list[Json] = field(default_factory=list)
     servers: dict[str, ServerPlan] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
-    unclaimed: list[str] = field(default_factory=list)
+    undeclared: list[str] = field(default_factory=list)
 
     @property
     def shared_changes(self) -> list[str]:
-        said = [
+        changes = [
             *(f"delete server {name}" for name in self.delete_servers),
-            *(f"delete volume {name} and what is on it" for name in self.delete_volumes),
+            *(f"delete volume {name} and its data" for name in self.delete_volumes),
             *(f"delete network {name}" for name in self.delete_networks),
             *(f"register SSH key {key['name']}" for key in self.ssh_keys),
         ]
         if self.create_network:
-            said.append(f"create network {self.network}")
+            changes.append(f"create network {self.network}")
         if self.create_subnet:
-            said.append(f"create the subnet of network {self.network}")
-        said += [f"set firewall {firewall['name']}" for firewall in self.firewalls]
-        said += [f"create placement group {group['name']}" for group in self.placement_groups]
-        return said
+            changes.append(f"create the subnet of network {self.network}")
+        changes += [f"set firewall {firewall['name']}" for firewall in self.firewalls]
+        changes += [f"create placement group {group['name']}" for group in self.placement_groups]
+        return changes
 
     @property
     def changes(self) -> list[str]:
-        return self.shared_changes + [said for name in sorted(self.servers) for said in self.servers[name].changes]
+        return self.shared_changes + [change for name in sorted(self.servers) for change in self.servers[name].changes]
 
 
 def owned(thing: Mapping[str, Any], environment: str) -> bool:
-    """Whether an object belongs to the environment: its label says so, nothing else counts."""
+    """Whether an object belongs to the environment, by its owner label alone."""
     return (thing.get("labels") or {}).get(ENVIRONMENT_LABEL) == environment
 
 
 def labels(environment: str, group: str = "") -> Json:
-    mine = {ENVIRONMENT_LABEL: environment, OWNER_LABEL: OWNER}
-    return mine | {GROUP_LABEL: group} if group else mine
+    owner_labels = {ENVIRONMENT_LABEL: environment, OWNER_LABEL: OWNER}
+    return owner_labels | {GROUP_LABEL: group} if group else owner_labels
 
 
 def make_plan(
@@ -207,9 +210,9 @@ def make_plan(
     allow_restart: Iterable[str] = (),
     hosts: Iterable[str] | None = None,
 ) -> Plan:
-    """Compare. `current` holds the whole project: each of KINDS and `server_types`, as the API tells them.
+    """Compare `desired` with `current`, the complete project: all KINDS and `server_types`, as the API returns them.
 
-    `hosts` are the machines that this run makes and changes, all unless given.
+    `hosts` are the machines that this run may change. Default: all.
     """
     return _Planner(
         desired,
@@ -250,44 +253,45 @@ class _Planner:
         self.plan_one_of_a_group()
         self.plan_addresses_taken()
         self.plan_limit()
-        self.plan_unclaimed()
+        self.plan_undeclared()
         return self.plan
 
     def plan_limit(self) -> None:
-        """What goes is made again in the same run, so nothing goes of a machine that the run leaves out."""
+        """Deleted objects are created again in the same run, so none of a machine outside of --limit may be deleted."""
         for machine in self.desired.machines:
             if machine.name in self.hosts:
                 continue
             own = {f"{machine.name}-{volume.name}" for volume in machine.volumes}
-            going = [f"server {name}" for name in self.plan.delete_servers if name == machine.name]
-            going += [f"volume {name}" for name in self.plan.delete_volumes if name in own]
-            if going:
+            deletions = [f"server {name}" for name in self.plan.delete_servers if name == machine.name]
+            deletions += [f"volume {name}" for name in self.plan.delete_volumes if name in own]
+            if deletions:
                 self.refuse(
-                    f"--limit leaves out {machine.name}, so {' and '.join(going)} would be deleted and not made again; "
+                    f"--limit excludes {machine.name}, so {' and '.join(deletions)} would be deleted and not created "
+                    "again; "
                     f"add {machine.name} to --limit, or run without it."
                 )
 
     def refuse(self, sentence: str) -> None:
         self.plan.refused.append(sentence)
 
-    def mine(self, kind: str, name: str, word: str) -> Json | None:
-        """The object of that name if it is ours; refuses one that is somebody else's."""
+    def owned_object(self, kind: str, name: str, word: str) -> Json | None:
+        """The object of that name if it belongs to the environment; refuses a foreign one."""
         thing = self.by_name[kind].get(name)
         if thing is not None and not owned(thing, self.environment):
             self.refuse(
                 f"{word} {name} exists in this project without the label {ENVIRONMENT_LABEL}={self.environment}, so it "
-                "belongs to somebody else; use a project of its own for this environment, or give it that label if it "
-                "is ours."
+                "does not belong to this environment; use a separate project, or set that label if the object is its "
+                "own."
             )
             return None
         return thing
 
     def refuse_protected(self, word: str, thing: Json) -> None:
-        """Before anything is gone, not when it is this one's turn."""
+        """Before any deletion, because the API would reject this one halfway."""
         if (thing.get("protection") or {}).get("delete"):
             self.refuse(
                 f"{word} {thing['name']} may be replaced, but is protected against deletion; "
-                "take the protection off in the cloud console first."
+                "disable the protection in the cloud console first."
             )
 
     def plan_names_allowed(self) -> None:
@@ -299,7 +303,7 @@ class _Planner:
             for name in sorted(names - known):
                 self.refuse(
                     f"{option} names {name}, which is no server, volume or network of {self.environment}; "
-                    "correct the name or leave it out."
+                    "correct the name or remove it."
                 )
 
     # network
@@ -308,19 +312,19 @@ class _Planner:
         plan, desired = self.plan, self.desired
         plan.network = self.environment
         plan.network_labels = labels(self.environment)
-        network = self.mine("networks", self.environment, "Network")
+        network = self.owned_object("networks", self.environment, "Network")
         if network is None:
             plan.create_network = plan.create_subnet = self.environment not in self.by_name["networks"]
             return
         differences = []
         if network["ip_range"] != desired.network_cidr:
-            differences.append(f"has the range {network['ip_range']}, wanted is {desired.network_cidr}")
+            differences.append(f"has the range {network['ip_range']} instead of {desired.network_cidr}")
         subnet = next((subnet for subnet in network["subnets"] if subnet["ip_range"] == desired.subnet_cidr), None)
         if subnet is not None and subnet["network_zone"] != desired.network_zone:
-            differences.append(f"lies in the zone {subnet['network_zone']}, wanted is {desired.network_zone}")
+            differences.append(f"is in the zone {subnet['network_zone']} instead of {desired.network_zone}")
         if subnet is None and network["subnets"]:
             ranges = ", ".join(subnet["ip_range"] for subnet in network["subnets"])
-            differences.append(f"has the subnet {ranges}, wanted is {desired.subnet_cidr}")
+            differences.append(f"has the subnet {ranges} instead of {desired.subnet_cidr}")
         if not differences:
             plan.create_subnet = subnet is None
         elif self.environment in self.allow_replace:
@@ -329,12 +333,13 @@ class _Planner:
             plan.create_network = plan.create_subnet = True
         else:
             self.refuse(
-                f"Network {self.environment} {' and '.join(differences)}; restore the old value, or have the network "
-                f'and every server in it replaced: -e \'{{"{ALLOW_REPLACE}": ["{self.environment}", …]}}\'.'
+                f"Network {self.environment} {' and '.join(differences)}; restore the old value, or replace the "
+                "network "
+                f'and every server in it: -e \'{{"{ALLOW_REPLACE}": ["{self.environment}", …]}}\'.'
             )
 
     def plan_network_replacement(self) -> None:
-        """A network goes only together with every server in it."""
+        """A network is deleted only together with every server in it."""
         if not self.plan.delete_networks:
             return
         network = self.by_name["networks"][self.environment]
@@ -343,53 +348,56 @@ class _Planner:
             ids = ", ".join(map(str, balancers))
             self.refuse(
                 f"Network {self.environment} may be replaced, but load balancer {ids} (by id) would lose its address "
-                "in it; detach it or delete it first."
+                "in it; detach or delete that load balancer first."
             )
-        staying = sorted(
+        remaining = sorted(
             server["name"]
             for server in self.current["servers"]
-            if any(leg["network"] == network_id for leg in server["private_net"])
+            if any(attachment["network"] == network_id for attachment in server["private_net"])
             and server["name"] not in self.plan.delete_servers
         )
-        if staying:
+        if remaining:
             self.refuse(
-                f"Network {self.environment} may be replaced, but {', '.join(staying)} would lose the private address "
+                f"Network {self.environment} may be replaced, but {', '.join(remaining)} would lose the private "
+                "address "
                 f"in it; name every one of them in {ALLOW_REPLACE} too."
             )
 
     def plan_one_of_a_group(self) -> None:
-        """Servers are changed side by side: what a group serves, and a quorum's data, would go with all of them."""
-        if self.plan.delete_networks:  # then all go, each by its name
+        """Servers are changed in parallel, so changing several of a group would stop its service and lose a quorum."""
+        if self.plan.delete_networks:  # then all are replaced, each confirmed by name
             return
         for group in sorted({machine.group for machine in self.desired.machines}):
-            going = [
+            affected = [
                 server.name
                 for server in self.plan.servers.values()
                 if server.group == group and (server.stop or server.name in self.plan.delete_servers)
             ]
-            if len(going) > 1:
+            if len(affected) > 1:
                 self.refuse(
-                    f"{', '.join(going)} would stop or be replaced at the same time, all of {group}; name one of them "
-                    f"at a time in {ALLOW_RESTART} or {ALLOW_REPLACE}, and the next when it serves again."
+                    f"{', '.join(affected)} of {group} would be stopped or replaced at the same time; confirm one of "
+                    "them "
+                    f"at a time in {ALLOW_RESTART} or {ALLOW_REPLACE}, and the next one when it is healthy."
                 )
 
     def plan_addresses_taken(self) -> None:
-        """An address that somebody else holds would fail halfway, after the server was made."""
+        """An address of another server would fail halfway, after the server was created."""
         network = self.by_name["networks"].get(self.environment)
         if network is None or self.plan.delete_networks:
             return
-        holders = {
-            leg["ip"]: server["name"]
+        servers_by_address = {
+            attachment["ip"]: server["name"]
             for server in self.current["servers"]
-            for leg in server["private_net"]
-            if leg["network"] == network["id"] and server["name"] not in self.plan.delete_servers
+            for attachment in server["private_net"]
+            if attachment["network"] == network["id"] and server["name"] not in self.plan.delete_servers
         }
         for machine in self.desired.machines:
-            holder = holders.get(machine.private_ip, machine.name)
-            if holder != machine.name and self.plan.servers[machine.name].attach:
+            address_owner = servers_by_address.get(machine.private_ip, machine.name)
+            if address_owner != machine.name and self.plan.servers[machine.name].attach:
                 self.refuse(
-                    f"Server {machine.name} cannot have the private address {machine.private_ip}: {holder} holds it; "
-                    "choose another, or detach that server from the network."
+                    f"Server {machine.name} cannot have the private address {machine.private_ip}: {address_owner} has "
+                    "it; "
+                    "choose another address, or detach that server from the network."
                 )
 
     # shared objects
@@ -406,12 +414,12 @@ class _Planner:
             self.plan.ssh_key_names.append(name)
 
     def plan_firewalls(self) -> None:
-        """One for all machines, which also closes what nobody opens, and one for each group that opens more."""
+        """One for all machines, which closes all other ports, and one for each group with openings of its own."""
         for group in ["", *self.opening_groups()]:
             name = self.firewall_name(group)
             rules = [_rule(opening) for opening in self.desired.openings if opening.group == group]
             wanted_labels = labels(self.environment, group)
-            firewall = self.mine("firewalls", name, "Firewall")
+            firewall = self.owned_object("firewalls", name, "Firewall")
             if firewall is None and name in self.by_name["firewalls"]:
                 continue
             if (
@@ -419,16 +427,16 @@ class _Planner:
                 or [_comparable(rule) for rule in firewall["rules"]] != [_comparable(rule) for rule in rules]
                 or not wanted_labels.items() <= firewall["labels"].items()
             ):
-                kept = (firewall or {}).get("labels", {})
-                self.plan.firewalls.append({"name": name, "rules": rules, "labels": kept | wanted_labels})
+                existing_labels = (firewall or {}).get("labels", {})
+                self.plan.firewalls.append({"name": name, "rules": rules, "labels": existing_labels | wanted_labels})
 
     def plan_placement_groups(self) -> None:
         for machine in self.desired.machines:
             name = self.placement_group_name(machine)
             planned = {group["name"] for group in self.plan.placement_groups}
-            there = name in self.by_name["placement_groups"]
-            if there:
-                self.mine("placement_groups", name, "Placement group")
+            exists = name in self.by_name["placement_groups"]
+            if exists:
+                self.owned_object("placement_groups", name, "Placement group")
             elif name and name not in planned:
                 self.plan.placement_groups.append({"name": name, "labels": labels(self.environment)})
 
@@ -457,7 +465,7 @@ class _Planner:
             image=machine.image,
             private_ip=machine.private_ip,
         )
-        server = self.mine("servers", machine.name, "Server")
+        server = self.owned_object("servers", machine.name, "Server")
         if server is None and machine.name in self.by_name["servers"]:
             return wanted
         if server is not None and self.must_replace(machine, server):
@@ -472,62 +480,64 @@ class _Planner:
         return wanted
 
     def must_replace(self, machine: Machine, server: Json) -> bool:
-        """Whether the server goes and comes back; refuses what was not allowed."""
-        lasting, restartable = self.differences(machine, server)
-        # Named with the network that it stands in, a server goes with it; plan_network_replacement refuses the others.
-        if self.plan.delete_networks and self.private_leg(server) and machine.name in self.allow_replace:
-            lasting.append("stands in the network that is replaced")
-        if not lasting and (not restartable or machine.name in self.allow_restart):
+        """Whether the server is replaced; refuses a change that is not confirmed."""
+        replacement_reasons, restart_reasons = self.differences(machine, server)
+        # A server that is confirmed together with its network is replaced; plan_network_replacement refuses the others.
+        if self.plan.delete_networks and self.network_attachment(server) and machine.name in self.allow_replace:
+            replacement_reasons.append("is in the network that is replaced")
+        if not replacement_reasons and (not restart_reasons or machine.name in self.allow_restart):
             return False
         if machine.name in self.allow_replace:
             self.refuse_protected("Server", server)
             return True
         remedy = (
-            f'restore the old value, or allow its replacement with -e \'{{"{ALLOW_REPLACE}": ["{machine.name}"]}}\''
+            f'restore the old value, or confirm its replacement with -e \'{{"{ALLOW_REPLACE}": ["{machine.name}"]}}\''
         )
-        if not lasting:
-            remedy += f' or its change by a stop and a start with -e \'{{"{ALLOW_RESTART}": ["{machine.name}"]}}\''
-        self.refuse(f"Server {machine.name} {' and '.join(lasting + restartable)}; {remedy}.")
+        if not replacement_reasons:
+            remedy += f' or its restart with -e \'{{"{ALLOW_RESTART}": ["{machine.name}"]}}\''
+        self.refuse(f"Server {machine.name} {' and '.join(replacement_reasons + restart_reasons)}; {remedy}.")
         return False
 
     def differences(self, machine: Machine, server: Json) -> tuple[list[str], list[str]]:
-        """What only a new server can change, and what a stopped one can."""
-        lasting, restartable = [], []
+        """Differences that need a new server, and those that need a stopped one."""
+        replacement_reasons, restart_reasons = [], []
         location = server["location"]["name"]
         if location not in self.desired.locations:
-            lasting.append(f"stands in {location}, wanted is {' or '.join(self.desired.locations)}")
+            replacement_reasons.append(f"is in {location} instead of {' or '.join(self.desired.locations)}")
         image = (server.get("image") or {}).get("name")
         if image and image != machine.image:
-            lasting.append(f"was made from {image}, wanted is {machine.image}")
-        leg = self.private_leg(server)
-        if leg is not None and leg["ip"] != machine.private_ip:
-            lasting.append(f"has the private address {leg['ip']}, wanted is {machine.private_ip}")
+            replacement_reasons.append(f"was created from {image} instead of {machine.image}")
+        attachment = self.network_attachment(server)
+        if attachment is not None and attachment["ip"] != machine.private_ip:
+            replacement_reasons.append(f"has the private address {attachment['ip']} instead of {machine.private_ip}")
         server_type = server["server_type"]["name"]
         if server_type not in machine.server_types:
-            restartable.append(f"is a {server_type}, wanted is {' or '.join(machine.server_types)}")
+            restart_reasons.append(f"is a {server_type} instead of {' or '.join(machine.server_types)}")
         group = (server.get("placement_group") or {}).get("name", "")
         if (name := self.placement_group_name(machine)) and group != name:
-            restartable.append(
-                f"is in {f'placement group {group}' if group else 'no placement group'}, wanted is {name}"
+            restart_reasons.append(
+                f"is in {f'placement group {group}' if group else 'no placement group'} instead of {name}"
             )
-        return lasting, restartable
+        return replacement_reasons, restart_reasons
 
-    def private_leg(self, server: Json) -> Json | None:
+    def network_attachment(self, server: Json) -> Json | None:
         network = self.by_name["networks"].get(self.environment)
         if network is None:
             return None
-        return next((leg for leg in server["private_net"] if leg["network"] == network["id"]), None)
+        return next(
+            (attachment for attachment in server["private_net"] if attachment["network"] == network["id"]), None
+        )
 
     def plan_existing_server(self, machine: Machine, server: Json, wanted: ServerPlan) -> None:
         if not wanted.labels.items() <= server["labels"].items():
-            wanted.relabel = True
+            wanted.update_labels = True
         wanted.labels = server["labels"] | wanted.labels
-        # Firewalls of others stay; one of ours that is not wanted any more would leave its doors open.
+        # Foreign firewalls stay; our own that are no longer declared would keep ports open.
         applied = {entry["id"] for entry in server["public_net"]["firewalls"]}
         before = [firewall for firewall in self.current["firewalls"] if firewall["id"] in applied]
         foreign = [firewall["name"] for firewall in before if not owned(firewall, self.environment)]
         wanted.firewalls = list(dict.fromkeys(foreign + wanted.firewalls))
-        wanted.refirewall = {firewall["name"] for firewall in before} != set(wanted.firewalls)
+        wanted.update_firewalls = {firewall["name"] for firewall in before} != set(wanted.firewalls)
         if machine.name in self.allow_restart:
             if server["server_type"]["name"] not in machine.server_types:
                 location = server["location"]["name"]
@@ -535,13 +545,13 @@ class _Planner:
                 free = [name for name in sold if self.offers(name, location)]
                 wanted.resize_to = [*free, *sold, *machine.server_types][0]
             group = (server.get("placement_group") or {}).get("name", "")
-            wanted.regroup = bool(wanted.placement_group) and group != wanted.placement_group
-            wanted.stop = bool(wanted.resize_to or wanted.regroup)
-        wanted.attach = self.private_leg(server) is None
+            wanted.update_placement_group = bool(wanted.placement_group) and group != wanted.placement_group
+            wanted.stop = bool(wanted.resize_to or wanted.update_placement_group)
+        wanted.attach = self.network_attachment(server) is None
         wanted.start = wanted.stop or server["status"] == "off"
 
     def offers(self, server_type: str, location: str) -> bool | None:
-        """Whether a type is in stock at a location; None where it is not sold at all."""
+        """Whether a type is in stock at a location; None where it is not sold."""
         for known in self.current.get("server_types", ()):
             if known["name"] == server_type:
                 found = next((offer for offer in known["locations"] if offer["name"] == location), None)
@@ -549,78 +559,81 @@ class _Planner:
         return None
 
     def candidates(self, machine: Machine) -> list[Json]:
-        """Types and locations to try, as the inventory orders them; those said to be sold out come last."""
+        """Types and locations in the inventory's order; those reported as sold out come last."""
         names = {f"{machine.name}-{volume.name}" for volume in machine.volumes} - set(self.plan.delete_volumes)
         volumes = [self.by_name["volumes"].get(name) for name in sorted(names)]
-        bound = {volume["location"]["name"] for volume in volumes if volume}
+        volume_locations = {volume["location"]["name"] for volume in volumes if volume}
         offers = {
-            (name, place): stock
+            (name, location): stock
             for name in machine.server_types
-            for place in self.desired.locations
-            if bound <= {place} and (stock := self.offers(name, place)) is not None
+            for location in self.desired.locations
+            if volume_locations <= {location} and (stock := self.offers(name, location)) is not None
         }
         ordered = sorted(offers, key=lambda offer: not offers[offer])
         if not ordered:
-            places = (
-                " and ".join(sorted(bound)) + ", where its volumes lie"
-                if bound
+            where = (
+                " and ".join(sorted(volume_locations)) + ", the location of its volumes"
+                if volume_locations
                 else " or ".join(self.desired.locations)
             )
             self.refuse(
-                f"Server {machine.name} cannot be made: none of {', '.join(machine.server_types)} is sold in {places}; "
+                f"Server {machine.name} cannot be created: none of {', '.join(machine.server_types)} is sold in "
+                f"{where}; "
                 "add a type or a location that fits to provision_server_types or platform_locations."
             )
-        return [{"server_type": name, "location": place} for name, place in ordered]
+        return [{"server_type": name, "location": location} for name, location in ordered]
 
     def plan_volumes(self, machine: Machine, server: Json | None) -> list[Json]:
         planned = []
         for volume in machine.volumes:
             name = f"{machine.name}-{volume.name}"
-            there = self.mine("volumes", name, "Volume")
-            if there is None and name in self.by_name["volumes"]:
+            existing = self.owned_object("volumes", name, "Volume")
+            if existing is None and name in self.by_name["volumes"]:
                 continue
-            if there is not None and self.must_replace_volume(name, volume, there, server):
+            if existing is not None and self.must_replace_volume(name, volume, existing, server):
                 self.plan.delete_volumes.append(name)
-                there = None
-            attached = there is not None and server is not None and there["server"] == server["id"]
-            if there is None or there["size"] < volume.size_gb or not attached:
+                existing = None
+            attached = existing is not None and server is not None and existing["server"] == server["id"]
+            if existing is None or existing["size"] < volume.size_gb or not attached:
                 planned.append(
                     {"name": name, "size_gb": volume.size_gb, "labels": labels(self.environment, machine.group)}
                 )
         return planned
 
-    def must_replace_volume(self, name: str, volume: Volume, there: Json, server: Json | None) -> bool:
+    def must_replace_volume(self, name: str, volume: Volume, existing: Json, server: Json | None) -> bool:
         differences = []
-        if there["size"] > volume.size_gb:
-            differences.append(f"has {there['size']} GB and cannot shrink to {volume.size_gb}")
-        place = there["location"]["name"]
-        if server is not None and place != server["location"]["name"]:
-            differences.append(f"lies in {place}, its server in {server['location']['name']}")
-        if server is None and place not in self.desired.locations:
+        if existing["size"] > volume.size_gb:
+            differences.append(f"has {existing['size']} GB and cannot shrink to {volume.size_gb}")
+        location = existing["location"]["name"]
+        if server is not None and location != server["location"]["name"]:
+            differences.append(f"is in {location}, its server in {server['location']['name']}")
+        if server is None and location not in self.desired.locations:
             differences.append(
-                f"lies in {place}, where its server cannot be made ({', '.join(self.desired.locations)})"
+                f"is in {location}, where its server cannot be created ({', '.join(self.desired.locations)})"
             )
-        holder = next((other["name"] for other in self.current["servers"] if other["id"] == there["server"]), None)
+        attached_to = next(
+            (other["name"] for other in self.current["servers"] if other["id"] == existing["server"]), None
+        )
         if (
-            holder is not None
-            and (server is None or there["server"] != server["id"])
-            and holder not in self.plan.delete_servers
+            attached_to is not None
+            and (server is None or existing["server"] != server["id"])
+            and attached_to not in self.plan.delete_servers
         ):
-            differences.append(f"is attached to {holder}")
+            differences.append(f"is attached to {attached_to}")
         if not differences:
             return False
         if name in self.allow_replace:
-            self.refuse_protected("Volume", there)
+            self.refuse_protected("Volume", existing)
             return True
         self.refuse(
-            f"Volume {name} {' and '.join(differences)}; restore the old value, or have it and what is on it destroyed "
+            f"Volume {name} {' and '.join(differences)}; restore the old value, or confirm the loss of its data "
             f'with -e \'{{"{ALLOW_REPLACE}": ["{name}"]}}\'.'
         )
         return False
 
-    # what nobody wants
+    # undeclared objects
 
-    def plan_unclaimed(self) -> None:
+    def plan_undeclared(self) -> None:
         machines = self.desired.machines
         wanted = {
             "servers": {machine.name for machine in machines},
@@ -634,9 +647,9 @@ class _Planner:
             for thing in self.current.get(kind, ()):
                 if owned(thing, self.environment) and thing["name"] not in wanted[kind]:
                     word = kind[:-1].replace("_", " ").replace("ssh", "SSH")
-                    self.plan.unclaimed.append(
+                    self.plan.undeclared.append(
                         f"{word} {thing['name']} is labelled as part of {self.environment}, but the inventory does not "
-                        "want it; it is left alone (add it to the inventory, or delete it by hand)."
+                        "declare it; it is not changed (add it to the inventory, or delete it by hand)."
                     )
 
 
@@ -657,7 +670,8 @@ def _rule(opening: Opening) -> Json:
 
 
 def _range(text: str) -> str:
-    """The API writes ranges its own way, 2001:db8::/32 for 2001:DB8:0::/32; what is none is for the API to refuse."""
+    """A range as the API normalizes it, 2001:db8::/32 for 2001:DB8:0::/32; an invalid one is left for the API to "
+    "reject."""
     try:
         return str(ip_network(text))
     except ValueError:

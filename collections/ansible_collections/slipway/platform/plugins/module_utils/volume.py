@@ -1,6 +1,6 @@
-"""A volume for one service: what is on the device, and what it still needs before the service may write to it.
+"""The volume of a service: filesystem, mount unit, owner.
 
-`plan` is pure. It never plans to write to a device that holds anything but the filesystem it was given here.
+`plan` is pure. It never plans to write to a device that holds anything but the filesystem that this module created.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LONGEST_LABEL = 16
 
 
 class VolumeError(Exception):
-    """A fault, told in a sentence that is fit to be the module's message."""
+    """A fault; its text is the module's message."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What the host says of the device and of the place where it is to be mounted."""
+    """State of the device and of the mount point."""
 
     exists: bool
     known: tuple[str, ...] = ()
@@ -42,20 +42,20 @@ class Found:
     """The device's own name, /dev/sdb."""
     size_bytes: int = 0
     signatures: tuple[str, ...] = ()
-    """What wipefs and blkid see, in words."""
+    """Signatures that wipefs and blkid report."""
     filesystem: str = ""
     label: str = ""
     uuid: str = ""
     filesystem_bytes: int = 0
     parts: tuple[str, ...] = ()
-    """Partitions and other devices that stand on it."""
+    """Partitions and other devices on top of it."""
     mounted_at: tuple[str, ...] = ()
     mounted_here: str = ""
     """Device that is mounted at the wanted path."""
     hidden: tuple[str, ...] = ()
-    """What lies in the folder that the volume would cover."""
+    """Files of the directory that the mount would hide."""
     unit: str = ""
-    """Present content of the mount unit."""
+    """Current content of the mount unit."""
     enabled: bool = False
     owner: str = ""
     group: str = ""
@@ -102,19 +102,19 @@ def unit_text(wanted: Wanted) -> str:
         f"Options={wanted.options}\n"
         "\n"
         "[Install]\n"
-        # Wanted, not required: without its volume a host still boots and can be repaired; the service itself refuses.
+        # Wanted, not required: without its volume a host still boots and can be repaired; the service fails to start.
         "WantedBy=local-fs.target\n"
     )
 
 
 def plan(wanted: Wanted, found: Found) -> Plan:
-    """What is to be done; a VolumeError where nothing may be."""
-    judge(wanted, found)
+    """The changes; a VolumeError if the device or the mount point must not be changed."""
+    validate(wanted, found)
     reasons = []
     make = not found.signatures
     if make:
-        reasons.append(f"make a filesystem on {wanted.device}")
-    # ext4 rounds down to whole groups of blocks; less than that is no growth.
+        reasons.append(f"create a filesystem on {wanted.device}")
+    # ext4 rounds down to complete block groups, so smaller differences are no growth.
     grow = not make and found.size_bytes - found.filesystem_bytes > 256 * 2**20
     if grow:
         reasons.append(f"grow the filesystem on {wanted.device} to {found.size_bytes >> 30} GiB")
@@ -125,59 +125,59 @@ def plan(wanted: Wanted, found: Found) -> Plan:
         reasons.append(f"enable {escape(wanted.path)}")
     mount = not found.mounted_here
     if mount:
-        reasons.append(f"mount it at {wanted.path}")
+        reasons.append(f"mount {wanted.device} at {wanted.path}")
     own = mount or (found.owner, found.group, found.mode) != (wanted.owner, wanted.group, wanted.mode)
     if own and not mount:
-        reasons.append(f"give {wanted.path} to {wanted.owner}")
+        reasons.append(f"set the owner of {wanted.path} to {wanted.owner}")
     return Plan(make, grow, write_unit, not found.enabled, mount, own, tuple(reasons))
 
 
-def judge(wanted: Wanted, found: Found) -> None:
-    """Refuse whatever could cost somebody's data."""
+def validate(wanted: Wanted, found: Found) -> None:
+    """Raise a VolumeError for every state in which a change could destroy data."""
     if not wanted.device.startswith(BY_ID):
         raise VolumeError(
             f"{wanted.device} is no name below {BY_ID}; other names of a device change from boot to boot. "
-            "Give the volume's own, such as /dev/disk/by-id/scsi-0HC_Volume_1234."
+            "Use the volume's own name, such as /dev/disk/by-id/scsi-0HC_Volume_1234."
         )
     if len(wanted.label) > LONGEST_LABEL:
-        raise VolumeError(f"The label {wanted.label} is longer than {LONGEST_LABEL} characters, which ext4 keeps.")
+        raise VolumeError(f"The label {wanted.label} is longer than {LONGEST_LABEL} characters, the maximum of ext4.")
     if not found.exists:
         raise VolumeError(
-            f"{wanted.device} is not there, this host has {', '.join(found.known) or 'no named device'}. "
+            f"{wanted.device} does not exist, this host has {', '.join(found.known) or 'no named device'}. "
             "Attach the volume (playbooks/provision.yml)."
         )
     if not found.block_device:
-        raise VolumeError(f"{wanted.device} is no block device; look at what made it.")
+        raise VolumeError(f"{wanted.device} is no block device. Check what created it.")
     if found.mounted_here and found.mounted_here != found.node:
         raise VolumeError(
-            f"{found.mounted_here} is mounted at {wanted.path}, where {wanted.device} ({found.node}) belongs. "
-            "Find out what it holds, and unmount it."
+            f"{found.mounted_here} is mounted at {wanted.path} instead of {wanted.device} ({found.node}). "
+            "Check its content, and unmount it."
         )
-    elsewhere = [place for place in found.mounted_at if place != wanted.path]
+    elsewhere = [path for path in found.mounted_at if path != wanted.path]
     if elsewhere:
         raise VolumeError(
-            f"{wanted.device} is mounted at {', '.join(elsewhere)}; it is in use by something else. "
-            f"Unmount it there, or name another device for {wanted.path}."
+            f"{wanted.device} is mounted at {', '.join(elsewhere)}; it is in use. "
+            f"Unmount it there, or set another device for {wanted.path}."
         )
     if found.parts:
         raise VolumeError(
-            f"{wanted.device} carries {', '.join(found.parts)}; only a whole, empty device is taken. "
-            "Name another device, or wipe this one by hand if it holds nothing."
+            f"{wanted.device} contains {', '.join(found.parts)}; only an empty device without partitions is used. "
+            "Set another device, or wipe this one by hand if it holds nothing."
         )
     if found.signatures and (found.filesystem, found.label) != ("ext4", wanted.label):
         raise VolumeError(
-            f"{wanted.device} holds {', '.join(found.signatures)} and not the ext4 labelled {wanted.label} that was "
-            "made here; it is not touched. Name another device, or wipe this one by hand if it holds nothing."
+            f"{wanted.device} holds {', '.join(found.signatures)} and not the ext4 labelled {wanted.label} of this "
+            "service; it is not changed. Set another device, or wipe this one by hand if it holds nothing."
         )
     if found.hidden and not found.mounted_here:
         raise VolumeError(
-            f"{wanted.path} holds {', '.join(found.hidden[:5])} on the host's own disk, which the volume would cover. "
-            "Something wrote there while the volume was not mounted: look at it and move it away."
+            f"{wanted.path} holds {', '.join(found.hidden[:5])} on the host's own disk, which the volume would hide. "
+            "These files were written while the volume was not mounted: check and move them."
         )
 
 
 def signatures(wipefs: Mapping[str, Any], probed: Mapping[str, str]) -> tuple[str, ...]:
-    """Words for all that two programs see on a device: `wipefs --json` and `blkid --probe --output export`."""
+    """Signatures of a device as `wipefs --json` and `blkid --probe --output export` report them."""
     words = []
     for entry in wipefs.get("signatures") or ():
         label = f" labelled {entry['label']}" if entry.get("label") else ""
@@ -188,21 +188,21 @@ def signatures(wipefs: Mapping[str, Any], probed: Mapping[str, str]) -> tuple[st
     return tuple(dict.fromkeys(words))
 
 
-def exported(output: str) -> dict[str, str]:
+def parse_export(output: str) -> dict[str, str]:
     """Read `blkid --output export`."""
     return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
 
-def standing_on(devices: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names of what `lsblk --json` shows below the device itself."""
+def devices_on_top(devices: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the devices that `lsblk --json` lists below the device itself."""
     found: list[str] = []
     for device in devices:
         for child in device.get("children") or ():
-            found += [str(child["name"]), *standing_on([child])]
+            found += [str(child["name"]), *devices_on_top([child])]
     return tuple(found)
 
 
 def filesystem_bytes(dumpe2fs: str) -> int:
-    """Size of an ext4 filesystem from the head of `dumpe2fs -h`."""
+    """Size of an ext4 filesystem from the output of `dumpe2fs -h`."""
     values = dict(re.findall(r"^(Block count|Block size):\s+(\d+)$", dumpe2fs, re.M))
     return int(values.get("Block count", 0)) * int(values.get("Block size", 0))

@@ -6,8 +6,8 @@ DOCUMENTATION = r"""
 module: ceph_keys
 short_description: Rotate the keys of a Ceph cluster
 description:
-  - Each call does one step; call it in a loop until RV(done). Order: managers, metadata servers, gateways, crash
-    daemons, client.admin, the named clients.
+  - Each call does one step; call it in a loop until RV(done). The order is managers, metadata servers, gateways,
+    crash daemons, client.admin, the named clients.
   - Daemons of unmanaged services, which monitors and OSDs are here, keep their keys; an upgrade rotates those.
   - The cluster must be healthy before each step, and the daemon must be up after it.
   - A key contains its creation time, so the next run continues an interrupted rotation.

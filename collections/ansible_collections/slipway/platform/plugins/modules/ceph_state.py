@@ -8,7 +8,7 @@ short_description: Read a host's programs, its Ceph daemons and the status of it
 description:
   - Reads packages, the program C(cephadm), images, the folders of clusters below C(/var/lib/ceph) and the admin
     socket of the monitor on this host, and changes nothing.
-  - Waits up to O(idle_seconds) while cephadm is running on this host: what an interrupted run started continues.
+  - Waits up to O(idle_seconds) while cephadm is running on this host, since what an interrupted run started continues.
   - With O(wait_seconds) it waits until this host's monitor is in the quorum.
 author: [Slipway]
 attributes:

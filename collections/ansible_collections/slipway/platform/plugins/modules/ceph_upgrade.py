@@ -146,7 +146,7 @@ class Upgrade:
 
     def followed(self) -> None:
         deadline = time.monotonic() + self.given["timeout_seconds"]
-        progress, failed_reads = "no status could be read", 0
+        progress, unhealthy_reads = "no status could be read", 0
         while True:
             try:
                 view = ceph_upgrade.read(self.cluster)
@@ -155,8 +155,8 @@ class Upgrade:
                 if self.module.check_mode or action == "none":
                     self.exit_with(view)
                 halted, errors = ceph_upgrade.halted(view), self.errors()
-                failed_reads = failed_reads + 1 if errors else 0
-                if halted or failed_reads >= READS_BEFORE_FAILURE:
+                unhealthy_reads = unhealthy_reads + 1 if errors else 0
+                if halted or unhealthy_reads >= READS_BEFORE_FAILURE:
                     self.pause(view, halted or "; ".join(errors))
                 if progress != self.given["last_progress"] and action != "start":
                     self.exit_with(view)

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cloud_plan
-short_description: Compare an environment's wanted machines with its Hetzner Cloud project
+short_description: Plan the changes of an environment's Hetzner Cloud project
 description:
-  - Reads the project once and says what has to be created or changed, in the words that the M(hetzner.hcloud.server)
-    family of modules wants. It changes nothing itself.
-  - Fails when the way to what is wanted would destroy, move or stop a server, a volume or the network whose name was
-    not given, or when a name is taken by an object of somebody else. All refusals are listed at once.
-  - In check mode it reports C(changed) when something would be changed, so that a check run needs no further task.
+  - Compares the project with the declared machines and returns what to create or change, as options of
+    M(hetzner.hcloud.server) and its sibling modules. Read-only.
+  - Fails if a change would destroy, move or stop a server, a volume or the network that is not confirmed by name, or
+    if a name is taken by a foreign object. All refused changes are listed at once.
+  - In check mode it reports C(changed) if something would change, so that a check run needs no further task.
 author: [Slipway]
 extends_documentation_fragment: [slipway.platform.cloud]
 options:
@@ -26,12 +26,12 @@ options:
     type: str
     required: true
   locations:
-    description: Locations to try for a new server, in this order.
+    description: Locations for a new server, in order of preference.
     type: list
     elements: str
     required: true
   public_keys:
-    description: SSH public keys a new server is made with.
+    description: SSH public keys of a new server.
     type: list
     elements: str
     required: true
@@ -43,32 +43,32 @@ options:
     options:
       name: {description: Name of the server., type: str, required: true}
       group: {description: Group it belongs to; label and firewall., type: str, required: true}
-      groups: {description: All its groups when it is shared., type: list, elements: str, default: []}
+      groups: {description: All its groups, if it is in several., type: list, elements: str, default: []}
       private_ip: {description: Its address in the subnet., type: str, required: true}
-      server_types: {description: Types to try in this order., type: list, elements: str, required: true}
+      server_types: {description: Types in order of preference., type: list, elements: str, required: true}
       image: {description: Name of its system image., type: str, required: true}
-      placement_group: {description: Placement group to spread it in; none when empty., type: str, default: ""}
+      placement_group: {description: Its placement group; none when empty., type: str, default: ""}
       volumes:
-        description: Volumes it has.
+        description: Its volumes.
         type: list
         elements: dict
         default: []
         options:
-          name: {description: Name behind the server's name., type: str, required: true}
+          name: {description: Name, appended to the server's name., type: str, required: true}
           size_gb: {description: Size in GB., type: int, required: true}
   openings:
-    description: What the public side lets in; everything else is closed.
+    description: Openings of the public firewalls; all other ports are closed.
     type: list
     elements: dict
     default: []
     options:
-      name: {description: What it is for., type: str, required: true}
-      group: {description: The group of servers that opens it; all when empty., type: str, default: ""}
+      name: {description: Purpose of the opening., type: str, required: true}
+      group: {description: Group of servers that it applies to; all when empty., type: str, default: ""}
       protocol: {description: Protocol., type: str, required: true, choices: [tcp, udp, icmp]}
       port: {description: Port or range; none for icmp., type: str}
-      sources: {description: Ranges that may come in., type: list, elements: str, required: true}
+      sources: {description: Source CIDRs., type: list, elements: str, required: true}
   allow_replace:
-    description: Servers, volumes and networks that may be destroyed and made again, by name.
+    description: Servers, volumes and networks that may be destroyed and created again, by name.
     type: list
     elements: str
     default: []
@@ -78,20 +78,20 @@ options:
     elements: str
     default: []
   hosts:
-    description: Names of the servers that this run makes and changes; all unless given. Nothing of others is deleted.
+    description: Names of the servers that this run may change; all when omitted. Objects of others are not deleted.
     type: list
     elements: str
   settle_seconds:
-    description: How long to wait for servers that are starting, stopping or locked, as a killed run leaves them.
+    description: Seconds to wait for servers that are starting, stopping or locked, for example after a killed run.
     type: int
     default: 120
 attributes:
-  check_mode: {support: full, description: Reports what would be changed.}
-  diff_mode: {support: full, description: One line a change.}
+  check_mode: {support: full, description: Reports what would change.}
+  diff_mode: {support: full, description: One line for each change.}
 """
 
 EXAMPLES = r"""
-- name: Compare what is wanted with what is there
+- name: Compare the inventory with the project
   slipway.platform.cloud_plan:
     api_token: "{{ provision_hcloud_token }}"
     api_endpoint: "{{ provision_hcloud_endpoint }}"
@@ -112,16 +112,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: What to do; see C(module_utils/plan.py) for every field.
+  description: The plan; see C(module_utils/plan.py) for every field.
   returned: always
   type: dict
 changes:
-  description: The same as sentences.
+  description: The same, one line for each change.
   returned: always
   type: list
   elements: str
-unclaimed:
-  description: Objects labelled as the environment's that the inventory does not want; they are left alone.
+undeclared:
+  description: Objects with the environment's label that the inventory does not declare; they are not changed.
   returned: always
   type: list
   elements: str
@@ -146,17 +146,18 @@ def read_project(cloud: Cloud) -> dict[str, list[dict[str, Any]]]:
 
 
 def settle(cloud: Cloud, project: dict[str, list[dict[str, Any]]], names: set[str], seconds: int) -> None:
-    """Wait until none of the named servers is on its way to another state."""
+    """Wait until none of the named servers is in a transitional state or locked."""
     deadline = time.monotonic() + seconds
-    while moving := [
+    while unsettled := [
         server["name"]
         for server in project["servers"]
         if server["name"] in names and (server["status"] in TRANSIENT or server.get("locked"))
     ]:
         if time.monotonic() > deadline:
             raise CloudError(
-                f"{', '.join(moving)} did not come to rest within {seconds} seconds (an action of an earlier run or of "
-                "somebody else is still under way); look at the actions in the cloud console and run again."
+                f"{', '.join(unsettled)} did not settle within {seconds} seconds (an action of an earlier run or of "
+                "another "
+                "client is still running). Check the actions in the cloud console and run again."
             )
         time.sleep(SETTLE_POLL_SECONDS)
         project["servers"] = cloud.list("servers")
@@ -222,14 +223,14 @@ def main() -> None:
             msg="\n".join(["Refused; nothing has been changed.", *(f"- {sentence}" for sentence in plan.refused)]),
             refused=plan.refused,
         )
-    for sentence in plan.unclaimed:
+    for sentence in plan.undeclared:
         module.warn(sentence)
     servers = {name: asdict(server) | {"changes": server.changes} for name, server in sorted(plan.servers.items())}
     module.exit_json(
         changed=module.check_mode and bool(plan.changes),
         plan=asdict(plan) | {"servers": servers, "shared_changes": plan.shared_changes},
         changes=plan.changes,
-        unclaimed=plan.unclaimed,
+        undeclared=plan.undeclared,
         diff={"before": "", "after": "".join(f"{sentence}\n" for sentence in plan.changes)},
     )
 

@@ -1,53 +1,53 @@
 #!/usr/bin/python
-"""Keep configuration files and what makes them live in line, as units that are tested before and proved after."""
+"""Reconcile configuration files and the services that use them, as units that are tested, activated and verified."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: configuration
-short_description: Keep configuration files and what makes them live in line
+short_description: Reconcile configuration files and the services that use them
 description:
-  - Places the files of several units in one call, which costs a host one task instead of one a file.
-  - A unit is planned, laid into a staging folder and tested there, swapped in, made live, and proved. When the proof
-    fails, the former files come back and are made live again, and the module fails with a sentence.
-  - A record of the former files is kept until the proof, so that a run which died in between is finished by the next.
-  - Supports check mode (with the tests, where their programs are installed) and diff.
+  - Writes the files of several units in one task.
+  - A unit is planned, tested in a staging directory, written, activated and verified. If the verification fails, the
+    previous files are restored and activated, and the module fails.
+  - A record of the previous files is kept until the verification, so that the next run completes an interrupted one.
+  - Supports check mode (with the tests, if their programs are installed) and diff.
 options:
   name:
-    description: Owner of the units; the record of an unfinished change lies in C(/var/lib/slipway/<name>).
+    description: Owner of the units; the record of an unfinished change is in C(/var/lib/slipway/<name>).
     type: str
     required: true
   units:
-    description: The units, in the order in which they are made live.
+    description: The units, in the order of activation.
     type: list
     elements: dict
     required: true
     suboptions:
       name:
-        description: Word for messages and for the record.
+        description: Name for messages and for the record.
         type: str
         required: true
       applies:
-        description: Leaves the unit alone when false.
+        description: Whether to apply the unit; it is skipped when false.
         type: bool
         default: true
       files:
-        description: Files of the unit. The first is the one that O(units[].test) is given.
+        description: Files of the unit. The first is the argument of O(units[].test).
         type: list
         elements: dict
         suboptions:
           path: {type: path, required: true, description: Absolute path.}
-          content: {type: str, description: The whole content.}
+          content: {type: str, description: The complete content.}
           state: {type: str, choices: [present, absent], default: present, description: Whether the file should exist.}
           mode: {type: str, default: "0644", description: Octal mode.}
           owner: {type: str, default: root, description: User name.}
           group: {type: str, default: root, description: Group name.}
-          validate: {type: list, elements: str, description: "Command that accepts the file, %s is its staged path."}
-          sensitive: {type: bool, default: false, description: Keeps the content out of the diff.}
-          target: {type: path, description: "Makes it a symbolic link to this path, which need not be there."}
+          validate: {type: list, elements: str, description: "Command that validates the file, %s is its staged path."}
+          sensitive: {type: bool, default: false, description: Whether to hide the content in the diff.}
+          target: {type: path, description: "Path that the file is a symbolic link to; it need not exist."}
       folders:
-        description: Folders to make before the files.
+        description: Directories to create before the files.
         type: list
         elements: dict
         suboptions:
@@ -55,62 +55,62 @@ options:
           mode: {type: str, default: "0755", description: Octal mode.}
           owner: {type: str, default: root, description: User name.}
           group: {type: str, default: root, description: Group name.}
-          exclusive: {type: bool, default: false, description: Removes files in it that the unit does not name.}
+          exclusive: {type: bool, default: false, description: Whether to remove undeclared files in it.}
       test:
-        description: Command that accepts the staged unit, %s is the staged path of its first file.
+        description: Command that validates the staged unit, %s is the staged path of its first file.
         type: list
         elements: str
       commands:
-        description: Commands that make the files live, before the service is told.
+        description: Commands that activate the files, before the service is reloaded or restarted.
         type: list
         elements: list
       commands_on_rollback:
-        description: Whether the commands are run again when the former files are brought back.
+        description: Whether the commands are run again during a rollback.
         type: bool
         default: true
       service:
         description: Service that must run and be enabled.
         type: str
       on_change:
-        description: What the running service is told when the unit changed. A service that does not run is started.
+        description: Action on the running service after a change. An inactive service is started.
         type: str
         choices: [reload, restart, none]
         default: reload
       live_command:
-        description: Read-only command that succeeds while the files are in force; else the unit is made live again.
+        description: Read-only command that succeeds while the files are active; otherwise the unit is activated again.
         type: list
         elements: str
       live_contains:
-        description: Text that the output of O(units[].live_command) must hold.
+        description: Text that the output of O(units[].live_command) must contain.
         type: str
       digest_mark:
         description: >-
-          Text in the files, and in O(units[].live_contains), in whose place a digest of all files of the unit is put,
-          so that the running service can tell which of them it has.
+          Text in the files, and in O(units[].live_contains), that is replaced by a digest of all files of the unit, so
+          that the running service shows which files it has loaded.
         type: str
       probes:
-        description: Ports that must answer once the unit is live.
+        description: Ports that must answer after the activation.
         type: list
         elements: dict
         suboptions:
           address: {type: str, default: 127.0.0.1, description: Address to connect to.}
           port: {type: int, required: true, description: TCP port.}
-          tls: {type: bool, default: false, description: Asks for a TLS 1.3 handshake.}
-          starttls: {type: str, choices: [postgres], description: Protocol in which the handshake is asked for first.}
-          server_name: {type: str, description: Name to ask for in the handshake.}
+          tls: {type: bool, default: false, description: Whether to require a TLS 1.3 handshake.}
+          starttls: {type: str, choices: [postgres], description: Protocol that requests the handshake.}
+          server_name: {type: str, description: Server name for the handshake.}
           certificate_path: {type: path, description: PEM file whose first certificate must be presented.}
       probe_seconds:
-        description: Seconds until the proof must have succeeded.
+        description: Seconds until the verification must succeed.
         type: int
         default: 10
 author: [Slipway]
 attributes:
-  check_mode: {support: full, description: Can run in check mode.}
-  diff_mode: {support: full, description: Returns what changed.}
+  check_mode: {support: full, description: Reports what would change.}
+  diff_mode: {support: full, description: Returns the differences.}
 """
 
 EXAMPLES = r"""
-- name: Keep the time service in line
+- name: Configure the time service
   slipway.platform.configuration:
     name: base
     units:
@@ -125,7 +125,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 units:
-  description: What each unit needed, by name; an empty list says nothing.
+  description: Reasons for the change of each unit, by name; empty for an unchanged unit.
   type: dict
   returned: always
 """
@@ -156,7 +156,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.configuration imp
     apply,
     diff,
     plan,
-    reconsider,
+    plan_reactivation,
     services,
     staged_path,
     test,
@@ -165,25 +165,25 @@ from ansible_collections.slipway.platform.plugins.module_utils.configuration imp
 from ansible_collections.slipway.platform.plugins.module_utils.postgresql_tls import request_tls
 
 STATE_FOLDER = Path("/var/lib/slipway")
-# In memory, and root's alone.
+# In memory, and readable by root alone.
 STAGING_FOLDER = Path("/run")
 
 
 class QuietModule(AnsibleModule):
-    """Leaves its invocation out of the host's journal: the options are whole files, at every run."""
+    """Does not log its invocation to the host's journal: the options hold complete files."""
 
     def _log_invocation(self) -> None:
         pass
 
 
 class RealHost:
-    """The machine that the module runs on."""
+    """The host that the module runs on."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
         self.records = STATE_FOLDER / str(module.params["name"])
         self.staging = tempfile.mkdtemp(prefix="slipway-staging-", dir=STAGING_FOLDER)
-        # For folders on the way to a file, and what commands write: whatever umask sudo sets.
+        # For parent directories and files that commands create, independent of the umask that sudo sets.
         os.umask(0o022)
 
     def read(self, path: str) -> FileState | None:
@@ -192,9 +192,9 @@ class RealHost:
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
-            raise ConfigurationError(f"{path} cannot be placed: a part of its path is a file") from error
+            raise ConfigurationError(f"{path} cannot be written: a part of its path is a file") from error
         if stat.S_ISDIR(found.st_mode):
-            raise ConfigurationError(f"{path} is a folder where a file is wanted; move it away")
+            raise ConfigurationError(f"{path} is a directory, but should be a file. Move the directory")
         link, content = "", b""
         if stat.S_ISLNK(found.st_mode):
             link = str(Path(path).readlink())
@@ -217,12 +217,12 @@ class RealHost:
             return []
 
     def write(self, path: str, state: FileState) -> None:
-        place = Path(path)
-        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if state.link or place.is_symlink():
+        target = Path(path)
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if state.link or target.is_symlink():
             self.remove(path)
         if state.link:
-            place.symlink_to(state.link)
+            target.symlink_to(state.link)
             return
         with tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
             file.write(state.content)
@@ -230,10 +230,12 @@ class RealHost:
             Path(file.name).chmod(state.mode)
             shutil.chown(file.name, state.owner, state.group)
         except LookupError as error:
-            raise ConfigurationError(f"{path} cannot be given to {state.owner}:{state.group}: {error}") from error
-        # atomic_move keeps the mode and owner of a file that it replaces, hence the second time.
+            raise ConfigurationError(
+                f"the owner of {path} cannot be set to {state.owner}:{state.group}: {error}"
+            ) from error
+        # atomic_move keeps mode and owner of a replaced file, so both are set again.
         self.module.atomic_move(file.name, path, unsafe_writes=True)
-        place.chmod(state.mode)
+        target.chmod(state.mode)
         shutil.chown(path, state.owner, state.group)
 
     def remove(self, path: str) -> None:
@@ -248,16 +250,16 @@ class RealHost:
         return staged_path(self.staging, path)
 
     def stage(self, path: str, content: bytes) -> str:
-        place = Path(self.staged(path))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        place.chmod(0o600)
-        return str(place)
+        staged = Path(self.staged(path))
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(content)
+        staged.chmod(0o600)
+        return str(staged)
 
     def run(self, command: Sequence[str]) -> Result:
         program = self.module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
         if program is None:
-            return Result(None, f"there is no program {command[0]} here")
+            return Result(None, f"the program {command[0]} is not installed")
         code, out, err = self.module.run_command([program, *command[1:]], environ_update={"LC_ALL": "C.UTF-8"})
         return Result(code, out + err)
 
@@ -288,7 +290,7 @@ class RealHost:
 
 
 def probe_port(probe: Probe) -> str | None:
-    """Connect, and shake hands if asked. Gives a sentence when something is not as it should be."""
+    """Connect, with a handshake if required. Return the fault, or None."""
     try:
         with socket.create_connection((probe.address, probe.port), timeout=3) as connection:
             if not probe.tls:
@@ -297,15 +299,15 @@ def probe_port(probe: Probe) -> str | None:
                 return f"{probe} offers no TLS"
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
-            # Whose certificate it is, is told by comparing it with the file, which is stricter than its chain.
+            # The certificate is compared with the file, which is stricter than a verification of its chain.
             context.verify_mode = ssl.CERT_NONE
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             with context.wrap_socket(connection, server_hostname=probe.server_name or None) as channel:
                 presented = channel.getpeercert(binary_form=True)
     except ssl.SSLError as error:
-        return f"{probe} refuses a TLS 1.3 handshake for {probe.server_name or 'no name'}: {error.reason or error}"
+        return f"{probe} rejects a TLS 1.3 handshake for {probe.server_name or 'no name'}: {error.reason or error}"
     except OSError as error:
-        reason = "nobody listens there" if error.errno == errno.ECONNREFUSED else str(error)
+        reason = "no listener" if error.errno == errno.ECONNREFUSED else str(error)
         return f"{probe} does not answer: {reason}"
     if not probe.certificate_path:
         return None
@@ -397,10 +399,10 @@ def main() -> None:
             planned = plan(unit, host, known.get(unit.service, ServiceState()))
             plans.append(planned)
             shown += diff(planned)
-        # All are tested before the first is changed.
+        # All units are tested before the first is changed.
         for planned in plans:
             test(planned, host, missing_program_ok=module.check_mode)
-        plans = [reconsider(planned, host) for planned in plans]
+        plans = [plan_reactivation(planned, host) for planned in plans]
         for planned in plans:
             if planned.changed and not module.check_mode:
                 apply(planned, host)

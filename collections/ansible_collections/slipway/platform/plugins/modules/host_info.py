@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Read in one go what a role must know of a host before it changes it."""
+"""Collect the state of a host that a role needs before its changes."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: host_info
-short_description: Read in one go what a role must know of a host before it changes it
+short_description: Collect the state of a host that a role needs before its changes
 description:
   - Packages and their versions, accounts, small files, private keys by their public half, the address that the SSH
-    session comes from, the container type, the clock, memory and cores, and the network interface that carries an
-    address. Fresh at each run, where cached facts may be old.
-  - Run it without become where the SSH session is wanted, which sudo hides.
+    session comes from, the container type, the clock, memory and cores, and the network interface with a given
+    address. Read at each run, unlike cached facts.
+  - Run it without become if the SSH session is needed, because sudo hides it.
 options:
   packages:
     description: Debian packages to look up.
@@ -24,17 +24,17 @@ options:
     elements: str
     default: []
   files:
-    description: Text files to read, no secrets.
+    description: Text files to read. No secrets.
     type: list
     elements: path
     default: []
   globs:
-    description: Patterns of absolute paths to look up, with C(*) and C(?) as a shell has them.
+    description: Patterns of absolute paths to look up, with C(*) and C(?) as in a shell.
     type: list
     elements: str
     default: []
   private_keys:
-    description: Files of private keys to describe. The keys themselves stay on the host.
+    description: Files of private keys to describe. The keys are not returned.
     type: list
     elements: path
     default: []
@@ -48,7 +48,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Collect the state of the host
   slipway.platform.host_info:
     packages: [nginx]
     address: 10.40.1.10
@@ -58,15 +58,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 packages:
-  description: Version of each package asked for, null where it is not installed.
+  description: Version of each package, null where it is not installed.
   returned: always
   type: dict
 accounts:
-  description: Login shell of each account asked for, null where there is none.
+  description: Login shell of each account, null where there is none.
   returned: always
   type: dict
 files:
-  description: Content of each file asked for, null where there is none.
+  description: Content of each file, null where there is none.
   returned: always
   type: dict
 globs:
@@ -80,7 +80,7 @@ private_keys:
   returned: always
   type: dict
 container:
-  description: Kind of container as systemd-detect-virt names it, V(none) on a machine of its own.
+  description: Container type as systemd-detect-virt reports it, V(none) outside of a container.
   returned: always
   type: str
 login:
@@ -88,7 +88,7 @@ login:
   returned: always
   type: dict
 clock:
-  description: Seconds since the epoch by the host's clock.
+  description: Clock of the host in seconds since the epoch.
   returned: always
   type: int
 memory_mb:
@@ -100,7 +100,7 @@ cores:
   returned: always
   type: int
 interface:
-  description: Name and MTU of the interface that carries the address, null where none does.
+  description: Name and MTU of the interface with the address, null where there is none.
   returned: always
   type: dict
 """
@@ -137,7 +137,7 @@ def shell_of(account: str) -> str | None:
 
 
 def content_of(path: str) -> str | None:
-    """Read a file, if there is one. Bytes that are no text differ from any text that is wanted."""
+    """Content of a file, None if it does not exist. Invalid UTF-8 is replaced, so it differs from any expected text."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -145,12 +145,12 @@ def content_of(path: str) -> str | None:
 
 
 def matching(pattern: str) -> list[str]:
-    """Paths that match a pattern, which is absolute."""
+    """Paths that match an absolute pattern."""
     return sorted(str(path) for path in Path("/").glob(pattern.removeprefix("/")))
 
 
 def private_key_of(path: str, public_half: Callable[[str], str]) -> dict[str, str] | None:
-    """Describe the file of a private key, if there is one."""
+    """Describe the file of a private key, None if it does not exist."""
     try:
         found = Path(path).stat()
     except FileNotFoundError:
@@ -178,7 +178,7 @@ def session(environment: Mapping[str, str], user: str) -> dict[str, Any]:
     return {"user": user, "address": parts[0].removeprefix("::ffff:").split("%")[0], "port": int(parts[3])}
 
 
-def carrying(address: str, output: str) -> dict[str, Any] | None:
+def interface_with(address: str, output: str) -> dict[str, Any] | None:
     """Find the interface with the address in the output of `ip -json address show`."""
     for link in json.loads(output or "[]"):
         if any(info.get("local") == address for info in link.get("addr_info", ())):
@@ -201,7 +201,7 @@ def main() -> None:
     wanted = module.params["packages"]
     packages: dict[str, str | None] = {}
     if wanted:
-        # dpkg-query exits 1 when it does not know one of them; the others are told all the same.
+        # dpkg-query exits 1 if a package is unknown; it prints the others nevertheless.
         status = "${db:Status-Status} ${Package} ${Version}\n"
         _code, out, _err = module.run_command(["dpkg-query", "--show", "--showformat", status, *wanted])
         packages = installed_versions(wanted, out)
@@ -210,7 +210,7 @@ def main() -> None:
         openssl = module.get_bin_path("openssl")
         if openssl is None:
             return ""
-        # The empty passphrase keeps it from asking for one.
+        # The empty passphrase prevents a prompt.
         code, out, _err = module.run_command([openssl, "pkey", "-in", path, "-passin", "pass:", "-pubout"])
         return str(out) if code == 0 else ""
 
@@ -221,7 +221,7 @@ def main() -> None:
         code, out, err = module.run_command(["ip", "-json", "address", "show"])
         if code != 0:
             module.fail_json(msg=f"The network interfaces cannot be read: {err.strip() or out.strip()}")
-        interface = carrying(module.params["address"], out)
+        interface = interface_with(module.params["address"], out)
     module.exit_json(
         changed=False,
         packages=packages,

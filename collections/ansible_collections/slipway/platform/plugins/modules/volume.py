@@ -1,15 +1,15 @@
 #!/usr/bin/python
-"""Give a service its volume: a filesystem, only on an empty device, mounted where the service writes."""
+"""Mount the volume of a service, with a filesystem that is only created on an empty device."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: volume
-short_description: Give a service its volume, without ever overwriting anything
+short_description: Mount the volume of a service and never overwrite data
 description:
-  - Makes an ext4 filesystem on a device that is empty by the word of wipefs, blkid and lsblk. On anything else, unless
-    it carries its own label, it stops.
+  - Creates an ext4 filesystem on a device that is empty according to wipefs, blkid and lsblk. Fails on any other device
+    that does not carry the label.
   - Mounts it by a systemd unit, so that units with C(RequiresMountsFor) wait for it, and grows it with the device.
   - Supports check mode and needs no program that a Debian host lacks.
 options:
@@ -18,11 +18,11 @@ options:
     type: str
     required: true
   path:
-    description: Folder where it is mounted.
+    description: Mount point.
     type: path
     required: true
   label:
-    description: Label of the filesystem, by which it is known again; at most 16 characters.
+    description: Label of the filesystem, which identifies it; at most 16 characters.
     type: str
     required: true
   options:
@@ -43,12 +43,12 @@ options:
     default: "0755"
 author: [Slipway]
 attributes:
-  check_mode: {support: full, description: Can run in check mode.}
-  diff_mode: {support: none, description: Tells its reasons instead.}
+  check_mode: {support: full, description: Reports what would change.}
+  diff_mode: {support: none, description: Returns the reasons instead.}
 """
 
 EXAMPLES = r"""
-- name: Give the database its volume
+- name: Mount the volume of the database
   slipway.platform.volume:
     device: /dev/disk/by-id/scsi-0HC_Volume_1234
     path: /var/lib/postgresql
@@ -59,7 +59,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reasons:
-  description: What was to be done.
+  description: Reasons of the change.
   returned: always
   type: list
 unit:
@@ -84,12 +84,12 @@ from ansible_collections.slipway.platform.plugins.module_utils.volume import (
     Plan,
     VolumeError,
     Wanted,
+    devices_on_top,
     escape,
-    exported,
     filesystem_bytes,
+    parse_export,
     plan,
     signatures,
-    standing_on,
     unit_text,
 )
 
@@ -97,7 +97,7 @@ UNITS = Path("/etc/systemd/system")
 
 
 class Host:
-    """The machine that the module runs on."""
+    """The host that the module runs on."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -105,10 +105,10 @@ class Host:
     def run(self, *command: str, accept: tuple[int, ...] = (0,)) -> str:
         program = self.module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
         if program is None:
-            raise VolumeError(f"there is no program {command[0]} here; install the package that has it.")
+            raise VolumeError(f"the program {command[0]} is not installed. Install its package.")
         code, out, err = self.module.run_command([program, *command[1:]], environ_update={"LC_ALL": "C.UTF-8"})
         if code not in accept:
-            raise VolumeError(f"`{' '.join(command)}` failed: {(err or out).strip() or 'it said nothing'}")
+            raise VolumeError(f"`{' '.join(command)}` failed: {(err or out).strip() or 'no output'}")
         return str(out)
 
     def find(self, wanted: Wanted) -> Found:
@@ -120,7 +120,7 @@ class Host:
         if not stat.S_ISBLK(number.st_mode):
             return Found(exists=True, block_device=False)
         node = str(device.resolve())
-        probed = exported(self.run("blkid", "--probe", "--output", "export", node, accept=(0, 2)))
+        probed = parse_export(self.run("blkid", "--probe", "--output", "export", node, accept=(0, 2)))
         erasable = json.loads(self.run("wipefs", "--json", "--no-act", node) or "{}")
         below = json.loads(self.run("lsblk", "--json", "--output", "NAME", node))
         filesystem = probed.get("TYPE", "")
@@ -140,7 +140,7 @@ class Host:
             label=probed.get("LABEL", ""),
             uuid=probed.get("UUID", ""),
             filesystem_bytes=size,
-            parts=standing_on(below["blockdevices"]),
+            parts=devices_on_top(below["blockdevices"]),
             mounted_at=tuple(target for source, target in mounts if source == node),
             mounted_here=here,
             hidden=() if here else self.hidden(wanted.path),
@@ -152,7 +152,7 @@ class Host:
         )
 
     def mounts(self) -> list[tuple[str, str]]:
-        """Device (its own name) and folder of everything that is mounted from a block device."""
+        """Device (its own name) and mount point of all mounts of block devices."""
         numbers = {}
         for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
             fields = line.split(" ")
@@ -161,8 +161,8 @@ class Host:
         return [(os.path.realpath(source), target) for target, source in numbers.items() if source.startswith("/dev/")]
 
     def hidden(self, path: str) -> tuple[str, ...]:
-        place = Path(path)
-        return tuple(sorted(entry.name for entry in place.iterdir())) if place.is_dir() else ()
+        directory = Path(path)
+        return tuple(sorted(entry.name for entry in directory.iterdir())) if directory.is_dir() else ()
 
     def ownership(self, path: str) -> tuple[str, str, int]:
         try:
@@ -183,16 +183,18 @@ class Host:
             (UNITS / name).write_text(unit_text(wanted), encoding="utf-8")
             (UNITS / name).chmod(0o644)
         if planned.write_unit or planned.mount:
-            # Also makes systemd look for devices that came since the last time.
+            # Also makes systemd detect devices that were attached since.
             self.run("systemctl", "daemon-reload")
         if planned.enable:
             self.run("systemctl", "enable", "--quiet", name)
         if planned.mount:
-            os.umask(0o022)  # for the folders above it, whatever sudo sets
+            os.umask(0o022)  # for parent directories, independent of the umask that sudo sets
             Path(wanted.path).mkdir(mode=0o755, parents=True, exist_ok=True)
             self.run("systemctl", "start", name)
             if not any(target == wanted.path for _source, target in self.mounts()):
-                raise VolumeError(f"systemd says that {name} is started, but nothing is mounted at {wanted.path}.")
+                raise VolumeError(
+                    f"systemd reports {name} as started, but {wanted.path} is no mount point. Read its journal."
+                )
         if planned.own:
             shutil.chown(wanted.path, wanted.owner, wanted.group)
             Path(wanted.path).chmod(wanted.mode)

@@ -1,0 +1,41 @@
+"""The SQL files of the role: no template in them, and lists that agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.static.repository import REPOSITORY, load
+
+FILES = sorted((REPOSITORY / "roles/postgresql/files/sql").glob("*.sql"))
+VARIABLES = load(REPOSITORY / "roles/postgresql/vars/main.yml")
+
+
+def functions(name: str) -> set[str]:
+    """Signatures of functions in an SQL file."""
+    text = (REPOSITORY / "roles/postgresql/files/sql" / name).read_text()
+    return set(re.findall(r"'(pg_\w+\((?:text|bigint|boolean|,)+\))'", text))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_sql_file_has_no_template(path: Path) -> None:
+    """A value belongs into a psql variable; the lookup of the file does not render templates."""
+    assert not re.search(r"\{\{|\{%", path.read_text())
+
+
+def test_every_sql_file_is_used() -> None:
+    texts = [path.read_text() for folder in ("tasks", "vars") for path in
+             (REPOSITORY / "roles/postgresql" / folder).glob("*.yml")]  # fmt: skip
+    assert {path.name for path in FILES} == set(re.findall(r"'sql/([\w.]+)'", " ".join(texts)))
+
+
+def test_the_rewind_functions_that_are_granted_are_those_that_are_counted() -> None:
+    granted = functions("grant_rewind.sql")
+    assert granted == functions("state.sql")
+    assert f"rewind_grants < {len(granted)}" in VARIABLES["__postgresql_replication_drift"]
+
+
+def test_no_comment_is_in_the_text_that_becomes_one_line() -> None:
+    assert "--" not in (REPOSITORY / "roles/postgresql/files/sql/pooler_lookup.sql").read_text()
