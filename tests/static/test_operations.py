@@ -16,9 +16,9 @@ FOLDER = REPOSITORY / "playbooks/operations"
 OPERATIONS = sorted(path for path in FOLDER.rglob("*.yml") if path.parent.name != "vars")
 LONGEST_PLAY_LINES = 60
 LONGER_PLAYS = {
-    "create_secrets": 142,
+    "create_secrets": 143,
     "destroy": 125,
-    "drain_ceph_host": 82,
+    "drain_ceph_host": 83,
     "replace_ceph_host": 110,
     "replace_ceph_osd": 145,
     "rotate_ceph_keys": 85,
