@@ -86,7 +86,7 @@ def test_a_text_is_another_template_with_other_settings(cached: type[AnsibleEnvi
     assert len(found) == 3
 
 
-def test_an_error_is_told_each_time(cached: type[AnsibleEnvironment]) -> None:
+def test_an_error_is_raised_each_time(cached: type[AnsibleEnvironment]) -> None:
     for _ in range(2):
         with pytest.raises(jinja2.TemplateSyntaxError, match="expected token"):
             cached().compile("{{ a b }")
@@ -124,7 +124,7 @@ def test_a_cache_for_something_else_is_removed_when_no_run_uses_it(
     assert list(caches.folder_for(tmp_path, "templates", ["a", "b"]).iterdir()) == []
 
 
-def test_modules_are_packed_anew_when_their_source_or_a_collection_changed(
+def test_modules_are_packed_again_when_their_source_or_a_collection_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = tmp_path / "c/ours/one", tmp_path / "c/theirs/two"

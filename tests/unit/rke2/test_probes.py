@@ -108,7 +108,7 @@ def serve(context: ssl.SSLContext | None) -> http.server.ThreadingHTTPServer:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     authority, path = certificate(tmp_path_factory.mktemp("probes"))
     modern, old = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
     for context in (modern, old):
@@ -121,79 +121,79 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         server.shutdown()
 
 
-def run(places: dict[str, Any], kind: str, place: str, **changes: Any) -> list[str]:
+def run(targets: dict[str, Any], kind: str, target: str, **changes: Any) -> list[str]:
     probe = {
         "name": "p",
         "kind": kind,
         "address": "127.0.0.1",
-        "port": places[place],
+        "port": targets[target],
         "server_name": NAME,
         "path": "/",
         "statuses": [200],
-        "authority": places["authority"],
+        "authority": targets["authority"],
         "valid_days": 0,
     }
     return probes.run([probe | changes], 5)[0]
 
 
-def test_what_is_right_is_silent(places: dict[str, Any]) -> None:
-    assert run(places, "https", "modern") == []
-    assert run(places, "tls_refused", "modern") == []
-    assert run(places, "redirect", "plain", path="/moved") == []
+def test_what_is_right_is_silent(targets: dict[str, Any]) -> None:
+    assert run(targets, "https", "modern") == []
+    assert run(targets, "tls_refused", "modern") == []
+    assert run(targets, "redirect", "plain", path="/moved") == []
 
 
-def test_answers_are_kept_as_evidence(places: dict[str, Any]) -> None:
-    probe = {"name": "p", "kind": "https", "address": "127.0.0.1", "port": places["modern"], "server_name": NAME}
-    wanted = {"path": "/", "statuses": [200], "authority": places["authority"], "valid_days": 0}
+def test_answers_are_kept_as_evidence(targets: dict[str, Any]) -> None:
+    probe = {"name": "p", "kind": "https", "address": "127.0.0.1", "port": targets["modern"], "server_name": NAME}
+    wanted = {"path": "/", "statuses": [200], "authority": targets["authority"], "valid_days": 0}
     _, seen = probes.run([probe | wanted], 5)
     assert seen == {"p": {"status": 200, "tls": "TLSv1.3", "json": {"node": "s1"}}}
 
 
-def test_old_tls_is_found(places: dict[str, Any]) -> None:
-    assert "negotiated TLSv1.2, not TLSv1.3" in run(places, "https", "old")[0]
-    assert "accepts TLSv1.2" in run(places, "tls_refused", "old")[0]
+def test_old_tls_is_found(targets: dict[str, Any]) -> None:
+    assert "negotiated TLSv1.2, not TLSv1.3" in run(targets, "https", "old")[0]
+    assert "accepts TLSv1.2" in run(targets, "tls_refused", "old")[0]
 
 
-def test_a_wrong_status_is_found(places: dict[str, Any]) -> None:
-    assert "answers 404, not 200" in run(places, "https", "modern", path="/nothing")[0]
-    assert run(places, "https", "modern", path="/nothing", statuses=[200, 404]) == []
+def test_a_wrong_status_is_found(targets: dict[str, Any]) -> None:
+    assert "answers 404, not 200" in run(targets, "https", "modern", path="/nothing")[0]
+    assert run(targets, "https", "modern", path="/nothing", statuses=[200, 404]) == []
 
 
-def test_a_certificate_that_expires_soon_is_a_finding_while_it_is_valid(places: dict[str, Any]) -> None:
-    assert run(places, "https", "modern", valid_days=0) == []
-    assert "expires on" in run(places, "https", "modern", valid_days=2)[0]
+def test_a_certificate_that_expires_soon_is_a_finding_while_it_is_valid(targets: dict[str, Any]) -> None:
+    assert run(targets, "https", "modern", valid_days=0) == []
+    assert "expires on" in run(targets, "https", "modern", valid_days=2)[0]
 
 
-def test_a_foreign_certificate_is_found(places: dict[str, Any]) -> None:
-    assert "does not answer (" in run(places, "https", "modern", server_name="other.example.com")[0]
+def test_a_foreign_certificate_is_found(targets: dict[str, Any]) -> None:
+    assert "does not answer (" in run(targets, "https", "modern", server_name="other.example.com")[0]
 
 
-def test_a_missing_redirect_is_found(places: dict[str, Any]) -> None:
-    assert "answers 200 to nowhere" in run(places, "redirect", "plain")[0]
+def test_a_missing_redirect_is_found(targets: dict[str, Any]) -> None:
+    assert "answers 200 to nowhere" in run(targets, "redirect", "plain")[0]
 
 
-def test_a_redirect_that_leads_elsewhere_is_found(places: dict[str, Any]) -> None:
-    assert run(places, "redirect", "plain", path="/moved:443") == []
+def test_a_redirect_that_leads_elsewhere_is_found(targets: dict[str, Any]) -> None:
+    assert run(targets, "redirect", "plain", path="/moved:443") == []
     # The port of an entry point inside its pod, which no client can reach.
-    assert f"answers 308 to https://{NAME}:8443/" in run(places, "redirect", "plain", path="/moved:8443")[0]
-    assert f"answers 308 to https://{NAME}.test/" in run(places, "redirect", "plain", path="/moved.test")[0]
+    assert f"answers 308 to https://{NAME}:8443/" in run(targets, "redirect", "plain", path="/moved:8443")[0]
+    assert f"answers 308 to https://{NAME}.test/" in run(targets, "redirect", "plain", path="/moved.test")[0]
 
 
-def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any]) -> None:
-    assert "is open from outside" in run(places, "closed", "plain")[0]
+def test_an_open_port_is_found_and_a_closed_one_is_right(targets: dict[str, Any]) -> None:
+    assert "is open from outside" in run(targets, "closed", "plain")[0]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        assert run(places, "closed", "plain", port=port) == []
+        assert run(targets, "closed", "plain", port=port) == []
         assert (
             "Connection refused), so that closed ports cannot be verified"
-            in (run(places, "open", "plain", port=port)[0])
+            in (run(targets, "open", "plain", port=port)[0])
         )
-    assert run(places, "open", "plain") == []
+    assert run(targets, "open", "plain") == []
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (TimeoutError("timed out"), ""),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ""),
@@ -205,7 +205,7 @@ def test_an_open_port_is_found_and_a_closed_one_is_right(places: dict[str, Any])
     ],
 )
 def test_only_a_refused_or_dropped_connection_is_a_closed_port(
-    monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+    monkeypatch: pytest.MonkeyPatch, error: OSError, expected: str
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -213,7 +213,7 @@ def test_only_a_refused_or_dropped_connection_is_a_closed_port(
     monkeypatch.setattr(socket, "create_connection", fail)
     probe = {"name": "s1", "address": "2001:db8::1", "port": 2379}
     found = probes.run([probe | {"kind": "closed"}], 5)[0]
-    assert said in " ".join(found) and bool(found) == bool(said)
+    assert expected in " ".join(found) and bool(found) == bool(expected)
     assert "set verify_ipv6_enabled to false" in probes.run([probe | {"kind": "open"}], 5)[0][0]
 
 
@@ -248,30 +248,30 @@ class Abrupt(socketserver.BaseRequestHandler):
         (b"", False),
     ],
 )
-def test_only_the_alert_for_it_turns_tls_1_2_away(places: dict[str, Any], answer: bytes, refused: bool) -> None:
+def test_only_the_alert_for_it_turns_tls_1_2_away(targets: dict[str, Any], answer: bytes, refused: bool) -> None:
     handler = type("Handler", (Abrupt,), {"answer": answer})
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        found = run(places, "tls_refused", "modern", port=server.server_address[1])
+        found = run(targets, "tls_refused", "modern", port=server.server_address[1])
         server.shutdown()
     assert (found == []) == refused, found
     assert refused or "TLS 1.2 failed with another error than the alert" in found[0] or "does not answer (" in found[0]
 
 
-def test_tls_1_2_with_a_foreign_certificate_is_found(places: dict[str, Any]) -> None:
-    found = run(places, "tls_refused", "old", server_name="other.example.com")
+def test_tls_1_2_with_a_foreign_certificate_is_found(targets: dict[str, Any]) -> None:
+    found = run(targets, "tls_refused", "old", server_name="other.example.com")
     assert "TLS 1.2 failed with another error than the alert" in found[0]
 
 
 @pytest.mark.parametrize("kind", ["https", "tls_refused", "postgres"])
-def test_no_authority_is_a_finding(places: dict[str, Any], kind: str) -> None:
-    assert "no certificate authority is given" in run(places, kind, "modern", authority=" ")[0]
+def test_no_authority_is_a_finding(targets: dict[str, Any], kind: str) -> None:
+    assert "no certificate authority is given" in run(targets, kind, "modern", authority=" ")[0]
 
 
 @pytest.mark.parametrize("kind", sorted(probes.KINDS.keys() - {"api"}))
-def test_an_empty_address_is_not_this_host(places: dict[str, Any], kind: str) -> None:
-    assert run(places, kind, "modern", address="") == [
+def test_an_empty_address_is_not_this_host(targets: dict[str, Any], kind: str) -> None:
+    assert run(targets, kind, "modern", address="") == [
         "p: no address is known to probe. Correct what the inventory's warnings report."
     ]
 
@@ -299,7 +299,7 @@ def postgres(context: ssl.SSLContext | None) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("newest", "changes", "says"),
+    ("newest", "changes", "expected"),
     [
         (ssl.TLSVersion.TLSv1_3, {}, ""),
         (ssl.TLSVersion.TLSv1_3, {"valid_days": 2}, "the certificate of the database on p expires on "),
@@ -308,8 +308,8 @@ def postgres(context: ssl.SSLContext | None) -> Iterator[int]:
         (None, {}, "TLS verification failed (the server offers no TLS)"),
     ],
 )
-def test_a_database_is_looked_at_as_by_its_clients(
-    tmp_path: Path, places: dict[str, Any], newest: ssl.TLSVersion | None, changes: dict[str, Any], says: str
+def test_a_database_is_probed_as_its_clients_connect(
+    tmp_path: Path, targets: dict[str, Any], newest: ssl.TLSVersion | None, changes: dict[str, Any], expected: str
 ) -> None:
     authority, path = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if newest else None
@@ -317,8 +317,8 @@ def test_a_database_is_looked_at_as_by_its_clients(
         context.load_cert_chain(path)
         context.maximum_version = newest
     with postgres(context) as port:
-        found = run(places, "postgres", "modern", port=port, authority=authority, **changes)
-    assert says in " ".join(found) and bool(found) == bool(says)
+        found = run(targets, "postgres", "modern", port=port, authority=authority, **changes)
+    assert expected in " ".join(found) and bool(found) == bool(expected)
 
 
 def test_a_missing_kubeconfig_is_a_finding() -> None:
@@ -337,7 +337,7 @@ def test_a_missing_kubeconfig_is_a_finding() -> None:
         (["s1"], "v1.36.2+rke2r1", f"node s1 runs {VERSION}, not v1.36.2+rke2r1"),
     ],
 )
-def test_nodes_are_judged_as_the_api_lists_them(
+def test_nodes_are_verified_as_the_api_lists_them(
     tmp_path: Path, nodes: list[str], version: str, finding: str | None
 ) -> None:
     authority, path = certificate(tmp_path)
