@@ -46,7 +46,7 @@ UPGRADE = "operations/upgrade_postgresql"
 ROLLBACK_FROM = "op_upgrade_postgresql_back"
 WITHOUT_BACKUP = "op_upgrade_postgresql_unsaved"
 COLUMN_OPTION = "pg_attver"
-"""Written into every column by 17.12 and its like; a version that does not know it cannot load the schema."""
+"""Written into every column by 17.12 and its like; a version without it cannot load the schema."""
 LONGEST_OUTAGE_SECONDS = 240
 """The server is down while pg_upgrade copies, and writes wait until the new one has its roles and its certificate."""
 
@@ -169,7 +169,7 @@ def archive(oldest: Separate, settings: Settings, tmp_path_factory: pytest.TempP
         yield archive
 
 
-def knows_column_option(archive: Archive) -> bool:
+def supports_column_option(archive: Archive) -> bool:
     """Whether version 18 can load what minor versions since 17.12 write into every column."""
     (package,) = [path for path in archive.offers[archive.of(NEW)[-1]] if path.name.startswith(f"postgresql-{NEW}_")]
     unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, stdout=subprocess.PIPE)
@@ -203,15 +203,15 @@ class Database:
         return f"/var/lib/postgresql/{major}/main"
 
 
-def know_archive(site: Site, archive: Archive) -> dict[str, str]:
-    """Let the site's database host know the archive: the role adds it only where a package is missing."""
+def add_archive(site: Site, archive: Archive) -> dict[str, str]:
+    """Add the archive to the site's database host: the role adds it only where a package is missing."""
     inputs = archive.trusted_by(site, DATABASE)
     source = f"Types: deb\nURIs: {archive.url}\nSuites: {SUITE}-pgdg\nComponents: main\nSigned-By: {KEYRING}\n"
     site.on(DATABASE, "cat > /etc/apt/sources.list.d/pgdg.sources && apt-get update", input=source)
     return inputs
 
 
-def forget_archive(site: Site) -> None:
+def remove_archive(site: Site) -> None:
     site.on(DATABASE, "rm -f /etc/apt/sources.list.d/pgdg.sources && apt-get update")
 
 
@@ -222,11 +222,11 @@ def database(request: pytest.FixtureRequest, site: Site, oldest: Separate, archi
         oldest.played("postgresql", **inputs)
         yield Database(oldest, oldest.name, OLDEST, {**inputs, WITHOUT_BACKUP: True}, backed_up=False)
         return
-    if not knows_column_option(archive):
-        pytest.skip(f"{archive.of(NEW)[-1]} does not know {COLUMN_OPTION}, which {version(site)} writes")
-    inputs = know_archive(site, archive)
+    if not supports_column_option(archive):
+        pytest.skip(f"{archive.of(NEW)[-1]} does not support {COLUMN_OPTION}, which {version(site)} writes")
+    inputs = add_archive(site, archive)
     yield Database(site, DATABASE, OLD, inputs, backed_up=True)
-    forget_archive(site)
+    remove_archive(site)
 
 
 def test_major_upgrade_keeps_every_acknowledged_row(database: Database) -> None:
@@ -316,16 +316,16 @@ def test_major_upgrade_without_the_package_is_rejected(site: Site) -> None:
 
 def test_failed_major_upgrade_leaves_the_old_version_serving(site: Site, archive: Archive) -> None:
     """Where the two versions do not fit together, which pg_upgrade finds only while it copies."""
-    if knows_column_option(archive):
-        pytest.skip(f"{archive.of(NEW)[-1]} knows {COLUMN_OPTION}: the upgrade does not fail")
-    inputs = know_archive(site, archive)
+    if supports_column_option(archive):
+        pytest.skip(f"{archive.of(NEW)[-1]} supports {COLUMN_OPTION}: the upgrade does not fail")
+    inputs = add_archive(site, archive)
     try:
         with load(site) as rows:
             grows(rows, 50)
             run = site.play(UPGRADE, **inputs, op_upgrade_postgresql_version=NEW)
             grows(rows, 50)
     finally:
-        forget_archive(site)
+        remove_archive(site)
     assert run.code != 0
     assert f"PostgreSQL {OLD} serves again on {DATABASE}" in message(run), run.output[-3000:]
     assert f'unrecognized parameter "{COLUMN_OPTION}"' in message(run)
