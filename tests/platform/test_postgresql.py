@@ -10,7 +10,7 @@ from hcloud import Client
 from tests.platform.database import (
     DATABASE,
     SERVICE,
-    STRANGER,
+    FOREIGN_HOST,
     Site,
     acknowledged,
     grows,
@@ -29,7 +29,7 @@ def site(cloud: Client, description: dict[str, Any]) -> Site:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
-def test_no_acknowledged_row_is_lost_when_it_is_killed(site: Site, kills: int) -> None:
+def test_no_acknowledged_row_is_lost_when_the_server_is_killed(site: Site, kills: int) -> None:
     with load(site) as rows:
         for _ in range(kills):
             site.on(DATABASE, f"systemctl kill --signal KILL {SERVICE}")
@@ -46,19 +46,19 @@ def test_no_acknowledged_row_is_lost_when_it_is_killed(site: Site, kills: int) -
     assert site.on(DATABASE, f"systemctl show --property NRestarts --value {SERVICE}").strip() != "0"
 
 
-def test_nobody_comes_who_is_not_declared(site: Site) -> None:
+def test_an_undeclared_client_is_rejected(site: Site) -> None:
     """Not by the network, and not with a password alone."""
     name = site.connection()["host"]
     for port in (5432, 6432):
-        refused = site.run(STRANGER, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
-        assert refused.code != 0, f"{STRANGER} reaches {name}:{port}"
+        refused = site.run(FOREIGN_HOST, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
+        assert refused.code != 0, f"{FOREIGN_HOST} reaches {name}:{port}"
     address = site.on(DATABASE, f"getent hosts {name}").split()[0]
-    said = site.run(
+    output = site.run(
         DATABASE,
         f"PGPASSWORD=wrong psql 'host={name} hostaddr={address} user=postgres dbname=app sslmode=verify-full "
         "sslrootcert=/etc/ssl/certs/ca-certificates.crt connect_timeout=5' -c 'SELECT 1'",
-    ).said
-    assert "pg_hba.conf rejects connection" in said, said
+    ).output
+    assert "pg_hba.conf rejects connection" in output, output
 
 
 @pytest.mark.soak
@@ -70,7 +70,7 @@ def test_a_setting_with_which_the_server_does_not_start_is_rolled_back(site: Sit
     failed = site.play("postgresql", **settings, op_postgresql_allow_restart=True)
     assert failed.code != 0
     assert "The previous files are active again" in failed.output
-    assert site.ask("SHOW huge_pages") == "try", "the server runs with the previous value"
+    assert site.query("SHOW huge_pages") == "try", "the server runs with the previous value"
     # After a power loss the file on disk has the value, and the server does not start.
     site.on(
         DATABASE,
@@ -78,5 +78,5 @@ def test_a_setting_with_which_the_server_does_not_start_is_rolled_back(site: Sit
         f" && systemctl restart --no-block {SERVICE} && sleep 3",
     )
     site.played("postgresql")
-    assert site.ask("SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
+    assert site.query("SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
     assert site.played("postgresql").changed == {}
