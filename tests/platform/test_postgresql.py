@@ -9,8 +9,8 @@ from hcloud import Client
 
 from tests.platform.database import (
     DATABASE,
-    SERVICE,
     FOREIGN_HOST,
+    SERVICE,
     Site,
     acknowledged,
     grows,
