@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.filter.firewall_openings import firewall_openings, openings_admit
+from ansible_collections.slipway.platform.plugins.filter.firewall_openings import (
+    closed_ports,
+    firewall_openings,
+    openings_admit,
+    public_openings,
+)
+
+from tests.playbooks import REPOSITORY
 
 GROUPS = {
     "all": ["lb", "s1", "s2", "a1"],
@@ -121,3 +129,43 @@ def test_accepted_connections(address: str, port: int, protocol: str, admitted: 
 def test_an_invalid_address_is_rejected() -> None:
     with pytest.raises(AnsibleFilterError, match="'somewhere' is not an IP address"):
         openings_admit([], "somewhere", "tcp", 22)
+
+
+MATRIX = yaml.safe_load((REPOSITORY / "playbooks/vars/port_matrix.yml").read_text())["port_matrix"]
+PLATFORM = {
+    "load_balancer": ["lb"],
+    "rke2_server": ["server"],
+    "rke2_agent": ["agent"],
+    "ceph": ["ceph"],
+    "postgresql": ["db"],
+    "object_storage": ["store"],
+}
+HOSTS = ["localhost", *(host for hosts in PLATFORM.values() for host in hosts)]
+WORLD = ["0.0.0.0/0", "::/0"]
+
+
+def test_the_cloud_firewalls_derive_from_the_port_matrix() -> None:
+    openings = public_openings(MATRIX, ADMINS)
+    assert [(opening.get("group"), opening["port"], opening["sources"]) for opening in openings] == [
+        (None, "22", ADMINS),
+        ("load_balancer", "80", WORLD),
+        ("load_balancer", "443", WORLD),
+        ("load_balancer", "6443", ADMINS),
+    ]
+    assert {opening["protocol"] for opening in openings} == {"tcp"}
+
+
+def test_the_probes_of_closed_ports_derive_from_the_port_matrix() -> None:
+    (play, _) = yaml.safe_load((REPOSITORY / "playbooks/verify.yml").read_text())
+    assert closed_ports(MATRIX, HOSTS, PLATFORM, play["vars"]["undeclared_ports"]) == {
+        "lb": [9345],
+        "server": [80, 443, 2379, 2380, 2381, 6443, 9099, 9345, 10250],
+        "agent": [80, 443, 2379, 2380, 2381, 6443, 9099, 9345, 10250],
+        "ceph": [3300, 6789, *range(6800, 6812), 7000, 7480, 7568, 8443, 8765, 9283],
+        "db": [5432, 6432, 9187],
+    }
+
+
+def test_a_port_that_another_group_of_the_host_opens_is_not_probed_as_closed() -> None:
+    shared = PLATFORM | {"rke2_server": ["lb"]}
+    assert closed_ports(MATRIX, ["lb"], shared, {}) == {"lb": [2379, 2380, 2381, 9099, 9345, 10250]}

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import http.server
 import json
-import re
 import socket
 import socketserver
 import ssl
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.platform.plugins.filter import verify
 from ansible_collections.slipway.platform.plugins.module_utils import probes
@@ -26,8 +24,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-
-from tests.static.repository import REPOSITORY
 
 NAME = "apps.example.com"
 VERSION = "v1.36.3+rke2r1"
@@ -382,7 +378,7 @@ BALANCER = {"ansible_host": "203.0.113.9", "hcloud_addresses": ["203.0.113.9", "
 
 
 def closed(server: dict[str, Any], *, ipv6_enabled: bool = True) -> list[dict[str, Any]]:
-    hosts = verify.closed_hosts({"s1": server, "lb": BALANCER}, ["s1"], [2379, 9345], "lb")
+    hosts = verify.closed_hosts({"s1": [2379, 9345]}, {"s1": server, "lb": BALANCER}, "lb")
     return verify.closed_probes(hosts, ipv6_enabled)
 
 
@@ -413,21 +409,6 @@ def test_a_host_without_a_known_address_is_a_finding() -> None:
     assert probes.run(probing, 1)[0] == [
         "s1: no address is known to probe. Correct what the inventory's warnings report."
     ]
-
-
-def test_ports_of_every_service_are_probed() -> None:
-    """Every port of the matrix that only hosts of the platform may reach, or its two ends."""
-    plays = yaml.safe_load((REPOSITORY / "playbooks/base.yml").read_text())
-    wiring = (REPOSITORY / "playbooks/verify.yml").read_text()
-    wired = {int(number) for number in re.findall(r"\b\d{2,5}\b", wiring)}
-    wanted = {
-        int(end)
-        for entry in plays[0]["vars"]["base_port_matrix"]
-        if entry["protocol"] == "tcp" and not {"admins", "world"} & set(entry["from"])
-        for port in entry["ports"]
-        for end in str(port).split("-")
-    }
-    assert {3300, 7568} < wanted and wanted - {22} <= wired
 
 
 AGAIN = "Correct that and run playbooks/verify.yml for all hosts."

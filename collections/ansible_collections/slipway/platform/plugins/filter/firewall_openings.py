@@ -1,8 +1,8 @@
-"""Resolve the port matrix of an environment to the openings of one host."""
+"""Derive host firewall, cloud firewalls and closed ports from the port matrix of an environment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -12,6 +12,10 @@ KEYS = {"name", "to", "from", "protocol", "ports"}
 PROTOCOLS = ("tcp", "udp")
 ADMINS = "admins"
 WORLD = "world"
+ALL = "all"
+WORLD_CIDRS = ["0.0.0.0/0", "::/0"]
+PROBED_PORTS = 12
+"""Ports at the start of a range that are probed, besides its last one: services bind the lowest free ports."""
 
 
 def _ports(opening: str, ports: Any) -> list[str]:
@@ -127,8 +131,58 @@ def openings_admit(openings: Sequence[Mapping[str, Any]], address: str, protocol
     return False
 
 
+def public_openings(matrix: Sequence[Mapping[str, Any]], admin_cidrs: Sequence[str]) -> list[dict[str, Any]]:
+    """Openings of the cloud firewalls: the ports of the matrix that are open to the world or to administrators."""
+    openings: list[dict[str, Any]] = []
+    for entry in matrix:
+        if not {WORLD, ADMINS} & set(entry["from"]):
+            continue
+        sources = WORLD_CIDRS if WORLD in entry["from"] else list(admin_cidrs)
+        for group in entry["to"]:
+            for port in _ports(str(entry["name"]), entry["ports"]):
+                opening = {"name": entry["name"], "protocol": entry["protocol"], "port": port, "sources": sources}
+                openings.append(opening if group == ALL else opening | {"group": group})
+    return openings
+
+
+def closed_ports(
+    matrix: Sequence[Mapping[str, Any]],
+    hosts: Iterable[str],
+    groups: Mapping[str, Sequence[str]],
+    further: Mapping[str, Sequence[int]],
+) -> dict[str, list[int]]:
+    """TCP ports of each host that must be closed to the world and to administrators, for probes.
+
+    These are the ports that the matrix opens to other hosts alone, and the `further` ones of a group: ports of its
+    services that the matrix opens to nobody.
+    """
+    ports: dict[str, list[int]] = {}
+    for host in hosts:
+        internal = {port for group, more in further.items() if host in groups.get(group, ()) for port in more}
+        public: set[int] = set()
+        for entry in matrix:
+            if entry["protocol"] != "tcp" or not any(
+                group == ALL or host in groups.get(group, ()) for group in entry["to"]
+            ):
+                continue
+            for text in _ports(str(entry["name"]), entry["ports"]):
+                first, last = int(text.split("-")[0]), int(text.split("-")[-1])
+                if {WORLD, ADMINS} & set(entry["from"]):
+                    public |= set(range(first, last + 1))
+                else:
+                    internal |= {*range(first, min(first + PROBED_PORTS, last + 1)), last}
+        if internal - public:
+            ports[host] = sorted(internal - public)
+    return ports
+
+
 class FilterModule:
     """Filters of the port matrix."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"firewall_openings": firewall_openings, "openings_admit": openings_admit}
+        return {
+            "firewall_openings": firewall_openings,
+            "openings_admit": openings_admit,
+            "public_openings": public_openings,
+            "closed_ports": closed_ports,
+        }

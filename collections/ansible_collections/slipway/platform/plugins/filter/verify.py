@@ -61,9 +61,7 @@ def closed_probes(hosts: list[Mapping[str, Any]], ipv6_enabled: bool = True) -> 
     return [*controls.values(), *probes]
 
 
-def closed_hosts(
-    hostvars: Mapping[str, Any], hosts: list[str], ports: list[int], balancer: str
-) -> list[dict[str, Any]]:
+def closed_hosts(ports: Mapping[str, list[int]], hostvars: Mapping[str, Any], balancer: str) -> list[dict[str, Any]]:
     """Ports that must be closed on every public address of the hosts, each with its control port.
 
     The control port is SSH of the host, or HTTPS of the load balancer for IPv6, because platform_admin_cidrs may hold
@@ -71,7 +69,7 @@ def closed_hosts(
     """
     ipv6 = next((address for address in hostvars[balancer].get("hcloud_addresses") or [] if ":" in address), "")
     found = []
-    for host in hosts:
+    for host, closed in ports.items():
         variables = hostvars[host]
         host_address = variables.get("ansible_host") or ""
         if host_address and host_address == variables.get("provision_private_ip"):
@@ -79,7 +77,7 @@ def closed_hosts(
         for address in variables.get("hcloud_addresses") or [host_address]:
             control = (balancer, ipv6, 443) if ":" in address else (host, address, 22)
             found.append(
-                {"name": host, "address": address, "ports": list(ports)}
+                {"name": host, "address": address, "ports": list(closed)}
                 | dict(zip(("control_name", "control_address", "control_port"), control, strict=True))
             )
     return found

@@ -71,8 +71,7 @@ class Cloud:
             # It would become part of a header, and the error for an invalid header shows its value.
             raise CloudError(
                 "platform_hcloud_token holds a space, a newline or another character that is invalid in a token; set "
-                "the "
-                "environment variable HCLOUD_TOKEN to the token alone.",
+                "the environment variable HCLOUD_TOKEN to the token alone.",
                 "unauthorized",
             )
         address = f"{self.endpoint}/{path}"

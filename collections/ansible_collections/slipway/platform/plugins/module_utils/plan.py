@@ -267,8 +267,7 @@ class _Planner:
             if deletions:
                 self.refuse(
                     f"--limit excludes {machine.name}, so {' and '.join(deletions)} would be deleted and not created "
-                    "again; "
-                    f"add {machine.name} to --limit, or run without it."
+                    f"again; add {machine.name} to --limit, or run without it."
                 )
 
     def refuse(self, sentence: str) -> None:
@@ -359,8 +358,7 @@ class _Planner:
         if remaining:
             self.refuse(
                 f"Network {self.environment} may be replaced, but {', '.join(remaining)} would lose the private "
-                "address "
-                f"in it; name every one of them in {ALLOW_REPLACE} too."
+                f"address in it; name every one of them in {ALLOW_REPLACE} too."
             )
 
     def plan_one_of_a_group(self) -> None:
@@ -376,8 +374,7 @@ class _Planner:
             if len(affected) > 1:
                 self.refuse(
                     f"{', '.join(affected)} of {group} would be stopped or replaced at the same time; confirm one of "
-                    "them "
-                    f"at a time in {ALLOW_RESTART} or {ALLOW_REPLACE}, and the next one when it is healthy."
+                    f"them at a time in {ALLOW_RESTART} or {ALLOW_REPLACE}, and the next one when it is healthy."
                 )
 
     def plan_addresses_taken(self) -> None:
@@ -396,8 +393,7 @@ class _Planner:
             if address_owner != machine.name and self.plan.servers[machine.name].attach:
                 self.refuse(
                     f"Server {machine.name} cannot have the private address {machine.private_ip}: {address_owner} has "
-                    "it; "
-                    "choose another address, or detach that server from the network."
+                    "it; choose another address, or detach that server from the network."
                 )
 
     # shared objects
@@ -578,8 +574,7 @@ class _Planner:
             )
             self.refuse(
                 f"Server {machine.name} cannot be created: none of {', '.join(machine.server_types)} is sold in "
-                f"{where}; "
-                "add a type or a location that fits to provision_server_types or platform_locations."
+                f"{where}; add a type or a location that fits to provision_server_types or platform_locations."
             )
         return [{"server_type": name, "location": location} for name, location in ordered]
 
@@ -670,8 +665,7 @@ def _rule(opening: Opening) -> Json:
 
 
 def _range(text: str) -> str:
-    """A range as the API normalizes it, 2001:db8::/32 for 2001:DB8:0::/32; an invalid one is left for the API to "
-    "reject."""
+    """A range as the API normalizes it, 2001:db8::/32 for 2001:DB8:0::/32; the API rejects an invalid one."""
     try:
         return str(ip_network(text))
     except ValueError:

@@ -156,8 +156,7 @@ def settle(cloud: Cloud, project: dict[str, list[dict[str, Any]]], names: set[st
         if time.monotonic() > deadline:
             raise CloudError(
                 f"{', '.join(unsettled)} did not settle within {seconds} seconds (an action of an earlier run or of "
-                "another "
-                "client is still running). Check the actions in the cloud console and run again."
+                "another client is still running). Check the actions in the cloud console and run again."
             )
         time.sleep(SETTLE_POLL_SECONDS)
         project["servers"] = cloud.list("servers")

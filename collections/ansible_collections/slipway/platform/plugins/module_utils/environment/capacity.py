@@ -103,8 +103,7 @@ def server_types(environment: Environment, cloud: Mapping[str, list[Json]], now:
             yield Fault(
                 setting.origin,
                 f"{listed(new_hosts)} cannot be created now: {listed(name for name in usable if sold[name])} is sold "
-                "out in "
-                f"{listed(wanted_locations)}; add another type or location, or run again later.",
+                f"out in {listed(wanted_locations)}; add another type or location, or run again later.",
             )
 
 
@@ -134,8 +133,7 @@ def quota(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterator
         yield environment.fault(
             "check_volumes_limit_gb",
             f"the project's volumes have {existing_volumes_gb} GB and need {new_volumes_gb} more, but their limit is "
-            f"{limit} "
-            "(check_volumes_limit_gb); ask Hetzner for a higher one, or remove volumes.",
+            f"{limit} (check_volumes_limit_gb); ask Hetzner for a higher one, or remove volumes.",
         )
 
 

@@ -126,8 +126,7 @@ def disks(environment: Environment) -> Iterator[Fault]:
         yield Fault(
             Origin(f"{environment.path}/hosts.yml"),
             f"{large_host} brings {large_gb} GB to Ceph and {small_host} brings {small_gb}; each of {COPIES} hosts "
-            "holds a copy of "
-            "all data, so the smallest sets the capacity: give all the same size.",
+            "holds a copy of all data, so the smallest sets the capacity: give all the same size.",
         )
 
 
@@ -155,8 +154,7 @@ def pools(environment: Environment) -> Iterator[Fault]:
             yield Fault(
                 origin,
                 f"pool {name} has {size} copies; with fewer than {COPIES}, one lost host and one failed device lose "
-                "data, so "
-                f"make it {COPIES}.",
+                f"data, so make it {COPIES}.",
             )
         if isinstance(minimum, int) and 0 < minimum < 2 <= members:
             yield Fault(

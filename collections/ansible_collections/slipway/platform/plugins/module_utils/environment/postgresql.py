@@ -50,15 +50,13 @@ def standbys(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
         yield Fault(
             Origin(f"{environment.path}/{SECRETS_FILE}"),
             f"postgresql_standby_password is missing, which {listed(standby_names)} needs for replication; create it "
-            "with "
-            f"ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
+            f"with ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
         )
     if not standby_names and environment.group_value(GROUP, "postgresql_synchronous") is True:
         yield Fault(
             environment.group_value_origin(GROUP, "postgresql_synchronous"),
             f"postgresql_synchronous is true, but group {GROUP} has no host with postgresql_standby: true; declare "
-            "one, "
-            "or set it to false.",
+            "one, or set it to false.",
         )
 
 
@@ -92,8 +90,7 @@ def version(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
             yield Fault(
                 environment.group_value_origin(GROUP, "postgresql_version", "postgresql_source"),
                 f"postgresql_version is {show(wanted)}, but {image} itself has {packaged}; set that, or "
-                "postgresql_source "
-                "to pgdg.",
+                "postgresql_source to pgdg.",
             )
 
 

@@ -42,8 +42,7 @@ def missing(environment: Environment) -> Iterator[Fault]:
         yield Fault(
             Origin(f"{environment.path}/{SECRETS_FILE}"),
             f"{listed(sorted(absent))} {'is' if len(absent) == 1 else 'are'} missing; create this environment's "
-            "secrets "
-            f"with ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
+            f"secrets with ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
         )
 
 
