@@ -71,7 +71,7 @@ class Site:
         return run
 
     def connection(self) -> dict[str, Any]:
-        """How an application connects: to whichever host takes the writes, and away from one that is silent."""
+        """The connection of an application: to the primary, and away from a host that does not answer."""
         secrets = yaml.safe_load(Path(self.description["secrets_path"]).read_text())
         truths = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text())
         return {

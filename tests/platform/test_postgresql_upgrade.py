@@ -40,7 +40,7 @@ OLD, NEW = "17", "18"
 SUITE = "trixie"
 STATUS = "cat /var/lib/dpkg/status"
 KEYRING = "/usr/share/postgresql-common/pgdg/apt.postgresql.org.gpg"
-ROLLBACK_FROM = "op_upgrade_postgresql_back"
+ROLLBACK_FROM = "op_upgrade_postgresql_rollback"
 UPGRADE = "operations/upgrade_postgresql"
 LONGEST_OUTAGE_SECONDS = 240
 """The server is down while pg_upgrade copies, and writes wait until the new one has its roles and its certificate."""
@@ -203,7 +203,7 @@ def upgraded(site: Site, archive: Archive) -> dict[str, str]:
 
 def test_major_upgrade_without_the_package_is_rejected(site: Site) -> None:
     run = site.play(UPGRADE, op_upgrade_postgresql_version=NEW)
-    assert run.code != 0 and f"no archive that it knows has PostgreSQL {NEW}" in message(run)
+    assert run.code != 0 and f"no configured package archive has PostgreSQL {NEW}" in message(run)
     assert version(site).split(".")[0] == OLD
 
 

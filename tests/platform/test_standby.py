@@ -38,7 +38,7 @@ LONGEST_OUTAGE_SECONDS = 60
 
 @dataclass
 class Pair(Site):
-    """The lab with two database hosts, of which one takes the writes by the inventory."""
+    """The lab with two database hosts, of which the inventory declares one as the primary."""
 
     folder: Path
 
@@ -107,7 +107,7 @@ def test_a_standby_follows_and_is_waited_for(site: Pair) -> None:
 
 
 def test_the_standby_lets_in_its_peer_alone(site: Pair) -> None:
-    """By address, account and password, and to nothing but replication and the question who takes the writes."""
+    """By address, role and password, for replication and for the query of its recovery state, and for nothing else."""
     rows = site.ask(
         "SELECT database, user_name, address, auth_method FROM pg_hba_file_rules "
         "WHERE 'standby' = ANY (user_name) ORDER BY 1",
@@ -138,7 +138,7 @@ def test_without_the_primary_nothing_acknowledged_is_lost(site: Pair) -> None:
 
 @pytest.mark.soak
 def test_the_old_primary_neither_serves_nor_stays_away(site: Pair) -> None:
-    """Powered on by hand it does not start as a second primary; told to, it follows."""
+    """Powered on by hand it does not start as a second primary; the rejoin makes it a standby."""
     server = site.cloud.servers.get_by_name(FIRST)
     assert server is not None
     server.power_on().wait_until_finished()

@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from postgresql_backup import cli, recovery
+from postgresql_backup import repository as backup
 
-FOLDER = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local/lib/slipway"
-sys.path.insert(0, str(FOLDER))  # as the script itself finds them
-backup: Any = import_module("postgresql_repository")
-recovery: Any = import_module("postgresql_recovery")
+from tests.static.repository import REPOSITORY
+
+ROLE = REPOSITORY / "roles/postgresql"
 HOUR, DAY = 3600, 86400
 PLANNED = {
     "full": (7 * DAY, 0),
@@ -32,10 +29,6 @@ PLANNED = {
     "drill": (35 * DAY, 0),
 }
 """The schedule of the role's defaults."""
-LOADER = SourceFileLoader("postgresql_backup", str(FOLDER / "postgresql-backup"))
-tool: Any = module_from_spec(spec_from_loader(LOADER.name, LOADER))  # type: ignore[arg-type]
-LOADER.exec_module(tool)
-sys.path.remove(str(FOLDER))
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 TAKEN = {
@@ -447,7 +440,7 @@ def test_the_newest_row_of_one_database_is_read_from_the_restored_data(
 def test_a_moment_of_another_version_is_refused_before_anything_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a way back from an upgrade the bucket holds backups of both versions."""
+    """After the rollback of an upgrade the bucket holds backups of both versions."""
     data = tmp_path / "17/main"
     data.mkdir(parents=True)
 
@@ -470,7 +463,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the results, in which every run of an hour ago went well."""
     monkeypatch.setattr(backup, "REPORT_DIRECTORY", tmp_path)
     monkeypatch.setattr(backup, "is_standby", lambda: False)
-    for command in tool.RECORDED:
+    for command in cli.RECORDED:
         backup.record_result(command, int(time.time()) - 3600)
     return tmp_path
 
@@ -493,18 +486,18 @@ def test_a_failed_run_replaces_the_result_of_the_last(
     def fail(_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(tool, "execute", fail)
+    monkeypatch.setattr(cli, "execute", fail)
     began = int(time.time())
-    assert metric(reports, command) == "1" and tool.main([command]) == 1
+    assert metric(reports, command) == "1" and cli.main([command]) == 1
     found = backup.results()[command]
     assert not found["ok"] and found["began"] >= began and found["good"] and message in found["fault"]
     assert metric(reports, command) == "0"
 
 
 def test_a_successful_run_records_its_start(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool, "execute", lambda _: {"drill_rpo_seconds": 4})
+    monkeypatch.setattr(cli, "execute", lambda _: {"drill_rpo_seconds": 4})
     began = int(time.time())
-    assert tool.main(["drill"]) == 0
+    assert cli.main(["drill"]) == 0
     found = backup.results()["drill"]
     assert found["ok"] and began <= found["began"] <= found["at"] == found["good"] and found["drill_rpo_seconds"] == 4
     assert "running" not in found and metric(reports, "drill") == "1"
@@ -514,7 +507,7 @@ def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatc
     monkeypatch.setenv("SERVICE_RESULT", "oom-kill")
     monkeypatch.setenv("EXIT_CODE", "killed")
     backup.record_start("drill", 1795255127)
-    assert tool.main(["record-end", "drill"]) == 0
+    assert cli.main(["record-end", "drill"]) == 0
     found = backup.results()["drill"]
     assert (found["ok"], found["began"]) == (False, 1795255127)
     assert "ended without a result (oom-kill killed)" in found["fault"] == found["report"]["fault"]
@@ -522,13 +515,13 @@ def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatc
 
 
 def test_the_unit_calls_what_records_a_killed_run() -> None:
-    unit = FOLDER.parents[4] / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2"
+    unit = ROLE / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2"
     run, end = (
         re.findall(rf"^{name}=\{{\{{ __postgresql_library_dir }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
         for name in ("ExecStart", "ExecStopPost")
     )
     assert (run, end) == (["%i"], ["record-end %i"])
-    assert [tool.parser().parse_args(["record-end", command]).of for command in tool.RECORDED] == list(tool.RECORDED)
+    assert [cli.parser().parse_args(["record-end", command]).of for command in cli.RECORDED] == list(cli.RECORDED)
 
 
 @pytest.mark.parametrize("result", ["success", "exit-code"])
@@ -537,14 +530,14 @@ def test_the_unit_keeps_what_a_run_recorded_itself(reports: Path, monkeypatch: p
         backup.record_result("drill", 1795255127, "it is damaged")
     before = backup.results()
     monkeypatch.setenv("SERVICE_RESULT", result)
-    assert tool.main(["record-end", "drill"]) == 0
+    assert cli.main(["record-end", "drill"]) == 0
     assert backup.results() == before
 
 
 def test_a_standby_leaves_the_results_alone(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup, "is_standby", lambda: True)
     before = backup.results()
-    assert tool.main(["verify"]) == 0 and backup.results() == before
+    assert cli.main(["verify"]) == 0 and backup.results() == before
 
 
 def test_a_first_run_in_progress_has_no_result_yet(reports: Path) -> None:

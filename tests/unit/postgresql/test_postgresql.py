@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.postgresql import (
     PostgresqlError,
+    catalogue_drift,
     catalogue_roles,
     configuration,
     database_drift,
@@ -398,3 +399,49 @@ def test_undeclared_objects_are_listed() -> None:
         "accounts": dict.fromkeys(["postgres", "app", "app_owner", "app_rw", "app_ro", "pgbouncer", "anna"]),
     }
     assert undeclared(state, DATABASES, ROLES) == ["database old", "role anna"]
+
+
+def converged() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state of a server that has all that is declared."""
+    state, database_states = in_line()
+    state["accounts"] = {role["name"]: account(role) for role in catalogue_roles(DATABASES, ROLES, PASSWORDS)}
+    state["members"] = {entry["member"]: [entry["group"]] for entry in memberships(ROLES)}
+    state["catalogue"]["app"] |= {"owner": "app_owner", "limit": -1}
+    state["lookup"] = "digest"
+    database_states["app"]["extensions"] = ["pg_trgm"]
+    database_states["postgres"]["extensions"] = ["pg_stat_statements"]
+    return state, database_states
+
+
+def test_a_converged_server_has_no_drift() -> None:
+    drift = catalogue_drift(DATABASES, *converged(), ROLES, PASSWORDS, lookup_digest="digest")
+    assert set(drift) == {"roles", "databases", "memberships", "extensions", "grants", "lookup", "missing"}
+    assert [kind for kind, entries in drift.items() if entries] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("roles", ("accounts", "app", "limit")),
+        ("databases", ("catalogue", "app", "limit")),
+        ("memberships", ("members", "app")),
+        ("lookup", ("lookup",)),
+    ],
+)
+def test_drift_of_one_kind_is_of_that_kind_alone(kind: str, path: tuple[str, ...]) -> None:
+    state, database_states = converged()
+    node: Any = state
+    for name in path[:-1]:
+        node = node[name]
+    node[path[-1]] = 7
+    drift = catalogue_drift(DATABASES, state, database_states, ROLES, PASSWORDS, lookup_digest="digest")
+    assert [name for name, entries in drift.items() if entries] == [kind]
+
+
+def test_what_does_not_exist_yet_is_missing() -> None:
+    """Also on a new server, whose state has neither accounts nor databases of the inventory."""
+    state = {"accounts": {"postgres": {}}, "catalogue": {"postgres": {"acl": {}}}, "members": None, "lookup": None}
+    drift = catalogue_drift(DATABASES, state, {}, ROLES, PASSWORDS, "p" * 32, "digest")
+    assert {"app", "app_owner", "app_report", "standby", "pgbouncer"} <= set(drift["missing"])
+    assert drift["missing"].count("app") == 2, "a role and a database"
+    assert drift["lookup"] == ["digest"] and [entry["name"] for entry in drift["databases"]] == ["app"]

@@ -5,21 +5,18 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from postgresql_backup import recovery, repository
 
-FOLDER = Path(__file__).resolve().parents[3] / "roles/postgresql/files/usr/local/lib/slipway"
-sys.path.insert(0, str(FOLDER))  # as the script itself finds them
-recovery: Any = import_module("postgresql_recovery")
-repository: Any = import_module("postgresql_repository")
-sys.path.remove(str(FOLDER))
+from tests.static.repository import REPOSITORY
+
+FOLDER = REPOSITORY / "roles/postgresql/files/python/postgresql_backup"
 
 NAME = """sho'p" = \\x; DROP"""
 
@@ -111,7 +108,7 @@ def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.
 
 def test_nothing_is_waited_for_without_an_end() -> None:
     """Every call that waits for a process has a timeout."""
-    for path in sorted(FOLDER.glob("postgresql_*.py")):
+    for path in sorted(FOLDER.glob("*.py")):
         text = path.read_text()
         for call in re.finditer(r"(?:subprocess\.run|\.communicate|process\.wait|dump\.wait)\(", text):
             depth, end = 1, call.end()

@@ -8,9 +8,18 @@ import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.postgresql import PostgresqlError
 from ansible_collections.slipway.platform.plugins.module_utils.postgresql_upgrade import candidates, plan
 
+
+def policy(versions: dict[str, str | None]) -> str:
+    """The output of apt-cache policy."""
+    return "".join(
+        f"postgresql-{major}:\n  Installed: (none)\n  Candidate: {version or '(none)'}\n"
+        for major, version in versions.items()
+    )
+
+
 SEEN: dict[str, Any] = {
     "majors": ["17"],
-    "candidates": {"18": "18.6-1", "17": "17.11-1"},
+    "policy": policy({"18": "18.6-1", "17": "17.11-1"}),
     "installed": {"17": "17.11-1"},
     "used_mb": 1000,
     "free_mb": 5000,
@@ -22,7 +31,7 @@ SEEN: dict[str, Any] = {
     [
         ("17", {}, {}, "none", "nothing: 17.11-1 is the newest"),
         ("17", {"installed": {"17": "17.10-1"}}, {}, "minor", "install 17.11-1 in place of 17.10-1"),
-        ("17", {"candidates": {"17": None}}, {}, "none", "nothing"),
+        ("17", {"policy": policy({"17": None})}, {}, "none", "nothing"),
         ("18", {}, {}, "major", "copy 1000 MB with pg_upgrade"),
         ("18", {"majors": ["15", "17"]}, {}, "major", "keep the data of version 17 for a rollback"),
         (
@@ -40,8 +49,8 @@ SEEN: dict[str, Any] = {
             "install 18.6-1 in place of 18.5-1",
         ),
         ("18", {"free_mb": 1000}, {}, "reject", "MB beside the old"),
-        ("18", {"candidates": {"18": None}}, {}, "reject", "no configured package archive has PostgreSQL 18"),
-        ("18", {"candidates": {"18": None}, "installed": {"18": "18.6-1"}}, {}, "major", "install PostgreSQL 18"),
+        ("18", {"policy": policy({"18": None})}, {}, "reject", "no configured package archive has PostgreSQL 18"),
+        ("18", {"policy": "", "installed": {"18": "18.6-1"}}, {}, "major", "install PostgreSQL 18"),
         ("18", {}, {"backed_up": False}, "reject", "there is no backup"),
         ("18", {}, {"backed_up": False, "without_backup": True}, "major", "start version 18"),
         ("18", {"free_mb": 0}, {"standby": True}, "major", "move the data of version 17 aside"),
@@ -59,6 +68,19 @@ def test_every_case_has_its_plan(
     assert found["action"] == action
     assert message in "; ".join(found["steps"] + found["faults"])
     assert bool(found["faults"]) is (action == "reject")
+
+
+@pytest.mark.parametrize(
+    ("more", "version"),
+    [
+        ({"installed": {"17": "17.10-1"}}, "17.11-1"),
+        # Installed by an interrupted run, from an archive that is not configured any more.
+        ({"running": "17.10-1", "policy": ""}, "17.11-1"),
+    ],
+)
+def test_a_minor_upgrade_has_the_package_version(more: dict[str, Any], version: str) -> None:
+    found = plan("17", SEEN | more, backed_up=True)
+    assert (found["action"], found["package_version"]) == ("minor", version)
 
 
 def test_a_backup_comes_first_and_last() -> None:

@@ -208,6 +208,16 @@ def _row(role: Json, cidr: str) -> list[str]:
     return ["hostssl", str(role["database"]), str(role["name"]), cidr, "scram-sha-256"]
 
 
+def hba_file(roles: Sequence[Json], nodes: Sequence[str], pooler: str, peers: Mapping[str, str] | None = None) -> str:
+    """The text of pg_hba.conf; see `hba`."""
+    return hba_text(hba(roles, nodes, pooler, peers))
+
+
+def pooler_hba_file(roles: Sequence[Json], nodes: Sequence[str]) -> str:
+    """The text of PgBouncer's hba file; see `pooler_hba`."""
+    return hba_text(pooler_hba(roles, nodes))
+
+
 def hba_text(rows: Iterable[Sequence[str]]) -> str:
     lines = (
         " ".join(f"{word:<{width}}" for word, width in zip(row, (8, 24, 24, 20, 0), strict=True)).rstrip()
@@ -411,6 +421,34 @@ def _granted(entry: Mapping[str, str], state: Json, database: Json | None) -> bo
     if entry.get("state") == "absent":
         return not any(acl.get(role) for role in entry["roles"].split(","))
     return all(rights <= set(acl.get(role) or ()) for role in entry["roles"].split(","))
+
+
+def catalogue_drift(
+    databases: Sequence[Json],
+    state: Json,
+    database_states: Mapping[str, Json],
+    roles: Sequence[Json],
+    passwords: Mapping[str, str],
+    standby_password: str = "",
+    lookup_digest: str = "",
+) -> dict[str, list[Any]]:
+    """The plan for databases, roles and grants of a primary: by kind, what is declared and missing or different.
+
+    `roles`, `databases`, `memberships`, `extensions` and `grants` are entries to apply in this order, `lookup` is the
+    digest of PgBouncer's function when it has to be created. `missing` are names of roles and databases that do not
+    exist yet, which check mode cannot query. A role without a password is an error.
+    """
+    declared = catalogue_roles(databases, roles, passwords, standby_password)
+    return {
+        "roles": role_drift(declared, state),
+        "databases": database_drift(databases, state),
+        "memberships": membership_drift(memberships(roles), state),
+        "extensions": extension_drift(extensions(databases), database_states),
+        "grants": grant_drift(grants(databases, bool(standby_password)), state, database_states),
+        "lookup": [] if state.get("lookup") == lookup_digest else [lookup_digest],
+        "missing": [role["name"] for role in declared if role["name"] not in (state.get("accounts") or {})]
+        + [database["name"] for database in databases if database["name"] not in (state.get("catalogue") or {})],
+    }
 
 
 def undeclared(state: Json, databases: Sequence[Json], roles: Sequence[Json], standby: bool = False) -> list[str]:

@@ -16,17 +16,17 @@ SPACE_FACTOR = 1.1
 def plan(
     wanted: str, observed: Json, backed_up: bool, standby: bool = False, without_backup: bool = False
 ) -> dict[str, Any]:
-    """`observed` of a host: majors that have data, candidates (package version by major, null when there is none),
+    """`observed` of a host: majors that have data, policy (the output of apt-cache policy),
     installed (package version by major), running (package version of the running server, empty when it does not run),
     used_mb and free_mb on the volume, unfinished (the marker of an interrupted run exists).
 
     The action is `none`, `minor`, `major`, `continue` (an interrupted run has moved the new data into place) or
-    `reject`, with the faults.
+    `reject`, with the faults; `package_version` is the version to install for `minor`.
     """
     if wanted not in MAJORS:
         raise PostgresqlError(f"PostgreSQL {wanted} is not supported. Set one of {', '.join(MAJORS)}.")
     majors = sorted((str(major) for major in observed.get("majors") or ()), key=int)
-    candidate = (observed.get("candidates") or {}).get(wanted)
+    candidate = candidates(str(observed.get("policy") or ""), [wanted])[wanted]
     installed = (observed.get("installed") or {}).get(wanted)
     if not majors and standby:
         steps = [f"copy the primary when it runs {wanted}"]
@@ -53,7 +53,8 @@ def plan(
             ],
             "none": [f"nothing: {installed} is the newest"],
         }[action]
-        return {"action": action, "from": older[-1] if older else wanted, "steps": steps, "faults": []}
+        origin = older[-1] if older else wanted
+        return {"action": action, "from": origin, "steps": steps, "faults": [], "package_version": newest}
     faults = []
     if candidate is None and installed is None:
         faults.append(f"no configured package archive has PostgreSQL {wanted}. Set postgresql_source to pgdg")

@@ -1,10 +1,10 @@
-#!/usr/bin/python3
-# Written by the role postgresql. Changes made here are overwritten.
 """Back up PostgreSQL to its buckets, verify the backups, and restore from them.
 
 Runs as postgres. A failure ends with exit code 1 and a message. The result of a run, with its start time, is written to
 /var/lib/slipway-postgresql.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -12,15 +12,17 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
 
-import postgresql_recovery as recovery
-import postgresql_repository as repository
-from postgresql_repository import BACKUPS, RECORDED, Fault
+from postgresql_backup import recovery, repository
+from postgresql_backup.repository import BACKUPS, RECORDED, Fault
 
 
-def parser():
-    made = argparse.ArgumentParser(prog="postgresql-backup", description=__doc__.splitlines()[0])
-    commands = made.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="postgresql-backup", description=(__doc__ or "").splitlines()[0])
+    commands = result.add_subparsers(dest="command", required=True)
     for kind in BACKUPS:
         commands.add_parser(kind, help=f"take a backup ({kind})")
     commands.add_parser("verify", help="read every object of the repositories")
@@ -43,14 +45,16 @@ def parser():
         if name == "drill":
             command.set_defaults(target="latest")
         else:
-            command.add_argument("target", help="latest, a time with its zone, or name:<restore point>[@<a time before it>]")
+            command.add_argument(
+                "target", help="latest, a time with its zone, or name:<restore point>[@<a time before it>]"
+            )
         command.add_argument("--repository", type=int, default=0, help="number of the repository")
         command.add_argument("--repository-time", default="", help="read its objects as they were at this time")
         command.add_argument("--timeline", default="", help="a timeline other than the latest")
-    return made
+    return result
 
 
-def execute(arguments):
+def execute(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the command. The values that it returns are recorded with its result."""
     command = arguments.command
     if command in BACKUPS:
@@ -79,30 +83,48 @@ def execute(arguments):
     return {}
 
 
-def main(words):
+class Run:
+    """A run of a command. A failure is printed, and recorded when the command has a recorded result.
+
+    An unexpected error is a failed run too: without a result, the previous one would count for this run.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.began = int(time.time())
+        self.failed = False
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return False
+        self.failed = True
+        fault = str(error)
+        if not isinstance(error, Fault):
+            traceback.print_exception(error)
+            unit = f"slipway-postgresql-backup@{self.command}"
+            fault = f"crashed ({type(error).__name__}: {error}). See journalctl --unit {unit}"
+        print(f"postgresql-backup: {fault}", file=sys.stderr)
+        if self.command in RECORDED:
+            report = {"began": repository.format_time(self.began), "fault": fault}
+            repository.record_result(self.command, self.began, fault, report=report)
+        return True
+
+
+def main(words: Sequence[str]) -> int:
     arguments = parser().parse_args(words)
-    command, began = arguments.command, int(time.time())
-    try:
+    command = arguments.command
+    with Run(command) as run:
         if command in (*BACKUPS, "verify") and repository.is_standby():
             print("this server is a standby; backups run on its primary")
             return 0
         if command in RECORDED:
-            repository.record_start(command, began)
+            repository.record_start(command, run.began)
         more = execute(arguments)
         if command in RECORDED:
-            repository.record_result(command, began, **more)
-    # An unexpected error is a failed run too: without a result, the previous one would count for this run.
-    except BaseException as error:
-        fault = str(error)
-        if not isinstance(error, Fault):
-            traceback.print_exc()
-            fault = f"crashed ({type(error).__name__}: {error}). See journalctl --unit slipway-postgresql-backup@{command}"
-        print(f"postgresql-backup: {fault}", file=sys.stderr)
-        if command in RECORDED:
-            repository.record_result(command, began, fault, report={"began": repository.format_time(began), "fault": fault})
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+            repository.record_result(command, run.began, **more)
+    return 1 if run.failed else 0

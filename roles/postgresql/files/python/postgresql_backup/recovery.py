@@ -1,10 +1,10 @@
-# Written by the role postgresql. Changes made here are overwritten.
 """Restores beside the running server: a drill, a recovery target, or one database.
 
 The restored server runs on a data directory of its own, without network and without archiving, until the target is
 verified. The present data directory is not changed.
 """
 
+import argparse
 import json
 import re
 import shutil
@@ -12,12 +12,15 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import postgresql_repository as repository
-from postgresql_repository import Fault
+from postgresql_backup import repository
+from postgresql_backup.repository import Fault, Json, Status
 
 # A recovery that neither logs nor replays WAL for this long is stuck; one segment takes seconds.
 STALL_TIMEOUT_SECONDS = 600
@@ -46,34 +49,13 @@ ssl = 'off'
 logging_collector = 'off'
 log_destination = 'stderr'
 """
-HEARTBEAT_CHECK = """
-SELECT count(*), coalesce(max(at)::text, ''), count(*) FILTER (WHERE digest <> sha256(convert_to(concat_ws(' ', number,
-to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), encode(before, 'hex')), 'UTF8')) OR number <> last + 1)
-FROM (SELECT *, lag(digest) OVER (ORDER BY number) AS before, lag(number) OVER (ORDER BY number) AS last
-FROM slipway.heartbeat) s WHERE before IS NOT NULL OR number = 1"""
-HEARTBEAT_INSERT = """
-SELECT pg_is_in_recovery() AS standby \\gset
-\\if :standby
-\\q
-\\endif
-SET client_min_messages = warning;
-CREATE SCHEMA IF NOT EXISTS slipway;
-CREATE TABLE IF NOT EXISTS slipway.heartbeat (
-  number bigint PRIMARY KEY, at timestamptz NOT NULL, digest bytea NOT NULL);
-WITH last AS (SELECT number, digest FROM slipway.heartbeat ORDER BY number DESC LIMIT 1),
-next AS (SELECT coalesce((SELECT number FROM last), 0) + 1 AS number, clock_timestamp() AS at,
-  (SELECT digest FROM last) AS before)
-INSERT INTO slipway.heartbeat SELECT number, at, sha256(convert_to(concat_ws(' ', number,
-to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), encode(before, 'hex')), 'UTF8')) FROM next;
-DELETE FROM slipway.heartbeat WHERE at < now() - interval '40 days';
-SELECT count(pg_switch_wal()) FROM pg_stat_archiver
-WHERE coalesce(last_archived_time, stats_reset) < now() - interval '60 seconds' \\g /dev/null
-"""
-# The last statement is for a server that was killed: after crash recovery its checkpointer applies archive_timeout only
-# from the next checkpoint on (seen with 17.12), so that WAL would not be archived for a quarter of an hour.
+HEARTBEAT_CHECK = resources.files(__package__).joinpath("heartbeat_check.sql").read_text()
+HEARTBEAT_INSERT = resources.files(__package__).joinpath("heartbeat_insert.sql").read_text()
 
 
-def run_program(command, seconds=repository.DATABASE_TIMEOUT_SECONDS, **more):
+def run_program(
+    command: Sequence[str | Path], seconds: float = repository.DATABASE_TIMEOUT_SECONDS, **more: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a program of PostgreSQL, with a timeout."""
     try:
         return subprocess.run(
@@ -83,11 +65,11 @@ def run_program(command, seconds=repository.DATABASE_TIMEOUT_SECONDS, **more):
         raise Fault(f"{Path(command[0]).name}: timed out after {seconds} seconds") from None
 
 
-def program_directory(folder):
+def program_directory(folder: Path) -> Path:
     return Path("/usr/lib/postgresql") / (folder / "PG_VERSION").read_text().strip() / "bin"
 
 
-def failure_reason(log):
+def failure_reason(log: str) -> str:
     """Why a server stopped, from its log."""
     lines = re.findall(r"(?:FATAL|PANIC): +(.*)", log)
     fetched = re.findall(r"^postgresql-fetch: (.*)", log, re.M)
@@ -101,7 +83,7 @@ def failure_reason(log):
 class Server:
     """A restored server that accepts connections from this process only."""
 
-    def __init__(self, folder, sockets, **settings):
+    def __init__(self, folder: Path, sockets: Path, **settings: str) -> None:
         self.folder = folder
         self.programs = program_directory(folder)
         self.sockets = sockets
@@ -109,7 +91,7 @@ class Server:
         (sockets / "ident.conf").write_text("")
         (sockets / "postgresql.conf").write_text("")
         own = {"config_file": "postgresql.conf", "hba_file": "hba.conf", "ident_file": "ident.conf"}
-        settings = {
+        values: dict[str, str | Path] = {
             **{name: sockets / file for name, file in own.items()},
             "data_directory": folder,
             "unix_socket_directories": sockets,
@@ -119,7 +101,7 @@ class Server:
             **settings,
         }
         self.log = sockets / "log"
-        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        words = [word for name, value in values.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("w") as log:
             # The server stops when this process ends, also when it is killed.
             self.process = subprocess.Popen(
@@ -127,14 +109,14 @@ class Server:
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/",
             )  # fmt: skip
 
-    def recovery_limits(self):
+    def recovery_limits(self) -> dict[str, str]:
         control = run_program([self.programs / "pg_controldata", "-D", self.folder], 60, env={"LC_ALL": "C"})
         if control.returncode != 0:
             raise Fault(f"pg_controldata failed: {' '.join(control.stderr.split())[:500]}")
         found = dict(re.findall(r"^(\w+) setting: +(\d+)$", control.stdout, re.M))
         return {setting: found[name] for name, setting in CONTROL_SETTINGS.items() if name in found}
 
-    def query(self, statement, seconds=repository.DATABASE_TIMEOUT_SECONDS, **variables):
+    def query(self, statement: str, seconds: float = repository.DATABASE_TIMEOUT_SECONDS, **variables: str) -> str:
         done = run_program(
             [*repository.psql_command("--host", str(self.sockets), "--port=5499", "--dbname=postgres", **variables),
              "--field-separator=|"],
@@ -144,9 +126,10 @@ class Server:
             raise Fault(" ".join(done.stderr.split())[:500])
         return done.stdout.strip()
 
-    def wait(self, statement):
+    def wait(self, statement: str) -> None:
         """Wait until the statement returns t; fail when the server stops or recovery makes no progress."""
-        seen, since = None, time.monotonic()
+        previous: tuple[int, str] | None = None
+        since = time.monotonic()
         while True:
             if self.process.poll() is not None:
                 raise Fault(failure_reason(self.log.read_text(errors="replace")))
@@ -159,8 +142,8 @@ class Server:
                 pass  # it does not accept connections yet
             # Not the size of the log: each attempt to connect adds a line with FATAL.
             progress = (self.log.read_text(errors="replace").count("LOG:  "), replayed)
-            if progress != seen:
-                seen, since = progress, time.monotonic()
+            if progress != previous:
+                previous, since = progress, time.monotonic()
             elif time.monotonic() - since > STALL_TIMEOUT_SECONDS:
                 raise Fault(
                     f"recovery makes no progress for {STALL_TIMEOUT_SECONDS} seconds, at WAL position "
@@ -169,7 +152,7 @@ class Server:
                 )
             time.sleep(0.2)
 
-    def stop(self):
+    def stop(self) -> None:
         """Stop with a fast shutdown, then with an immediate one: the data recovers from either."""
         for number, seconds in ((signal.SIGINT, STOP_TIMEOUT_SECONDS), (signal.SIGQUIT, QUIT_TIMEOUT_SECONDS)):
             if self.process.poll() is None:
@@ -183,7 +166,7 @@ class Server:
 
 
 @contextmanager
-def temporary_server(folder, **settings):
+def temporary_server(folder: Path, **settings: str) -> Iterator[Server]:
     """Run a server on a restored data directory while the context lasts."""
     with tempfile.TemporaryDirectory(prefix="postgresql-") as sockets:
         server = Server(folder, Path(sockets), **settings)
@@ -193,7 +176,7 @@ def temporary_server(folder, **settings):
             server.stop()
 
 
-def source_repository(arguments):
+def source_repository(arguments: argparse.Namespace) -> list[str]:
     """The repository's number, and the time whose object versions are read; either may be empty."""
     when = arguments.repository_time
     if when:
@@ -201,27 +184,27 @@ def source_repository(arguments):
     return [str(arguments.repository or (1 if when else "")), when]
 
 
-def source_options(source):
+def source_options(source: Sequence[str]) -> list[str]:
     key, when = source
     return [*([f"--repo={key}"] if key else []), *([f"--repo-target-time={when}"] if when else [])]
 
 
-def resolve_target(arguments):
+def resolve_target(arguments: argparse.Namespace) -> tuple[Status, list[str], list[str]]:
     """The status of the repository that is restored from, its key and time, and pgBackRest's options for the target."""
     source = source_repository(arguments)
     # The other repositories are not read: a fault of one does not prevent a restore from another.
-    seen = repository.status(*(source_options(source) or ["--repo=1"]))
-    if seen["faults"]:
-        raise Fault(f"the repository cannot be used: {'; '.join(seen['faults'])}")
-    where = repository.target_options(arguments.target, seen["backups"], datetime.now(UTC))
+    status = repository.status(*(source_options(source) or ["--repo=1"]))
+    if status["faults"]:
+        raise Fault(f"the repository cannot be used: {'; '.join(status['faults'])}")
+    target = repository.target_options(arguments.target, status["backups"], datetime.now(UTC))
     if arguments.timeline:
-        where.append(f"--target-timeline={arguments.timeline}")
-    return seen, source, where
+        target.append(f"--target-timeline={arguments.timeline}")
+    return status, source, target
 
 
-def restore_files(folder, seen, source, where, *more):
+def restore_files(folder: Path, status: Status, source: Sequence[str], target: Sequence[str], *more: str) -> None:
     """Restore a backup into an empty directory: pgBackRest would keep existing files that look unchanged."""
-    repository.require_free_space(folder.parent, max(backup["bytes"] for backup in seen["backups"]))
+    repository.require_free_space(folder.parent, max(backup["bytes"] for backup in status["backups"]))
     if folder.exists():
         shutil.rmtree(folder)
     command = " ".join([FETCH_PROGRAM, "%f", '"%p"', *(f'"{word}"' for word in source if word)])
@@ -229,18 +212,18 @@ def restore_files(folder, seen, source, where, *more):
         f"--pg1-path={folder}",
         f"--recovery-option=restore_command={command}",
         *source_options(source),
-        *where,
+        *target,
         *more,
         repository.PARALLEL,
         "restore",
     )
 
 
-def data_directory():
+def data_directory() -> Path:
     return Path(repository.configuration_value("pg1-path"))
 
 
-def restore(arguments):
+def restore(arguments: argparse.Namespace) -> Json:
     """Restore the target to <data directory>.restored, and verify that it is reachable."""
     folder = data_directory().with_name(f"{data_directory().name}.unfinished")
     ready = data_directory().with_name(f"{data_directory().name}.restored")
@@ -255,8 +238,8 @@ def restore(arguments):
             # The target may lie in the newest WAL, which has to be in the bucket.
             repository.psql(HEARTBEAT_INSERT)
             repository.run_pgbackrest("check")
-        seen, source, where = resolve_target(arguments)
-        restore_files(folder, seen, source, where)
+        status, source, target = resolve_target(arguments)
+        restore_files(folder, status, source, target)
         backup_major, data_major = (folder / "PG_VERSION").read_text().strip(), data_directory().parent.name
         if backup_major != data_major:
             raise Fault(
@@ -270,7 +253,7 @@ def restore(arguments):
                     server.wait("pg_get_wal_replay_pause_state() = 'paused'")
             except Fault as fault:
                 raise Fault(
-                    f"{arguments.target} cannot be reached: {fault}{_older_point_hint(arguments.target, seen)}"
+                    f"{arguments.target} cannot be reached: {fault}{_older_point_hint(arguments.target, status)}"
                 ) from None
         marker.write_text(json.dumps(wanted))
         folder.rename(ready)
@@ -280,19 +263,19 @@ def restore(arguments):
     return wanted
 
 
-def _older_point_hint(target, seen):
+def _older_point_hint(target: str, status: Status) -> str:
     if not target.startswith("name:") or "@" in target:
         return ""
-    newest = datetime.fromtimestamp(max(backup["stop"] for backup in seen["backups"]), UTC)
+    newest = datetime.fromtimestamp(max(backup["stop"] for backup in status["backups"]), UTC)
     return (
         f". Only WAL after the newest backup ({newest:%Y-%m-%d %H:%M:%S+00:00}) was searched; for an older point "
         f"append a time before it: {target}@<time with zone>"
     )
 
 
-def require_last_segment(server, seen):
+def require_last_segment(server: Server, status: Status) -> None:
     """Require a recovery up to the last segment in the bucket: a missing segment looks like the end of the WAL."""
-    lasts = [archive["last"] for archive in seen["archives"]]
+    lasts = [archive["last"] for archive in status["archives"]]
     if not lasts:
         return
     position = server.query("SELECT coalesce(pg_last_wal_replay_lsn()::text, '')")
@@ -306,14 +289,14 @@ def require_last_segment(server, seen):
         )
 
 
-def newest_heartbeat(server):
+def newest_heartbeat(server: Server) -> str:
     """Time of the newest heartbeat in the restored data; empty when the target is before the first."""
     if server.query("SELECT to_regclass('slipway.heartbeat') IS NULL") == "t":
         return ""
     return server.query("SELECT coalesce(max(at)::text, '') FROM slipway.heartbeat")
 
 
-def restore_database(arguments):
+def restore_database(arguments: argparse.Namespace) -> Json:
     """Restore one database as of the target in place of the present one, which is renamed."""
     name = arguments.name
     if repository.psql("SELECT count(*) FROM pg_database WHERE datname = :'name'", name=name) != "1":
@@ -322,11 +305,11 @@ def restore_database(arguments):
     began = time.monotonic()
     repository.psql(HEARTBEAT_INSERT)
     repository.run_pgbackrest("check")
-    seen, source, where = resolve_target(arguments)
+    status, source, target = resolve_target(arguments)
     stamp = datetime.now(UTC).strftime("%Y%m%dt%H%M%Sz")
     restored, previous = f"{name}_restored_{stamp}", f"{name}_before_{stamp}"
     try:
-        restore_files(folder, seen, source, where, f"--db-include={name}", "--archive-mode=off")
+        restore_files(folder, status, source, target, f"--db-include={name}", "--archive-mode=off")
         try:
             with temporary_server(folder) as server:
                 server.wait("NOT pg_is_in_recovery()")
@@ -347,7 +330,7 @@ def restore_database(arguments):
         except Fault as fault:
             raise Fault(
                 f"{name} as of {arguments.target} cannot be restored: {fault}"
-                f"{_older_point_hint(arguments.target, seen)}"
+                f"{_older_point_hint(arguments.target, status)}"
             ) from None
     finally:
         if folder.exists():
@@ -373,12 +356,12 @@ def restore_database(arguments):
     }
 
 
-def quoted_dbname(name):
+def quoted_dbname(name: str) -> str:
     """A connection string for the database: a bare name that contains = would be parsed as one."""
     return "dbname='" + re.sub(r"([\\'])", r"\\\1", name) + "'"
 
 
-def copy_database(server, name, restored):
+def copy_database(server: Server, name: str, restored: str) -> None:
     dump = subprocess.Popen(
         [server.programs / "pg_dump", "--host", server.sockets, "--port", "5499", "--username=postgres",
          "--format=custom", "--compress=none", "--dbname", quoted_dbname(name)],
@@ -390,7 +373,8 @@ def copy_database(server, name, restored):
              "--dbname", quoted_dbname(restored)],
             stdin=dump.stdout,
         )  # fmt: skip
-        dump.stdout.close()  # pg_dump stops when its output is closed
+        if dump.stdout is not None:
+            dump.stdout.close()  # pg_dump stops when its output is closed
         dump_output = dump.communicate(timeout=60)[1].decode(errors="replace")
     except subprocess.TimeoutExpired:
         raise Fault("pg_dump: still running 60 seconds after pg_restore ended") from None
@@ -402,18 +386,18 @@ def copy_database(server, name, restored):
         raise Fault(f"the copy failed: {' '.join((dump_output + load.stderr).split())[:600]}")
 
 
-def drill(arguments):
+def drill(arguments: argparse.Namespace) -> Json:
     """Restore the latest backup to an empty directory, check heartbeats, pages and indexes, and remove it."""
     folder = data_directory().with_name(f"{data_directory().name}.drill")
     began, clock = datetime.now(UTC), time.monotonic()
-    seen, source, where = resolve_target(arguments)
+    status, source, target = resolve_target(arguments)
     try:
-        restore_files(folder, seen, source, where, "--archive-mode=off")
+        restore_files(folder, status, source, target, "--archive-mode=off")
         fetched = time.monotonic() - clock
         with temporary_server(folder) as server:
             server.wait("NOT pg_is_in_recovery()")
             rto = time.monotonic() - clock
-            require_last_segment(server, seen)
+            require_last_segment(server, status)
             rows, newest, broken = server.query(HEARTBEAT_CHECK).split("|")
             if int(rows) == 0:
                 raise Fault("the restored data has no heartbeat row, and one is inserted each minute")
@@ -441,7 +425,7 @@ def drill(arguments):
         "rto_seconds": round(rto, 1),
         "fetch_seconds": round(fetched, 1),
         "seconds": round(time.monotonic() - clock, 1),
-        "bytes": max(backup["bytes"] for backup in seen["backups"]),
+        "bytes": max(backup["bytes"] for backup in status["backups"]),
         "heartbeats": int(rows),
         "databases": databases,
         "pages": pages,
@@ -450,5 +434,5 @@ def drill(arguments):
     }
 
 
-def write_heartbeat():
+def write_heartbeat() -> None:
     repository.psql(HEARTBEAT_INSERT)

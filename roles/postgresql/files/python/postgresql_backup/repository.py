@@ -1,4 +1,3 @@
-# Written by the role postgresql. Changes made here are overwritten.
 """pgBackRest's repositories: backups, verification, their status, and the results of past runs.
 
 `pgbackrest info` and `verify` exit with 0 whatever they find, so their output is parsed here.
@@ -11,10 +10,17 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+Json = dict[str, Any]
+Status = Json
+"""The result of `status`: state, states, faults, backups, archives, system."""
+Schedule = Mapping[str, tuple[int, int] | None]
+"""Command → the longest interval in seconds, and since when it is scheduled."""
 STANZA = "main"
 CONFIG = Path("/etc/pgbackrest/pgbackrest.conf")
 REPORT_DIRECTORY = Path("/var/lib/slipway-postgresql")
@@ -48,7 +54,7 @@ ERROR_HINTS = (
 )
 
 
-def format_time(seconds):
+def format_time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S+00:00}"
 
 
@@ -56,7 +62,7 @@ class Fault(Exception):
     """A failure, with a message for the operator."""
 
 
-def summarize(text, length=700):
+def summarize(text: str, length: int = 700) -> str:
     """pgBackRest's output without timestamps and process numbers, with the likely cause first."""
     words = " ".join(re.sub(r"^\d{4}-\d\d-\d\d \S+ P\d+ +(ERROR|WARN): ", "", line) for line in text.splitlines())
     # With a wrong passphrase pgBackRest prints the binary content of the file.
@@ -66,7 +72,7 @@ def summarize(text, length=700):
     return "; ".join([*hints, words[-length:]]) if words else "no output"
 
 
-def run_pgbackrest(*arguments, seconds=DATABASE_TIMEOUT_SECONDS):
+def run_pgbackrest(*arguments: str, seconds: float = DATABASE_TIMEOUT_SECONDS) -> str:
     command = ["pgbackrest", f"--stanza={STANZA}", *arguments]
     try:
         done = subprocess.run(
@@ -82,7 +88,7 @@ def run_pgbackrest(*arguments, seconds=DATABASE_TIMEOUT_SECONDS):
     return done.stdout
 
 
-def configuration_value(name):
+def configuration_value(name: str) -> str:
     """A value of pgBackRest's configuration."""
     found = re.search(rf"^{re.escape(name)}=(.*)$", CONFIG.read_text(), re.M)
     if found is None:
@@ -90,14 +96,14 @@ def configuration_value(name):
     return found[1].strip()
 
 
-def psql_command(*connection, **variables):
+def psql_command(*connection: str, **variables: str) -> list[str]:
     """The psql command of every statement. It quotes the variables that a statement names as :'name' or :"name"."""
     given = [f"--set={name}={value}" for name, value in variables.items()]
     return ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", *given,
             "--username=postgres", *connection]  # fmt: skip
 
 
-def psql(statement, database="postgres", **variables):
+def psql(statement: str, database: str = "postgres", **variables: str) -> str:
     """Run a statement on the local server."""
     try:
         done = subprocess.run(
@@ -111,7 +117,7 @@ def psql(statement, database="postgres", **variables):
     return done.stdout.strip()
 
 
-def is_running():
+def is_running() -> bool:
     """Whether the local server accepts connections."""
     # pg_isready has a timeout of 3 seconds of its own.
     return (
@@ -120,7 +126,7 @@ def is_running():
     )
 
 
-def is_standby():
+def is_standby() -> bool:
     """Whether this is a standby: backups, heartbeats and verification run on the primary."""
     return psql("SELECT pg_is_in_recovery()") == "t"
 
@@ -128,7 +134,7 @@ def is_standby():
 # the repository
 
 
-def parse_info(info):
+def parse_info(info: Sequence[Json]) -> Status:
     """The status from `info --output=json`: state (absent, empty, ok or broken), faults, backups, WAL archives, and the
     database system identifier."""
     stanza = next((entry for entry in info if entry.get("name") == STANZA), None)
@@ -176,9 +182,9 @@ def parse_info(info):
     }
 
 
-def _has_only_former_backups(stanza):
+def _has_only_former_backups(stanza: Json) -> bool:
     """Whether a repository has a newer database system than that of all its backups."""
-    newest = {}
+    newest: dict[int, int] = {}
     for known in stanza.get("db") or ():
         key = known.get("repo-key", 1)
         newest[key] = max(newest.get(key, 0), known["id"])
@@ -189,7 +195,7 @@ def _has_only_former_backups(stanza):
     return any((key, number) not in there for key, number in newest.items())
 
 
-def status(*options):
+def status(*options: str) -> Status:
     """The status of all repositories, or of the one that the options name.
 
     Each is read by a command of its own, so that a failure of one does not hide the others.
@@ -216,7 +222,7 @@ def status(*options):
     }
 
 
-def parse_verify(text):
+def parse_verify(text: str) -> list[str]:
     """The faults in the output of `verify --output=text --verbose`; output without a status is a fault."""
     faults = [line.strip() for line in text.splitlines() if re.search(r"\bstatus: (?!ok\b|valid\b)", line)]
     faults += [
@@ -231,12 +237,12 @@ def parse_verify(text):
     return list(dict.fromkeys(faults))
 
 
-def repository_keys():
+def repository_keys() -> list[int]:
     """The numbers of the configured repositories."""
     return [int(number) for number in re.findall(r"^repo(\d+)-type=", CONFIG.read_text(), re.M)]
 
 
-def for_each_repository(run_for):
+def for_each_repository(run_for: Callable[[int], None]) -> None:
     """Run a function for every repository, then fail with the faults of all."""
     faults = []
     for key in repository_keys():
@@ -248,10 +254,10 @@ def for_each_repository(run_for):
         raise Fault("; ".join(faults))
 
 
-def verify():
+def verify() -> None:
     """Read every object of every repository."""
 
-    def verify_one(key):
+    def verify_one(key: int) -> None:
         faults = parse_verify(run_pgbackrest(f"--repo={key}", PARALLEL, "--output=text", "--verbose", "verify"))
         if faults:
             raise Fault(
@@ -263,10 +269,10 @@ def verify():
     for_each_repository(verify_one)
 
 
-def back_up(kind):
+def back_up(kind: str) -> None:
     """Take a backup to every repository, and verify that each has it."""
 
-    def back_up_one(key):
+    def back_up_one(key: int) -> None:
         began = int(time.time())
         run_pgbackrest(f"--type={kind}", f"--repo={key}", "backup")
         seen = status(f"--repo={key}")
@@ -283,25 +289,25 @@ def back_up(kind):
     for_each_repository(back_up_one)
 
 
-def damaged_backup(backup):
+def damaged_backup(backup: Json) -> str:
     return f"backup {backup['label']} has damaged pages, which were in the data when it was taken"
 
 
 # results of past runs, for operators and for Prometheus
 
 
-def results():
+def results() -> Json:
     try:
         return dict(json.loads((REPORT_DIRECTORY / "results.json").read_text()))
     except (OSError, ValueError):
         return {}
 
 
-def metrics(known):
+def metrics(known: Json) -> str:
     """The results in Prometheus' text format, for the textfile collector of its node exporter."""
-    lines = []
+    lines: list[str] = []
 
-    def add(name, meaning, values):
+    def add(name: str, meaning: str, values: Sequence[tuple[str, Any]]) -> None:
         if values:
             lines.extend([f"# HELP slipway_postgresql_{name} {meaning}", f"# TYPE slipway_postgresql_{name} gauge"])
             lines.extend(f"slipway_postgresql_{name}{labels} {value}" for labels, value in values)
@@ -333,7 +339,7 @@ def metrics(known):
     return "".join(f"{line}\n" for line in lines)
 
 
-def update_result(command, change):
+def update_result(command: str, change: Callable[[Json], Json]) -> None:
     """Change the result of a command, atomically for readers."""
     if not REPORT_DIRECTORY.is_dir():
         return
@@ -349,23 +355,23 @@ def update_result(command, change):
             half.replace(REPORT_DIRECTORY / name)
 
 
-def record_start(command, began):
+def record_start(command: str, began: int) -> None:
     """Record the start of a run beside the last result, for `record_end` in case the run is killed."""
     update_result(command, lambda last: last | {"running": began})
 
 
-def record_result(command, began, fault="", **more):
+def record_result(command: str, began: int, fault: str = "", **more: Any) -> None:
     """Record the result of a run, with its start time."""
     now = int(time.time())
 
-    def result(last):
+    def result(last: Json) -> Json:
         good = last.get("good") if fault else now
         return {"began": began, "at": now, "ok": not fault, "good": good, "fault": fault, **more}
 
     update_result(command, result)
 
 
-def record_end(command, environment):
+def record_end(command: str, environment: Mapping[str, str]) -> None:
     """Record the failure of a run that was killed; systemd calls this after each run, with its exit status."""
     last = results().get(command, {})
     if environment.get("SERVICE_RESULT") != "success" and ("running" in last or last.get("ok", True)):
@@ -375,7 +381,7 @@ def record_end(command, environment):
         record_result(command, began, fault, report={"began": format_time(began), "fault": fault})
 
 
-def longest_interval(calendar):
+def longest_interval(calendar: str) -> int | None:
     """The most seconds between two elapses of an OnCalendar; None when it does not repeat or systemd cannot read it."""
     done = subprocess.run(
         # A thousand cover a week of four an hour, and a year of any that is rarer.
@@ -387,9 +393,9 @@ def longest_interval(calendar):
     return max((int((later - earlier).total_seconds()) for earlier, later in pairwise(times)), default=None)
 
 
-def schedule():
+def schedule() -> Schedule:
     """Command → the longest interval between two runs, and when the timer was written; None without such a timer."""
-    planned = {}
+    planned: dict[str, tuple[int, int] | None] = {}
     for command in RECORDED:
         timer = TIMER_DIRECTORY / f"slipway-postgresql-backup-{command}.timer"
         calendar = re.search(r"^OnCalendar=(.+)$", timer.read_text(), re.M) if timer.exists() else None
@@ -398,14 +404,14 @@ def schedule():
     return planned
 
 
-def format_duration(seconds):
+def format_duration(seconds: float) -> str:
     return f"{seconds // 86400} days" if seconds >= 3 * 86400 else f"{seconds // 3600} hours"
 
 
-def findings(seen, known, now, planned):
+def findings(observed: Status, known: Json, now: int, planned: Schedule) -> list[str]:
     """The faults of the backups; `planned` is the schedule, which ages are compared with."""
-    found = [f"the backups cannot be used: {fault}" for fault in seen["faults"]]
-    found += [damaged_backup(backup) for backup in seen["backups"] if backup["error"]]
+    found = [f"the backups cannot be used: {fault}" for fault in observed["faults"]]
+    found += [damaged_backup(backup) for backup in observed["backups"] if backup["error"]]
     found += [
         f"{command}: there is no timer with a schedule that repeats. Correct postgresql_backup_schedule.{command}, "
         "and run playbooks/postgresql.yml"
@@ -413,20 +419,23 @@ def findings(seen, known, now, planned):
         if planned.get(command) is None
     ]
     # Repositories are backed up one after the other, and a backup may take longer than the previous one.
-    took = len(seen["states"]) * max((backup["stop"] - backup["start"] for backup in seen["backups"]), default=0)
-    for key in sorted(key for key, state in seen["states"].items() if state != "broken"):
-        backups = [backup for backup in seen["backups"] if backup["repository"] == key]
-        if seen["states"][key] != "ok":
+    took = len(observed["states"]) * max(
+        (backup["stop"] - backup["start"] for backup in observed["backups"]), default=0
+    )
+    for key in sorted(key for key, state in observed["states"].items() if state != "broken"):
+        backups = [backup for backup in observed["backups"] if backup["repository"] == key]
+        if observed["states"][key] != "ok":
             found.append(f"repository {key}: there is no backup of this database. Run playbooks/postgresql.yml")
             continue
         for number, kind in enumerate(BACKUPS, 1):
             # A full backup counts as a differential one, and both as an incremental one.
             kinds = BACKUPS[:number]
             age = now - max((backup["stop"] for backup in backups if backup["type"] in kinds), default=0)
-            if planned.get(kind) and age > planned[kind][0] + took + SCHEDULE_MARGIN_SECONDS:
+            entry = planned.get(kind)
+            if entry and age > entry[0] + took + SCHEDULE_MARGIN_SECONDS:
                 found.append(
                     f"repository {key}: the newest {' or '.join(kinds)} backup is {format_duration(age)} old, and "
-                    f"postgresql_backup_schedule.{kind} takes one at least every {format_duration(planned[kind][0])}"
+                    f"postgresql_backup_schedule.{kind} takes one at least every {format_duration(entry[0])}"
                 )
     found += [
         f"the last {command} failed at {format_time(result['at'])}: {result['fault']}"
@@ -434,9 +443,10 @@ def findings(seen, known, now, planned):
         if not result.get("ok", True)
     ]
     for command in ("verify", "drill"):
-        if not planned.get(command):
+        entry = planned.get(command)
+        if not entry:
             continue
-        result, (interval, since) = known.get(command, {}), planned[command]
+        result, (interval, since) = known.get(command, {}), entry
         # A command that never succeeded is due one interval after it was scheduled.
         age = now - (result.get("good") or since)
         if age > interval + result.get("at", 0) - result.get("began", result.get("at", 0)) + SCHEDULE_MARGIN_SECONDS:
@@ -455,7 +465,7 @@ def findings(seen, known, now, planned):
 # recovery targets
 
 
-def parse_time(text, example="2026-11-21 10:15:00+00:00"):
+def parse_time(text: str, example: str = "2026-11-21 10:15:00+00:00") -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -467,7 +477,7 @@ def parse_time(text, example="2026-11-21 10:15:00+00:00"):
     return found
 
 
-def target_options(target, backups, now):
+def target_options(target: str, backups: Sequence[Json], now: datetime) -> list[str]:
     """Options of restore for `latest`, a time with its zone, or `name:<restore point>`; a Fault when it is unreachable.
 
     `name:<restore point>@<a time before it, with zone>` starts from the last backup before that time.
@@ -499,7 +509,7 @@ def target_options(target, backups, now):
     ]
 
 
-def _last_backup_before(wanted, backups, target):
+def _last_backup_before(wanted: datetime, backups: Sequence[Json], target: str) -> Json:
     found = [backup for backup in backups if backup["stop"] < wanted.timestamp()]
     if not found:
         earliest = format_time(min(backup["stop"] for backup in backups))
@@ -507,7 +517,7 @@ def _last_backup_before(wanted, backups, target):
     return max(found, key=lambda backup: backup["stop"])
 
 
-def require_free_space(path, needed):
+def require_free_space(path: Path, needed: int) -> None:
     """Require enough free space for the restored data, and a tenth more for WAL, before anything is fetched."""
     free = shutil.disk_usage(path).free
     wanted = needed + needed // 10 + 256 * 1024**2
