@@ -19,6 +19,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.environment.model
     Role,
     Setting,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.environment.renamed import RENAMED
 
 DYNAMIC_GROUP = "hcloud"
 UNIQUE = ("ceph_fsid",)
@@ -49,6 +50,7 @@ def read_environment(
 ) -> Environment:
     """`hostvars` and `groups` are Ansible's; `shown` is the folder's path for messages."""
     files = read_files(folder, shown, loader)
+    files.definitions += renamed_extra_vars(hostvars["localhost"], files.definitions)
     plays = list(read_plays(playbooks_dir))
     hosts = []
     for name in sorted({host for members in groups.values() for host in members} - {"localhost"}):
@@ -72,6 +74,14 @@ def read_environment(
         unreadable=tuple(files.unreadable),
         siblings={name: read_siblings(folder, name) for name in UNIQUE},
     )
+
+
+def renamed_extra_vars(variables: Any, definitions: Iterable[Definition]) -> list[Definition]:
+    """Renamed options that are set outside of the files, by --extra-vars."""
+    defined = {definition.name for definition in definitions}
+    return [
+        Definition(name, "all", Origin("--extra-vars")) for name in RENAMED if name in variables and name not in defined
+    ]
 
 
 def read_siblings(folder: Path, name: str) -> dict[str, str]:
