@@ -59,3 +59,24 @@ def test_nobody_comes_who_is_not_declared(site: Site) -> None:
         "sslrootcert=/etc/ssl/certs/ca-certificates.crt connect_timeout=5' -c 'SELECT 1'",
     ).said
     assert "pg_hba.conf rejects connection" in said, said
+
+
+@pytest.mark.soak
+def test_a_setting_with_which_the_server_does_not_start_is_rolled_back(site: Site) -> None:
+    """Hosts of the lab have no huge pages."""
+    settings = {"postgresql_extra_settings": {"huge_pages": "on"}}
+    pending = site.played("postgresql", **settings)
+    assert "needs a restart for huge_pages" in " ".join(pending.output.split())
+    failed = site.play("postgresql", **settings, op_postgresql_allow_restart=True)
+    assert failed.code != 0
+    assert "The previous files are active again" in failed.output
+    assert site.ask("SHOW huge_pages") == "try", "the server runs with the previous value"
+    # After a power loss the file on disk has the value, and the server does not start.
+    site.on(
+        DATABASE,
+        "echo 'huge_pages = on' >> /etc/postgresql/*/main/postgresql.conf"
+        f" && systemctl restart --no-block {SERVICE} && sleep 3",
+    )
+    site.played("postgresql")
+    assert site.ask("SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
+    assert site.played("postgresql").changed == {}

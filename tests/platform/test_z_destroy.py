@@ -1,4 +1,4 @@
-"""The environment destroyed, then its store of backups: nothing goes that was not named. No site stands after this."""
+"""The environment destroyed, then its store of backups: only what is named. No site is left after this."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_nothing_is_destroyed(cloud: Client, arguments: tuple[str, ...], code: i
 
 
 @pytest.mark.parametrize("owner", [ENVIRONMENT, STORE])
-def test_named_owner_loses_everything_and_no_other_does(cloud: Client, owner: str) -> None:
+def test_objects_of_the_named_owner_alone_are_destroyed(cloud: Client, owner: str) -> None:
     others = objects(cloud, STORE) if owner == ENVIRONMENT else set()
     assert objects(cloud, owner) and (others or owner == STORE)
     run = destroy("-e", f"op_destroy_environment={owner}")

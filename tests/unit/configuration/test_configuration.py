@@ -36,6 +36,7 @@ class FakeHost:
     files: dict[str, FileState] = field(default_factory=dict)
     folders: dict[str, FolderState] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
+    known_good: dict[str, str] = field(default_factory=dict)
     stages: dict[str, bytes] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     answers: dict[str, Result] = field(default_factory=dict)
@@ -79,11 +80,11 @@ class FakeHost:
     def probe(self, probe: Probe) -> str | None:
         return self.faults.pop(0) if self.faults else None
 
-    def read_record(self, unit: str) -> str | None:
-        return self.records.get(unit)
+    def read_record(self, unit: str, kind: str = configuration.UNFINISHED) -> str | None:
+        return (self.records if kind == configuration.UNFINISHED else self.known_good).get(unit)
 
-    def write_record(self, unit: str, text: str) -> None:
-        self.records[unit] = text
+    def write_record(self, unit: str, text: str, kind: str = configuration.UNFINISHED) -> None:
+        (self.records if kind == configuration.UNFINISHED else self.known_good)[unit] = text
 
     def remove_record(self, unit: str) -> None:
         self.records.pop(unit, None)
@@ -370,17 +371,126 @@ def test_the_diff_hides_what_is_sensitive_and_shows_modes() -> None:
     assert configuration.diff(removal)[0]["after"] == ""
 
 
-SHOWN = "LoadState=loaded\nActiveState={}\nUnitFileState={}\n"
+DATABASE = Unit(
+    name="database",
+    files=(File("/etc/database.conf", "new"),),
+    service="database",
+    live_command=("query",),
+    live_contains="digest",
+    known_good=("/etc/database.conf",),
+    known_good_contains="settled",
+    probe_seconds=1.0,
+)
+RESTART = replace(DATABASE, files=(), live_command=(), live_contains="", restart=True)
+
+
+def settled(content: str) -> FakeHost:
+    """A host whose service was verified with this content and runs."""
+    host = FakeHost({"/etc/database.conf": state(content)}, answers={"query": Result(0, "digest settled")})
+    configuration.record_known_good(DATABASE, host)
+    return host
+
+
+@pytest.mark.parametrize(
+    ("output", "recorded"), [("digest settled", True), ("digest pending", False), ("settled", False)]
+)
+def test_files_are_known_good_once_the_service_uses_every_value(output: str, recorded: bool) -> None:
+    host = FakeHost({"/etc/database.conf": state("new")}, answers={"query": Result(0, output)})
+    planned = configuration.plan(DATABASE, host, RUNNING)
+    configuration.record_known_good(DATABASE, host, planned.live_output)
+    assert bool(host.known_good) == recorded
+
+
+def test_a_change_is_recorded_as_known_good_after_its_verification() -> None:
+    host = settled("old")
+    before = host.known_good["database"]
+    converge(DATABASE, host)
+    assert host.known_good["database"] != before
+    host.answers["query"] = Result(0, "digest pending")
+    recorded = host.known_good["database"]
+    converge(replace(DATABASE, files=(File("/etc/database.conf", "later"),)), host)
+    assert host.known_good["database"] == recorded, "a value waits for a restart"
+
+
+def test_a_failed_restart_restores_the_known_good_files() -> None:
+    host = settled("good")
+    host.files["/etc/database.conf"] = state("bad")
+    host.answers["systemctl restart"] = Result(1, "Job failed")
+    with pytest.raises(
+        ConfigurationError, match=r"restart database` failed: Job failed.*previous files are active again"
+    ):
+        converge(RESTART, host)
+    assert host.files["/etc/database.conf"] == state("good")
+    assert host.commands[-1] == "systemctl reload-or-restart database"
+    assert host.records == {}
+
+
+def test_a_restart_that_succeeds_keeps_the_files() -> None:
+    host = settled("good")
+    host.files["/etc/database.conf"] = state("better")
+    planned = converge(RESTART, host)
+    assert planned.reasons() == ["restart database"]
+    assert host.files["/etc/database.conf"] == state("better")
+    assert "systemctl restart database" in host.commands
+
+
+@pytest.mark.parametrize("service", [ServiceState(known=True, enabled=True), RUNNING])
+def test_a_rollback_passes_over_files_that_never_worked(service: ServiceState) -> None:
+    host = settled("good")
+    host.files["/etc/database.conf"] = state("bad")
+    host.answers["systemctl start"] = host.answers["systemctl reload database"] = Result(1, "huge_pages")
+    with pytest.raises(ConfigurationError, match="previous files are active again"):
+        converge(replace(DATABASE, files=(File("/etc/database.conf", "worse"),)), host, service)
+    assert host.files["/etc/database.conf"] == state("good")
+    assert host.commands[-1] == "systemctl reload-or-restart database", "it is started, although it was not active"
+
+
+def test_a_stopped_service_with_declared_files_that_fail_gets_the_known_good_ones() -> None:
+    host = settled("good")
+    host.files["/etc/database.conf"] = state("new")
+    host.answers["systemctl start"] = Result(1, "huge_pages")
+    with pytest.raises(ConfigurationError, match="previous files are active again"):
+        converge(DATABASE, host, ServiceState(known=True, enabled=True))
+    assert host.files["/etc/database.conf"] == state("good")
+
+
+@pytest.mark.parametrize(
+    ("succeeds", "then"), [(True, "systemctl reload database"), (False, "systemctl start database")]
+)
+def test_a_start_in_progress_is_waited_for(succeeds: bool, then: str) -> None:
+    host = settled("old")
+    starts = iter([Result(0 if succeeds else 1), Result(0)])
+    run = host.run
+
+    def run_or_start(command: Sequence[str]) -> Result:
+        result = run(command)
+        return next(starts) if command[1] == "start" else result
+
+    host.run = run_or_start  # type: ignore[method-assign]
+    converge(DATABASE, host, replace(RUNNING, starting=True))
+    systemctl = [command for command in host.commands if command.startswith("systemctl")]
+    assert systemctl == ["systemctl start database", then, "systemctl is-active --quiet database"]
+
+
+SHOWN = "LoadState=loaded\nActiveState={}\nSubState={}\nUnitFileState={}\n"
 
 
 def test_services_are_read_in_one_go() -> None:
     output = "\n".join(
-        [SHOWN.format("active", "enabled"), SHOWN.format("inactive", "disabled"), SHOWN.format("active", "static")]
+        [
+            SHOWN.format("active", "running", "enabled"),
+            SHOWN.format("inactive", "dead", "disabled"),
+            SHOWN.format("active", "exited", "static"),
+            SHOWN.format("activating", "start", "enabled"),
+            SHOWN.format("activating", "auto-restart", "enabled"),
+        ]
     )
-    assert configuration.parse_services(["a", "b", "c"], output) == {
+    assert configuration.parse_services(["a", "b", "c", "d", "e"], output) == {
         "a": RUNNING,
         "b": ServiceState(known=True),
         "c": RUNNING,
+        "d": replace(RUNNING, starting=True),
+        "e": ServiceState(known=True, enabled=True),
     }
     absent = configuration.parse_services(["d"], "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n")
     assert absent == {"d": ServiceState()}
@@ -439,15 +549,18 @@ def test_the_real_host_keeps_modes_links_and_records(tmp_path: Path, monkeypatch
         host.read(str(tmp_path))
 
 
+KNOWN = ("known_good", "known_good_contains")
+
+
 def options(**given: object) -> dict[str, object]:
     """A unit's options as the module hands them on, with its defaults."""
     file = {"state": "present", "mode": "0644", "owner": "root", "group": "root", "validate": None, "sensitive": False}
     file |= {"content": None, "target": None}
     files = [file | entry for entry in given.pop("files", [])]  # type: ignore[attr-defined]
     empty = dict.fromkeys(
-        ("folders", "test", "commands", "service", "live_command", "live_contains", "digest_mark", "probes")
+        ("folders", "test", "commands", "service", "live_command", "live_contains", "digest_mark", "probes", *KNOWN)
     )
-    fixed = {"name": "web", "commands_on_rollback": True, "on_change": "reload", "probe_seconds": 10}
+    fixed = {"name": "web", "commands_on_rollback": True, "on_change": "reload", "probe_seconds": 10, "restart": False}
     return {**empty, **fixed, "files": files, **given}
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+UNFINISHED, KNOWN_GOOD = "unfinished", "known-good"
+"""Kinds of records: the files before an unfinished change, and those that the running service is known to work with."""
 SYSTEMD_FOLDERS = ("/etc/systemd/system/", "/lib/systemd/system/", "/usr/lib/systemd/system/")
 
 
@@ -79,6 +81,12 @@ class Unit:
     live_contains: str = ""
     probes: tuple[Probe, ...] = ()
     probe_seconds: float = 10.0
+    restart: bool = False
+    """Restart the service although no file differs."""
+    known_good: tuple[str, ...] = ()
+    """Files that are recorded when the running service uses them, and restored if it does not start with others."""
+    known_good_contains: str = ""
+    """Text in the output of `live_command` if the running service uses every value of its files."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,8 @@ class ServiceState:
     known: bool = False
     active: bool = False
     enabled: bool = False
+    starting: bool = False
+    """A start is in progress, which may fail. A service that waits for its next automatic restart is not active."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +144,8 @@ class Host(Protocol):
     def staged(self, path: str) -> str: ...
     def run(self, command: Sequence[str]) -> Result: ...
     def probe(self, probe: Probe) -> str | None: ...
-    def read_record(self, unit: str) -> str | None: ...
-    def write_record(self, unit: str, text: str) -> None: ...
+    def read_record(self, unit: str, kind: str = UNFINISHED) -> str | None: ...
+    def write_record(self, unit: str, text: str, kind: str = UNFINISHED) -> None: ...
     def remove_record(self, unit: str) -> None: ...
 
 
@@ -157,13 +167,19 @@ class Plan:
     changes: tuple[Change, ...] = ()
     resume: bool = False
     inactive: bool = False
+    live_output: str | None = None
+    """Output of the live command, if it was run."""
     start: bool = False
     enable: bool = False
     service: ServiceState = field(default_factory=ServiceState)
 
     @property
     def activate(self) -> bool:
-        return bool(self.changes) or self.resume or self.inactive
+        return bool(self.changes) or self.resume or self.inactive or self.restart
+
+    @property
+    def restart(self) -> bool:
+        return self.unit.restart and self.service.active
 
     @property
     def changed(self) -> bool:
@@ -177,6 +193,8 @@ class Plan:
             found.append("complete an interrupted change")
         if self.inactive:
             found.append("activate the files on disk")
+        if self.restart:
+            found.append(f"restart {self.unit.service}")
         if self.start:
             found.append(f"start {self.unit.service}")
         if self.enable:
@@ -229,6 +247,9 @@ def unit_from(options: Mapping[str, Any]) -> Unit:
             for p in options["probes"] or ()
         ),
         probe_seconds=float(options["probe_seconds"]),
+        restart=options["restart"],
+        known_good=tuple(options["known_good"] or ()),
+        known_good_contains=options["known_good_contains"] or "",
     )
 
 
@@ -239,7 +260,7 @@ def digest_of(files: Iterable[File]) -> str:
 
 
 def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]:
-    """Read `systemctl show` of several units (LoadState, ActiveState, UnitFileState): one block each, in order."""
+    """Read `systemctl show` of several units, with LoadState, ActiveState, SubState and UnitFileState, in their order."""
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
     blocks = [block for block in blocks if block]
     if len(blocks) != len(names):
@@ -247,8 +268,10 @@ def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]
     return {
         name: ServiceState(
             known=block.get("LoadState") == "loaded",
-            active=block.get("ActiveState") in {"active", "activating", "reloading"},
+            active=block.get("ActiveState") in {"active", "activating", "reloading"}
+            and block.get("SubState") != "auto-restart",
             enabled=block.get("UnitFileState") in {"enabled", "enabled-runtime", "static", "generated", "alias"},
+            starting=block.get("ActiveState") == "activating" and block.get("SubState") != "auto-restart",
         )
         for name, block in zip(names, blocks, strict=True)
     }
@@ -258,7 +281,7 @@ def services(units: Iterable[Unit], host: Host) -> dict[str, ServiceState]:
     names = sorted({unit.service for unit in units if unit.service})
     if not names:
         return {}
-    result = host.run(["systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", *names])
+    result = host.run(["systemctl", "show", "--property=LoadState,ActiveState,SubState,UnitFileState", *names])
     if not result.ok:
         raise ConfigurationError(f"systemd does not answer: {result.output}")
     return parse_services(names, result.output)
@@ -294,16 +317,18 @@ def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
         if host.read_folder(folder.path) != FolderState(folder.mode, folder.owner, folder.group)
     )
     resume = host.read_record(unit.name) is not None
-    inactive = False
+    inactive, live_output = False, None
     if not changes and not resume and unit.live_command:
         result = host.run(unit.live_command)
         inactive = not result.ok or unit.live_contains not in result.output
+        live_output = result.output if result.ok else ""
     return Plan(
         unit=unit,
         folders=folders,
         changes=tuple(changes),
         resume=resume,
         inactive=inactive,
+        live_output=live_output,
         start=bool(unit.service) and not service.active,
         enable=bool(unit.service) and not service.enabled,
         service=service,
@@ -353,19 +378,40 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
             host.write(change.path, _wanted_state(change.after))
     fault = _activate(plan, host, previous) or verify(unit, host, sleep)
     if fault is None:
+        record_known_good(unit, host)
         host.remove_record(unit.name)
         return
-    if not plan.activate:
+    good = _known_good_files(unit, host)
+    if not plan.activate and not good:
         raise ConfigurationError(f"{unit.name}: {fault}{_journal(unit, host)}")
     journal = _journal(unit, host)
-    if previous:
-        rollback = _roll_back(plan, host, previous)
+    if previous or any(host.read(path) != state for path, state in good.items()):
+        # The files before this change may never have worked: the service runs with values from before them.
+        rollback = _roll_back(plan, host, previous | good, start=bool(good))
         ending = f" The rollback failed too: {rollback}." if rollback else " The previous files are active again."
     else:
         # No file was changed, so there is none to restore; the service is not stopped.
         host.remove_record(unit.name)
         ending = " Its files are as declared and were not changed; the service was not stopped."
     raise ConfigurationError(f"{unit.name}: {fault}.{ending}{journal}")
+
+
+def record_known_good(unit: Unit, host: Host, output: str | None = None) -> None:
+    """Record the files that the running service uses. `output` is that of the live command, if it has just been run."""
+    if not unit.known_good or not unit.live_command:
+        return
+    if output is None:
+        result = host.run(unit.live_command)
+        output = result.output if result.ok else ""
+    if unit.live_contains in output and unit.known_good_contains in output:
+        record = _dump({path: host.read(path) for path in unit.known_good}, active=True)
+        if host.read_record(unit.name, KNOWN_GOOD) != record:
+            host.write_record(unit.name, record, KNOWN_GOOD)
+
+
+def _known_good_files(unit: Unit, host: Host) -> dict[str, FileState | None]:
+    record = host.read_record(unit.name, KNOWN_GOOD) if unit.known_good else None
+    return _load(record) if record is not None else {}
 
 
 def verify(unit: Unit, host: Host, sleep: Callable[[float], None] = time.sleep, only_ports: bool = False) -> str | None:
@@ -417,11 +463,15 @@ def _activate(plan: Plan, host: Host, previous: Mapping[str, FileState | None]) 
             commands.append(["systemctl", "daemon-reload"])
         commands.extend(unit.commands)
     if unit.service:
+        active = plan.service.active
+        if plan.service.starting:
+            # Waits for the start in progress, which may use the previous files and fail.
+            active = host.run(["systemctl", "start", unit.service]).ok
         if plan.enable:
             commands.append(["systemctl", "enable", "--quiet", unit.service])
         if plan.activate and unit.on_change != "none":
-            commands.append(["systemctl", _verb(unit, plan.service.active), unit.service])
-        elif plan.start:
+            commands.append(["systemctl", _verb(unit, active), unit.service])
+        elif plan.start or not active:
             commands.append(["systemctl", "start", unit.service])
     return _run_all(commands, host)
 
@@ -429,7 +479,7 @@ def _activate(plan: Plan, host: Host, previous: Mapping[str, FileState | None]) 
 def _verb(unit: Unit, active: bool) -> str:
     if not active:
         return "start"
-    return "reload" if unit.on_change == "reload" else "restart"
+    return "reload" if unit.on_change == "reload" and not unit.restart else "restart"
 
 
 def _run_all(commands: Iterable[Sequence[str]], host: Host) -> str | None:
@@ -458,7 +508,8 @@ def _was_active(plan: Plan, host: Host) -> bool:
         return plan.service.active
 
 
-def _roll_back(plan: Plan, host: Host, previous: Mapping[str, FileState | None]) -> str | None:
+def _roll_back(plan: Plan, host: Host, previous: Mapping[str, FileState | None], start: bool = False) -> str | None:
+    """Restore the files and activate them. `start` starts a service that was not active, with files that worked."""
     unit = plan.unit
     was_active = _was_active(plan, host)
     for path, state in previous.items():
@@ -469,7 +520,7 @@ def _roll_back(plan: Plan, host: Host, previous: Mapping[str, FileState | None])
     commands: list[Sequence[str]] = []
     if any(path.startswith(SYSTEMD_FOLDERS) for path in previous):
         commands.append(["systemctl", "daemon-reload"])
-    if unit.service and not was_active:
+    if unit.service and not was_active and not start:
         commands.append(["systemctl", "stop", unit.service])
     else:
         # Before a first installation there was nothing to activate.

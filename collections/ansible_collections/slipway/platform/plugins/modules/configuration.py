@@ -11,6 +11,8 @@ description:
   - Writes the files of several units in one task.
   - A unit is planned, tested in a staging directory, written, activated and verified. If the verification fails, the
     previous files are restored and activated, and the module fails.
+  - A service that does not start with its files, as after a restart that a value waited for, gets those of
+    O(units[].known_good) back with which it was last verified, and is started with them.
   - A record of the previous files is kept until the verification, so that the next run completes an interrupted one.
   - Supports check mode (with the tests, if their programs are installed) and diff.
 options:
@@ -99,6 +101,19 @@ options:
           starttls: {type: str, choices: [postgres], description: Protocol that requests the handshake.}
           server_name: {type: str, description: Server name for the handshake.}
           certificate_path: {type: path, description: PEM file whose first certificate must be presented.}
+      restart:
+        description: Restarts the running service although no file differs.
+        type: bool
+        default: false
+      known_good:
+        description: Files that are recorded while the running service uses every value of them.
+        type: list
+        elements: path
+      known_good_contains:
+        description: >-
+          Text that the output of O(units[].live_command) contains while the service uses every value of its files,
+          none of which waits for a restart.
+        type: str
       probe_seconds:
         description: Seconds until the verification must succeed.
         type: int
@@ -145,6 +160,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.configuration import (
+    UNFINISHED,
     ConfigurationError,
     FileState,
     Folder,
@@ -157,6 +173,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.configuration imp
     diff,
     plan,
     plan_reactivation,
+    record_known_good,
     services,
     staged_path,
     test,
@@ -266,16 +283,16 @@ class RealHost:
     def probe(self, probe: Probe) -> str | None:
         return probe_port(probe)
 
-    def _record(self, unit: str) -> Path:
-        return self.records / f"{unit}.unfinished.json"
+    def _record(self, unit: str, kind: str) -> Path:
+        return self.records / f"{unit}.{kind}.json"
 
-    def read_record(self, unit: str) -> str | None:
+    def read_record(self, unit: str, kind: str = UNFINISHED) -> str | None:
         try:
-            return self._record(unit).read_text(encoding="utf-8")
+            return self._record(unit, kind).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
-    def write_record(self, unit: str, text: str) -> None:
+    def write_record(self, unit: str, text: str, kind: str = UNFINISHED) -> None:
         self.records.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = self.records / f"{unit}.new"
         new.touch(mode=0o600)
@@ -283,10 +300,10 @@ class RealHost:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self._record(unit))
+        new.replace(self._record(unit, kind))
 
     def remove_record(self, unit: str) -> None:
-        self._record(unit).unlink(missing_ok=True)
+        self._record(unit, UNFINISHED).unlink(missing_ok=True)
 
 
 def probe_port(probe: Probe) -> str | None:
@@ -379,6 +396,9 @@ def _options() -> dict[str, Any]:
         "digest_mark": text,
         "probes": {"type": "list", "elements": "dict", "options": probe},
         "probe_seconds": {"type": "int", "default": 10},
+        "restart": {"type": "bool", "default": False},
+        "known_good": {"type": "list", "elements": "path"},
+        "known_good_contains": text,
     }
     return {
         "name": {"type": "str", "required": True},
@@ -404,8 +424,12 @@ def main() -> None:
             test(planned, host, missing_program_ok=module.check_mode)
         plans = [plan_reactivation(planned, host) for planned in plans]
         for planned in plans:
-            if planned.changed and not module.check_mode:
+            if module.check_mode:
+                continue
+            if planned.changed:
                 apply(planned, host)
+            else:
+                record_known_good(planned.unit, host, planned.live_output)
     except ConfigurationError as error:
         module.fail_json(msg=str(error), diff=shown)
     finally:
