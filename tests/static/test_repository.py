@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import tomllib
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.static.repository import REPOSITORY, inventory_files, load
+from tests.static.repository import REPOSITORY, filters, inventory_files, load
 
 OPERATIONS = sorted(
     path.stem for path in (REPOSITORY / "playbooks/operations").glob("*.yml") if not path.name.endswith(".meta.yml")
@@ -69,6 +70,12 @@ def test_links_in_documents_resolve() -> None:
             if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists():
                 broken.append(f"{path.relative_to(REPOSITORY)}: {target}")
     assert broken == []
+
+
+def test_every_filter_has_a_docstring() -> None:
+    """The function documents a filter (docs/adr/0017-filters-documented-in-python.md)."""
+    functions = filters()
+    assert functions and [name for name, function in functions.items() if not inspect.getdoc(function)] == []
 
 
 def test_production_has_no_branch_for_the_lab() -> None:

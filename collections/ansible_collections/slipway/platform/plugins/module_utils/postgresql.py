@@ -334,6 +334,7 @@ def grants(databases: Sequence[Json], standby: bool = False) -> list[dict[str, s
 
 
 def extensions(databases: Sequence[Json]) -> list[dict[str, str]]:
+    """Declared extensions of every database, and the platform's pg_stat_statements in `postgres`."""
     return [
         {"database": str(database["name"]), "name": str(name)}
         for database in databases
