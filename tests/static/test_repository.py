@@ -73,7 +73,7 @@ def test_links_in_documents_resolve() -> None:
 
 
 def test_every_filter_has_a_docstring() -> None:
-    """The function documents a filter (docs/adr/0017-filters-documented-in-python.md)."""
+    """The function documents a filter (docs/adr/0013-filters-documented-in-python.md)."""
     functions = filters()
     assert functions and [name for name, function in functions.items() if not inspect.getdoc(function)] == []
 
