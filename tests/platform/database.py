@@ -19,7 +19,7 @@ from hcloud import Client
 from tests.platform.conftest import ARTIFACTS, REPOSITORY, Run, play
 from tests.support.deadlines import until
 
-DATABASE, CLIENT, STRANGER = "lab-postgresql-1", "lab-rke2-server-1", "lab-lb-1"
+DATABASE, CLIENT, OUTSIDER = "lab-postgresql-1", "lab-rke2-server-1", "lab-lb-1"
 ALONE = f"{DATABASE},localhost"
 SERVICE = "postgresql@17-main"
 TOOL = "runuser -u postgres -- /usr/local/lib/slipway/postgresql-backup"
@@ -29,7 +29,7 @@ WORK = "/var/tmp/ledger"
 @dataclass(frozen=True)
 class Answer:
     code: int
-    said: str
+    output: str
 
 
 @dataclass
@@ -55,10 +55,10 @@ class Site:
 
     def on(self, name: str, command: str, **more: Any) -> str:
         answer = self.run(name, command, **more)
-        assert answer.code == 0, f"{name}: {command}: {answer.said[-2000:]}"
-        return answer.said
+        assert answer.code == 0, f"{name}: {command}: {answer.output[-2000:]}"
+        return answer.output
 
-    def ask(self, statement: str, database: str = "app", host: str = DATABASE) -> str:
+    def query(self, statement: str, database: str = "app", host: str = DATABASE) -> str:
         return self.on(host, f"psql -XAtq -U postgres -d {database} -c {shlex.quote(statement)}").strip()
 
     def play(self, playbook: str, *arguments: str, **inputs: Any) -> Run:
@@ -73,9 +73,9 @@ class Site:
     def connection(self) -> dict[str, Any]:
         """The connection of an application: to the primary, and away from a host that does not answer."""
         secrets = yaml.safe_load(Path(self.description["secrets_path"]).read_text())
-        truths = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text())
+        settings = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text())
         return {
-            "host": f"postgresql.{truths['platform_domain']}",
+            "host": f"postgresql.{settings['platform_domain']}",
             "port": 6432,
             "user": "app",
             "password": secrets["postgresql_role_passwords"]["app"],
@@ -92,11 +92,13 @@ class Site:
 
     def now(self) -> str:
         """The server's own time, with its zone."""
-        return self.ask("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00:00'")
+        return self.query(
+            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00:00'"
+        )
 
     def archived(self) -> bool:
         """Whether all that was written so far is in the bucket."""
-        last = self.ask("SELECT pg_walfile_name(pg_switch_wal())")
+        last = self.query("SELECT pg_walfile_name(pg_switch_wal())")
         state = f"/var/lib/postgresql/17/main/pg_wal/archive_status/{last}"
 
         def gone() -> bool:
@@ -113,7 +115,7 @@ class Site:
 def load(site: Site, writers: int = 4, primary: str = DATABASE) -> Iterator[Callable[[], int]]:
     """Rows are written through the pooler for as long as this lasts; tells how many were acknowledged."""
     table = "CREATE TABLE ledger (number bigint PRIMARY KEY); GRANT INSERT ON ledger TO app_rw"
-    site.ask(f"DROP TABLE IF EXISTS ledger; {table}", host=primary)
+    site.query(f"DROP TABLE IF EXISTS ledger; {table}", host=primary)
     settings = {"connection": site.connection(), "folder": WORK, "writers": writers}
     site.on(CLIENT, "apt-get install --quiet --yes --no-install-recommends python3-psycopg")
     site.on(CLIENT, f"rm -rf {WORK} && install -d -m 0700 {WORK}")
@@ -144,7 +146,7 @@ def acknowledged(site: Site) -> dict[int, float]:
 
 
 def there(site: Site, primary: str = DATABASE) -> set[int]:
-    return {int(line) for line in site.ask("SELECT number FROM ledger", host=primary).splitlines()}
+    return {int(line) for line in site.query("SELECT number FROM ledger", host=primary).splitlines()}
 
 
 def longest_silence(noted: dict[int, float]) -> float:

@@ -73,7 +73,7 @@ class Host:
     def ceph(self, *arguments: str) -> str:
         return self.tool("ceph", "--connect-timeout", "10", *arguments)
 
-    def ask(self, *arguments: str) -> Any:
+    def query(self, *arguments: str) -> Any:
         return json.loads(self.ceph(*arguments, "--format", "json"))
 
 
@@ -168,7 +168,7 @@ def until(condition: Callable[[], bool], seconds: float, pause: float = 1) -> No
 
 
 def healthy(host: Host) -> bool:
-    status = host.ask("status")
+    status = host.query("status")
     states = {entry["state_name"] for entry in status["pgmap"].get("pgs_by_state", [])}
     complete = len(status["quorum_names"]) == len(HOSTS) and status["osdmap"]["num_up_osds"] == len(HOSTS)
     checks = {code: check["summary"]["message"] for code, check in status["health"]["checks"].items()}
@@ -178,7 +178,7 @@ def healthy(host: Host) -> bool:
 
 def active_manager(host: Host) -> str:
     """The host on which the active manager runs."""
-    return str(host.ask("mgr", "dump")["active_name"]).split(".")[0]
+    return str(host.query("mgr", "dump")["active_name"]).split(".")[0]
 
 
 @pytest.fixture(scope="module")
@@ -186,17 +186,17 @@ def store(hosts: dict[str, Host], description: dict[str, Any]) -> dict[str, dict
     """A pool and a bucket for the loads, each with a key of its own."""
     host = hosts[HOSTS[0]]
     until(lambda: healthy(host), 120)
-    if POOL not in host.ask("osd", "pool", "ls"):
+    if POOL not in host.query("osd", "pool", "ls"):
         host.ceph("osd", "pool", "create", POOL, "16", "--autoscale-mode", "off")
         host.ceph("osd", "pool", "application", "enable", POOL, "test")
     host.ceph("auth", "get-or-create", "client.ledger", "mon", "profile rbd", "osd", f"allow rwx pool={POOL}")
     gateways = [
         daemon
-        for daemon in host.ask("orch", "ps", "--daemon_type", "rgw")
+        for daemon in host.query("orch", "ps", "--daemon_type", "rgw")
         if daemon["hostname"] in HOSTS and daemon["ports"]
     ]
-    addresses = {entry["hostname"]: entry["addr"] for entry in host.ask("orch", "host", "ls")}
-    options = {entry["name"]: entry["value"] for entry in host.ask("config", "dump")}
+    addresses = {entry["hostname"]: entry["addr"] for entry in host.query("orch", "host", "ls")}
+    options = {entry["name"]: entry["value"] for entry in host.query("config", "dump")}
     access, secret = secrets.token_hex(10), secrets.token_hex(20)
     admin, user = ["radosgw-admin", "user"], ["--uid", "ledger"]
     host.tool(*admin, "rm", *user, "--purge-data", check=False, timeout=600)
@@ -278,7 +278,7 @@ def test_a_host_without_power_costs_seconds_and_no_data(
         cut = time.time()
         power(cloud, [victim], on=False)
         try:
-            until(lambda: writer.ask("status")["osdmap"]["num_up_osds"] == len(HOSTS) - 1, 120)
+            until(lambda: writer.query("status")["osdmap"]["num_up_osds"] == len(HOSTS) - 1, 120)
             until(lambda: writes_again(running, time.time() - 3), 120)
             if manager:
                 until(lambda: active_manager(writer) not in ("", victim), 120)
@@ -336,10 +336,10 @@ def test_a_dead_disk_is_replaced_by_one_playbook(
 ) -> None:
     writer, victim = hosts[HOSTS[0]], hosts[HOSTS[2]]
     with loads(writer, store, description, "disk"):
-        tree = {node["name"]: node for node in writer.ask("osd", "tree")["nodes"]}
+        tree = {node["name"]: node for node in writer.query("osd", "tree")["nodes"]}
         (osd,) = tree[victim.name]["children"]
         volume = volume_of(cloud, victim.name)
-        fsid = writer.ask("status")["fsid"]
+        fsid = writer.query("status")["fsid"]
         victim.run(f"systemctl stop ceph-{fsid}@osd.{osd}.service")
         victim.run(f"dd if=/dev/zero of=/dev/disk/by-id/scsi-0HC_Volume_{volume} bs=1M count=64 conv=fsync status=none")
         inputs = json.dumps({"op_replace_ceph_osd_id": osd, "op_replace_ceph_osd_volume": volume})
@@ -350,7 +350,7 @@ def test_a_dead_disk_is_replaced_by_one_playbook(
         assert run.code == 0, run.output[-6000:]
         until(lambda: healthy(writer), 300)
         assert volume_of(cloud, victim.name) != volume
-        assert [node["status"] for node in writer.ask("osd", "tree")["nodes"] if node["type"] == "osd"] == ["up"] * 3
+        assert [node["status"] for node in writer.query("osd", "tree")["nodes"] if node["type"] == "osd"] == ["up"] * 3
 
 
 @pytest.mark.soak
@@ -379,7 +379,7 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
         def upgraded() -> int:
             return sum(
                 any(name.endswith(digest) for name in daemon.get("container_image_digests") or [])
-                for daemon in writer.ask("orch", "ps")
+                for daemon in writer.query("orch", "ps")
             )
 
         try:
@@ -391,9 +391,9 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
         figures("seconds", round(time.time() - began))
         until(lambda: healthy(writer), 300)
     assert re.search(r"daemons run the image", second.output)
-    assert upgraded() == len(writer.ask("orch", "ps"))
+    assert upgraded() == len(writer.query("orch", "ps"))
     assert {kind: load.failed for kind, load in running.items()} == {"rados": [], "s3": []}
-    assert "noautoscale" not in writer.ask("osd", "dump")["flags_set"]
+    assert "noautoscale" not in writer.query("osd", "dump")["flags_set"]
     copies = "".join(host.run("ls /var/backups/ceph 2>/dev/null", check=False) for host in hosts.values())
     assert copies.count("before-upgrade-") == 1
     third = play("-e", inputs, playbook=playbook)

@@ -44,17 +44,17 @@ def succeeded(run: Run) -> Run:
 
 def osds(host: Host, name: str) -> list[int]:
     """The numbers of the OSDs on a host; none where CRUSH does not know it."""
-    tree = {node["name"]: node for node in host.ask("osd", "tree")["nodes"]}
+    tree = {node["name"]: node for node in host.query("osd", "tree")["nodes"]}
     return sorted(tree[name]["children"]) if name in tree else []
 
 
 def members(host: Host) -> list[str]:
-    return sorted(entry["hostname"] for entry in host.ask("orch", "host", "ls"))
+    return sorted(entry["hostname"] for entry in host.query("orch", "host", "ls"))
 
 
 def clean(host: Host, number: int) -> bool:
     """So many OSDs are up, and every placement group has all of its copies."""
-    status = host.ask("status")
+    status = host.query("status")
     states = {entry["state_name"] for entry in status["pgmap"]["pgs_by_state"]}
     checks = {code: check["summary"]["message"] for code, check in status["health"]["checks"].items()}
     assert status["health"]["status"] == "HEALTH_OK", checks
@@ -62,7 +62,7 @@ def clean(host: Host, number: int) -> bool:
 
 
 def keys(host: Host) -> dict[str, str]:
-    return {entry["entity"]: entry["key"] for entry in host.ask("auth", "ls")["auth_dump"]}
+    return {entry["entity"]: entry["key"] for entry in host.query("auth", "ls")["auth_dump"]}
 
 
 def shell(cloud: Client, like: Host, name: str) -> Host:
@@ -137,9 +137,9 @@ def test_added_host_takes_its_share_of_the_data(
     assert {kind: load.failed for kind, load in running.items()} == {"rados": [], "s3": []}
     assert members(writer) == [*HOSTS, NEW]
     (osd,) = osds(writer, NEW)
-    (usage,) = [node for node in writer.ask("osd", "df")["nodes"] if node["id"] == osd]
+    (usage,) = [node for node in writer.query("osd", "df")["nodes"] if node["id"] == osd]
     assert usage["pgs"] > 0
-    assert sorted(writer.ask("status")["quorum_names"]) == HOSTS, (
+    assert sorted(writer.query("status")["quorum_names"]) == HOSTS, (
         "the first three hosts of the group carry the monitors"
     )
     assert succeeded(operate("operations/add_ceph_host", inventory=four, **inputs)).changed == {}
@@ -165,8 +165,8 @@ def test_drained_host_leaves_the_cluster(
         until(lambda: clean(writer, 3), 300)
     assert {kind: load.failed for kind, load in running.items()} == {"rados": [], "s3": []}
     assert members(writer) == HOSTS
-    assert osds(writer, NEW) == [] and NEW not in {node["name"] for node in writer.ask("osd", "tree")["nodes"]}
-    assert {daemon["hostname"] for daemon in writer.ask("orch", "ps")} == set(HOSTS)
+    assert osds(writer, NEW) == [] and NEW not in {node["name"] for node in writer.query("osd", "tree")["nodes"]}
+    assert {daemon["hostname"] for daemon in writer.query("orch", "ps")} == set(HOSTS)
     assert cloud.servers.get_by_name(NEW) is not None, "the machine is left alone"
     assert succeeded(operate("operations/drain_ceph_host", inventory=four, **inputs)).changed == {}
     # What the runbook asks for next: out of hosts.yml, its machine and volume deleted.
@@ -191,8 +191,8 @@ def test_replaced_host_returns_with_its_data(
         old = cloud.servers.get_by_name(lost)
         assert old is not None
         delete_machine(cloud, lost, volumes=False)
-        until(lambda: writer.ask("status")["osdmap"]["num_up_osds"] == 2, 180)
-        until(lambda: lost not in writer.ask("status")["quorum_names"], 60)
+        until(lambda: writer.query("status")["osdmap"]["num_up_osds"] == 2, 180)
+        until(lambda: lost not in writer.query("status")["quorum_names"], 60)
         preview = succeeded(operate("operations/replace_ceph_host", "--check", **inputs))
         assert "is lost and can be replaced" in re.sub(r"\s+", " ", preview.output)
         assert cloud.servers.get_by_name(lost) is None
@@ -203,7 +203,7 @@ def test_replaced_host_returns_with_its_data(
     new = cloud.servers.get_by_name(lost)
     assert new is not None and new.id != old.id
     assert volume_of(cloud, lost) == volume and osds(writer, lost) == before
-    assert sorted(writer.ask("status")["quorum_names"]) == HOSTS
+    assert sorted(writer.query("status")["quorum_names"]) == HOSTS
     again = operate("operations/replace_ceph_host", **inputs)
     assert again.code != 0 and "it is not lost" in re.sub(r"\s+", " ", again.output)
     assert again.changed == {}
@@ -245,7 +245,7 @@ def test_rotated_keys_are_distributed_and_old_ones_are_rejected(
     assert left and not left & rotated and re.search(r"Keys of [^:]*mon[^:]*: not rotated", run.output)
     assert accepts(writer, CLIENT, after[CLIENT]) and not accepts(writer, CLIENT, before[CLIENT])
     everywhere = [shell(cloud, writer, name) for name in HOSTS]
-    until(lambda: all(host.ask("health")["status"] == "HEALTH_OK" for host in everywhere), 120)
+    until(lambda: all(host.query("health")["status"] == "HEALTH_OK" for host in everywhere), 120)
     inputs["op_rotate_ceph_keys_age_hours"] = 12
     assert succeeded(operate("operations/rotate_ceph_keys", **inputs)).changed == {}
     assert keys(writer) == after

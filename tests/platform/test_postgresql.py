@@ -9,8 +9,8 @@ from hcloud import Client
 
 from tests.platform.database import (
     DATABASE,
+    OUTSIDER,
     SERVICE,
-    STRANGER,
     Site,
     acknowledged,
     grows,
@@ -50,15 +50,15 @@ def test_nobody_comes_who_is_not_declared(site: Site) -> None:
     """Not by the network, and not with a password alone."""
     name = site.connection()["host"]
     for port in (5432, 6432):
-        refused = site.run(STRANGER, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
-        assert refused.code != 0, f"{STRANGER} reaches {name}:{port}"
+        refused = site.run(OUTSIDER, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
+        assert refused.code != 0, f"{OUTSIDER} reaches {name}:{port}"
     address = site.on(DATABASE, f"getent hosts {name}").split()[0]
-    said = site.run(
+    output = site.run(
         DATABASE,
         f"PGPASSWORD=wrong psql 'host={name} hostaddr={address} user=postgres dbname=app sslmode=verify-full "
         "sslrootcert=/etc/ssl/certs/ca-certificates.crt connect_timeout=5' -c 'SELECT 1'",
-    ).said
-    assert "pg_hba.conf rejects connection" in said, said
+    ).output
+    assert "pg_hba.conf rejects connection" in output, output
 
 
 @pytest.mark.soak
@@ -70,7 +70,7 @@ def test_a_setting_with_which_the_server_does_not_start_is_rolled_back(site: Sit
     failed = site.play("postgresql", **settings, op_postgresql_allow_restart=True)
     assert failed.code != 0
     assert "The previous files are active again" in failed.output
-    assert site.ask("SHOW huge_pages") == "try", "the server runs with the previous value"
+    assert site.query("SHOW huge_pages") == "try", "the server runs with the previous value"
     # After a power loss the file on disk has the value, and the server does not start.
     site.on(
         DATABASE,
@@ -78,5 +78,5 @@ def test_a_setting_with_which_the_server_does_not_start_is_rolled_back(site: Sit
         f" && systemctl restart --no-block {SERVICE} && sleep 3",
     )
     site.played("postgresql")
-    assert site.ask("SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
+    assert site.query("SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
     assert site.played("postgresql").changed == {}

@@ -56,7 +56,7 @@ class Bucket:
     endpoint: Endpoint
     monkeypatch: pytest.MonkeyPatch
 
-    def ask(self, call: Callable[[Any], Any]) -> Any:
+    def request(self, call: Callable[[Any], Any]) -> Any:
         """What a client there says; only meanwhile is this thread in the network of that host."""
         with self.endpoint.accessed(self.monkeypatch):
             return call(self.endpoint.client())
@@ -87,7 +87,7 @@ def newest(site: Site) -> dict[str, Any]:
 
 
 def timeline(site: Site) -> int:
-    return int(site.ask("SELECT timeline_id FROM pg_control_checkpoint()"))
+    return int(site.query("SELECT timeline_id FROM pg_control_checkpoint()"))
 
 
 def test_a_lost_host_comes_back_from_the_bucket(site: Site, cloud: Client) -> None:
@@ -132,29 +132,31 @@ def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site
         return there["Body"].read(), there["VersionId"]
 
     def put(body: bytes) -> None:
-        bucket.ask(lambda client: client.put_object(**thing, Body=body))
+        bucket.request(lambda client: client.put_object(**thing, Body=body))
 
-    content, version = bucket.ask(read)
-    assert bucket.ask(lambda client: refused(client.delete_object, **thing, VersionId=version)) == "AccessDenied"
-    site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
+    content, version = bucket.request(read)
+    assert bucket.request(lambda client: refused(client.delete_object, **thing, VersionId=version)) == "AccessDenied"
+    site.query("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
     undamaged = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     time.sleep(2)
     middle = len(content) // 2
     damaged = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     put(damaged)
     try:
-        said = site.run(DATABASE, f"{TOOL} verify")
-        assert said.code == 1 and "repository 1: objects are damaged" in said.said and "invalid" in said.said, said.said
+        answer = site.run(DATABASE, f"{TOOL} verify")
+        assert (
+            answer.code == 1 and "repository 1: objects are damaged" in answer.output and "invalid" in answer.output
+        ), answer.output
         drill = site.play("operations/drill_postgresql")
         assert drill.code != 0 and "the restore drill failed" in drill.output, drill.output[-3000:]
         assert "an object in the bucket is damaged" in drill.output, drill.output[-3000:]
-        said = site.run(DATABASE, f"{TOOL} findings")
-        assert "the last drill failed" in said.said and "the last verify failed" in said.said
+        answer = site.run(DATABASE, f"{TOOL} findings")
+        assert "the last drill failed" in answer.output and "the last verify failed" in answer.output
         assert site.on(DATABASE, "ls /var/lib/postgresql/17").split() == ["main"], "a drill leaves traces"
 
         moment, before = site.now(), timeline(site)
         time.sleep(1)
-        site.ask("INSERT INTO moments VALUES ('after')")
+        site.query("INSERT INTO moments VALUES ('after')")
         run = site.played(
             "operations/restore_postgresql",
             op_restore_postgresql_host=DATABASE,
@@ -164,16 +166,16 @@ def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site
     finally:
         put(content)
     keep("RTO to a named second in place, seconds", run.report["seconds"])
-    assert site.ask("SELECT string_agg(name, ' ') FROM moments") == "before"
+    assert site.query("SELECT string_agg(name, ' ') FROM moments") == "before"
     assert timeline(site) > before
     assert site.archived()
     assert newest(site)["type"] == "full"
-    aside = site.on(DATABASE, "ls -d /var/lib/postgresql/17/main.before-*").split()
-    assert len(aside) == 1, "what was there is kept"
-    site.on(DATABASE, f"rm -rf {aside[0]}")
+    previous = site.on(DATABASE, "ls -d /var/lib/postgresql/17/main.before-*").split()
+    assert len(previous) == 1, "what was there is kept"
+    site.on(DATABASE, f"rm -rf {previous[0]}")
 
 
-def test_a_drill_proves_the_latest(site: Site) -> None:
+def test_a_drill_verifies_the_latest(site: Site) -> None:
     site.on(DATABASE, f"{TOOL} heartbeat")
     assert site.archived()
     reports = set((ARTIFACTS / "drill_postgresql").glob("*/drill.json"))
@@ -191,33 +193,33 @@ def test_a_drill_proves_the_latest(site: Site) -> None:
 
 
 def test_a_target_out_of_reach_is_refused_and_nothing_is_touched(site: Site) -> None:
-    started = site.ask("SELECT pg_postmaster_start_time()")
+    started = site.query("SELECT pg_postmaster_start_time()")
     early = (datetime.now(UTC) - timedelta(days=9)).isoformat(sep=" ", timespec="seconds")
     for target, why in ((early, "the oldest backup ended at"), ("2026-11-21 10:00:00", "has no zone")):
-        said = site.run(DATABASE, f"{TOOL} target '{target}'")
-        assert said.code == 1 and why in said.said
+        answer = site.run(DATABASE, f"{TOOL} target '{target}'")
+        assert answer.code == 1 and why in answer.output
     run = site.play(
         "operations/restore_postgresql",
         op_restore_postgresql_host=DATABASE,
         op_restore_postgresql_target="name:nobody-made-it",
     )
     assert run.code != 0 and "name:nobody-made-it cannot be reached" in " ".join(run.output.split())
-    assert site.ask("SELECT pg_postmaster_start_time()") == started
+    assert site.query("SELECT pg_postmaster_start_time()") == started
     assert site.on(DATABASE, "ls /var/lib/postgresql/17").split() == ["main"]
 
 
-def asides(site: Site) -> list[str]:
-    return site.ask("SELECT datname FROM pg_database WHERE datname LIKE 'app_before_%'").splitlines()
+def previous_databases(site: Site) -> list[str]:
+    return site.query("SELECT datname FROM pg_database WHERE datname LIKE 'app_before_%'").splitlines()
 
 
 @pytest.mark.soak
 def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
-    started = site.ask("SELECT pg_postmaster_start_time()")
-    site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
-    known = set(asides(site))
+    started = site.query("SELECT pg_postmaster_start_time()")
+    site.query("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
+    known = set(previous_databases(site))
     restore_point = datetime.now(UTC)
-    site.ask("SELECT pg_create_restore_point('whole')")
-    site.ask("DROP TABLE moments")
+    site.query("SELECT pg_create_restore_point('whole')")
+    site.query("DROP TABLE moments")
     site.on(DATABASE, f"{TOOL} heartbeat")  # of the running server, and not of what is restored
     reports = set((ARTIFACTS / "restore_postgresql").glob("*.json"))
     site.played(
@@ -226,49 +228,49 @@ def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
         op_restore_postgresql_target="name:whole",
         op_restore_postgresql_database="app",
     )
-    assert site.ask("SELECT name FROM moments") == "before"
-    assert site.ask("SELECT pg_postmaster_start_time()") == started
+    assert site.query("SELECT name FROM moments") == "before"
+    assert site.query("SELECT pg_postmaster_start_time()") == started
     (report,) = set((ARTIFACTS / "restore_postgresql").glob("*.json")) - reports
     assert datetime.fromisoformat(json.loads(report.read_text())["newest_row"]) < restore_point
-    aside = sorted(set(asides(site)) - known)
-    assert len(aside) == 1, "what was there is kept"
-    site.ask(f'DROP DATABASE "{aside[0]}"', "postgres")
+    previous = sorted(set(previous_databases(site)) - known)
+    assert len(previous) == 1, "what was there is kept"
+    site.query(f'DROP DATABASE "{previous[0]}"', "postgres")
 
 
 @pytest.mark.soak
-def test_a_wrong_passphrase_is_told_and_archiving_catches_up(site: Site) -> None:
-    site.ask("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text)")
+def test_a_wrong_passphrase_is_reported_and_archiving_catches_up(site: Site) -> None:
+    site.query("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text)")
     run = site.play("postgresql", postgresql_backup_passphrase="0123456789" * 7)
     assert run.code != 0 and "the passphrase differs" in " ".join(run.output.split()), run.output[-3000:]
-    site.ask("INSERT INTO moments VALUES ('meanwhile')")
-    site.ask("SELECT pg_switch_wal()")
-    until(lambda: site.ask("SELECT failed_count > 0 FROM pg_stat_archiver") == "t", 90)
+    site.query("INSERT INTO moments VALUES ('meanwhile')")
+    site.query("SELECT pg_switch_wal()")
+    until(lambda: site.query("SELECT failed_count > 0 FROM pg_stat_archiver") == "t", 90)
     site.played("postgresql")
     assert site.archived()
-    assert site.ask("SELECT name FROM moments") == "meanwhile"
+    assert site.query("SELECT name FROM moments") == "meanwhile"
 
 
 @pytest.mark.soak
-def test_an_unreachable_bucket_is_told_and_archiving_catches_up(site: Site) -> None:
+def test_an_unreachable_bucket_is_reported_and_archiving_catches_up(site: Site) -> None:
     server = site.cloud.servers.get_by_name(STORE)
     assert server is not None
     address = str(server.public_net.ipv4.ip)
-    site.ask("SELECT pg_stat_reset_shared('archiver')")
+    site.query("SELECT pg_stat_reset_shared('archiver')")
     site.on(DATABASE, f"ip route add unreachable {address}")
     try:
-        said = site.run(DATABASE, f"{TOOL} status")
-        assert "cannot be reached from here" in said.said or "does not answer" in said.said, said.said
-        site.ask("INSERT INTO moments VALUES ('while it was away')")
-        site.ask("SELECT pg_switch_wal()")
-        until(lambda: site.ask("SELECT failed_count > 0 FROM pg_stat_archiver") == "t", 120)
+        answer = site.run(DATABASE, f"{TOOL} status")
+        assert "cannot be reached from here" in answer.output or "does not answer" in answer.output, answer.output
+        site.query("INSERT INTO moments VALUES ('while it was away')")
+        site.query("SELECT pg_switch_wal()")
+        until(lambda: site.query("SELECT failed_count > 0 FROM pg_stat_archiver") == "t", 120)
     finally:
         site.on(DATABASE, f"ip route del unreachable {address}")
     assert site.archived()
-    assert site.ask("SELECT last_archived_time > last_failed_time FROM pg_stat_archiver") == "t"
+    assert site.query("SELECT last_archived_time > last_failed_time FROM pg_stat_archiver") == "t"
 
 
 @pytest.mark.soak
-def test_a_full_volume_is_told_and_nothing_is_lost(site: Site) -> None:
+def test_a_full_volume_is_reported_and_nothing_is_lost(site: Site) -> None:
     """The server stops rather than lose something, says why, and returns by itself when there is room again."""
     with load(site, writers=2) as rows:
         site.on(
@@ -290,7 +292,7 @@ def test_a_full_volume_is_told_and_nothing_is_lost(site: Site) -> None:
 
 
 @pytest.mark.soak
-def test_an_expired_certificate_is_told_and_renewed(site: Site, secrets: dict[str, str]) -> None:
+def test_an_expired_certificate_is_reported_and_renewed(site: Site, secrets: dict[str, str]) -> None:
     until(lambda: site.run(DATABASE, "pg_isready --quiet --username=postgres").code == 0, 60)
     path = "/etc/postgresql-common/slipway/server.crt"
     present = x509.load_pem_x509_certificate(site.on(DATABASE, f"cat {path}").encode())
@@ -315,7 +317,7 @@ def test_an_expired_certificate_is_told_and_renewed(site: Site, secrets: dict[st
         f"openssl s_client -starttls postgres -tls1_3 -verify_return_error -brief -verify_hostname {name} "
         f"-connect {name}:5432 </dev/null"
     )
-    until(lambda: "certificate has expired" in site.run(CLIENT, handshake).said, 60)
+    until(lambda: "certificate has expired" in site.run(CLIENT, handshake).output, 60)
     site.played("postgresql")
     for port in (5432, 6432):
         assert site.run(CLIENT, handshake.replace(":5432", f":{port}")).code == 0

@@ -58,7 +58,7 @@ def site(cloud: Client, description: dict[str, Any]) -> Site:
 
 def version(site: Site, host: str = DATABASE) -> str:
     """As 18.6, without the package's own version in brackets."""
-    return site.ask("SHOW server_version", host=host).split()[0]
+    return site.query("SHOW server_version", host=host).split()[0]
 
 
 def major(site: Site, host: str = DATABASE) -> str:
@@ -183,8 +183,8 @@ def test_new_database_of_version_18_is_installed_from_pgdg(site: Site, archive: 
         assert major(host, host.name) == NEW
         policy = host.on(host.name, f"apt-cache policy postgresql-{NEW}")
         assert archive.url in policy and f"{SUITE}-pgdg/main" in policy
-        assert host.ask("SELECT extname FROM pg_extension WHERE extname = 'pg_trgm'", host=host.name) == "pg_trgm"
-        assert host.ask("SHOW data_checksums", host=host.name) == "on"
+        assert host.query("SELECT extname FROM pg_extension WHERE extname = 'pg_trgm'", host=host.name) == "pg_trgm"
+        assert host.query("SHOW data_checksums", host=host.name) == "on"
         assert host.played("postgresql", **inputs).changed == {}
         assert host.played("postgresql", "--check", **inputs).changed == {}
 
@@ -264,14 +264,14 @@ def test_second_major_upgrade_changes_nothing(database: Database) -> None:
 def test_rollback_serves_the_data_of_before_the_upgrade(database: Database) -> None:
     site, name = database.site, database.name
     before = there(site, name)
-    site.ask("CREATE TABLE since (name text)", host=name)
+    site.query("CREATE TABLE since (name text)", host=name)
     back = {"op_upgrade_postgresql_version": database.major, ROLLBACK_FROM: NEW}
     run = site.played(UPGRADE, **database.inputs, **back)
     keep("seconds", run.report["seconds"])
     assert major(site, name) == database.major
     after = there(site, name)
     assert after and after < before, "rows since the upgrade are in the data directory of the new version"
-    assert site.ask("SELECT to_regclass('since') IS NULL", host=name) == "t"
+    assert site.query("SELECT to_regclass('since') IS NULL", host=name) == "t"
     previous = site.on(name, f"ls -d {database.data(NEW)}.before-*").split()
     assert len(previous) == 1
     if database.backed_up:
@@ -288,20 +288,20 @@ def test_minor_upgrade_installs_the_newest_package(oldest: Separate, archive: Ar
     inputs = {"postgresql_source": "pgdg", "postgresql_pgdg_url": archive.url}
     assert version(oldest, name) == offered[0].split("-")[0]
     assert oldest.played(UPGRADE, **inputs).changed == {}
-    oldest.ask("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS number", host=name)
-    started = oldest.ask("SELECT pg_postmaster_start_time()", host=name)
+    oldest.query("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS number", host=name)
+    started = oldest.query("SELECT pg_postmaster_start_time()", host=name)
 
     archive.publish(offered[-1], archive.of(NEW)[-1])
     oldest.on(name, "apt-get update")  # the play reads lists anew that are older than ten minutes
     preview = oldest.played(UPGRADE, "--check", **inputs)
     assert f"install {offered[-1]} in place of {offered[0]}" in message(preview)
-    assert oldest.ask("SELECT pg_postmaster_start_time()", host=name) == started
+    assert oldest.query("SELECT pg_postmaster_start_time()", host=name) == started
 
     run = oldest.played(UPGRADE, **inputs)
     keep("seconds", run.report["seconds"])
     until(lambda: oldest.run(name, "pg_isready --quiet --username=postgres").code == 0, 60)
     assert version(oldest, name) == offered[-1].split("-")[0]
-    assert oldest.ask("SELECT count(*), sum(number) FROM kept", host=name) == "1000|500500"
+    assert oldest.query("SELECT count(*), sum(number) FROM kept", host=name) == "1000|500500"
     assert oldest.played(UPGRADE, **inputs).changed == {}
     assert oldest.played("postgresql", **inputs).changed == {}
 

@@ -78,7 +78,7 @@ def site(cloud: Client, description: dict[str, Any], tmp_path_factory: pytest.Te
     if first.status == "off":
         return
     # A test that failed may have left the writes to the other host.
-    if site.ask("SELECT pg_is_in_recovery()") == "t":
+    if site.query("SELECT pg_is_in_recovery()") == "t":
         site.declare(SECOND)
         site.played("operations/promote_postgresql", op_promote_postgresql_host=FIRST)
     if (server := cloud.servers.get_by_name(SECOND)) is not None:
@@ -94,26 +94,26 @@ def site(cloud: Client, description: dict[str, Any], tmp_path_factory: pytest.Te
 
 
 def test_a_standby_follows_and_is_waited_for(site: Pair) -> None:
-    assert site.ask("SELECT application_name, state, sync_state FROM pg_stat_replication") == (
+    assert site.query("SELECT application_name, state, sync_state FROM pg_stat_replication") == (
         f"{SECOND}|streaming|quorum"
     )
-    said = site.ask(
+    output = site.query(
         "SELECT s.ssl, s.version FROM pg_stat_replication JOIN pg_stat_ssl s USING (pid) "
         "UNION ALL SELECT active, wal_status FROM pg_replication_slots"
     )
-    assert said.splitlines() == ["t|TLSv1.3", "t|reserved"]
-    assert site.ask("SHOW max_slot_wal_keep_size") != "-1"
-    assert site.ask("SELECT pg_is_in_recovery()", host=SECOND) == "t"
+    assert output.splitlines() == ["t|TLSv1.3", "t|reserved"]
+    assert site.query("SHOW max_slot_wal_keep_size") != "-1"
+    assert site.query("SELECT pg_is_in_recovery()", host=SECOND) == "t"
 
 
 def test_the_standby_lets_in_its_peer_alone(site: Pair) -> None:
     """By address, role and password, for replication and for the query of its recovery state, and for nothing else."""
-    rows = site.ask(
+    rows = site.query(
         "SELECT database, user_name, address, auth_method FROM pg_hba_file_rules "
         "WHERE 'standby' = ANY (user_name) ORDER BY 1",
         host=SECOND,
     )
-    address = site.ask("SHOW listen_addresses")
+    address = site.query("SHOW listen_addresses")
     assert rows.splitlines() == [
         f"{{postgres}}|{{standby}}|{address}|scram-sha-256",
         f"{{replication}}|{{standby}}|{address}|scram-sha-256",
@@ -143,13 +143,13 @@ def test_the_old_primary_neither_serves_nor_stays_away(site: Pair) -> None:
     assert server is not None
     server.power_on().wait_until_finished()
     refusal = "is the primary now. Rejoin this host"
-    until(lambda: refusal in site.run(FIRST, "journalctl -b -u postgresql@17-main --no-pager").said, 90)
+    until(lambda: refusal in site.run(FIRST, "journalctl -b -u postgresql@17-main --no-pager").output, 90)
     refused = site.play("operations/rejoin_postgresql", op_rejoin_postgresql_host=FIRST)
     assert refused.code != 0 and "correct hosts.yml first" in " ".join(refused.output.split())
     site.declare(SECOND)
     run = site.played("operations/rejoin_postgresql", op_rejoin_postgresql_host=FIRST)
     keep("seconds to rejoin", run.report["seconds"])
-    assert site.ask("SELECT application_name, state, sync_state FROM pg_stat_replication", host=SECOND) == (
+    assert site.query("SELECT application_name, state, sync_state FROM pg_stat_replication", host=SECOND) == (
         f"{FIRST}|streaming|quorum"
     )
     kept = site.on(FIRST, "ls -d /var/lib/postgresql/17/main.before-*/pg_wal")
@@ -163,7 +163,7 @@ def test_a_second_run_changes_nothing(site: Pair) -> None:
 
 
 @pytest.mark.soak
-def test_a_living_primary_hands_over_in_order(site: Pair) -> None:
+def test_a_switchover_from_a_running_primary_is_orderly(site: Pair) -> None:
     with load(site, primary=SECOND) as rows:
         run = site.played("operations/promote_postgresql", op_promote_postgresql_host=FIRST)
         grows(rows, 50)

@@ -260,7 +260,7 @@ def digest_of(files: Iterable[File]) -> str:
 
 
 def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]:
-    """Read `systemctl show` of several units, with LoadState, ActiveState, SubState and UnitFileState, in their order."""
+    """Read `systemctl show` of several units, with LoadState, ActiveState, SubState and UnitFileState, in order."""
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
     blocks = [block for block in blocks if block]
     if len(blocks) != len(names):
