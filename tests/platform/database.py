@@ -19,7 +19,7 @@ from hcloud import Client
 from tests.platform.conftest import ARTIFACTS, REPOSITORY, Run, play
 from tests.support.deadlines import until
 
-DATABASE, CLIENT, FOREIGN_HOST = "lab-postgresql-1", "lab-rke2-server-1", "lab-lb-1"
+DATABASE, CLIENT, OUTSIDER = "lab-postgresql-1", "lab-rke2-server-1", "lab-lb-1"
 ALONE = f"{DATABASE},localhost"
 SERVICE = "postgresql@17-main"
 TOOL = "runuser -u postgres -- /usr/local/lib/slipway/postgresql-backup"
@@ -73,9 +73,9 @@ class Site:
     def connection(self) -> dict[str, Any]:
         """The connection of an application: to the primary, and away from a host that does not answer."""
         secrets = yaml.safe_load(Path(self.description["secrets_path"]).read_text())
-        platform = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text())
+        settings = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text())
         return {
-            "host": f"postgresql.{platform['platform_domain']}",
+            "host": f"postgresql.{settings['platform_domain']}",
             "port": 6432,
             "user": "app",
             "password": secrets["postgresql_role_passwords"]["app"],

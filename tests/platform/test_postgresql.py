@@ -9,7 +9,7 @@ from hcloud import Client
 
 from tests.platform.database import (
     DATABASE,
-    FOREIGN_HOST,
+    OUTSIDER,
     SERVICE,
     Site,
     acknowledged,
@@ -50,8 +50,8 @@ def test_an_undeclared_client_is_rejected(site: Site) -> None:
     """Not by the network, and not with a password alone."""
     name = site.connection()["host"]
     for port in (5432, 6432):
-        refused = site.run(FOREIGN_HOST, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
-        assert refused.code != 0, f"{FOREIGN_HOST} reaches {name}:{port}"
+        refused = site.run(OUTSIDER, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{name}/{port}'")
+        assert refused.code != 0, f"{OUTSIDER} reaches {name}:{port}"
     address = site.on(DATABASE, f"getent hosts {name}").split()[0]
     output = site.run(
         DATABASE,

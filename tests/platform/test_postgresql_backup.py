@@ -56,7 +56,7 @@ class Bucket:
     endpoint: Endpoint
     monkeypatch: pytest.MonkeyPatch
 
-    def query(self, call: Callable[[Any], Any]) -> Any:
+    def request(self, call: Callable[[Any], Any]) -> Any:
         """What a client there says; only meanwhile is this thread in the network of that host."""
         with self.endpoint.accessed(self.monkeypatch):
             return call(self.endpoint.client())
@@ -132,10 +132,10 @@ def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site
         return there["Body"].read(), there["VersionId"]
 
     def put(body: bytes) -> None:
-        bucket.query(lambda client: client.put_object(**thing, Body=body))
+        bucket.request(lambda client: client.put_object(**thing, Body=body))
 
-    content, version = bucket.query(read)
-    assert bucket.query(lambda client: refused(client.delete_object, **thing, VersionId=version)) == "AccessDenied"
+    content, version = bucket.request(read)
+    assert bucket.request(lambda client: refused(client.delete_object, **thing, VersionId=version)) == "AccessDenied"
     site.query("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
     undamaged = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     time.sleep(2)
@@ -143,15 +143,15 @@ def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site
     damaged = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     put(damaged)
     try:
-        output = site.run(DATABASE, f"{TOOL} verify")
+        answer = site.run(DATABASE, f"{TOOL} verify")
         assert (
-            output.code == 1 and "repository 1: objects are damaged" in output.output and "invalid" in output.output
-        ), output.output
+            answer.code == 1 and "repository 1: objects are damaged" in answer.output and "invalid" in answer.output
+        ), answer.output
         drill = site.play("operations/drill_postgresql")
         assert drill.code != 0 and "the restore drill failed" in drill.output, drill.output[-3000:]
         assert "an object in the bucket is damaged" in drill.output, drill.output[-3000:]
-        output = site.run(DATABASE, f"{TOOL} findings")
-        assert "the last drill failed" in output.output and "the last verify failed" in output.output
+        answer = site.run(DATABASE, f"{TOOL} findings")
+        assert "the last drill failed" in answer.output and "the last verify failed" in answer.output
         assert site.on(DATABASE, "ls /var/lib/postgresql/17").split() == ["main"], "a drill leaves traces"
 
         moment, before = site.now(), timeline(site)
@@ -175,7 +175,7 @@ def test_a_damaged_backup_is_found_and_what_it_was_before_is_restored(site: Site
     site.on(DATABASE, f"rm -rf {previous[0]}")
 
 
-def test_a_drill_restores_the_latest(site: Site) -> None:
+def test_a_drill_verifies_the_latest(site: Site) -> None:
     site.on(DATABASE, f"{TOOL} heartbeat")
     assert site.archived()
     reports = set((ARTIFACTS / "drill_postgresql").glob("*/drill.json"))
@@ -196,8 +196,8 @@ def test_a_target_out_of_reach_is_refused_and_nothing_is_touched(site: Site) -> 
     started = site.query("SELECT pg_postmaster_start_time()")
     early = (datetime.now(UTC) - timedelta(days=9)).isoformat(sep=" ", timespec="seconds")
     for target, why in ((early, "the oldest backup ended at"), ("2026-11-21 10:00:00", "has no zone")):
-        output = site.run(DATABASE, f"{TOOL} target '{target}'")
-        assert output.code == 1 and why in output.output
+        answer = site.run(DATABASE, f"{TOOL} target '{target}'")
+        assert answer.code == 1 and why in answer.output
     run = site.play(
         "operations/restore_postgresql",
         op_restore_postgresql_host=DATABASE,
@@ -208,7 +208,7 @@ def test_a_target_out_of_reach_is_refused_and_nothing_is_touched(site: Site) -> 
     assert site.on(DATABASE, "ls /var/lib/postgresql/17").split() == ["main"]
 
 
-def asides(site: Site) -> list[str]:
+def previous_databases(site: Site) -> list[str]:
     return site.query("SELECT datname FROM pg_database WHERE datname LIKE 'app_before_%'").splitlines()
 
 
@@ -216,7 +216,7 @@ def asides(site: Site) -> list[str]:
 def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
     started = site.query("SELECT pg_postmaster_start_time()")
     site.query("DROP TABLE IF EXISTS moments; CREATE TABLE moments (name text); INSERT INTO moments VALUES ('before')")
-    known = set(asides(site))
+    known = set(previous_databases(site))
     restore_point = datetime.now(UTC)
     site.query("SELECT pg_create_restore_point('whole')")
     site.query("DROP TABLE moments")
@@ -232,7 +232,7 @@ def test_one_database_comes_back_while_the_others_go_on(site: Site) -> None:
     assert site.query("SELECT pg_postmaster_start_time()") == started
     (report,) = set((ARTIFACTS / "restore_postgresql").glob("*.json")) - reports
     assert datetime.fromisoformat(json.loads(report.read_text())["newest_row"]) < restore_point
-    previous = sorted(set(asides(site)) - known)
+    previous = sorted(set(previous_databases(site)) - known)
     assert len(previous) == 1, "what was there is kept"
     site.query(f'DROP DATABASE "{previous[0]}"', "postgres")
 
@@ -258,8 +258,8 @@ def test_an_unreachable_bucket_is_reported_and_archiving_catches_up(site: Site) 
     site.query("SELECT pg_stat_reset_shared('archiver')")
     site.on(DATABASE, f"ip route add unreachable {address}")
     try:
-        output = site.run(DATABASE, f"{TOOL} status")
-        assert "cannot be reached from here" in output.output or "does not answer" in output.output, output.output
+        answer = site.run(DATABASE, f"{TOOL} status")
+        assert "cannot be reached from here" in answer.output or "does not answer" in answer.output, answer.output
         site.query("INSERT INTO moments VALUES ('while it was away')")
         site.query("SELECT pg_switch_wal()")
         until(lambda: site.query("SELECT failed_count > 0 FROM pg_stat_archiver") == "t", 120)

@@ -163,7 +163,7 @@ def test_a_second_run_changes_nothing(site: Pair) -> None:
 
 
 @pytest.mark.soak
-def test_a_running_primary_is_stopped_in_order(site: Pair) -> None:
+def test_a_switchover_from_a_running_primary_is_orderly(site: Pair) -> None:
     with load(site, primary=SECOND) as rows:
         run = site.played("operations/promote_postgresql", op_promote_postgresql_host=FIRST)
         grows(rows, 50)

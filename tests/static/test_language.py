@@ -35,13 +35,17 @@ DIRECTORIES = (
     "site.yml",
     "tests",
 )
-FIXTURES = REPOSITORY / "tests/ansible_lint/fixtures"
+FIXTURES = "tests/ansible_lint/fixtures"
 """Contain faults on purpose."""
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES)
 def test_names_use_the_vocabulary(directory: str) -> None:
-    files = [file for file in vocabulary.files_below(REPOSITORY / directory) if not file.is_relative_to(FIXTURES)]
+    files = [
+        file
+        for file in vocabulary.files_below(REPOSITORY / directory)
+        if not file.is_relative_to(REPOSITORY / FIXTURES)
+    ]
     faults = [
         f"{file.relative_to(REPOSITORY)}:{fault.line}: {fault.rule}: {fault.message}"
         for file in files
