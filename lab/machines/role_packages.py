@@ -15,8 +15,9 @@ LISTS = {
     "ceph": ("__ceph_packages",),
     "load_balancer": ("__load_balancer_own_packages", "__load_balancer_acme_packages"),
     "postgresql": ("__postgresql_packages",),
+    "rke2": ("__rke2_packages",),
 }
-"""Role → the lists in its vars/main.yml."""
+"""Role → the lists in its vars/main.yml, or in the files of vars/main/."""
 POSTGRESQL_VERSION = "{{ postgresql_version }}"
 
 
@@ -24,8 +25,11 @@ def read(release: str, roles: Path = ROLES) -> tuple[str, ...]:
     """All packages for a Debian release (`13`), with the PostgreSQL version of this release."""
     packages: set[str] = set()
     for role, names in LISTS.items():
-        path = roles / role / "vars/main.yml"
-        variables: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        path = roles / role / "vars/main"
+        files = sorted(path.glob("*.yml")) or [path.with_suffix(".yml")]
+        variables: dict[str, Any] = {}
+        for file in files:
+            variables |= yaml.safe_load(file.read_text(encoding="utf-8"))
         for name in names:
             packages.update(_packages(path, name, variables, release))
     return tuple(sorted(packages))

@@ -20,5 +20,12 @@ for cmdline in /proc/[0-9]*/cmdline; do
     fi
 done
 
+# As the release's script: without these programs the rules stay.
+for save in iptables-save ip6tables-save; do
+    if command -v "$save" >/dev/null; then
+        "$save" | grep -v -e KUBE- -e CNI- | "${save%-save}-restore"
+    fi
+done
+
 rm -rf "${RKE2_DATA_DIR}/agent/run" "${RKE2_DATA_DIR}"/agent/pod-manifests/*.yaml
 exit 0

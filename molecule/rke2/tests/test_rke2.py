@@ -43,6 +43,12 @@ def test_secrets_are_for_root_only_and_in_no_command_line(host: Host) -> None:
     assert not [token for token in tokens if token in command_lines]
 
 
+def test_the_programs_of_killall_are_installed(host: Host) -> None:
+    """rke2-killall.sh removes the rules of kube-proxy and CNI with them."""
+    with host.sudo():
+        assert host.run("iptables-save && ip6tables-save && command -v iptables-restore ip6tables-restore").rc == 0
+
+
 def test_the_ingress_serves_the_platforms_certificate(host: Host, inventory: Inventory) -> None:
     domain = inventory.settings["platform_domain"]
     shown = host.check_output(
