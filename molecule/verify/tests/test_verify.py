@@ -128,6 +128,7 @@ def test_a_read_only_database_is_a_finding(read_only_database: None, inventory: 
     done = verify(inventory, inventory.settings["rke2_version"])
     assert done.returncode == 2, done.stdout
     assert "new transactions are read-only (default_transaction_read_only)" in done.stdout
+    assert "accepts no write (ERROR:  cannot execute CREATE SCHEMA in a read-only transaction)" in done.stdout
 
 
 def test_all_findings_are_reported_at_once(stopped: None, inventory: Inventory) -> None:

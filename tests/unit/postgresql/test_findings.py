@@ -17,7 +17,7 @@ SCRIPT = (REPOSITORY / "roles/verify/files/database.sh").read_text()
 def test_a_database_that_serves_has_no_findings() -> None:
     hostvars = {
         "db": {
-            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n\n== backups 0"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== write 0\n\n== backups 0"},
             "__verify_database_probe": {"findings": []},
         }
     }
@@ -40,32 +40,32 @@ def test_everything_that_is_wrong_is_named() -> None:
         "unsaved": {
             "__verify_database_status": {
                 "rc": 0,
-                "stdout": "== server 0\nthe newest backup is 30 hours old\n== backups 0",
+                "stdout": "== server 0\n== write 0\nthe newest backup is 30 hours old\n== backups 0",
             },
             "__verify_database_probe": quiet,
         },
         "lame": {
-            "__verify_database_status": {"rc": 0, "stdout": "== server 0\nno such user\n== backups 1"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== write 0\nno such user\n== backups 1"},
             "__verify_database_probe": quiet,
         },
         "sick": {
             "__verify_database_status": {
                 "rc": 0,
-                "stdout": "fsync is off\nits data has no checksums\n== server 0\n== backups 0",
+                "stdout": "fsync is off\nits data has no checksums\n== server 0\n== write 0\n== backups 0",
             },
             "__verify_database_probe": {"findings": ["port 6432 is shut", "it expires soon", "it expires soon"]},
         },
         "killed": {
-            "__verify_database_status": {"rc": -15, "stdout": "== server 0\nthe newest backup is 30 ho"},
+            "__verify_database_status": {"rc": -15, "stdout": "== server 0\n== write 0\nthe newest backup is 30 ho"},
             "__verify_database_probe": quiet,
         },
         "silent": {
-            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== backups 137"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== write 0\n== backups 137"},
             "__verify_database_probe": quiet,
         },
-        "unprobed": {"__verify_database_status": {"rc": 0, "stdout": "== server 0\n== backups 0"}},
+        "unprobed": {"__verify_database_status": {"rc": 0, "stdout": "== server 0\n== write 0\n== backups 0"}},
         "mute": {
-            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== backups 0"},
+            "__verify_database_status": {"rc": 0, "stdout": "== server 0\n== write 0\n== backups 0"},
             "__verify_database_probe": {"failed": True, "msg": "no python"},
         },
     }
@@ -92,17 +92,23 @@ def test_everything_that_is_wrong_is_named() -> None:
 @pytest.mark.parametrize(
     ("server", "output"),
     [
-        ("echo 'fsync is off'; echo 'WARNING: noise' >&2", ["fsync is off", "== server 0", "== backups 0"]),
-        ("echo 'psql: error: no server' >&2; exit 2", ["psql: error: no server", "== server 2", "== backups 0"]),
-        ("exit 3", ["", "== server 3", "== backups 0"]),
+        (
+            "echo 'fsync is off'; echo 'WARNING: noise' >&2",
+            ["fsync is off", "== server 0", "== write 0", "== backups 0"],
+        ),
+        (
+            "echo 'psql: error: no server' >&2; exit 2",
+            ["psql: error: no server", "== server 2", "== write 0", "== backups 0"],
+        ),
+        ("exit 3", ["", "== server 3", "== write 0", "== backups 0"]),
     ],
 )
 def test_the_script_prints_each_part_with_its_code(tmp_path: Path, server: str, output: list[str]) -> None:
     program = tmp_path / "psql"
-    program.write_text(f"#!/bin/sh\n{server}\n")
+    program.write_text(f'#!/bin/sh\ncase "$*" in *"CREATE SCHEMA"*) exit 0 ;; esac\n{server}\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     done = subprocess.run(
-        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false"],
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false", "true"],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert (done.stdout.splitlines(), done.stderr) == (output, "")
@@ -124,10 +130,10 @@ def test_the_script_prints_each_part_with_its_code(tmp_path: Path, server: str, 
 def test_backups_that_are_on_need_their_tool(tmp_path: Path, enabled: str, output: list[str]) -> None:
     (tmp_path / "psql").symlink_to("/bin/true")
     done = subprocess.run(
-        ["sh", "-c", SCRIPT, "sh", "SELECT 1", enabled],
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1", enabled, "true"],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.splitlines() == ["== server 0", *output, "== backups 0"]
+    assert done.stdout.splitlines() == ["== server 0", "== write 0", *output, "== backups 0"]
     read = {
         "db": {
             "__verify_database_status": {"rc": 0, "stdout": done.stdout},
@@ -135,6 +141,54 @@ def test_backups_that_are_on_need_their_tool(tmp_path: Path, enabled: str, outpu
         }
     }
     assert database_findings(read, ["db"]) == [f"backups of the database on db: {line}" for line in output]
+
+
+@pytest.mark.parametrize(
+    ("psql", "finding"),
+    [
+        ("exit 0", []),
+        (
+            "echo 'ERROR:  cannot execute CREATE SCHEMA in a read-only transaction' >&2; exit 1",
+            ["the database on db accepts no write (ERROR:  cannot execute CREATE SCHEMA in a read-only transaction)"],
+        ),
+        ("exit 3", ["the database on db accepts no write (exit code 3)"]),
+        (
+            "exit 124",
+            ["the database on db does not confirm a write: is the disk full, or a synchronous standby down?"],
+        ),
+    ],
+)
+def test_a_write_verifies_the_server(tmp_path: Path, psql: str, finding: list[str]) -> None:
+    program = tmp_path / "psql"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *"CREATE SCHEMA"*) {psql} ;; esac\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    done = subprocess.run(
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false", "true"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    read = {
+        "db": {
+            "__verify_database_status": {"rc": 0, "stdout": done.stdout},
+            "__verify_database_probe": {"findings": []},
+        }
+    }
+    assert database_findings(read, ["db"]) == finding
+
+
+def test_check_mode_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "psql").write_text('#!/bin/sh\ncase "$*" in *"CREATE SCHEMA"*) echo written ;; esac\n')
+    (tmp_path / "psql").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false", "false"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["== server 0", "== write 0", "== backups 0"]
+
+
+def test_a_write_check_that_did_not_run_is_a_finding() -> None:
+    status = {"rc": 0, "stdout": "== server 0\n== backups 0"}
+    read = {"db": {"__verify_database_status": status, "__verify_database_probe": {"findings": []}}}
+    assert database_findings(read, ["db"]) == ["the database on db: the write check did not run"]
 
 
 def test_both_ports_are_probed_under_the_name_of_clients() -> None:

@@ -107,6 +107,10 @@ def database_probes(host: str, server_name: str, authority: str, valid_days: int
     return [{**common, "port": port} for port in (5432, 6432)]
 
 
+TIMEOUT_EXIT_CODE = 124
+"""Of `timeout`, in roles/verify/files/database.sh."""
+
+
 def _parts(text: str) -> dict[str, tuple[int, list[str]]]:
     """Exit code and lines of each part that roles/verify/files/database.sh printed."""
     found: dict[str, tuple[int, list[str]]] = {}
@@ -118,6 +122,15 @@ def _parts(text: str) -> dict[str, tuple[int, list[str]]]:
         elif line.strip():
             lines.append(line.strip())
     return found
+
+
+def _write_findings(name: str, result: tuple[int, list[str]] | None) -> list[str]:
+    if result is None:
+        return [f"the database on {name}: the write check did not run"]
+    code, lines = result
+    if code == TIMEOUT_EXIT_CODE:
+        return [f"the database on {name} does not confirm a write: is the disk full, or a synchronous standby down?"]
+    return [f"the database on {name} accepts no write ({' '.join(lines) or f'exit code {code}'})"] if code else []
 
 
 def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
@@ -133,6 +146,7 @@ def database_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str
         code, lines = parts.get("server", (1, [reason]))
         if code == 0:
             found += [f"the database on {name}: {line}" for line in lines]
+            found += _write_findings(name, parts.get("write"))
         else:
             found.append(f"the database on {name} does not answer ({' '.join(lines)})")
         code, lines = parts.get("backups", (0, ["the check did not run"] if parts else []))
