@@ -79,3 +79,11 @@ def test_no_room_goes_on_and_a_change_that_fails_leaves_the_server_running(
     assert "It has been started again" in output
     (server,) = cloud.api.get("/servers")["servers"]
     assert (server["status"], server["server_type"]["name"]) == ("running", "cx23")
+
+
+def test_another_error_of_the_creation_is_reported_with_its_reason(cloud: Lab, tmp_path: Path, public_key: str) -> None:
+    fault(cloud, kind="action_error", command="create_server")
+    code, output = provision(cloud, tmp_path, public_key, ["cx23"])
+    assert code != 0
+    assert "trial-lb-1: the server could not be created: " in output
+    assert "action_failed" in output, output
