@@ -50,6 +50,7 @@ SEEN: dict[str, Any] = {
         ),
         ("18", {"free_mb": 1000}, {}, "reject", "MB beside the old"),
         ("18", {"policy": policy({"18": None})}, {}, "reject", "no configured package archive has PostgreSQL 18"),
+        ("18", {"policy": policy({"18": None})}, {"pgdg": True}, "major", "install PostgreSQL 18 from its own archive"),
         ("18", {"policy": "", "installed": {"18": "18.6-1"}}, {}, "major", "install PostgreSQL 18"),
         ("18", {}, {"backed_up": False}, "reject", "there is no backup"),
         ("18", {}, {"backed_up": False, "without_backup": True}, "major", "start version 18"),

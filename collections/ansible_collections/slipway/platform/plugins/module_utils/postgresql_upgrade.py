@@ -14,11 +14,17 @@ SPACE_FACTOR = 1.1
 
 
 def plan(
-    wanted: str, observed: Json, backed_up: bool, standby: bool = False, without_backup: bool = False
+    wanted: str,
+    observed: Json,
+    backed_up: bool,
+    standby: bool = False,
+    without_backup: bool = False,
+    pgdg: bool = False,
 ) -> dict[str, Any]:
     """`observed` of a host: majors that have data, policy (the output of apt-cache policy),
     installed (package version by major), running (package version of the running server, empty when it does not run),
-    used_mb and free_mb on the volume, unfinished (the marker of an interrupted run exists).
+    used_mb and free_mb on the volume, unfinished (there is a marker of an interrupted run). With `pgdg`, the upgrade
+    adds PostgreSQL's own archive before it installs a package; without the package it fails while the old server runs.
 
     The action is `none`, `minor`, `major`, `continue` (an interrupted run has moved the new data into place) or
     `reject`, with the faults; `package_version` is the version to install for `minor`.
@@ -56,7 +62,7 @@ def plan(
         origin = older[-1] if older else wanted
         return {"action": action, "from": origin, "steps": steps, "faults": [], "package_version": newest}
     faults = []
-    if candidate is None and installed is None:
+    if candidate is None and installed is None and not pgdg:
         faults.append(f"no configured package archive has PostgreSQL {wanted}. Set postgresql_source to pgdg")
     if standby:
         return {
@@ -78,7 +84,7 @@ def plan(
         )
     steps = [
         *(["take a full backup and verify every object of it"] if backed_up else []),
-        f"install PostgreSQL {wanted}" + (f" ({candidate})" if candidate else ""),
+        f"install PostgreSQL {wanted}" + (f" ({candidate})" if candidate else " from its own archive" if pgdg else ""),
         f"run pg_upgrade --check while {older[-1]} stays available",
         f"stop the server, copy {used} MB with pg_upgrade, and start version {wanted}",
         "gather statistics, update extensions" + (", and take a full backup" if backed_up else ""),
