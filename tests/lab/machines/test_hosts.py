@@ -123,7 +123,7 @@ def test_no_state_of_an_earlier_boot_remains(lab: Lab) -> None:
 
 
 def test_shutdown_of_a_host_that_is_off_is_an_error(lab: Lab, spare: HostSpec) -> None:
-    with pytest.raises(MachineError, match="not running"):
+    with pytest.raises(MachineError, match="is off"):
         lab.machines.shutdown(spare.server_id)
 
 
