@@ -74,7 +74,7 @@ def test_a_setting_with_which_the_server_does_not_start_is_rolled_back(site: Sit
     # After a power loss the file on disk has the value, and the server does not start.
     site.on(
         DATABASE,
-        "echo 'huge_pages = on' >> /etc/postgresql/*/main/postgresql.conf"
+        "echo 'huge_pages = on' | tee --append /etc/postgresql/*/main/postgresql.conf"
         f" && systemctl restart --no-block {SERVICE} && sleep 3",
     )
     site.played("postgresql")
