@@ -381,6 +381,7 @@ DATABASE = Unit(
     known_good_contains="settled",
     probe_seconds=1.0,
 )
+FAILED = ServiceState(known=True, enabled=True, failed=True)
 RESTART = replace(DATABASE, files=(), live_command=(), live_contains="", restart=True)
 
 
@@ -434,7 +435,7 @@ def test_a_restart_that_succeeds_keeps_the_files() -> None:
     assert "systemctl restart database" in host.commands
 
 
-@pytest.mark.parametrize("service", [ServiceState(known=True, enabled=True), RUNNING])
+@pytest.mark.parametrize("service", [FAILED, RUNNING])
 def test_a_rollback_passes_over_files_that_never_worked(service: ServiceState) -> None:
     host = settled("good")
     host.files["/etc/database.conf"] = state("bad")
@@ -445,13 +446,24 @@ def test_a_rollback_passes_over_files_that_never_worked(service: ServiceState) -
     assert host.commands[-1] == "systemctl reload-or-restart database", "it is started, although it was not active"
 
 
-def test_a_stopped_service_with_declared_files_that_fail_gets_the_known_good_ones() -> None:
+@pytest.mark.parametrize(
+    ("service", "last"),
+    [
+        (FAILED, "systemctl reload-or-restart database"),
+        (replace(FAILED, failed=False), "systemctl stop database"),
+    ],
+    ids=["failed", "stopped"],
+)
+def test_declared_files_that_fail_are_rolled_back_and_a_stopped_service_stays_stopped(
+    service: ServiceState, last: str
+) -> None:
     host = settled("good")
     host.files["/etc/database.conf"] = state("new")
     host.answers["systemctl start"] = Result(1, "huge_pages")
     with pytest.raises(ConfigurationError, match="previous files are active again"):
-        converge(DATABASE, host, ServiceState(known=True, enabled=True))
+        converge(DATABASE, host, service)
     assert host.files["/etc/database.conf"] == state("good")
+    assert host.commands[-1] == last
 
 
 @pytest.mark.parametrize(
@@ -490,7 +502,7 @@ def test_services_are_read_in_one_go() -> None:
         "b": ServiceState(known=True),
         "c": RUNNING,
         "d": replace(RUNNING, starting=True),
-        "e": ServiceState(known=True, enabled=True),
+        "e": FAILED,
     }
     absent = configuration.parse_services(["d"], "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n")
     assert absent == {"d": ServiceState()}

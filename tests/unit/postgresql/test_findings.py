@@ -89,6 +89,14 @@ def test_everything_that_is_wrong_is_named() -> None:
     ]
 
 
+def run_script(programs: Path, backups: str, write: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with the psql of a directory."""
+    return subprocess.run(
+        ["sh", "-c", SCRIPT, "sh", "SELECT 1", backups, write],
+        env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("server", "output"),
     [
@@ -107,10 +115,7 @@ def test_the_script_prints_each_part_with_its_code(tmp_path: Path, server: str, 
     program = tmp_path / "psql"
     program.write_text(f'#!/bin/sh\ncase "$*" in *"CREATE SCHEMA"*) exit 0 ;; esac\n{server}\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    done = subprocess.run(
-        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false", "true"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run_script(tmp_path, "false", "true")
     assert (done.stdout.splitlines(), done.stderr) == (output, "")
 
 
@@ -129,10 +134,7 @@ def test_the_script_prints_each_part_with_its_code(tmp_path: Path, server: str, 
 )
 def test_backups_that_are_on_need_their_tool(tmp_path: Path, enabled: str, output: list[str]) -> None:
     (tmp_path / "psql").symlink_to("/bin/true")
-    done = subprocess.run(
-        ["sh", "-c", SCRIPT, "sh", "SELECT 1", enabled, "true"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run_script(tmp_path, enabled, "true")
     assert done.stdout.splitlines() == ["== server 0", "== write 0", *output, "== backups 0"]
     read = {
         "db": {
@@ -162,10 +164,7 @@ def test_a_write_verifies_the_server(tmp_path: Path, psql: str, finding: list[st
     program = tmp_path / "psql"
     program.write_text(f'#!/bin/sh\ncase "$*" in *"CREATE SCHEMA"*) {psql} ;; esac\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    done = subprocess.run(
-        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false", "true"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run_script(tmp_path, "false", "true")
     read = {
         "db": {
             "__verify_database_status": {"rc": 0, "stdout": done.stdout},
@@ -178,10 +177,7 @@ def test_a_write_verifies_the_server(tmp_path: Path, psql: str, finding: list[st
 def test_check_mode_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "psql").write_text('#!/bin/sh\ncase "$*" in *"CREATE SCHEMA"*) echo written ;; esac\n')
     (tmp_path / "psql").chmod(0o755)
-    done = subprocess.run(
-        ["sh", "-c", SCRIPT, "sh", "SELECT 1", "false", "false"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run_script(tmp_path, "false", "false")
     assert done.stdout.splitlines() == ["== server 0", "== write 0", "== backups 0"]
 
 

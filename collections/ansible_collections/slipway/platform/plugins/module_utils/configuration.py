@@ -117,6 +117,8 @@ class ServiceState:
     enabled: bool = False
     starting: bool = False
     """A start is in progress, which may fail. A service that waits for its next automatic restart is not active."""
+    failed: bool = False
+    """It failed, in contrast to one that was stopped."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,7 @@ def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]
             active=block.get("ActiveState") in {"active", "activating", "reloading"}
             and block.get("SubState") != "auto-restart",
             enabled=block.get("UnitFileState") in {"enabled", "enabled-runtime", "static", "generated", "alias"},
+            failed=block.get("ActiveState") == "failed" or block.get("SubState") == "auto-restart",
             starting=block.get("ActiveState") == "activating" and block.get("SubState") != "auto-restart",
         )
         for name, block in zip(names, blocks, strict=True)
@@ -387,7 +390,7 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
     journal = _journal(unit, host)
     if previous or any(host.read(path) != state for path, state in good.items()):
         # The files before this change may never have worked: the service runs with values from before them.
-        rollback = _roll_back(plan, host, previous | good, start=bool(good))
+        rollback = _roll_back(plan, host, previous | good, start=bool(good) and plan.service.failed)
         ending = f" The rollback failed too: {rollback}." if rollback else " The previous files are active again."
     else:
         # No file was changed, so there is none to restore; the service is not stopped.
@@ -509,7 +512,7 @@ def _was_active(plan: Plan, host: Host) -> bool:
 
 
 def _roll_back(plan: Plan, host: Host, previous: Mapping[str, FileState | None], start: bool = False) -> str | None:
-    """Restore the files and activate them. `start` starts a service that was not active, with files that worked."""
+    """Restore the files and activate them. `start` starts a service that had failed, with files that worked."""
     unit = plan.unit
     was_active = _was_active(plan, host)
     for path, state in previous.items():

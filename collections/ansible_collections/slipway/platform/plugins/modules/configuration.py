@@ -12,7 +12,7 @@ description:
   - A unit is planned, tested in a staging directory, written, activated and verified. If the verification fails, the
     previous files are restored and activated, and the module fails.
   - A service that does not start with its files, as after a restart that a value waited for, gets those of
-    O(units[].known_good) back with which it was last verified, and is started with them.
+    O(units[].known_good) back with which it was last verified, and is started with them. One that was stopped stays so.
   - A record of the previous files is kept until the verification, so that the next run completes an interrupted one.
   - Supports check mode (with the tests, if their programs are installed) and diff.
 options:
