@@ -109,7 +109,7 @@ class Release:
 
 def recipe_hash() -> str:
     recipe = (SUITES[0], PACKAGES, images.PATHS_EXCLUDED, images.PATHS_KEPT, FORK, ENVIRONMENT, UPGRADE_MARK)
-    return hashlib.sha256(repr((recipe, _sources(SUITES[0]))).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((recipe, images.debian_sources(SUITES[0]))).encode()).hexdigest()[:12]
 
 
 def folder(settings: Settings) -> Path:
@@ -204,13 +204,6 @@ def describe(settings: Settings, release: Release, mirror_url: str) -> dict[str,
 # Composition
 
 
-def _sources(suite: str) -> str:
-    mirror = images.machine_mirror()
-    if mirror.archive is None:
-        return ""
-    return f"Types: deb\nURIs: {mirror.archive}\nSuites: {suite}\nComponents: main\nSigned-By: {mirror.keyring}\n"
-
-
 def _compose(settings: Settings, progress: Callable[[str], None]) -> Release:
     target = folder(settings)
     free = shutil.disk_usage(target.parent).free // 2**20
@@ -290,7 +283,7 @@ def _install_first_suite(work: Path, progress: Callable[[str], None]) -> _Packag
 
 def _install(suite: str, work: Path, target: Path, progress: Callable[[str], None]) -> None:
     sources = work / "debian.sources"
-    sources.write_text(_sources(suite), encoding="utf-8")
+    sources.write_text(images.debian_sources(suite), encoding="utf-8")
     argv = [
         "mmdebstrap",
         "--mode=root",

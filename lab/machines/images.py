@@ -312,6 +312,14 @@ def machine_mirror() -> Mirror:
     return find_mirror("\n".join(path.read_text() for path in files if path.is_file()))
 
 
+def debian_sources(suite: str) -> str:
+    """This machine's mirror as a deb822 source of one suite; empty without one, for mmdebstrap's own default."""
+    mirror = machine_mirror()
+    if mirror.archive is None:
+        return ""
+    return f"Types: deb\nURIs: {mirror.archive}\nSuites: {suite}\nComponents: main\nSigned-By: {mirror.keyring}\n"
+
+
 def machine_apt_options() -> dict[str, str]:
     """apt settings of this machine for its mirror: a proxy, or Check-Valid-Until for an old archive."""
     wanted = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until")

@@ -1,0 +1,146 @@
+"""Builds the programs of Kubernetes from Go modules, once per content, into the lab's cache.
+
+`go.mod` names the versions; `cmd/` has the programs of which upstream has no main that can be built. Only modules are
+downloaded: a machine that has them, or the finished programs, needs no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.machines import builds
+
+HERE = Path(__file__).parent
+GO = (1, 26)
+"""The oldest Go that builds the modules."""
+BUILD_MEGABYTES = 6000
+"""Free disk space that a build needs: Go's cache takes 2.5 GB, the modules 1.5 GB, the programs 0.6 GB."""
+VERSION_VARIABLES = "k8s.io/component-base/version"
+KUBERNETES = "kubernetes"
+"""The one program that has the version of the release in it."""
+
+Progress = Callable[[str], None]
+
+
+class BuildError(Exception):
+    """The programs cannot be built. The text is one sentence for the user."""
+
+
+def module_version(module: str) -> str:
+    """The version of a module that go.mod requires."""
+    found = re.search(rf"^\s*(?:require )?{re.escape(module)} (v\S+)", (HERE / "go.mod").read_text(), re.MULTILINE)
+    if found is None:
+        raise BuildError(f"{HERE / 'go.mod'} requires no module {module}. Add it with `go get`.")
+    return found.group(1)
+
+
+def sources() -> dict[str, bytes]:
+    """Everything that determines the programs, by path."""
+    paths = [HERE / "go.mod", HERE / "go.sum", Path(__file__), *HERE.glob("cmd/*/*.go")]
+    return {str(path.relative_to(HERE)): path.read_bytes() for path in sorted(paths)}
+
+
+def content_hash(versions: Sequence[str]) -> str:
+    digest = hashlib.sha256(" ".join(versions).encode())
+    for name, content in sources().items():
+        digest.update(name.encode() + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:12]
+
+
+def programs(cache: Path, versions: Sequence[str], progress: Progress) -> dict[str, Path]:
+    """Release version → folder of its programs; built on first use, for all versions at once.
+
+    The versions differ in the version that Kubernetes reports, not in its code: a second one costs seconds, and another
+    code as much as the first.
+    """
+    folder = cache / "kubernetes" / content_hash(versions)
+    with builds.locked(cache / "kubernetes" / "lock"):
+        if not folder.exists():
+            with builds.work_folder(folder) as work:
+                (work / "programs").mkdir()
+                _build(work, versions, progress)
+                (work / "programs").replace(folder)
+            for stale in set(folder.parent.iterdir()) - {folder, folder.parent / "lock"}:
+                shutil.rmtree(stale)
+    return {version: folder / version for version in versions}
+
+
+def _build(work: Path, versions: Sequence[str], progress: Progress) -> None:
+    environment = _environment(work)
+    go = _go(environment)
+    if (free := shutil.disk_usage(work).free // 2**20) < BUILD_MEGABYTES:
+        raise BuildError(
+            f"{work.parent}: {free} MB are free, building Kubernetes needs {BUILD_MEGABYTES} MB. Free space there or "
+            "set SLIPWAY_CACHE_ROOT to a folder on another disk."
+        )
+    packages = subprocess.run(
+        [go, "list", "-deps", "tool", "./cmd/..."],
+        cwd=HERE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    total = len(packages.stdout.split()) or 1
+    for version in versions:
+        target = work / "programs" / version
+        target.mkdir()
+        what = ["tool", "./cmd/..."] if version == versions[0] else [f"./cmd/{KUBERNETES}"]
+        done = 0
+        with subprocess.Popen(
+            [go, "build", "-v", "-trimpath", f"-ldflags={link_flags(version)}", "-o", f"{target}/", *what],
+            cwd=HERE, env=environment, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stderr is not None
+            output = []
+            for line in process.stderr:
+                output.append(line.rstrip())
+                done += 1
+                progress(f"building Kubernetes {version}: {min(done, total)} of {total} packages")
+        if process.returncode:
+            faults = [line for line in output if " " in line][-3:]
+            raise BuildError(f"go build of {HERE} failed: {'; '.join(faults)}. Correct the cause and run again.")
+        for path in (work / "programs" / versions[0]).iterdir():
+            if not (target / path.name).exists():
+                os.link(path, target / path.name)
+
+
+def link_flags(version: str) -> str:
+    major, minor, _ = version.removeprefix("v").split(".", 2)
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    return " ".join(["-s", "-w", *(f"-X {VERSION_VARIABLES}.{name}={value}" for name, value in values.items())])
+
+
+def _environment(work: Path) -> dict[str, str]:
+    """Variables of Go. Its cache is in the work folder and ends with the build; a refused module ends the build.
+
+    `SLIPWAY_GO_CACHE` names a folder that keeps the cache, for those who work on the programs.
+    """
+    cache = Path(os.environ.get("SLIPWAY_GO_CACHE", work / "gocache"))
+    temporary = work / "tmp"
+    temporary.mkdir()
+    environment = {
+        **os.environ,
+        "GOCACHE": str(cache), "GOTMPDIR": str(temporary), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly",
+        "CGO_ENABLED": "0",
+    }  # fmt: skip
+    if shutil.which("go"):
+        shown = subprocess.run(["go", "env", "GOPROXY"], capture_output=True, text=True, check=True)
+        environment["GOPROXY"] = shown.stdout.strip().removesuffix(",direct")
+    return environment
+
+
+def _go(environment: dict[str, str]) -> str:
+    if (go := shutil.which("go")) is None:
+        raise BuildError(f"go: is not installed on this machine. Install Go {GO[0]}.{GO[1]} or newer.")
+    shown = subprocess.run([go, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=True).stdout
+    found = re.match(r"go(\d+)\.(\d+)", shown)
+    if found is None or (int(found.group(1)), int(found.group(2))) < GO:
+        raise BuildError(f"go: is {shown.strip()} on this machine. Install Go {GO[0]}.{GO[1]} or newer.")
+    return go
