@@ -212,7 +212,7 @@ def exclusive_lock(settings: Settings) -> Iterator[None]:
 
 def write_description(settings: Settings, release: Any, storage: Any, authority: Path) -> None:
     """Write `lab.json`: the description of this lab for inventories, clients and operators."""
-    from lab import ceph
+    from lab import ceph, mirror
     from lab.machines import images
 
     key = secrets.ssh_key(settings)
@@ -235,6 +235,7 @@ def write_description(settings: Settings, release: Any, storage: Any, authority:
         "rke2": {
             "source": str(release.source),
             "release_url": f"{mirror_url}/rke2/releases/download",
+            "image_archives": mirror.image_archives(settings),
             "note": release.note,
         },
         **({"ceph": ceph.describe(settings, storage, mirror_url)} if storage else {}),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import urllib.error
 import urllib.request
@@ -133,6 +134,8 @@ def _use_official(url: str, cache: Path, folder: Path, progress: Progress) -> Re
 
 
 def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
+    from lab.kubernetes.build import BuildError, programs
+    from lab.machines.base import MachineError
     from lab.rke2sim import package
 
     _clear(folder, keep=VERSIONS)
@@ -141,19 +144,30 @@ def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
     built.mkdir(parents=True, exist_ok=True)
     with (built / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for version in VERSIONS:
-            progress(f"packing the simulated release {version}")
-            (built / version).mkdir(exist_ok=True)
-            try:
+        try:
+            kubernetes = programs(settings.cache_dir, VERSIONS, progress)
+            for version in VERSIONS:
+                progress(f"packing the lab's release {version}")
+                (built / version).mkdir(exist_ok=True)
                 package.build(version, built / version, settings.cache_dir / "rke2sim")
-            except package.PackageError as error:
-                raise MirrorError(f"packing the simulated release failed: {error}") from error
-            _copy(built / version, folder / version)
+                package.build_images(
+                    version, built / version, settings.cache_dir / "rke2sim", kubernetes[version], progress
+                )
+                _copy(built / version, folder / version)
+        except (BuildError, MachineError, package.PackageError) as error:
+            raise MirrorError(f"building the lab's release failed: {error}") from error
     return Release(
         Source.SIMULATION,
-        "RKE2 is a simulation (lab.rke2sim): real etcd, TLS and ports, but no kubelet and no containers. "
+        "RKE2 is a simulation (lab.rke2sim) around real Kubernetes, containerd and etcd; its ingress is simulated too. "
         "Use real artifacts with --rke2-artifacts.",
     )
+
+
+def image_archives(settings: Settings) -> list[str]:
+    """The archives of images that come with every version the mirror serves."""
+    folders = [path for path in release_dir(settings).iterdir() if path.is_dir()]
+    names = [{path.name for path in folder.glob("rke2-images*.tar*") if path.is_file()} for folder in folders]
+    return sorted(set[str].intersection(*names)) if names else []
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -162,9 +176,14 @@ def _copy(source: Path, target: Path) -> None:
     wanted = (source / CHECKSUMS).read_bytes()
     if (target / CHECKSUMS).exists() and (target / CHECKSUMS).read_bytes() == wanted:
         return
-    for path in sorted(source.iterdir(), key=lambda path: path.name == CHECKSUMS):
+    files = [path for path in source.iterdir() if not path.name.startswith(".")]
+    for path in sorted(files, key=lambda path: path.name == CHECKSUMS):
         temporary = target / f".{path.name}.partial"
-        shutil.copyfile(path, temporary)
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)  # a new build replaces the file in the cache and leaves this one
+        except OSError:
+            shutil.copyfile(path, temporary)
         temporary.replace(target / path.name)
 
 

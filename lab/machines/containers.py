@@ -50,6 +50,8 @@ while read -r major minor node serial; do
         "$serial" "$serial" >"/run/udev/data/b$major:$minor"
     : >"/run/udev/tags/systemd/b$major:$minor"
 done <MACHINE/devices
+# As on a real machine, where systemd does it: the kubelet and CSI drivers pass mounts on.
+mount --make-rshared /
 mkdir -p /etc/containers/containers.conf.d
 cp MACHINE/containers.conf /etc/containers/containers.conf.d/10-machine.conf
 exec /sbin/init

@@ -1,7 +1,7 @@
-"""Builds the simulated release: rke2.linux-amd64.tar.gz and sha256sum-amd64.txt, in the layout of the official ones.
+"""Builds the lab's release: tarball, archive of images and checksums, in the layout of the official ones.
 
-Its programs are Debian 13's etcd and openssl, downloaded by apt into a cache, independent of this machine's release.
-Equal inputs give equal bytes.
+RKE2 itself is simulated; the images hold real Kubernetes (`lab.kubernetes`). etcd, runc and openssl are Debian 13's,
+downloaded by apt into a cache, independent of this machine's release. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,22 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+
+from lab.kubernetes import archive
+from lab.kubernetes.images import write_archive
 
 HERE = Path(__file__).parent
 TARBALL = "rke2.linux-amd64.tar.gz"
 CHECKSUMS = "sha256sum-amd64.txt"
 SUITE = "trixie"
-PACKAGES = ("etcd-server", "etcd-client", "openssl")
-PROGRAMS = ("etcd", "etcdctl", "openssl")
+PACKAGES = ("etcd-server", "etcd-client", "openssl", "runc")
+PROGRAMS = {"etcd": "usr/bin", "etcdctl": "usr/bin", "openssl": "usr/bin", "runc": "usr/sbin"}
+PACKED = ("etcd", "etcdctl", "openssl")
+"""Those in bin/rke2; the others are in the images."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 VERSION = re.compile(r"v\d+\.\d+\.\d+(-rc\d+)?\+rke2r\d+")
 EPOCH = (2026, 1, 1, 0, 0, 0)
@@ -80,8 +86,8 @@ def fetch_programs(folder: Path) -> None:
             subprocess.run(["dpkg-deb", "-x", str(package), str(root / "tree")], check=True)
         staging = folder.with_name(f".{folder.name}.{os.getpid()}")
         staging.mkdir(parents=True)
-        for program in PROGRAMS:
-            shutil.copyfile(root / "tree" / "usr" / "bin" / program, staging / program)
+        for program, directory in PROGRAMS.items():
+            shutil.copyfile(root / "tree" / directory / program, staging / program)
             (staging / program).chmod(0o755)
         packages = [path.name for path in sorted(root.glob("*.deb"))]
         (staging / "packages.json").write_text(json.dumps(packages))
@@ -92,8 +98,8 @@ def fetch_programs(folder: Path) -> None:
 
 
 def programs(cache: Path) -> Path:
-    """The folder with etcd, etcdctl and openssl of Debian 13, downloaded on first use."""
-    folder = cache / "rke2sim" / f"programs-{SUITE}"
+    """The folder with Debian 13's programs, downloaded on first use."""
+    folder = cache / "rke2sim" / f"programs-{SUITE}-{len(PACKAGES)}"
     if not (folder / "packages.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         fetch_programs(folder)
@@ -110,27 +116,36 @@ def _library() -> dict[str, bytes]:
     return files
 
 
+def etcd_version(folder: Path) -> str:
+    """Upstream's version of Debian's etcd, from the names of the downloaded packages."""
+    names = json.loads((folder / "packages.json").read_text())
+    found = [name.split("_")[1] for name in names if name.startswith("etcd-server_")]
+    return re.sub(r"[+~-].*", "", found[0])
+
+
 def _archive(version: str, cache: Path) -> bytes:
     """bin/rke2: a zip file with a `#!` line in front."""
     files = _library()
     folder = programs(cache)
-    for program in PROGRAMS:
+    for program in PACKED:
         files[f"bin/{program}"] = (folder / program).read_bytes()
-    files["bin/traefik-simulation"] = (HERE / "release" / "traefik-simulation").read_bytes()
     files["__main__.py"] = (HERE / "release" / "main.py").read_bytes()
     digest = hashlib.sha256(version.encode())
     for name in sorted(files):
         digest.update(name.encode() + hashlib.sha256(files[name]).digest())
-    release = {"version": version, "commit": f"simulation-{digest.hexdigest()[:12]}", "digest": digest.hexdigest()}
+    release = {
+        "version": version, "commit": f"simulation-{digest.hexdigest()[:12]}", "digest": digest.hexdigest(),
+        "images": archive.image_names(version, etcd_version(folder)),
+    }  # fmt: skip
     files["release.json"] = json.dumps(release).encode()
     buffer = io.BytesIO(b"#!/usr/bin/python3 -IS\n")
     buffer.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as packed:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, EPOCH)
             entry.create_system = 3
             entry.external_attr = (stat.S_IFREG | (0o755 if name.startswith("bin/") else 0o644)) << 16
-            archive.writestr(entry, files[name])
+            packed.writestr(entry, files[name])
     return buffer.getvalue()
 
 
@@ -174,6 +189,12 @@ def _tarball(members: dict[str, tuple[bytes, int]]) -> bytes:
     return buffer.getvalue()
 
 
+def _ingress() -> dict[str, bytes]:
+    """The files of the ingress's image: its modules and its entry point."""
+    files = {f"usr/lib/rke2sim/{name.removeprefix('lib/')}": content for name, content in _library().items()}
+    return {**files, "usr/local/bin/traefik": (HERE / "release" / "traefik-simulation").read_bytes()}
+
+
 def build(version: str, folder: Path, cache: Path) -> None:
     """Write the tarball and its checksums to `folder`; fast when nothing changed.
 
@@ -195,11 +216,37 @@ def build(version: str, folder: Path, cache: Path) -> None:
         fresh.write_bytes(_tarball(members))
         fresh.rename(finished)
     folder.mkdir(parents=True, exist_ok=True)
-    content = finished.read_bytes()
-    checksum = f"{hashlib.sha256(content).hexdigest()}  {TARBALL}\n"
-    for name, data in ((TARBALL, content), (CHECKSUMS, checksum.encode())):
-        target = folder / name
-        if not target.exists() or target.read_bytes() != data:
-            fresh = folder / f".{name}.new"
-            fresh.write_bytes(data)
-            fresh.rename(target)
+    _replace(folder / TARBALL, finished.read_bytes())
+    _write_checksums(folder)
+
+
+def build_images(version: str, folder: Path, cache: Path, kubernetes: Path, progress: Callable[[str], None]) -> None:
+    """Write the archive of the images beside the tarball; `kubernetes` has the programs of Kubernetes."""
+    debian = programs(cache)
+    images = archive.compose(version, kubernetes, debian, _ingress(), etcd_version(debian), cache / "layers", progress)
+    mark = hashlib.sha256()
+    for image in images:
+        mark.update(image.name.encode() + image.config())
+    target, marked = folder / archive.ARCHIVE, folder / f".{archive.ARCHIVE}.mark"
+    if not (target.exists() and marked.exists() and marked.read_text() == mark.hexdigest()):
+        fresh = folder / f".{archive.ARCHIVE}.new"
+        write_archive(fresh, images)
+        fresh.rename(target)
+        marked.write_text(mark.hexdigest())
+    _write_checksums(folder)
+
+
+def _write_checksums(folder: Path) -> None:
+    lines = []
+    for name in (TARBALL, archive.ARCHIVE):
+        if (folder / name).exists():
+            with (folder / name).open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    _replace(folder / CHECKSUMS, "".join(lines).encode())
+
+
+def _replace(target: Path, data: bytes) -> None:
+    if not target.exists() or target.read_bytes() != data:
+        fresh = target.with_name(f".{target.name}.new")
+        fresh.write_bytes(data)
+        fresh.rename(target)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ARCHIVE = Path(sys.argv[0])
 
@@ -41,7 +42,7 @@ def in_use(folder: Path) -> bool:
     return False
 
 
-def stage(release: dict[str, str], data: Path) -> Path:
+def stage(release: dict[str, Any], data: Path) -> Path:
     """Extract to <data-dir>/data/<tag>-<hash> once, link <data-dir>/bin to it, remove unused older versions."""
     folder = data / "data" / f"{release['version'].replace('+', '-')}-{release['digest'][:12]}"
     if not (folder / ".extracted").exists():

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes the simulated RKE2 and all its data from this host.
+# Removes RKE2 and all its data from this host.
 set -e
 if [ "$(id -u)" -ne 0 ]; then
     echo "$(basename "$0"): must be run as root" >&2

@@ -1,4 +1,4 @@
-"""A node's client of the Kubernetes API."""
+"""A client of the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -9,31 +9,39 @@ from typing import Any
 from .http import Answer, Client, client_context
 from .resources import Obj
 
+MANAGER = "rke2"
+"""Field manager of server-side apply."""
+
 
 class ApiClient:
     """The Kubernetes API through several servers: the one that answered last, then the others."""
 
-    def __init__(self, ca: Path, certificate: Path, key: Path, hosts: list[str]) -> None:
-        self.context = client_context(ca, certificate, key)
-        self.clients: list[Client] = []
-        self.set_hosts(hosts)
-
-    def set_hosts(self, hosts: list[str]) -> None:
-        known = {client.host: client for client in self.clients}
-        order = [host for host in known if host in hosts] + [host for host in hosts if host not in known]
-        self.clients = [known.get(host) or Client(host, 6443, self.context) for host in order]
-
-    @property
-    def hosts(self) -> list[str]:
-        return [client.host for client in self.clients]
+    def __init__(
+        self,
+        ca: Path,
+        certificate: Path | None,
+        key: Path | None,
+        hosts: list[str],
+        *,
+        port: int = 6443,
+        token_file: Path | None = None,
+    ) -> None:
+        context = client_context(ca, certificate, key)
+        self.clients = [Client(host, port, context) for host in hosts]
+        self.token_file = token_file
+        """The token of a service account, in place of a certificate; the kubelet renews the file."""
+        self._paths: dict[tuple[str, str], tuple[str, bool]] = {}
 
     async def call(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> Answer:
         """The first response that is not a server error."""
         data = b"" if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": kind}
+        if self.token_file is not None:
+            headers["Authorization"] = f"Bearer {self.token_file.read_text().strip()}"
         last: Exception | None = None
         for client in list(self.clients):
             try:
-                answer = await client.request(method, path, data, timeout=8, headers={"Content-Type": kind})
+                answer = await client.request(method, path, data, timeout=8, headers=headers)
             except (OSError, TimeoutError) as fault:
                 last = fault
                 continue
@@ -47,6 +55,39 @@ class ApiClient:
 
     async def merge(self, path: str, change: Obj) -> Answer:
         return await self.call("PATCH", path, change, kind="application/strategic-merge-patch+json")
+
+    async def replace_finalizers(self, path: str, finalizers: list[str]) -> Answer:
+        return await self.call(
+            "PATCH", path, {"metadata": {"finalizers": finalizers}}, kind="application/merge-patch+json"
+        )
+
+    async def apply(self, path: str, item: Obj) -> Obj:
+        """Create or update an object; fields that an earlier apply set and this one does not are removed.
+
+        ValueError for an object that the API rejects as invalid.
+        """
+        query = f"?fieldManager={MANAGER}&force=true"
+        answer = await self.call("PATCH", path + query, item, kind="application/apply-patch+yaml")
+        if answer.status in (400, 422):
+            raise ValueError(f"{path}: {answer.json().get('message')}")
+        return expected(answer)
+
+    async def path_of(self, item: Obj) -> str:
+        """The path of an object, by the API's own list of kinds; ConnectionError while it serves none of this kind."""
+        version, kind = item["apiVersion"], item["kind"]
+        if (version, kind) not in self._paths:
+            base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
+            answer = await self.call("GET", base)
+            listed = answer.json()["resources"] if answer.status == 200 else []
+            for resource in listed:
+                if resource["kind"] == kind and "/" not in resource["name"]:
+                    self._paths[version, kind] = f"{base}/{{}}{resource['name']}", resource["namespaced"]
+        if (version, kind) not in self._paths:
+            raise ConnectionError(f"no resource serves {version} {kind}")
+        template, namespaced = self._paths[version, kind]
+        metadata = item["metadata"]
+        folder = f"namespaces/{metadata.get('namespace') or 'default'}/" if namespaced else ""
+        return f"{template.format(folder)}/{metadata['name']}"
 
 
 def expected(answer: Answer, *codes: int) -> Obj:

@@ -33,7 +33,7 @@ GLOBAL OPTIONS:
 def version_text(release: Release) -> str:
     return (
         f"rke2 version {release.version} ({release.commit})\n"
-        f"simulation of RKE2 for the lab, python {platform.python_version()}; it runs no containers\n"
+        f"simulation of RKE2 for the lab with real Kubernetes, python {platform.python_version()}\n"
     )
 
 

@@ -37,7 +37,7 @@ def _flags(kind: str, names: str, *, server: bool = True, agent: bool = False, u
 
 _SPLIT = "servers of the simulation always carry etcd, the API and the controllers"
 _OWN_ETCD = "the only store of the simulation is its own etcd"
-_RUNTIME = "the simulation runs no containers"
+_RUNTIME = "the simulation runs its own containerd and kubelet"
 _CLOUD = "the simulation has no cloud provider"
 
 FLAGS: dict[str, Flag] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,16 +56,6 @@ def _pair(raw: dict[str, Any]) -> KeyValue:
         int(raw.get("mod_revision", 0)),
         int(raw.get("create_revision", 0)),
     )
-
-
-@dataclass(slots=True)
-class Change:
-    """One event of a watch; `value` is None for a deletion, `previous` None for a creation."""
-
-    key: str
-    revision: int
-    value: bytes | None
-    previous: bytes | None
 
 
 class Etcd:
@@ -121,92 +110,8 @@ class Etcd:
         at = revision or int(body["header"]["revision"])
         return [_pair(raw) for raw in body.get("kvs") or []], at, int(body.get("count", 0))
 
-    async def put_if(self, key: str, value: bytes, mod_revision: int) -> int | None:
-        """Write if the key is still at `mod_revision` (0: absent). Returns the new revision, or None if not written.
-
-        When the response is lost the key is read again: every value is unique, so its presence means it was written.
-        """
-        payload = {
-            "compare": [{"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}],
-            "success": [{"request_put": {"key": b64(key), "value": b64(value)}}],
-        }
-        for attempt in range(3):
-            try:
-                body = await self.call("kv/txn", payload)
-            except EtcdError as fault:
-                if not fault.transient or attempt == 2:
-                    raise
-                await asyncio.sleep(0.2)
-                continue
-            if body.get("succeeded"):
-                return int(body["header"]["revision"])
-            if attempt == 0:
-                return None
-            there = await self.get(key)
-            return there.mod_revision if there is not None and there.value == value else None
-        return None
-
-    async def delete_if(self, key: str, mod_revision: int) -> int | None:
-        payload = {
-            "compare": [{"key": b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}],
-            "success": [{"request_delete_range": {"key": b64(key)}}],
-        }
-        body = await self.call("kv/txn", payload)
-        return int(body["header"]["revision"]) if body.get("succeeded") else None
-
-    async def put(self, key: str, value: bytes, lease: str = "") -> None:
-        payload = {"key": b64(key), "value": b64(value)}
-        if lease:
-            payload["lease"] = lease
-        await self._call_with_retries("kv/put", payload, 8)
-
-    async def delete(self, key: str) -> None:
-        await self._call_with_retries("kv/deleterange", {"key": b64(key)}, 8)
-
-    async def watch(self, prefix: str, start_revision: int) -> AsyncIterator[list[Change]]:
-        request = {
-            "create_request": {
-                "key": b64(prefix),
-                "range_end": b64(prefix_end(prefix)),
-                "start_revision": str(start_revision),
-                "prev_kv": True,
-            }
-        }
-        async for line in self.client.lines("POST", "/v3/watch", json.dumps(request).encode()):
-            message = json.loads(line)
-            if "error" in message:
-                raise EtcdError(str(message["error"].get("message")))
-            result = message["result"]
-            if result.get("canceled"):
-                reason = result.get("cancel_reason") or "watch cancelled"
-                raise EtcdError("compacted" if result.get("compact_revision") else reason)
-            changes = []
-            for event in result.get("events") or []:
-                pair = _pair(event["kv"])
-                previous = base64.b64decode(event["prev_kv"].get("value", "")) if "prev_kv" in event else None
-                deleted = event.get("type") == "DELETE"
-                changes.append(Change(pair.key, pair.mod_revision, None if deleted else pair.value, previous))
-            if changes:
-                yield changes
-
-    async def grant(self, seconds: int) -> str:
-        return str((await self.call("lease/grant", {"TTL": str(seconds)}))["ID"])
-
-    async def keep_alive(self, lease: str) -> bool:
-        body = await self.call("lease/keepalive", {"ID": lease}, timeout=3)
-        return int(body.get("result", {}).get("TTL", 0)) > 0
-
-    async def revoke(self, lease: str) -> None:
-        if lease:
-            await self.call("lease/revoke", {"ID": lease}, timeout=1)
-
-    async def create_under_lease(self, key: str, value: str, lease: str) -> bool:
-        """Create the key with a lease if it does not exist; True on success."""
-        payload = {
-            "compare": [{"key": b64(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}],
-            "success": [{"request_put": {"key": b64(key), "value": b64(value), "lease": lease}}],
-        }
-        return bool((await self.call("kv/txn", payload)).get("succeeded"))
+    async def put(self, key: str, value: bytes) -> None:
+        await self._call_with_retries("kv/put", {"key": b64(key), "value": b64(value)}, 8)
 
     async def members(self, *, linearizable: bool = False) -> list[dict[str, Any]]:
         body = await self.call("cluster/member/list", {"linearizable": linearizable}, timeout=5)

@@ -1,10 +1,11 @@
-"""Ports 80 and 443 of a node, as Traefik's: every response contains the request."""
+"""The ingress in its pod, on Traefik's ports: every response contains the request."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import json
+import os
 import signal
 import socket
 import ssl
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from . import http, log, traefik
+from .api_client import ApiClient
+from .ingress_settings import IngressSettings
 
-PORTS = {"web": 80, "websecure": 443}
+PORTS = {entry: int(port) for entry, port in traefik.ENTRIES.items()}
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 def trusted(address: str, ranges: list[str]) -> bool:
@@ -115,11 +119,24 @@ def redirect(redirection: traefik.Settings, request: http.Request) -> http.Respo
 
 
 async def main(folder: Path) -> None:
+    """Serve in a pod, with the rights of its service account, until the kubelet stops it."""
+    api = ApiClient(
+        ACCOUNT / "ca.crt", None, None, [os.environ["KUBERNETES_SERVICE_HOST"]],
+        port=int(os.environ["KUBERNETES_SERVICE_PORT"]), token_file=ACCOUNT / "token",
+    )  # fmt: skip
+    settings = IngressSettings(folder, os.environ["NODE_NAME"], api)
+    settings.prepare()
     ingress = Ingress(folder)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, ingress.load)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     listeners = {
         entry: socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
         for entry, port in PORTS.items()
     }
-    await asyncio.gather(*(ingress.serve(listener, entry) for entry, listener in listeners.items()))
+    work = [asyncio.create_task(ingress.serve(listener, entry)) for entry, listener in listeners.items()]
+    work.append(asyncio.create_task(settings.follow(ingress.load)))
+    ended = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([*work, ended], return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()

@@ -68,12 +68,12 @@ class Layout:
         return self.agent / "logs"
 
     @property
-    def run(self) -> Path:
-        return self.agent / "run"
+    def images(self) -> Path:
+        return self.agent / "images"
 
     @property
-    def ingress(self) -> Path:
-        return self.agent / "ingress"
+    def pod_manifests(self) -> Path:
+        return self.agent / "pod-manifests"
 
     @property
     def load_balancer(self) -> Path:
@@ -92,11 +92,13 @@ class Release:
 
     version: str
     commit: str
+    images: dict[str, str]
+    """Program → name of its image in the release's archives."""
 
     @classmethod
     def load(cls, text: str) -> Release:
         content = json.loads(text)
-        return cls(content["version"], content["commit"])
+        return cls(content["version"], content["commit"], content["images"])
 
     @property
     def tag(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
+import os
+import pwd
 import secrets
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,10 +16,12 @@ from . import log
 from .config import Config
 from .etcd import Etcd, EtcdError
 from .http import Client, client_context
-from .layout import Layout
+from .layout import Layout, Release
 from .log import Fatal
 from .pki import issue, write
-from .processes import Component
+from .processes import find
+from .resources import Obj
+from .staticpods import LIVENESS, STARTUP, StaticPod, probe
 
 ADD_TIMEOUT_SECONDS = 20
 CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
@@ -42,18 +45,26 @@ def client(layout: Layout, host: str = "127.0.0.1", port: int = CLIENT_PORT) -> 
     return Etcd(Client(host, port, context))
 
 
+class EtcdProcess:
+    """etcd's process in its pod, which outlives `rke2`."""
+
+    def __init__(self, config_file: Path) -> None:
+        self.command = ["etcd", f"--config-file={config_file}"]
+
+    def running_pid(self) -> int:
+        return find(*self.command)
+
+
 class Member:
     def __init__(self, config: Config, layout: Layout, node: str, address: str) -> None:
         self.config = config
         self.layout = layout
         self.node = node
         self.address = address
-        binary = layout.bin.resolve() / "etcd"
         self.config_file = layout.etcd_dir / "config"
-        self.process = Component("etcd", [str(binary), f"--config-file={self.config_file}"], layout.run, layout.logs)
+        self.process = EtcdProcess(self.config_file)
         self.local = client(layout)
         self.is_voter = False
-        self._mark = ""
 
     @property
     def peer_url(self) -> str:
@@ -111,41 +122,64 @@ class Member:
         for argument in self.config.items("etcd-arg"):
             key, _, value = argument.removeprefix("--").partition("=")
             settings[key] = yaml.safe_load(value) if value else True
-        # A restart is needed when any setting changes, except those that only matter for the first start.
-        lasting = {key: value for key, value in settings.items() if not key.startswith("initial-cluster")}
-        files = [tls / "server-client.crt", tls / "peer-server-client.crt"]
-        digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
-        for file in files:
-            digest.update(file.read_bytes())
-        self._mark = digest.hexdigest()
         write(self.config_file, yaml.safe_dump(settings, sort_keys=False))
 
-    async def start_first(self) -> None:
+    def write_pod(self, release: Release) -> None:
+        """Write etcd's static pod. Only settings of the first start may change without a restart."""
+        lasting = {
+            key: value
+            for key, value in yaml.safe_load(self.config_file.read_text()).items()
+            if not key.startswith("initial-cluster")
+        }
+        tls = self.layout.etcd_tls
+        StaticPod("etcd", self.layout, release).write(
+            self.process.command,
+            folders=[self.layout.etcd_dir, tls],
+            watched=[tls / "server-client.crt", tls / "peer-server-client.crt"],
+            settings=lasting,
+            probes={
+                "startupProbe": probe(METRICS_PORT, "/health?serializable=true", "HTTP", **STARTUP),
+                "livenessProbe": probe(METRICS_PORT, "/health?serializable=true", "HTTP", **LIVENESS),
+            },
+            security=self.own_files(),
+        )
+
+    def own_files(self) -> Obj:
+        """With the CIS profile etcd runs as its own user, which owns its files; else as root."""
+        if self.config.text("profile") not in ("cis", "etcd"):
+            return {}
+        user = pwd.getpwnam("etcd")
+        for folder in (self.layout.etcd_dir, self.layout.etcd_tls):
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user.pw_uid, user.pw_gid)
+        return {"runAsUser": user.pw_uid, "runAsGroup": user.pw_gid}
+
+    async def start_first(self, release: Release) -> None:
         log.info("Starting etcd for new cluster")
         self.write_config(f"{self.name()}={self.peer_url}", "new")
-        await self.process.ensure(self._mark)
+        self.write_pod(release)
         await self.wait_healthy()
         self.is_voter = True
 
-    async def start_again(self) -> None:
+    async def start_again(self, release: Release) -> None:
         """Start on existing data; an interrupted join continues with the promotion."""
         log.info("etcd data exists, starting etcd")
         cluster = f"{self.name()}={self.peer_url}"
         if self.config_file.exists():
             cluster = (yaml.safe_load(self.config_file.read_text()) or {}).get("initial-cluster", cluster)
         self.write_config(cluster, "existing")
-        await self.process.ensure(self._mark)
+        self.write_pod(release)
         urls = [entry.partition("=")[2] for entry in cluster.split(",")]
         await self.promote([urlsplit(url).hostname or "" for url in urls if url != self.peer_url])
         await self.wait_healthy()
 
-    async def start_joining(self, members: list[dict[str, Any]]) -> None:
+    async def start_joining(self, release: Release, members: list[dict[str, Any]]) -> None:
         """Add this member as a learner, start etcd, and promote the member to a voter when it is in sync."""
         hosts = [urlsplit(url).hostname or "" for member in members for url in member.get("clientURLs") or []]
         cluster = await self._add(hosts)
         log.info(f"Adding member {self.name()} to etcd cluster {cluster}")
         self.write_config(cluster, "existing")
-        await self.process.ensure(self._mark)
+        self.write_pod(release)
         await self.promote(hosts)
         await self.wait_healthy()
 
@@ -225,6 +259,3 @@ class Member:
                 if waited % 15 == 0:
                     log.info(f"Waiting for etcd to have a leader: {fault}")
                 await asyncio.sleep(0.3)
-
-    async def keep_running(self) -> None:
-        await self.process.keep_running(self._mark)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import grp
+import ipaddress
 import json
 import os
 import secrets
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,32 +16,30 @@ from typing import Any
 import yaml
 
 from . import log, member, tokens
-from .addons import Addons, packaged
-from .agent import node_addresses, node_name, register, save_identity
-from .api import Api
+from .addons import Addons
+from .agent import NodeProcesses, node_addresses, node_name, registered, save_identity, until_stopped
 from .api_client import ApiClient
-from .audit import Audit
 from .checks import host_checks
 from .config import Config, critical_values
-from .controllers import Controllers
-from .etcd import EtcdError
+from .control_plane import write_apiserver, write_controllers, write_kube_proxy
+from .controllers import Nodes, create_definitions
+from .etcd import Etcd, EtcdError
 from .http import Server, background, server_context
-from .kubelet import Kubelet
 from .layout import KUBECONFIG, Layout, Release
 from .log import Fatal
 from .notify import notify
-from .pki import issue, make_ca, new_key, write
-from .resources import Catalogue, Obj
+from .packaged import write_manifests
+from .pki import issue, make_ca, openssl, write
+from .resources import Obj
 from .snapshots import Snapshots
-from .store import ApiError, Store
-from .supervisor import PORT, NodePasswords, Registration, Supervisor, node_password
+from .supervisor import PORT, REJECTED, NodePasswords, Registration, Supervisor, node_certificates, node_password
 from .tokens import Token
 
 BOOTSTRAP = "/bootstrap/"
 JOIN_RETRY_SECONDS = 2
 
 
-def make_authorities(layout: Layout) -> None:
+def make_authorities(layout: Layout, provider: str) -> None:
     stamp = int(time.time())
     for ca in ("server", "client", "request-header"):
         folder = layout.tls
@@ -51,9 +48,26 @@ def make_authorities(layout: Layout) -> None:
         folder = layout.etcd_tls
         make_ca(folder / f"{ca}-ca.crt", folder / f"{ca}-ca.key", f"etcd-{ca}-ca@{stamp}")
     if not (layout.tls / "service.key").exists():
-        write(layout.tls / "service.key", new_key())
+        # The API server reads the public half from the key too, which it can only in this form.
+        write(layout.tls / "service.key", openssl("genrsa", "-traditional", "2048"))
     if not layout.encryption.exists():
-        write(layout.encryption, json.dumps({"key": secrets.token_hex(32)}))
+        write(layout.encryption, json.dumps(encryption(provider)))
+
+
+def encryption(provider: str) -> Obj:
+    """A new key for Secrets in etcd, and the rule that uses it."""
+    key = {"name": f"{provider}key", "secret": base64.b64encode(secrets.token_bytes(32)).decode()}
+    return {
+        "kind": "EncryptionConfiguration",
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "resources": [{"resources": ["secrets"], "providers": [{provider: {"keys": [key]}}, {"identity": {}}]}],
+    }
+
+
+def first_service_address(config: Config) -> str:
+    """The address of the API's own Service."""
+    network = ipaddress.ip_network(critical_values(config)["service-cidr"].split(",")[0], strict=False)
+    return str(network.network_address + 1)
 
 
 def issue_certificates(config: Config, layout: Layout, node: str, addresses: list[str]) -> None:
@@ -63,7 +77,8 @@ def issue_certificates(config: Config, layout: Layout, node: str, addresses: lis
     domain = critical_values(config)["cluster-domain"]
     names = [
         "kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}", "localhost",
-        node, "127.0.0.1", "::1", "10.43.0.1", *addresses, *config.words("node-external-ip"), *config.words("tls-san"),
+        node, "127.0.0.1", "::1", first_service_address(config), *addresses, *config.words("node-external-ip"),
+        *config.words("tls-san"),
     ]  # fmt: skip
     for name in ("serving-kube-apiserver", "dynamic-cert"):
         issue(server_ca, layout.tls / f"{name}.crt", layout.tls / f"{name}.key", "kube-apiserver", names=names,
@@ -71,10 +86,13 @@ def issue_certificates(config: Config, layout: Layout, node: str, addresses: lis
     for name, user, group in (
         ("client-admin", "system:admin", "system:masters"),
         ("client-supervisor", "system:rke2-supervisor", "system:masters"),
-        ("client-controller", "system:kube-controller-manager", "system:masters"),
-        ("client-scheduler", "system:kube-scheduler", "system:masters"),
+        ("client-controller", "system:kube-controller-manager", ""),
+        ("client-scheduler", "system:kube-scheduler", ""),
+        ("client-kube-apiserver", "system:apiserver", "system:masters"),
     ):
         issue(client_ca, layout.tls / f"{name}.crt", layout.tls / f"{name}.key", user, organization=group)
+    proxy_ca = layout.tls / "request-header-ca.crt", layout.tls / "request-header-ca.key"
+    issue(proxy_ca, layout.tls / "client-auth-proxy.crt", layout.tls / "client-auth-proxy.key", "system:auth-proxy")
 
 
 def write_kubeconfig(config: Config, layout: Layout) -> None:
@@ -140,8 +158,7 @@ class Node:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.token = ""
         self.agent_token = ""
-        ingress = config.words("ingress-controller") or ["traefik"]
-        self.cluster: Obj = {"cni": config.words("cni") or ["canal"], "ingress": ingress}
+        self.cluster: Obj = {}
 
     def _tokens(self, *, joining: bool) -> None:
         """Set the server token: from the settings, else from an earlier start, else a new one (first server only)."""
@@ -196,9 +213,8 @@ class Node:
         write_bootstrap(self.layout, files)
         return members
 
-    async def _check_bootstrap(self, store: Any) -> None:
+    async def _check_bootstrap(self, etcd: Etcd) -> None:
         """Verify that the token decrypts the bootstrap data; the first server stores the data."""
-        etcd = store.etcd
         pairs, _, _ = await etcd.range(BOOTSTRAP)
         if not pairs:
             await etcd.put(bootstrap_key(self.token), tokens.seal(self.token, read_bootstrap(self.layout)))
@@ -210,8 +226,8 @@ class Node:
     async def run(self) -> None:
         config, layout = self.config, self.layout
         host_checks(config)
-        log.info(f"Starting rke2 {self.release.version} ({self.release.commit}) - a simulation")
-        for folder in (layout.server, layout.agent / "images", layout.agent / "etc", layout.manifests):
+        log.info(f"Starting rke2 {self.release.version} ({self.release.commit}) - a simulation with real Kubernetes")
+        for folder in (layout.server, layout.images, layout.manifests, layout.server / "logs", layout.pod_manifests):
             folder.mkdir(parents=True, exist_ok=True)
         layout.etcd_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         initialized = (layout.etcd_dir / "member" / "wal").is_dir()
@@ -221,121 +237,88 @@ class Node:
         if joining:
             members = await self._join()
         else:
-            make_authorities(layout)
+            make_authorities(layout, config.text("secrets-encryption-provider") or "aescbc")
         issue_certificates(config, layout, self.name, self.addresses)
         self._write_tokens()
         write_kubeconfig(config, layout)
         supervisor = Supervisor(layout, self.token, self.agent_token, self.cluster)
         front = Server(supervisor.handle)
         await front.listen(PORT, server_context(layout.tls / "dynamic-cert.crt", layout.tls / "dynamic-cert.key"))
+        # Pods of an earlier start: kube-proxy's goes as in RKE2; without etcd's data all others are another cluster's.
+        for path in layout.pod_manifests.glob("*.yaml"):
+            if path.stem == "kube-proxy" or not initialized:
+                path.unlink()
+        files = node_certificates(layout, self.name, self.addresses)
+        save_identity(layout, files)
+        processes = NodeProcesses(config, layout, self.release)
+        await processes.start(self.name, self.addresses, self.cluster, self.tasks)
         etcd = member.Member(config, layout, self.name, self.addresses[0])
         if initialized:
-            await etcd.start_again()
+            await etcd.start_again(self.release)
         elif joining:
-            await etcd.start_joining(members)
+            await etcd.start_joining(self.release, members)
         else:
-            await etcd.start_first()
-        background(self.tasks, "etcd", etcd.keep_running(), essential=True)
+            await etcd.start_first(self.release)
         layout.reset_flag.unlink(missing_ok=True)
-        secret_key = json.loads(layout.encryption.read_text())["key"]
-        catalogue = Catalogue()
-        provider = config.text("secrets-encryption-provider") or "aescbc"
-        store = Store(etcd.local, catalogue, secret_key, provider)
-        await self._check_bootstrap(store)
-        api = Api(store, catalogue, self.release.version, self.addresses[0])
-        api.audit = Audit.of(config, layout)
-        background(self.tasks, "watch cache", store.follow(), essential=True)
-        await store.synced.wait()
-        await first_objects(api, catalogue)
-        api_server = Server(api.handle)
-        await api_server.listen(
-            6443,
-            server_context(
-                layout.tls / "serving-kube-apiserver.crt",
-                layout.tls / "serving-kube-apiserver.key",
-                layout.tls / "client-ca.crt",
-            ),
+        await self._check_bootstrap(etcd.local)
+        await self._start_control_plane(supervisor, etcd)
+        log.info("rke2 is up and running")
+        notify("READY=1")
+        await until_stopped()
+        log.info("Stopping; the pods keep running (rke2-killall.sh stops them)")
+        for task in list(self.tasks):
+            task.cancel()
+        await processes.stop()
+        await front.close()
+
+    async def _start_control_plane(self, supervisor: Supervisor, etcd: member.Member) -> None:
+        config, layout = self.config, self.layout
+        write_apiserver(config, layout, self.release, self.addresses[0])
+        tls = layout.tls
+        api = ApiClient(
+            tls / "server-ca.crt", tls / "client-supervisor.crt", tls / "client-supervisor.key", ["127.0.0.1"]
         )
-        passwords = NodePasswords(store, catalogue)
+        await api_ready(api)
+        write_controllers(config, layout, self.release)
+        write_kube_proxy(config, layout, self.release, self.name, self.cluster)
+        await create_definitions(api)
+        passwords = NodePasswords(api)
+        while not await passwords.ensure(self.name, node_password()):
+            log.error(f"node {self.name}: {REJECTED}")
+            await asyncio.sleep(JOIN_RETRY_SECONDS)
 
         async def server_addresses() -> list[str]:
-            endpoints = catalogue.find("", "v1", "endpoints")
-            assert endpoints is not None
-            found = await store.find(endpoints, "default", "kubernetes")
-            subsets = (found or {}).get("subsets") or []
+            answer = await api.call("GET", "/api/v1/namespaces/default/endpoints/kubernetes")
+            subsets = (answer.json() if answer.status == 200 else {}).get("subsets") or []
             known = [entry["ip"] for subset in subsets for entry in subset["addresses"]]
             return known or [self.addresses[0]]
 
         supervisor.etcd, supervisor.passwords = etcd.local, passwords
         supervisor.server_addresses = server_addresses
-        await self._start_node(etcd, api)
-        controllers = Controllers(config, store, api, self.name)
-        background(self.tasks, "controllers", controllers.run(), essential=True)
-        addons = Addons(config, layout, api)
-        packaged(config, layout)
-        background(self.tasks, "manifests", addons.run(), essential=True)
-        snapshots = Snapshots(config, layout, self.name)
-        background(self.tasks, "snapshots", snapshots.run(), essential=True)
-        log.info("rke2 is up and running")
-        notify("READY=1")
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await stop.wait()
-        log.info("Stopping; etcd and the ingress keep running (rke2-killall.sh stops them)")
-        api.stopping.set()
-        await asyncio.sleep(0.2)
-        for task in list(self.tasks):
-            task.cancel()
-        await front.close()
-        await api_server.close()
-
-    async def _start_node(self, etcd: member.Member, api: Api) -> None:
-        """Start the kubelet of this server, authenticated by node password as on every node."""
-        url = f"https://127.0.0.1:{PORT}"
-        registration = Registration(url, Token(self.token, tokens.SERVER_USER), "server")
-        node_password()
-        identity = await register(registration, self.name)
-        paths = save_identity(self.layout, identity, registration.ca)
-        kubelet = Kubelet(
-            self.config, self.layout, self.release, self.name, self.addresses, ApiClient(*paths, ["127.0.0.1"]),
-            cluster=self.cluster,
-        )  # fmt: skip
-        kubelet.voter = lambda: etcd.is_voter
-        await kubelet.start(self.tasks)
+        await registered(api, self.name)
+        nodes = Nodes(config, layout, self.name, self.addresses, api, etcd.local, lambda: etcd.is_voter)
+        background(self.tasks, "nodes", nodes.run(), essential=True)
+        write_manifests(config, layout, self.release)
+        background(self.tasks, "manifests", Addons(config, layout, api).run(), essential=True)
+        background(self.tasks, "snapshots", Snapshots(config, layout, self.name).run(), essential=True)
 
 
-async def first_objects(api: Api, catalogue: Catalogue) -> None:
-    """Create the initial objects of a cluster."""
-    wanted: list[tuple[str, str, str, Obj]] = [
-        ("", "namespaces", "", {"metadata": {"name": name}})
-        for name in ("default", "kube-system", "kube-public", "kube-node-lease")
-    ]
-    wanted.append(
-        (
-            "", "services", "default",
-            {
-                "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-                "spec": {
-                    "type": "ClusterIP", "clusterIP": "10.43.0.1", "clusterIPs": ["10.43.0.1"],
-                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
-                },
-            },
-        )
-    )  # fmt: skip
-    for name in ("default", "kube-system"):
-        wanted.append(("", "serviceaccounts", name, {"metadata": {"name": "default"}}))
-    for name, value in (("system-cluster-critical", 2000000000), ("system-node-critical", 2000001000)):
-        wanted.append(("scheduling.k8s.io", "priorityclasses", "", {"metadata": {"name": name}, "value": value}))
-    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
-    admin = {"metadata": {"name": "cluster-admin"}, "rules": rules}
-    wanted.append(("rbac.authorization.k8s.io", "clusterroles", "", admin))
-    for group, plural, namespace, item in wanted:
-        resource = catalogue.find(group, "v1", plural)
-        assert resource is not None
-        if resource.key(namespace, item["metadata"]["name"]) not in api.store.objects:
-            with contextlib.suppress(ApiError):
-                await api.create(resource, namespace, item)
+async def api_ready(api: ApiClient) -> None:
+    """Wait without a limit until this server's own API is ready (the unit has no start timeout)."""
+    waited = 0
+    while True:
+        try:
+            answer = await api.call("GET", "/readyz")
+            if answer.status == 200:
+                log.info("Kube API server is now running")
+                return
+            reason = f"status {answer.status}"
+        except (OSError, TimeoutError) as fault:
+            reason = str(fault)
+        waited += 1
+        if waited % 20 == 0:
+            log.info(f"Waiting for the API server to become available: {reason}")
+        await asyncio.sleep(0.5)
 
 
 async def run(config: Config, release: Release) -> None:

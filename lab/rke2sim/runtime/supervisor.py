@@ -8,19 +8,18 @@ import hashlib
 import json
 import ssl
 import tempfile
-import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from . import log, tokens
+from .api_client import ApiClient, expected
 from .etcd import Etcd
 from .http import Answer, Client, Request, Response, client_context, json_response, text_response
 from .layout import NODE_PASSWORD, Layout
 from .log import Fatal
 from .pki import issue, write
-from .resources import Catalogue, Obj
-from .store import ApiError, Store, now
+from .resources import Obj
 
 PORT = 9345
 REJECTED = (
@@ -39,41 +38,56 @@ def node_password() -> str:
 class NodePasswords:
     """The node passwords: Secrets `<node>.node-password.rke2` in kube-system."""
 
-    def __init__(self, store: Store, catalogue: Catalogue) -> None:
-        resource = catalogue.find("", "v1", "secrets")
-        assert resource is not None
-        self.store, self.resource = store, resource
+    SECRETS = "/api/v1/namespaces/kube-system/secrets"
+
+    def __init__(self, api: ApiClient) -> None:
+        self.api = api
 
     @staticmethod
     def secret_name(node: str) -> str:
         return f"{node}.node-password.rke2"
 
     async def ensure(self, node: str, password: str) -> bool:
+        """Whether the password is the node's; the first one that is given becomes it."""
         digest = base64.b64encode(hashlib.sha256(f"{node}:{password}".encode()).hexdigest().encode()).decode()
         name = self.secret_name(node)
-        found = await self.store.find(self.resource, "kube-system", name)
-        if found is not None:
-            return bool((found.get("data") or {}).get("hash") == digest)
         item: Obj = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {
-                "name": name,
-                "namespace": "kube-system",
-                "uid": str(uuid.uuid4()),
-                "creationTimestamp": now(),
-            },
+            "metadata": {"name": name, "namespace": "kube-system"},
             "type": "Opaque",
             "immutable": True,
             "data": {"hash": digest},
         }
-        await self.store.create(self.resource, item)
-        return True
+        created = await self.api.call("POST", self.SECRETS, item)
+        if created.status == 201:
+            return True
+        expected(created, 409)
+        present = expected(await self.api.call("GET", f"{self.SECRETS}/{name}"))
+        return bool((present.get("data") or {}).get("hash") == digest)
 
     async def remove(self, node: str) -> None:
-        found = await self.store.find(self.resource, "kube-system", self.secret_name(node))
-        if found is not None:
-            await self.store.remove(self.resource, found)
+        expected(await self.api.call("DELETE", f"{self.SECRETS}/{self.secret_name(node)}"), 200, 404)
+
+
+def node_certificates(layout: Layout, node: str, addresses: list[str]) -> dict[str, str]:
+    """The certificates and keys of a node, issued by this server's CAs: file name in agent/ → content."""
+    client_ca = layout.tls / "client-ca.crt", layout.tls / "client-ca.key"
+    server_ca = layout.tls / "server-ca.crt", layout.tls / "server-ca.key"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def pair(file: str, ca: tuple[Path, Path], subject: str, **options: Any) -> None:
+            issue(ca, folder / f"{file}.crt", folder / f"{file}.key", subject, **options)
+
+        pair("client-kubelet", client_ca, f"system:node:{node}", organization="system:nodes")
+        pair("client-kube-proxy", client_ca, "system:kube-proxy")
+        names = [node, "localhost", "127.0.0.1", *addresses]
+        pair("serving-kubelet", server_ca, node, names=names, usage="serverAuth")
+        files = {path.name: path.read_text() for path in folder.iterdir() if not path.name.startswith(".")}
+    for authority in ("server-ca.crt", "client-ca.crt"):
+        files[authority] = (layout.tls / authority).read_text()
+    return files
 
 
 class Supervisor:
@@ -114,8 +128,7 @@ class Supervisor:
             case "/v1-rke2/readyz":
                 return text_response("ok") if self.passwords else text_response("runtime core not ready\n", 503)
             case "/v1-rke2/config":
-                shown = {key: value for key, value in self.cluster.items() if role == "server" or key != "critical"}
-                return json_response(shown)
+                return json_response(self.cluster)
             case "/v1-rke2/client-kubelet":
                 return await self._kubelet(request)
             case "/v1-rke2/server-bootstrap" | "/db/info" if role != "server":
@@ -139,23 +152,15 @@ class Supervisor:
             return text_response("node name and password are required\n", 400)
         try:
             accepted = await self.passwords.ensure(node, password)
-        except ApiError as fault:
-            return text_response(f"{fault.message}\n", fault.code)
+        except (OSError, TimeoutError, ValueError) as fault:
+            return text_response(f"{fault}\n", 503)
         if not accepted:
             log.error(f"node {node} ({request.remote}): {REJECTED}")
             return text_response(f"{REJECTED}\n", 403)
-        with tempfile.TemporaryDirectory() as folder:
-            certificate, key = Path(folder) / "crt", Path(folder) / "key"
-            ca = (self.layout.tls / "client-ca.crt", self.layout.tls / "client-ca.key")
-            issue(ca, certificate, key, f"system:node:{node}", organization="system:nodes")
-            return json_response(
-                {
-                    "certificate": certificate.read_text(),
-                    "key": key.read_text(),
-                    "servers": await self.server_addresses(),
-                    "client_ca": ca[0].read_text(),
-                }
-            )
+        addresses = [item for item in request.headers.get("rke2-node-ip", "").split(",") if item]
+        return json_response(
+            {"files": node_certificates(self.layout, node, addresses), "servers": await self.server_addresses()}
+        )
 
 
 class Registration:

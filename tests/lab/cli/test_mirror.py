@@ -9,14 +9,14 @@ import threading
 import types
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import uvicorn
 
 from lab import mirror, pki
-from lab.mirror import CHECKSUMS, TARBALL, VERSIONS, MirrorError, Source
+from lab.mirror import CHECKSUMS, TARBALL, VERSIONS, MirrorError, Progress, Source
 from lab.settings import Settings
 from tests.support.deadlines import until
 
@@ -24,6 +24,7 @@ from .conftest import free_port
 
 NOWHERE = "http://127.0.0.1:9/releases"
 """The discard port: the connection is refused."""
+IMAGES = "rke2-images-core.linux-amd64.tar"
 
 
 def silent(text: str) -> None:
@@ -47,7 +48,21 @@ def simulation(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / TARBALL).write_bytes(content)
         (folder / CHECKSUMS).write_text(f"{hashlib.sha256(content).hexdigest()}  {TARBALL}\n")
 
+    def build_images(version: str, folder: Path, cache: Path, kubernetes: Path, progress: Progress) -> None:
+        content = (kubernetes / "kubernetes").read_bytes()
+        (folder / IMAGES).write_bytes(content)
+        line = f"{hashlib.sha256(content).hexdigest()}  {IMAGES}\n"
+        (folder / CHECKSUMS).write_text((folder / CHECKSUMS).read_text() + line)
+
+    def programs(cache: Path, versions: Sequence[str], progress: Progress) -> dict[str, Path]:
+        for version in versions:
+            (cache / version).mkdir(parents=True, exist_ok=True)
+            (cache / version / "kubernetes").write_text(f"Kubernetes {version}")
+        return {version: cache / version for version in versions}
+
+    monkeypatch.setattr("lab.kubernetes.build.programs", programs)
     module.build = build  # type: ignore[attr-defined]
+    module.build_images = build_images  # type: ignore[attr-defined]
     module.PackageError = RuntimeError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lab.rke2sim.package", module)
     monkeypatch.setattr("lab.rke2sim.package", module, raising=False)
@@ -119,6 +134,24 @@ def test_without_both_the_release_is_a_simulation(settings: Settings, simulation
     assert release.source is Source.SIMULATION
     assert "simulation" in release.note
     assert {path.name for path in mirror.release_dir(settings).iterdir()} == {*VERSIONS, "release.json"}
+
+
+def test_archives_of_images_are_those_that_every_version_has(
+    settings: Settings, tmp_path: Path, simulation: None
+) -> None:
+    mirror.prepare(settings, None, silent, official_url=NOWHERE)
+    assert mirror.image_archives(settings) == [IMAGES]
+    served = mirror.release_dir(settings) / VERSIONS[1] / IMAGES
+    assert served.read_text() == f"Kubernetes {VERSIONS[1]}"
+    for version, names in {
+        VERSIONS[0]: (IMAGES, "rke2-images-canal.linux-amd64.tar.zst"),
+        VERSIONS[1]: (IMAGES,),
+    }.items():
+        folder = make_release(tmp_path / "given" / version)
+        for name in names:
+            (folder / name).write_bytes(b"images")
+    mirror.prepare(settings, tmp_path / "given", silent)
+    assert mirror.image_archives(settings) == [IMAGES]
 
 
 def test_a_change_of_source_removes_the_old_release(settings: Settings, tmp_path: Path, simulation: None) -> None:

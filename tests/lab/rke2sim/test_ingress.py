@@ -1,4 +1,4 @@
-"""The simulated ingress: parsing of the chart's values, and the behaviour of the process."""
+"""The simulated ingress: parsing of the chart's values, and the behaviour of the server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from lab.rke2sim.runtime.ingress import Ingress
-from lab.rke2sim.runtime.ingress_process import IngressProcess
-from lab.rke2sim.runtime.layout import Layout
+from lab.rke2sim.runtime.ingress_settings import IngressSettings
 from lab.rke2sim.runtime.pki import issue, make_ca
 from lab.rke2sim.runtime.traefik import location, parse_values
 
@@ -108,7 +107,7 @@ def test_a_redirect_uses_the_configured_port(to: str, host: str, expected: str) 
 
 
 def test_invalid_values_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    process = IngressProcess(Layout(tmp_path), "node-1", None)  # type: ignore[arg-type]
+    process = IngressSettings(tmp_path / "ingress", "node-1", None)  # type: ignore[arg-type]
     process.folder.mkdir(parents=True)
     assert process.apply_values("tlsOptions: {default: {minVersion: VersionTLS13}}")
     before = (process.folder / "settings.json").read_text()

@@ -1,4 +1,4 @@
-"""Runs the ingress process of a node with the certificate and the chart values from the cluster."""
+"""The ingress's certificate and settings, read from the cluster: Secrets and the values of its HelmChartConfig."""
 
 from __future__ import annotations
 
@@ -6,53 +6,45 @@ import asyncio
 import base64
 import contextlib
 import json
-import signal
-import sys
+from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote
 
 import yaml
 
 from . import log, traefik
 from .api_client import ApiClient
-from .layout import Layout
 from .pki import new_key, openssl, write
-from .processes import Component
 
 POLL_SECONDS = 5
 VALUES = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs/rke2-traefik"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 
 
-class IngressProcess:
-    def __init__(self, layout: Layout, node: str, api: ApiClient) -> None:
-        self.folder = layout.ingress
+class IngressSettings:
+    """The files of the ingress in a folder, converged to the cluster."""
+
+    def __init__(self, folder: Path, node: str, api: ApiClient) -> None:
+        self.folder = folder
         self.node = node
         self.api = api
         self.read: str | None = None
         """The values of the last read, so that each error is logged once."""
-        self.process = Component(
-            "ingress",
-            [sys.executable, "-IS", str(layout.bin.resolve() / "traefik-simulation"), str(layout.ingress)],
-            layout.run,
-            layout.logs,
-        )
 
-    async def run(self) -> None:
+    def prepare(self) -> None:
+        """Files that serve until the first read: a self-signed certificate and the chart's defaults."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "tls.key").exists():
             self._self_signed()
         if not (self.folder / "settings.json").exists():
             self.apply_values("")
-        await self.process.ensure()
-        supervision = asyncio.create_task(self.process.keep_running())
-        try:
-            while True:
-                with contextlib.suppress(OSError, ValueError, KeyError):  # retried at the next poll
-                    if await self._update():
-                        self.process.signal(signal.SIGHUP)
-                await asyncio.sleep(POLL_SECONDS)
-        finally:
-            supervision.cancel()
+
+    async def follow(self, changed: Callable[[], None]) -> None:
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, ValueError, KeyError):  # retried at the next poll
+                if await self._update():
+                    changed()
+            await asyncio.sleep(POLL_SECONDS)
 
     def _self_signed(self) -> None:
         key = self.folder / "tls.key"
