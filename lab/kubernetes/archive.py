@@ -20,7 +20,7 @@ SUITE = "trixie"
 PACKAGES = ("ca-certificates", "conntrack", "ipset", "iptables", "iproute2", "kmod", "openssl", "python3")
 """What the programs of the pods call; one base for all images that call anything."""
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl")
-PLUGINS = ("host-local", "portmap", "ptp")
+PLUGINS = ("bridge", "host-local", "portmap")
 PAUSE = "3.10.2"
 
 Progress = Callable[[str], None]

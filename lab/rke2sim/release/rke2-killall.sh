@@ -44,6 +44,7 @@ for namespace in /run/netns/cni-*; do
     [ -e "$namespace" ] && rm -f "$namespace"
 done
 ip link delete flannel.1 2>/dev/null
+ip link delete cni0 2>/dev/null
 
 # As the release's script: without these programs the rules stay.
 for save in iptables-save ip6tables-save; do

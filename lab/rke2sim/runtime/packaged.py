@@ -41,14 +41,16 @@ CONFLIST = {
     "cniVersion": "1.0.0",
     "plugins": [
         {
-            "type": "ptp",
+            "type": "bridge",
+            "bridge": "cni0",
             "mtu": "MTU",
+            "isDefaultGateway": True,
+            "hairpinMode": True,
             # In /run: the addresses of pods end with the boot of their host.
             "ipam": {
                 "type": "host-local",
                 "dataDir": "/run/cni/networks",
                 "ranges": [[{"subnet": "SUBNET"}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
             },
         },
         {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}},
