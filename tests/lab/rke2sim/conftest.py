@@ -73,7 +73,8 @@ def cluster(programs: Path, kubernetes: Path, tmp_path_factory: pytest.TempPathF
          "--bind-address=127.0.0.1", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
          f"--client-ca-file={folder / 'ca.crt'}", f"--tls-cert-file={folder / 'server.crt'}",
          f"--tls-private-key-file={folder / 'server.key'}", "--service-account-issuer=https://kubernetes.default.svc",
-         "--allow-privileged", f"--service-account-key-file={folder / 'service.key'}", "--service-cluster-ip-range=10.43.0.0/16",
+         "--allow-privileged", f"--service-account-key-file={folder / 'service.key'}",
+         "--service-cluster-ip-range=10.43.0.0/16",
          f"--service-account-signing-key-file={folder / 'service.key'}", f"--cert-dir={folder}"],
     ]  # fmt: skip
     log = (folder / "log").open("wb")
