@@ -70,7 +70,8 @@ def audit(config: Config, layout: Layout) -> Obj:
     }
 
 
-def write_apiserver(config: Config, layout: Layout, release: Release, address: str) -> bool:
+async def write_apiserver(config: Config, layout: Layout, release: Release, address: str) -> None:
+    """Write the static pod and wait until no process of an earlier one answers."""
     tls, critical = layout.tls, critical_values(config)
     flags: Obj = {
         "admission-control-config-file": admission_file(config),
@@ -119,7 +120,8 @@ def write_apiserver(config: Config, layout: Layout, release: Release, address: s
         files.append(Path(policy))
     read = ["kubectl", "get", "--server=https://localhost:6443/", f"--client-certificate={tls / 'client-admin.crt'}",
             f"--client-key={tls / 'client-admin.key'}", f"--certificate-authority={tls / 'server-ca.crt'}"]  # fmt: skip
-    return StaticPod("kube-apiserver", layout, release).write(
+    pod = StaticPod("kube-apiserver", layout, release)
+    pod.write(
         ["kube-apiserver", *arguments(flags, config.items("kube-apiserver-arg"))],
         folders=[layout.server],
         files=files,
@@ -135,6 +137,7 @@ def write_apiserver(config: Config, layout: Layout, release: Release, address: s
             },
         },
     )
+    await pod.wait_replaced()
 
 
 def write_controllers(config: Config, layout: Layout, release: Release) -> None:

@@ -124,15 +124,16 @@ class Member:
             settings[key] = yaml.safe_load(value) if value else True
         write(self.config_file, yaml.safe_dump(settings, sort_keys=False))
 
-    def write_pod(self, release: Release) -> None:
-        """Write etcd's static pod. Only settings of the first start may change without a restart."""
+    async def write_pod(self, release: Release) -> None:
+        """Write etcd's static pod and wait for it. Only settings of the first start may change without a restart."""
         lasting = {
             key: value
             for key, value in yaml.safe_load(self.config_file.read_text()).items()
             if not key.startswith("initial-cluster")
         }
         tls = self.layout.etcd_tls
-        StaticPod("etcd", self.layout, release).write(
+        pod = StaticPod("etcd", self.layout, release)
+        pod.write(
             self.process.command,
             folders=[self.layout.etcd_dir, tls],
             watched=[tls / "server-client.crt", tls / "peer-server-client.crt"],
@@ -143,6 +144,7 @@ class Member:
             },
             security=self.own_files(),
         )
+        await pod.wait_replaced()
 
     def own_files(self) -> Obj:
         """With the CIS profile etcd runs as its own user, which owns its files; else as root."""
@@ -157,7 +159,7 @@ class Member:
     async def start_first(self, release: Release) -> None:
         log.info("Starting etcd for new cluster")
         self.write_config(f"{self.name()}={self.peer_url}", "new")
-        self.write_pod(release)
+        await self.write_pod(release)
         await self.wait_healthy()
         self.is_voter = True
 
@@ -168,7 +170,7 @@ class Member:
         if self.config_file.exists():
             cluster = (yaml.safe_load(self.config_file.read_text()) or {}).get("initial-cluster", cluster)
         self.write_config(cluster, "existing")
-        self.write_pod(release)
+        await self.write_pod(release)
         urls = [entry.partition("=")[2] for entry in cluster.split(",")]
         await self.promote([urlsplit(url).hostname or "" for url in urls if url != self.peer_url])
         await self.wait_healthy()
@@ -179,7 +181,7 @@ class Member:
         cluster = await self._add(hosts)
         log.info(f"Adding member {self.name()} to etcd cluster {cluster}")
         self.write_config(cluster, "existing")
-        self.write_pod(release)
+        await self.write_pod(release)
         await self.promote(hosts)
         await self.wait_healthy()
 

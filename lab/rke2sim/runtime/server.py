@@ -273,7 +273,7 @@ class Node:
 
     async def _start_control_plane(self, supervisor: Supervisor, etcd: member.Member) -> None:
         config, layout = self.config, self.layout
-        write_apiserver(config, layout, self.release, self.addresses[0])
+        await write_apiserver(config, layout, self.release, self.addresses[0])
         tls = layout.tls
         api = ApiClient(
             tls / "server-ca.crt", tls / "client-supervisor.crt", tls / "client-supervisor.key", ["127.0.0.1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import yaml
 
 from .layout import Layout, Release
 from .pki import write
+from .processes import find
 from .resources import Obj
 
 RESOURCES = {
@@ -63,6 +65,8 @@ class StaticPod:
         self.name = name
         self.release = release
         self.path = layout.pod_manifests / f"{name}.yaml"
+        self.previous_pid = 0
+        """The process that a changed manifest replaces."""
 
     def write(
         self,
@@ -115,10 +119,17 @@ class StaticPod:
             },
         }
         text = yaml.safe_dump(json.loads(json.dumps(pod)), sort_keys=False)  # without YAML's anchors
-        if self.path.exists() and self.path.read_text() == text:
-            return False
+        if self.path.exists():
+            if self.path.read_text() == text:
+                return False
+            self.previous_pid = find(self.name)
         write(self.path, text)
         return True
+
+    async def wait_replaced(self) -> None:
+        """Wait without a limit until the kubelet has replaced the process; until then the previous one may answer."""
+        while self.previous_pid and find(self.name) in (0, self.previous_pid):
+            await asyncio.sleep(0.3)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

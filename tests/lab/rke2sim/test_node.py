@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_a_given_argument_replaces_the_default_and_may_be_repeated() -> None:
 def test_arguments_of_the_user_reach_the_api_server(layout: Layout) -> None:
     config = server(kube_apiserver_arg=["audit-log-maxage=7", "event-ttl=2h"], service_cidr=["10.99.0.0/16"],
                     pod_security_admission_config_file="/etc/rancher/rke2/pod-security.yaml")  # fmt: skip
-    control_plane.write_apiserver(config, layout, RELEASE, "10.0.0.1")
+    asyncio.run(control_plane.write_apiserver(config, layout, RELEASE, "10.0.0.1"))
     words = command(layout, "kube-apiserver")
     expected = {"--audit-log-maxage=7", "--event-ttl=2h", "--service-cluster-ip-range=10.99.0.0/16",
                 "--advertise-address=10.0.0.1", "--anonymous-auth=false"}  # fmt: skip
