@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 from typing import Any
@@ -84,9 +85,12 @@ def rule(groups: str, resources: str, verbs: str) -> Obj:
     return {"apiGroups": groups.split(","), "resources": resources.split(), "verbs": verbs.split()}
 
 
-def workload(kind: str, name: str, pod: Obj, **spec: Any) -> Obj:
+def workload(kind: str, name: str, pod: Obj, settings: dict[str, str] | None = None, **spec: Any) -> Obj:
+    """A workload whose pods are replaced when their settings change."""
     labels = {"app.kubernetes.io/name": name}
-    template = {"metadata": {"labels": labels}, "spec": {"serviceAccountName": name, **pod}}
+    checksum = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    metadata = {"labels": labels, "annotations": {"checksum/config": checksum}}
+    template = {"metadata": metadata, "spec": {"serviceAccountName": name, **pod}}
     return named("apps/v1", kind, name, spec={"selector": {"matchLabels": labels}, "template": template, **spec})
 
 
@@ -149,7 +153,7 @@ def network(release: Release, critical: dict[str, str]) -> list[Obj]:
     return [
         *account(name, rules),
         named("v1", "ConfigMap", name, data=settings),
-        workload("DaemonSet", name, pod, updateStrategy=update),
+        workload("DaemonSet", name, pod, settings, updateStrategy=update),
     ]
 
 
@@ -206,7 +210,7 @@ def coredns(release: Release, critical: dict[str, str]) -> list[Obj]:
         *account(name, rules),
         named("v1", "ConfigMap", name, data={"Corefile": corefile}),
         service,
-        workload("Deployment", name, pod, replicas=2),
+        workload("Deployment", name, pod, {"Corefile": corefile}, replicas=2),
     ]
 
 
