@@ -12,6 +12,7 @@ from .layout import Layout
 from .pki import write
 
 CONNECT_SECONDS = 2
+SERVER_PORT = 6443
 
 
 class LoadBalancer:
@@ -39,7 +40,7 @@ class LoadBalancer:
         for host in list(self.hosts):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    far_reader, far_writer = await asyncio.open_connection(host, 6443)
+                    far_reader, far_writer = await asyncio.open_connection(host, SERVER_PORT)
             except (OSError, TimeoutError):
                 if host in self.hosts:
                     self.hosts.remove(host)
