@@ -44,7 +44,8 @@ def image_names(version: str, etcd_version: str) -> dict[str, str]:
         "network": name("hardened-flannel", f"{flannel}-lab"),
         "coredns": name("hardened-coredns", f"{coredns}-lab"),
         "metrics-server": name("hardened-k8s-metrics-server", f"{metrics}-lab"),
-        "traefik": name("hardened-traefik", f"{release}-simulation"),
+        # Not the release's version: during an upgrade, nodes that are not restarted yet have no new images.
+        "traefik": name("hardened-traefik", "v3-simulation"),
     }
 
 
