@@ -49,4 +49,4 @@ def encryption_status(config: Config) -> None:
     print()
     print("Active  Key Type  Name")
     print("------  --------  ----")
-    print(f" *      {'AES-CBC' if provider == 'aescbc' else 'XSalsa20-POLY1305'}   {provider}key (simulated cipher)")
+    print(f" *      {'AES-CBC' if provider == 'aescbc' else 'XSalsa20-POLY1305'}   {provider}key")
