@@ -1,0 +1,90 @@
+"""Output of programs as a stream of blocks: compressed by zstd, encrypted by age, hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+
+from slipway_snapshot.bucket import SnapshotError
+
+BLOCK_BYTES = 1 << 20
+
+
+def encryption(recipient: str) -> list[list[str]]:
+    """The programs that compress and encrypt for the recipient, who alone can decrypt."""
+    return [["zstd", "--quiet", "--stdout", "-3"], ["age", "--encrypt", "--recipient", recipient]]
+
+
+def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = None) -> Iterator[bytes]:
+    """The output of the last command, each fed by the one before, the first by `source`.
+
+    Raises SnapshotError after the last block if a program failed, so that the blocks are not taken for complete.
+    """
+    programs: list[subprocess.Popen[bytes]] = []
+    failures: list[BaseException] = []
+    for command in commands:
+        given = programs[-1].stdout if programs else (subprocess.PIPE if source is not None else subprocess.DEVNULL)
+        programs.append(subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        if len(programs) > 1 and programs[-2].stdout is not None:
+            programs[-2].stdout.close()  # so that a program whose reader ends is told
+    feeder = None
+    if source is not None:
+        feeder = threading.Thread(target=_feed, args=(programs[0], source, failures), daemon=True)
+        feeder.start()
+    output = programs[-1].stdout
+    assert output is not None
+    complete = False
+    try:
+        while block := output.read(BLOCK_BYTES):
+            yield block
+        complete = True
+    finally:
+        if not complete:
+            for program in programs:
+                program.kill()
+        output.close()
+        errors = [(program.stderr.read() if program.stderr else b"", program.wait()) for program in programs]
+        if feeder is not None:
+            feeder.join()
+    if failures:
+        raise failures[0]
+    for command, (text, code) in zip(commands, errors, strict=True):
+        if code != 0:
+            words = text.decode(errors="replace").strip().splitlines()
+            raise SnapshotError(f"{command[0]} failed ({code}): {words[-1] if words else 'no output'}")
+
+
+def _feed(program: subprocess.Popen[bytes], source: Iterable[bytes], failures: list[BaseException]) -> None:
+    assert program.stdin is not None
+    try:
+        for block in source:
+            program.stdin.write(block)
+    except BrokenPipeError:
+        pass  # the program's own exit status is the error
+    except Exception as error:  # noqa: BLE001 - raised again by the reader
+        failures.append(error)
+    finally:
+        with suppress(BrokenPipeError):
+            program.stdin.close()
+
+
+class Counted:
+    """Blocks that pass unchanged, with their size and digest."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = blocks
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self._blocks:
+            self._digest.update(block)
+            self.size_bytes += len(block)
+            yield block
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
