@@ -24,6 +24,7 @@ MACHINES: dict[str, tuple[str, ...]] = {
     "postgresql": ("postgresql", "rke2_server", "load_balancer"),
     "provision": (),
     "rke2": NODES,
+    "s3_snapshot": ("object_storage", "rke2_server[0]"),
     "verify": (*NODES, "ceph", "postgresql"),
 }
 """Scenario → groups of molecule/inventory whose hosts it needs; some create their own hosts, or need none."""

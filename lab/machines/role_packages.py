@@ -16,6 +16,7 @@ LISTS = {
     "load_balancer": ("__load_balancer_own_packages", "__load_balancer_acme_packages"),
     "postgresql": ("__postgresql_packages",),
     "rke2": ("__rke2_packages",),
+    "s3_snapshot": ("__s3_snapshot_packages",),
 }
 """Role → the lists in its vars/main.yml, or in the files of vars/main/."""
 POSTGRESQL_VERSION = "{{ postgresql_version }}"

@@ -112,7 +112,17 @@ def main(words: Sequence[str]) -> int:
     known = state.results()
     found = state.findings(configuration, known, time.time())
     if command == "status":
-        print(json.dumps({"results": known, "findings": found}))
+        parts = list(configuration["parts"])
+        print(
+            json.dumps(
+                {
+                    "findings": found,
+                    "unproven": [part for part in parts if not state.proven(configuration, known, part)],
+                    "due": [part for part in parts if not known.get(part, {}).get("ok")],
+                    "results": known,
+                }
+            )
+        )
     else:
         print("\n".join(found))
     return 0

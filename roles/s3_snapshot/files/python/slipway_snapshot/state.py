@@ -6,13 +6,15 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.slipway.platform.plugins.module_utils.schedules import ScheduleError, age_limit
+
 from slipway_snapshot.manifest import Manifest, format_time, parse_time
-from slipway_snapshot.schedule import ScheduleError, age_limit
 
 Json = dict[str, Any]
 CONFIGURATION = Path("/etc/slipway/snapshot.json")
@@ -126,26 +128,47 @@ def timer_time(part: str, folder: Path = TIMERS) -> float | None:
     return path.stat().st_mtime if path.exists() else None
 
 
+def proven(configuration: Mapping[str, Any], known: Mapping[str, Json], part: str) -> bool:
+    """Whether the present bucket and keys of a part were proven."""
+    proof = known.get(f"{PROOF}{part}", {})
+    return bool(proof.get("ok")) and proof.get("digest") == digest(configuration, part)
+
+
+def timer_calendar(timer: str, folder: Path = TIMERS) -> str:
+    """When another program's timer elapses."""
+    path = folder / f"{timer}.timer"
+    found = re.search(r"^OnCalendar=(.+)$", path.read_text(), re.M) if path.exists() else None
+    if found is None:
+        raise ScheduleError(f"there is no timer {timer}, which makes the snapshots")
+    return found[1]
+
+
+def part_age_limit(options: Mapping[str, Any]) -> int:
+    """The age that the newest snapshot of a part may have, by our timer and by the program that makes the snapshots."""
+    sources = [*options["source_calendars"], *map(timer_calendar, options["source_timers"])]
+    return age_limit(options["calendar"], sources)
+
+
 def findings(
     configuration: Mapping[str, Any],
     known: Mapping[str, Json],
     now: float,
     since: Callable[[str], float | None] = timer_time,
-    limit: Callable[..., int] = age_limit,
+    limit: Callable[[Mapping[str, Any]], int] = part_age_limit,
 ) -> list[str]:
     """The faults of this host's parts. A missing or stale result is a fault."""
     found: list[str] = []
     for part, options in sorted(configuration["parts"].items()):
         proof, result = known.get(f"{PROOF}{part}", {}), known.get(part, {})
         scheduled = since(part)
-        if not proof.get("ok") or proof.get("digest") != digest(configuration, part):
+        if not proven(configuration, known, part):
             reason = proof.get("fault") or "it was not tried with the present bucket and keys"
             found.append(f"{part}: the bucket is not proven: {reason}. Run playbooks/s3_snapshot.yml")
         if scheduled is None:
             found.append(f"{part}: there is no timer. Run playbooks/s3_snapshot.yml")
             continue
         try:
-            most = limit(options["calendar"], options["source_calendars"])
+            most = limit(options)
         except ScheduleError as error:
             found.append(f"{part}: {error}. Correct s3_snapshot_schedule")
             continue

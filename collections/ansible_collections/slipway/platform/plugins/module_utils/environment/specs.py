@@ -186,7 +186,7 @@ def _first_sentence(option: Mapping[str, Any]) -> str:
 def required_secrets(environment: Environment) -> Iterator[str]:
     """Required secrets: the shared ones, and those of roles that have hosts in this environment."""
     for name, option in environment.platform_options.items():
-        if name.startswith("platform_ca_") and option.get("required"):
+        if name.startswith(("platform_ca_", "platform_escrow_")) and option.get("required"):
             yield name
     for role in environment.roles:
         if not any(role.groups & set(host.groups) for host in environment.hosts):
