@@ -24,7 +24,7 @@ SNAPSHOTS = "/var/lib/rancher/rke2/server/db/snapshots"
 CLIENT = """\
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from slipway_snapshot.bucket import Bucket
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import Bucket
 configuration = json.load(open("/etc/slipway/snapshot.json"))
 bucket = Bucket.from_options(configuration["bucket"], configuration["parts"][sys.argv[2]])
 """

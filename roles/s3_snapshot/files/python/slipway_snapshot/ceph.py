@@ -13,9 +13,9 @@ from typing import Any
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_backup import BackupError
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_monitor_snapshot import MonitorSnapshot
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import Bucket, SnapshotError, faults_of
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import Manifest
 
-from slipway_snapshot.bucket import Bucket, SnapshotError, faults_of
-from slipway_snapshot.manifest import Manifest
 from slipway_snapshot.pipeline import BLOCK_BYTES, encryption, stream
 from slipway_snapshot.run import Run
 from slipway_snapshot.series import expired, key_of

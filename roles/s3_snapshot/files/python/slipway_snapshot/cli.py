@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ansible_collections.slipway.platform.plugins.module_utils.schedules import ScheduleError
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
+
 from slipway_snapshot import ceph, config, etcd, postgresql, state
-from slipway_snapshot.bucket import SnapshotError
 from slipway_snapshot.run import Run
 
 EXECUTE: Mapping[str, Callable[[Run], None]] = {
@@ -62,7 +64,7 @@ def recorded(name: str, action: Callable[[dict[str, Any]], None]) -> int:
     state.record_start(name, began)
     try:
         action(more)
-    except SnapshotError as error:
+    except (SnapshotError, ScheduleError) as error:
         fault = str(error)
     except Exception as error:  # noqa: BLE001
         traceback.print_exception(error)
@@ -77,6 +79,7 @@ def recorded(name: str, action: Callable[[dict[str, Any]], None]) -> int:
 
 def execute_part(configuration: Mapping[str, Any], part: str, result: dict[str, Any]) -> None:
     run = Run.from_configuration(configuration, part)
+    run.max_age_seconds = state.part_age_limit(run.options)
     try:
         EXECUTE[part](run)
     finally:

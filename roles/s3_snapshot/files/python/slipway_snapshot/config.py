@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway_snapshot.bucket import SnapshotError, faults_of
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError, faults_of
+
 from slipway_snapshot.pipeline import encryption, stream
 from slipway_snapshot.run import Run
 from slipway_snapshot.series import expired, key_of

@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import Entry
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
+    Manifest,
+    disagreement,
+    fingerprint,
+    format_time,
+)
 
-from slipway_snapshot.bucket import SnapshotError
-from slipway_snapshot.manifest import Manifest, disagreement, fingerprint, format_time
 from slipway_snapshot.run import Run
 
 PREFIX = "etcd/"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from slipway_snapshot.bucket import SnapshotError
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
 BLOCK_BYTES = 1 << 20
 

@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slipway_snapshot.bucket import SnapshotError, faults_of
-from slipway_snapshot.manifest import format_time
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError, faults_of
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import format_time
+
 from slipway_snapshot.run import Run
 
 INFO = ["runuser", "--user", "postgres", "--", "pgbackrest", "--stanza=main", "--repo=1", "--output=json", "info"]

@@ -7,8 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slipway_snapshot.bucket import Bucket
-from slipway_snapshot.manifest import Manifest, format_time, manifest_key, newest
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import Bucket
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
+    Manifest,
+    format_time,
+    manifest_key,
+    newest,
+)
+
 from slipway_snapshot.pipeline import Counted
 
 
@@ -22,6 +28,8 @@ class Run:
     """Public key of the escrow, which snapshots are encrypted for."""
     options: Mapping[str, Any]
     bucket: Bucket
+    max_age_seconds: int = 0
+    """The age that the newest snapshot may have, by the schedule."""
     newest: Manifest | None = field(default=None)
     """The newest good snapshot of this host."""
     examined: bool = False
@@ -53,6 +61,7 @@ class Run:
             sha256=sha256,
             host=self.host,
             address=self.address,
+            max_age_seconds=self.max_age_seconds,
             **{"created": format_time(self.now()), "software": {}, **more},
         )
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils.schedules import ScheduleError, age_limit
-
-from slipway_snapshot.manifest import Manifest, format_time, parse_time
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
+    Manifest,
+    format_time,
+    parse_time,
+)
 
 Json = dict[str, Any]
 CONFIGURATION = Path("/etc/slipway/snapshot.json")

@@ -1,10 +1,12 @@
-"""Filter: encrypt a text with age."""
+"""Filters of the escrow: its text, and its encryption with age."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleFilterError
 
 
@@ -22,8 +24,35 @@ def encrypt(text: str, public_key: str) -> str:
     return str(encrypt(str(text).encode(), [recipient], armored=True).decode())
 
 
+def escrow_document(entries: Sequence[Mapping[str, Any]], values: Sequence[Any], environment: str) -> str:
+    """The text of an escrow: each secret with the reason for it, as YAML. An entry without a value is a fault.
+
+    `values` are those of the entries, in their order; an empty one is permitted for an optional entry, and left out.
+    """
+    missing = [
+        entry["name"]
+        for entry, value in zip(entries, values, strict=True)
+        if not value and not entry.get("optional", False)
+    ]
+    if missing:
+        raise AnsibleFilterError(
+            f"{', '.join(missing)}: no value in the inventory, and backups are useless without it. Run "
+            "playbooks/operations/create_secrets.yml, or restore the vault of this environment."
+        )
+    lines = [f"# Escrow of {environment}: what a restore needs beside the bucket and the repository.", "---"]
+    for entry, value in zip(entries, values, strict=True):
+        if value:
+            lines += [f"# {entry['reason']}", yaml.safe_dump(_plain({entry["name"]: value}), width=1000).rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Without Ansible's types, which YAML cannot represent."""
+    return json.loads(json.dumps(value))
+
+
 class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"age_encrypt": encrypt}
+        return {"age_encrypt": encrypt, "escrow_document": escrow_document}

@@ -124,6 +124,21 @@ def prefixes(writers: Mapping[str, str]) -> dict[str, list[str]]:
     return found
 
 
+def expected(
+    servers: Sequence[str],
+    databases: Sequence[str],
+    storage: Sequence[str],
+    buckets: Sequence[Mapping[str, Any]],
+    images: Sequence[str],
+) -> list[dict[str, str]]:
+    """The series of snapshots that an environment has to have, for the module snapshot_list."""
+    found = [{"part": part, "host": server} for part in ("etcd", "config") for server in servers]
+    found += [{"part": "postgresql"}] if databases else []
+    names = ["monitor", *(f"bucket-{bucket['name']}" for bucket in buckets)]
+    names += [f"image-{image.replace('/', '-')}" for image in images]
+    return found + [{"part": "ceph", "prefix": f"ceph/{name}-"} for name in names if storage]
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -133,4 +148,5 @@ class FilterModule:
             "snapshot_parts": parts_of,
             "snapshot_timers": timers,
             "snapshot_prefixes": prefixes,
+            "snapshot_expected": expected,
         }

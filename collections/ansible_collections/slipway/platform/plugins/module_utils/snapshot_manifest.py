@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import Entry
 
-from slipway_snapshot import VERSION
-
 SCHEMA = 1
+VERSION = "0.1.0"
+"""Of the platform; written to each manifest."""
 PREFIX = "manifests/"
 SUFFIX = ".json"
 PRODUCER = f"slipway s3_snapshot {VERSION}"
@@ -47,11 +47,13 @@ class Manifest:
     """Of etcd alone: see `fingerprint`."""
     etag: str = ""
     """Of the object when it was verified; another one means that the object was replaced."""
+    max_age_seconds: int = 0
+    """The age at which the schedule has a newer one; 0 if no schedule is known."""
     producer: str = PRODUCER
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> str:
-        document = {name: value for name, value in asdict(self).items() if value != "" or name in REQUIRED}
+        document = {name: value for name, value in asdict(self).items() if value or name in REQUIRED}
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
     @classmethod
@@ -73,7 +75,7 @@ class Manifest:
 
 
 NAMES = tuple(entry.name for entry in fields(Manifest))
-REQUIRED = frozenset(NAMES) - {"token_fingerprint", "etag"}
+REQUIRED = frozenset(NAMES) - {"token_fingerprint", "etag", "max_age_seconds"}
 
 
 def format_time(seconds: float) -> str:

@@ -12,8 +12,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import Entry, Key, S3Error, Store
-
-from slipway_snapshot.manifest import PREFIX, SUFFIX, Manifest, ManifestError, disagreement, manifest_key, object_key
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
+    PREFIX,
+    SUFFIX,
+    Manifest,
+    ManifestError,
+    disagreement,
+    manifest_key,
+    object_key,
+)
 
 CLOCK_LIMIT_SECONDS = 300
 """Stores reject requests from 900 seconds on."""
@@ -75,6 +82,7 @@ class Bucket:
             Key(keys["access_key"], keys["secret_key"]),
             region=bucket["region"],
             ca_certificate=bucket["ca_certificate"],
+            addresses=bucket.get("addresses") or (),
             timeout_seconds=60,
         )
         return cls(store, bucket["name"])
