@@ -27,7 +27,7 @@ VERBS = _words(
     """
     Add Apply Attach Authorize Back Bootstrap Build Check Choose Collect Compare Configure Converge Copy Cordon Create
     Delete Demote Deploy Detach Disable Download Drain Enable Ensure Expire Export Fail Fence Fetch Find Format Gather
-    Generate Grant Import Include Initialize Install Issue Join Kill Load Mark Migrate Mount Move Pause Plan Power
+    Generate Grant Import Include Initialize Install Issue Join Kill List Load Mark Migrate Mount Move Pause Plan Power
     Prepare Print Probe Promote Provision Read Rebalance Reboot Record Register Reload Remove Render Renew Require Reset
     Resize Restart Restore Resume Revoke Rewind Roll Rotate Run Save Set Sign Skip Start Stop Switch Sync Test Uncordon
     Unmount Update Upgrade Upload Validate Verify Wait Wipe Write

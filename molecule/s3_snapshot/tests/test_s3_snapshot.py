@@ -172,28 +172,28 @@ def test_a_replaced_object_disagrees_with_its_manifest(host: Host, name: str, wi
 def test_a_wrong_access_key_is_reported(host: Host) -> None:
     with changed(host, lambda document: document["parts"]["config"].update(access_key="UNKNOWN")):
         assert "the store does not know the access key of this writer" in fault(host, "run config")
-        assert "the bucket is not proven" in host.check_output(f"{TOOL} findings")
+        assert "the bucket is not verified" in host.check_output(f"{TOOL} findings")
 
 
 def test_a_wrong_secret_key_is_reported(host: Host) -> None:
     with changed(host, lambda document: document["parts"]["config"].update(secret_key="wrong")):
-        assert "the secret key of this writer is wrong" in fault(host, "prove config")
+        assert "the secret key of this writer is wrong" in fault(host, "verify-bucket config")
 
 
 def test_a_wrong_authority_is_reported(host: Host) -> None:
     with changed(host, lambda document: document["bucket"].update(ca_certificate="")):
         host.check_output("mv /etc/ssl/certs /etc/ssl/certs.away && mkdir /etc/ssl/certs")
         try:
-            assert "the certificate of the store cannot be verified" in fault(host, "prove config")
+            assert "the certificate of the store cannot be verified" in fault(host, "verify-bucket config")
         finally:
             host.check_output("rmdir /etc/ssl/certs && mv /etc/ssl/certs.away /etc/ssl/certs")
 
 
 def test_a_missing_bucket_and_an_unreachable_store_are_reported(host: Host) -> None:
     with changed(host, lambda document: document["bucket"].update(name="absent")):
-        assert "the bucket absent does not exist" in fault(host, "prove config")
+        assert "the bucket absent does not exist" in fault(host, "verify-bucket config")
     with changed(host, lambda document: document["bucket"].update(endpoint="https://127.0.0.1:1")):
-        assert "the store cannot be reached" in fault(host, "prove config")
+        assert "the store cannot be reached" in fault(host, "verify-bucket config")
 
 
 def test_a_clock_that_is_20_minutes_ahead_is_reported(host: Host) -> None:

@@ -177,6 +177,12 @@ def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> In
         f"rke2_agent_token: {secrets.token_hex(32)}\n"
         f"object_storage_access_key: {secrets.token_hex(10).upper()}\n"
         f"object_storage_secret_key: {secrets.token_hex(32)}\n"
+        + "".join(
+            f"object_storage_{name}_access_key: {secrets.token_hex(10).upper()}\n"
+            f"object_storage_{name}_secret_key: {secrets.token_hex(32)}\n"
+            for name in ("etcd", "ceph", "config", "reader")
+        )
+        + f"platform_escrow_public_key: age1{'q' * 58}\n"
         f"postgresql_backup_passphrase: {secrets.token_hex(32)}\n"
         "postgresql_role_passwords:\n"
         f"  app: {secrets.token_hex(32)}\n"

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils.schedules import ScheduleError
@@ -28,7 +29,7 @@ EXECUTE: Mapping[str, Callable[[Run], None]] = {
     "ceph": ceph.execute,
     "config": config.execute,
 }
-PROOF_KEYS = {"etcd": "etcd/.metadata/proof-"}
+PROBE_KEYS = {"etcd": "etcd/.metadata/slipway-probe-"}
 """RKE2 takes every other object in its folder for a snapshot."""
 
 
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     commands = result.add_subparsers(dest="command", required=True)
     for name, meaning in (
         ("run", "save a part, verify it in the bucket and write its manifest"),
-        ("prove", "prove that the bucket works with the key of a part"),
+        ("verify-bucket", "verify that the bucket works with the key of a part"),
         ("record-end", "record the failure of a run that was killed; called by its unit"),
         ("record-drill", "record the result of a restore drill of a part"),
     ):
@@ -55,26 +56,39 @@ def read_configuration() -> dict[str, Any]:
     return dict(json.loads(state.CONFIGURATION.read_text()))
 
 
-def recorded(name: str, action: Callable[[dict[str, Any]], None]) -> int:
-    """Run the action and record its result with what the action adds to it.
+class Recorded:
+    """A run whose result is recorded, with what the run adds to `more`.
 
     An unexpected error is a failed run too: without a result, the previous one would count for this run.
     """
-    began, more = int(time.time()), dict[str, Any]()
-    state.record_start(name, began)
-    try:
-        action(more)
-    except (SnapshotError, ScheduleError) as error:
-        fault = str(error)
-    except Exception as error:  # noqa: BLE001
-        traceback.print_exception(error)
-        fault = f"crashed ({type(error).__name__}: {error}). See journalctl --unit slipway-snapshot@{name}"
-    else:
-        state.record_result(name, began, **more)
-        return 0
-    print(f"slipway-snapshot: {name}: {fault}", file=sys.stderr)
-    state.record_result(name, began, fault, **more)
-    return 1
+
+    def __init__(self, name: str) -> None:
+        self.name, self.failed = name, False
+        self.more: dict[str, Any] = {}
+
+    def __enter__(self) -> Recorded:
+        self.began = int(time.time())
+        state.record_start(self.name, self.began)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        fault = ""
+        if error is not None:
+            self.failed, fault = True, str(error)
+            if not isinstance(error, SnapshotError | ScheduleError):
+                traceback.print_exception(error)
+                fault = f"crashed ({type(error).__name__}: {error}). See journalctl --unit slipway-snapshot@{self.name}"
+            print(f"slipway-snapshot: {self.name}: {fault}", file=sys.stderr)
+        state.record_result(self.name, self.began, fault, **self.more)
+        return True
+
+
+def recorded(name: str, action: Callable[[dict[str, Any]], None]) -> int:
+    with Recorded(name) as run:
+        action(run.more)
+    return 1 if run.failed else 0
 
 
 def execute_part(configuration: Mapping[str, Any], part: str, result: dict[str, Any]) -> None:
@@ -87,10 +101,10 @@ def execute_part(configuration: Mapping[str, Any], part: str, result: dict[str, 
             result["newest"] = state.describe(run.newest)
 
 
-def prove(configuration: Mapping[str, Any], part: str, result: dict[str, Any]) -> None:
+def verify_bucket(configuration: Mapping[str, Any], part: str, result: dict[str, Any]) -> None:
     run = Run.from_configuration(configuration, part)
-    run.bucket.prove(f"{PROOF_KEYS.get(part, f'{part}/.proof-')}{run.host}")
-    run.bucket.prove(f"manifests/{part}/.proof-{run.host}")
+    run.bucket.verify(f"{PROBE_KEYS.get(part, f'{part}/.slipway-probe-')}{run.host}")
+    run.bucket.verify(f"manifests/{part}/.slipway-probe-{run.host}")
     result["digest"] = state.digest(configuration, part)
 
 
@@ -105,13 +119,13 @@ def main(words: Sequence[str]) -> int:
         state.record_result(f"{state.DRILL}{arguments.part}", arguments.began, arguments.fault)
         return 0
     configuration = read_configuration()
-    if command in ("run", "prove") and arguments.part not in configuration["parts"]:
+    if command in ("run", "verify-bucket") and arguments.part not in configuration["parts"]:
         print(f"slipway-snapshot: {arguments.part} is not saved on this host ({state.CONFIGURATION})", file=sys.stderr)
         return 2
     if command == "run":
         return recorded(arguments.part, partial(execute_part, configuration, arguments.part))
-    if command == "prove":
-        return recorded(f"{state.PROOF}{arguments.part}", partial(prove, configuration, arguments.part))
+    if command == "verify-bucket":
+        return recorded(f"{state.BUCKET}{arguments.part}", partial(verify_bucket, configuration, arguments.part))
     known = state.results()
     found = state.findings(configuration, known, time.time())
     if command == "status":
@@ -120,7 +134,7 @@ def main(words: Sequence[str]) -> int:
             json.dumps(
                 {
                     "findings": found,
-                    "unproven": [part for part in parts if not state.proven(configuration, known, part)],
+                    "unverified": [part for part in parts if not state.is_verified(configuration, known, part)],
                     "due": [part for part in parts if not known.get(part, {}).get("ok")],
                     "results": known,
                 }

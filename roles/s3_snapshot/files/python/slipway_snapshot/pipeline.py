@@ -6,7 +6,8 @@ import hashlib
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing
+from types import TracebackType
 
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
@@ -24,15 +25,14 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
     Raises SnapshotError after the last block if a program failed, so that the blocks are not taken for complete.
     """
     programs: list[subprocess.Popen[bytes]] = []
-    failures: list[BaseException] = []
     for command in commands:
         given = programs[-1].stdout if programs else (subprocess.PIPE if source is not None else subprocess.DEVNULL)
         programs.append(subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         if len(programs) > 1 and programs[-2].stdout is not None:
             programs[-2].stdout.close()  # so that a program whose reader ends is told
-    feeder = None
+    feed = _Feed(programs[0], source if source is not None else ())
+    feeder = threading.Thread(target=feed.run, daemon=True)
     if source is not None:
-        feeder = threading.Thread(target=_feed, args=(programs[0], source, failures), daemon=True)
         feeder.start()
     output = programs[-1].stdout
     assert output is not None
@@ -47,28 +47,38 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
                 program.kill()
         output.close()
         errors = [(program.stderr.read() if program.stderr else b"", program.wait()) for program in programs]
-        if feeder is not None:
+        if source is not None:
             feeder.join()
-    if failures:
-        raise failures[0]
+    if feed.failure is not None:
+        raise feed.failure
     for command, (text, code) in zip(commands, errors, strict=True):
         if code != 0:
             words = text.decode(errors="replace").strip().splitlines()
             raise SnapshotError(f"{command[0]} failed ({code}): {words[-1] if words else 'no output'}")
 
 
-def _feed(program: subprocess.Popen[bytes], source: Iterable[bytes], failures: list[BaseException]) -> None:
-    assert program.stdin is not None
-    try:
-        for block in source:
-            program.stdin.write(block)
-    except BrokenPipeError:
-        pass  # the program's own exit status is the error
-    except Exception as error:  # noqa: BLE001 - raised again by the reader
-        failures.append(error)
-    finally:
-        with suppress(BrokenPipeError):
-            program.stdin.close()
+class _Feed:
+    """Writes the source to a program; its error is raised again by the reader of the stream."""
+
+    def __init__(self, program: subprocess.Popen[bytes], source: Iterable[bytes]) -> None:
+        self._program, self._source = program, source
+        self.failure: BaseException | None = None
+
+    def __enter__(self) -> _Feed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        # A program that ended early is reported by its own exit status.
+        self.failure = None if isinstance(error, BrokenPipeError) else error
+        return True
+
+    def run(self) -> None:
+        assert self._program.stdin is not None
+        with self, closing(self._program.stdin) as pipe:
+            for block in self._source:
+                pipe.write(block)
 
 
 class Counted:

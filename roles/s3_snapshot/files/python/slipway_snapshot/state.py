@@ -23,13 +23,13 @@ Json = dict[str, Any]
 CONFIGURATION = Path("/etc/slipway/snapshot.json")
 STATE = Path("/var/lib/slipway-snapshot")
 TIMERS = Path("/etc/systemd/system")
-PROOF, DRILL = "proof-", "drill-"
+BUCKET, DRILL = "bucket-", "drill-"
 """Prefixes of results that are not those of a part's run."""
 DAY = 86400
 
 
 def digest(configuration: Mapping[str, Any], part: str) -> str:
-    """Identifies the bucket and the keys that a proof used."""
+    """Identifies the bucket and the keys of a verification."""
     used = [configuration["bucket"], *(configuration["parts"][part][name] for name in ("access_key", "secret_key"))]
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
@@ -131,10 +131,10 @@ def timer_time(part: str, folder: Path = TIMERS) -> float | None:
     return path.stat().st_mtime if path.exists() else None
 
 
-def proven(configuration: Mapping[str, Any], known: Mapping[str, Json], part: str) -> bool:
-    """Whether the present bucket and keys of a part were proven."""
-    proof = known.get(f"{PROOF}{part}", {})
-    return bool(proof.get("ok")) and proof.get("digest") == digest(configuration, part)
+def is_verified(configuration: Mapping[str, Any], known: Mapping[str, Json], part: str) -> bool:
+    """Whether the present bucket and keys of a part were verified."""
+    verified = known.get(f"{BUCKET}{part}", {})
+    return bool(verified.get("ok")) and verified.get("digest") == digest(configuration, part)
 
 
 def timer_calendar(timer: str, folder: Path = TIMERS) -> str:
@@ -162,11 +162,11 @@ def findings(
     """The faults of this host's parts. A missing or stale result is a fault."""
     found: list[str] = []
     for part, options in sorted(configuration["parts"].items()):
-        proof, result = known.get(f"{PROOF}{part}", {}), known.get(part, {})
+        verified, result = known.get(f"{BUCKET}{part}", {}), known.get(part, {})
         scheduled = since(part)
-        if not proven(configuration, known, part):
-            reason = proof.get("fault") or "it was not tried with the present bucket and keys"
-            found.append(f"{part}: the bucket is not proven: {reason}. Run playbooks/s3_snapshot.yml")
+        if not is_verified(configuration, known, part):
+            reason = verified.get("fault") or "it was not used with the present bucket and keys"
+            found.append(f"{part}: the bucket is not verified: {reason}. Run playbooks/s3_snapshot.yml")
         if scheduled is None:
             found.append(f"{part}: there is no timer. Run playbooks/s3_snapshot.yml")
             continue

@@ -182,6 +182,18 @@ def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: 
     return list(dict.fromkeys(found))
 
 
+def snapshot_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
+    """Findings of the hosts that save snapshots; a missing result is a finding."""
+    found: list[str] = []
+    for name in hosts:
+        status = _result(hostvars, name, "__verify_snapshot_status")
+        if status.get("rc") == 0 and "stdout" in status:
+            found += [f"snapshots of {name}: {line}" for line in status["stdout"].splitlines() if line.strip()]
+        else:
+            found.append(_missing_result(name, {**status, "msg": status.get("stderr") or status.get("msg")}))
+    return found
+
+
 def release_findings(name: str, lines: list[str], version: str) -> list[str]:
     """A finding if a restart of the host would start another release than the expected one."""
     if not lines:
@@ -212,6 +224,7 @@ class FilterModule:
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
             "verify_database_probes": database_probes,
+            "verify_snapshot_findings": snapshot_findings,
             "verify_storage_findings": storage_findings,
             "verify_simulation": simulation,
         }

@@ -1,4 +1,4 @@
-"""The environment's bucket, as the writer of one part may use it, and the proof that it works."""
+"""The environment's bucket, as the writer of one part may use it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest
 
 CLOCK_LIMIT_SECONDS = 300
 """Stores reject requests from 900 seconds on."""
-PROOF_BYTES = 1024
+PROBE_BYTES = 1024
 
 
 class SnapshotError(Exception):
@@ -153,9 +153,9 @@ class Bucket:
             )
         return entry
 
-    def prove(self, key: str) -> None:
+    def verify(self, key: str) -> None:
         """Upload, list, download and compare an object, and require that its version cannot be deleted."""
-        content = secrets.token_bytes(PROOF_BYTES)
+        content = secrets.token_bytes(PROBE_BYTES)
         try:
             answer = self.store.request("PUT", self.path(key), body=content)
         except S3Error as error:

@@ -13,6 +13,7 @@ from . import (
     postgresql,
     postgresql_backup,
     secrets,
+    snapshots,
     specs,
     versions,
 )
@@ -34,6 +35,7 @@ def pure_faults(environment: Environment) -> list[Fault]:
             postgresql.faults,
             postgresql_backup.faults,
             ceph.faults,
+            snapshots.faults,
         )
         for fault in check(environment)
     )
