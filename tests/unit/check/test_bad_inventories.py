@@ -468,12 +468,32 @@ CASES = [
         SERVERS,
         'provision_image is "ubuntu-24.04"; choose one of debian-13, debian-12',
     ),
+    # snapshots
+    case(
+        "writer of no part",
+        lambda i: i.set("platform_object_storage_writers", "{ backups: writer }"),
+        PLATFORM,
+        "backups, which is no part; choose from etcd, postgresql, ceph, rancher, volumes, config",
+    ),
+    case(
+        "no key for a part",
+        lambda i: i.remove("object_storage_ceph_secret_key", VAULT),
+        VAULT,
+        "object_storage_ceph_secret_key is missing, which snapshots are written and listed with",
+    ),
+    case(
+        "public key of another program",
+        lambda i: i.edit(VAULT, "^platform_escrow_public_key: .*$", "platform_escrow_public_key: ssh-ed25519 AAAA"),
+        VAULT,
+        "platform_escrow_public_key is",
+        "no public key of age",
+    ),
     # secrets
     case(
         "no secrets",
         lambda i: (i.folder / VAULT).unlink(),
         VAULT,
-        "platform_ca_certificate, platform_ca_private_key, postgresql_backup_passphrase",
+        "platform_ca_certificate, platform_ca_private_key, platform_escrow_public_key, postgresql_backup_passphrase",
         "rke2_agent_token, rke2_token",
         "are missing",
         "create_secrets.yml",
@@ -807,8 +827,9 @@ def test_a_sound_inventory_passes_and_check_mode_plans(sound: Inventory, cloud: 
 @pytest.mark.parametrize("environment", ["dev", "stage", "prod"])
 def test_what_is_delivered_lacks_only_keys_and_secrets(environment: str, copy: Callable[[str], Inventory]) -> None:
     sentences = [fault.message for fault in copy(environment).faults()]
-    assert len(sentences) == 4
+    assert len(sentences) == 5
     assert "is a placeholder" in sentences[0]
     assert "ceph_cephadm_checksum" in sentences[1]
     assert "object_storage_access_key" in sentences[2]
-    assert "create_secrets.yml" in sentences[3]
+    assert "object_storage_etcd_access_key" in sentences[3]
+    assert "create_secrets.yml" in sentences[4]

@@ -7,7 +7,9 @@ import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from io import BufferedReader
 from types import TracebackType
+from typing import cast
 
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
@@ -34,11 +36,10 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
     feeder = threading.Thread(target=feed.run, daemon=True)
     if source is not None:
         feeder.start()
-    output = programs[-1].stdout
-    assert output is not None
+    output = cast(BufferedReader, programs[-1].stdout)
     complete = False
     try:
-        while block := output.read(BLOCK_BYTES):
+        while block := output.read1(BLOCK_BYTES):
             yield block
         complete = True
     finally:
