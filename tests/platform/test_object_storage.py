@@ -415,7 +415,7 @@ def test_the_backups_bucket_is_as_declared(accessed_store: Endpoint, backups: st
 def test_no_key_deletes_a_version_of_a_backup(accessed_store: Endpoint, backups: str, writer: Keys) -> None:
     """The writer puts, gets and lists; neither the writer nor the owner can delete a version."""
     writing, owning = accessed_store.client(writer), accessed_store.client()
-    key = f"conformance/{uuid.uuid4().hex}"
+    key = f"postgresql/conformance/{uuid.uuid4().hex}"  # the prefix that this writer is limited to
     version = writing.put_object(Bucket=backups, Key=key, Body=b"canary")["VersionId"]
     assert writing.get_object(Bucket=backups, Key=key)["Body"].read() == b"canary"
     assert [entry["Key"] for entry in writing.list_objects_v2(Bucket=backups, Prefix=key)["Contents"]] == [key]

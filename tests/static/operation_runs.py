@@ -23,7 +23,7 @@ def operations() -> list[str]:
 def run_by_tests() -> set[str]:
     """Operations that a test of this repository runs, `make soak` and the scenarios included."""
     found: set[str] = set()
-    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+    for path in sorted([*(REPOSITORY / "tests").rglob("*.py"), *(REPOSITORY / "molecule").rglob("*.py")]):
         if "static" not in path.relative_to(REPOSITORY).parts:
             found |= run_by_python(path.read_text())
     for path in sorted((REPOSITORY / "molecule").rglob("*.yml")):

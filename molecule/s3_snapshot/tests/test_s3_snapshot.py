@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ from typing import Any
 
 import pyrage
 import pytest
+import yaml
 from testinfra.host import Host
 
 from tests.support.inventory import Inventory
+from tests.support.labs import REPOSITORY
 
 TOOL = "/usr/local/lib/slipway/slipway-snapshot"
 CONFIGURATION = "/etc/slipway/snapshot.json"
@@ -252,9 +255,8 @@ def test_the_data_of_ceph_is_in_the_bucket_and_can_be_imported(inventory: Invent
         put = "bucket.store.request('PUT', '/canary/folder/object', body=b'content of the canary')"
         owner = {kind: inventory.secrets[f"object_storage_owner_{kind}"] for kind in ("access_key", "secret_key")}
         write(store, "/root/owner.json", json.dumps(owner).encode())
-        store.check_output(
-            f"python3 -c {shlex.quote(CLIENT + AS_OWNER + put)} {archive} ceph && rm /root/owner.json && {TOOL} run ceph"
-        )
+        store.check_output(f"python3 -c {shlex.quote(CLIENT + AS_OWNER + put)} {archive} ceph")
+        store.check_output(f"rm /root/owner.json && {TOOL} run ceph")
         write(store, "/root/identity", identity(inventory).encode())
         for name in ("monitor", "bucket-canary", "image-trial-canary"):
             source = f"""
@@ -280,3 +282,39 @@ open('/root/{name}.age', 'wb').write(b''.join(bucket.download(key)))
 def test_the_timers_run(host: Host) -> None:
     timers = host.check_output("systemctl list-timers --no-legend 'slipway-snapshot-*'")
     assert "slipway-snapshot-etcd.timer" in timers and "slipway-snapshot-config.timer" in timers
+
+
+def run(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """An operation on the inventory of the scenarios."""
+    return subprocess.run(
+        ["ansible-playbook", playbook, "-i", "molecule/inventory", *arguments],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_listing_shows_what_exists_and_fails_for_what_is_missing(name: str) -> None:
+    done = run("playbooks/operations/list_snapshots.yml")
+    shown = " ".join(done.stdout.split())
+    assert done.returncode == 2, done.stdout + done.stderr
+    report = json.loads((REPOSITORY / "artifacts/test/snapshots.json").read_text())
+    rows = {(row["part"], row["host"] or row["newest"]): row for row in report["snapshots"]}
+    assert (rows["config", name]["manifest"], rows["config", name]["missing"]) == ("ok", "")
+    assert rows["config", name]["newest"] in shown
+    assert report["not_backed_up"] == ["rancher", "volumes"]
+    assert report["findings"] == [
+        f"{part} test-rke2-server-{number}: there is no snapshot" for part in ("etcd", "config") for number in (2, 3)
+    ] + ["postgresql: there is no snapshot"]
+    assert "config test-rke2-server-2: there is no snapshot" in shown
+
+
+def test_the_escrow_is_one_file_that_only_its_private_key_opens(inventory: Inventory, tmp_path: Path) -> None:
+    path = tmp_path / "escrow.age"
+    done = run("playbooks/operations/export_escrow.yml", "-e", f"op_export_escrow_path={path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    secrets = yaml.safe_load(pyrage.decrypt(path.read_bytes(), [pyrage.x25519.Identity.from_str(identity(inventory))]))
+    assert secrets["rke2_token"] == inventory.secrets["rke2_token"]
+    assert inventory.secrets["rke2_token"] not in path.read_text() + done.stdout
+    before = path.read_bytes()
+    again = run("playbooks/operations/export_escrow.yml", "-e", f"op_export_escrow_path={path}")
+    assert again.returncode == 2 and "which exists" in " ".join(again.stdout.split())
+    assert path.read_bytes() == before

@@ -58,7 +58,7 @@ def test_the_limit_of_age_is_that_of_the_schedule() -> None:
     assert row(Expected("etcd"), [unknown], objects(unknown), NOW).missing == ""
 
 
-def test_what_is_missing_is_judged_by_the_newest_good_snapshot() -> None:
+def test_the_newest_good_snapshot_decides_what_is_missing() -> None:
     late = manifest("etcd/late", 10)
     found = row(Expected("etcd"), [NEW, late], objects(late), NOW)
     assert (found.newest, found.manifest) == ("etcd/new", "its object does not exist")

@@ -48,7 +48,7 @@ class Row:
 
 
 def row(expected: Expected, manifests: Sequence[Manifest], objects: Mapping[str, Entry], now: datetime) -> Row:
-    """The newest snapshot of a series, good or not; what is missing is judged by the newest good one."""
+    """The newest snapshot of a series, good or not; the newest good one decides what is missing."""
     own = [manifest for manifest in manifests if expected.matches(manifest)]
     good = newest(manifest for manifest in own if not disagreement(manifest, objects.get(manifest.object)))
     shown = newest(own)
