@@ -153,6 +153,38 @@ def test_a_writer_can_neither_delete_versions_nor_touch_locks() -> None:
     }  # fmt: skip
 
 
+def test_a_limited_writer_uses_its_prefixes_alone_and_a_reader_writes_nothing() -> None:
+    wanted = Bucket.from_options(
+        OPTIONS
+        | {"writers": ["writer", "arn:aws:iam:::user/p1:KEY"], "readers": ["reader"]}
+        | {"prefixes": {"arn:aws:iam:::user/p1:KEY": ["etcd/", "manifests/etcd/"]}}
+    )
+    statements = {entry["Sid"]: entry for entry in policy_statements(wanted)}
+    assert set(statements) == {
+        "SlipwayList", "SlipwayObjects", "SlipwayKeep", "SlipwayListReaders", "SlipwayObjectsReaders",
+        *(f"Slipway{kind}arnawsiamuserp1KEY" for kind in ("List", "Objects", "Keep")),
+    }  # fmt: skip
+    limited = statements["SlipwayObjectsarnawsiamuserp1KEY"]
+    assert limited["Resource"] == ["arn:aws:s3:::backup/etcd/*", "arn:aws:s3:::backup/manifests/etcd/*"]
+    assert limited["Principal"] == {"AWS": ["arn:aws:iam:::user/p1:KEY"]}
+    condition = statements["SlipwayListarnawsiamuserp1KEY"]["Condition"]
+    assert condition == {"StringLikeIfExists": {"s3:prefix": ["etcd/*", "manifests/etcd/*"]}}
+    assert statements["SlipwayObjects"]["Principal"] == {"AWS": ["arn:aws:iam:::user/writer"]}
+    assert not [
+        action for action in statements["SlipwayObjectsReaders"]["Action"] if "Put" in action or "Delete" in action
+    ]
+    found = replace(AS_WANTED, policy={"Statement": list(statements.values())})
+    assert plan(wanted, found).changes == []
+    assert plan(WANTED, found).changes == ["grant in bucket backup write access to writer"], (
+        "former writers lose theirs"
+    )
+
+
+def test_a_prefix_of_no_writer_is_rejected() -> None:
+    with pytest.raises(BucketError, match="prefixes names nobody, which writers does not"):
+        Bucket.from_options(OPTIONS | {"prefixes": {"nobody": ["etcd/"]}})
+
+
 def _plain(text: str) -> ET.Element:
     return Answer(200, {}, text.encode()).xml()
 
