@@ -186,7 +186,9 @@ def test_programs_are_joined_and_the_output_is_counted() -> None:
 BROKEN = ["sh", "-c", "echo broken >&2; exit 3"]
 
 
-@pytest.mark.parametrize("commands", [[["sh", "-c", "echo out; echo broken >&2; exit 3"]], [BROKEN, ["cat"]]])
+@pytest.mark.parametrize(
+    "commands", [[["sh", "-c", "echo out; echo broken >&2; exit 3"]], [BROKEN, ["cat"]], [["yes"], BROKEN]]
+)
 def test_a_failed_program_fails_the_stream(commands: list[list[str]]) -> None:
     with pytest.raises(SnapshotError, match=r"sh failed \(3\): broken"):
         list(stream(commands))

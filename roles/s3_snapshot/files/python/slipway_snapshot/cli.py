@@ -123,7 +123,8 @@ def main(words: Sequence[str]) -> int:
         print(f"slipway-snapshot: {arguments.part} is not saved on this host ({state.CONFIGURATION})", file=sys.stderr)
         return 2
     if command == "run":
-        return recorded(arguments.part, partial(execute_part, configuration, arguments.part))
+        with state.lock(arguments.part):  # a timer may elapse while a run of the role saves the part
+            return recorded(arguments.part, partial(execute_part, configuration, arguments.part))
     if command == "verify-bucket":
         return recorded(f"{state.BUCKET}{arguments.part}", partial(verify_bucket, configuration, arguments.part))
     known = state.results()

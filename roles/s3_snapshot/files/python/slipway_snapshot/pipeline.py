@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from io import BufferedReader
 from types import TracebackType
-from typing import cast
+from typing import IO, cast
 
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
@@ -26,36 +27,48 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
 
     Raises SnapshotError after the last block if a program failed, so that the blocks are not taken for complete.
     """
-    programs: list[subprocess.Popen[bytes]] = []
-    for command in commands:
-        given = programs[-1].stdout if programs else (subprocess.PIPE if source is not None else subprocess.DEVNULL)
-        programs.append(subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-        if len(programs) > 1 and programs[-2].stdout is not None:
-            programs[-2].stdout.close()  # so that a program whose reader ends is told
-    feed = _Feed(programs[0], source if source is not None else ())
-    feeder = threading.Thread(target=feed.run, daemon=True)
-    if source is not None:
-        feeder.start()
-    output = cast(BufferedReader, programs[-1].stdout)
-    complete = False
-    try:
-        while block := output.read1(BLOCK_BYTES):
-            yield block
-        complete = True
-    finally:
-        if not complete:
-            for program in programs:
-                program.kill()
-        output.close()
-        errors = [(program.stderr.read() if program.stderr else b"", program.wait()) for program in programs]
+    with ExitStack() as files:
+        # Files, since a pipe that nothing reads would stop a program with many messages.
+        errors = [files.enter_context(tempfile.TemporaryFile()) for _ in commands]
+        programs: list[subprocess.Popen[bytes]] = []
+        given: int | IO[bytes] | None = subprocess.DEVNULL if source is None else subprocess.PIPE
+        for command, file in zip(commands, errors, strict=True):
+            programs.append(subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=file))
+            if len(programs) > 1:
+                cast(IO[bytes], given).close()  # so that the program before ends when this one does
+            given = programs[-1].stdout
+        feed = _Feed(programs[0], source if source is not None else ())
+        feeder = threading.Thread(target=feed.run, daemon=True)
         if source is not None:
-            feeder.join()
-    if feed.failure is not None:
-        raise feed.failure
-    for command, (text, code) in zip(commands, errors, strict=True):
-        if code != 0:
-            words = text.decode(errors="replace").strip().splitlines()
-            raise SnapshotError(f"{command[0]} failed ({code}): {words[-1] if words else 'no output'}")
+            feeder.start()
+        output, complete = cast(BufferedReader, given), False
+        try:
+            while block := output.read1(BLOCK_BYTES):
+                yield block
+            complete = True
+        finally:
+            output.close()
+            for program in programs:
+                if not complete:
+                    program.kill()
+                program.wait()
+            if source is not None:
+                feeder.join()
+        if feed.failure is not None:
+            raise feed.failure
+        failed = [
+            f"{command[0]} failed ({program.returncode}): {_last_line(file)}"
+            for command, program, file in zip(commands, programs, errors, strict=True)
+            if program.returncode != 0
+        ]
+        if failed:
+            raise SnapshotError(failed[-1])  # the programs before it failed because their reader ended
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
 
 
 class _Feed:

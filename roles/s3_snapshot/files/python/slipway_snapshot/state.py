@@ -8,7 +8,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def digest(configuration: Mapping[str, Any], part: str) -> str:
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
+@contextmanager
+def lock(name: str, folder: Path = STATE) -> Iterator[None]:
+    with (folder / f".lock-{name}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def results(folder: Path = STATE) -> Json:
     try:
         found = json.loads((folder / "results.json").read_text())
@@ -44,8 +52,7 @@ def results(folder: Path = STATE) -> Json:
 
 def update(name: str, change: Callable[[Json], Json], folder: Path = STATE) -> None:
     """Change one result and write the metrics of all, under a lock: parts run at the same time."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock("results", folder):
         known = results(folder)
         known[name] = change(known.get(name, {}))
         for file, text, mode in (
