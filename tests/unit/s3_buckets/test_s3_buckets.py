@@ -19,9 +19,9 @@ from ansible_collections.slipway.platform.plugins.module_utils.s3_buckets import
     lock_document,
     lock_from,
     plan,
+    policy_statements,
     rules_from,
     undeclared,
-    writer_statements,
 )
 from ansible_collections.slipway.platform.plugins.modules import s3_buckets as module
 
@@ -41,7 +41,7 @@ AS_WANTED = Found(
     versioning="Enabled",
     lock=Lock("GOVERNANCE", 7),
     rules=(lifecycle_rule(WANTED) or {},),
-    policy={"Version": "2012-10-17", "Statement": writer_statements("backup", ["writer"])},
+    policy={"Version": "2012-10-17", "Statement": policy_statements(WANTED)},
 )
 
 
@@ -127,7 +127,7 @@ def test_other_rules_and_statements_are_preserved() -> None:
 
 
 def test_a_policy_in_another_notation_is_the_same() -> None:
-    statements = writer_statements("backup", ["writer"])
+    statements = policy_statements(WANTED)
     for statement in statements:
         statement["Action"] = list(reversed(statement["Action"]))
         statement["Resource"] = statement["Resource"][0]
@@ -144,7 +144,7 @@ def test_another_writer_changes_the_policy() -> None:
 
 def test_a_writer_can_neither_delete_versions_nor_touch_locks() -> None:
     allowed = {
-        action for entry in writer_statements("b", ["w"]) if entry["Effect"] == "Allow" for action in entry["Action"]
+        action for entry in policy_statements(WANTED) if entry["Effect"] == "Allow" for action in entry["Action"]
     }
     assert "s3:PutObject" in allowed
     assert not allowed & {
