@@ -134,6 +134,21 @@ def unmet_service(service: dict[str, Any], unit: str, started_after: float) -> l
     return [] if service["state"] == "active" else [f"{unit} is {service['state']}"]
 
 
+def quorum_faults(states: dict[str, Any]) -> list[str]:
+    """The loss of a majority of etcd's members with their data, after which no start brings the quorum back."""
+    holders = [name for name, state in states.items() if state["type"] == "server" and state["has_data"]]
+    for name in holders:
+        etcd = states[name].get("etcd")
+        voters = [member for member in etcd["members"] if not member["learner"]] if etcd and etcd["error"] else []
+        left = [holder for holder in holders if member_of(holder, voters)]
+        if voters and 2 * len(left) <= len(voters):
+            return [
+                f"{', '.join(left)}: only {len(left)} of {len(voters)} members of etcd have data, so the quorum is lost"
+                ". Restore etcd as docs/runbooks/restore_etcd.md (Quorum lost) describes."
+            ]
+    return []
+
+
 def restore_faults(states: dict[str, Any]) -> list[str]:
     """An unfinished restore of etcd, unless its servers only have to join the restored one."""
     records = {name: state["restore"] for name, state in states.items() if state.get("restore")}
@@ -252,7 +267,7 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
             "Decide which cluster holds the valid data, and rebuild the other servers."
         )
 
-    faults += restore_faults(states)
+    faults += quorum_faults(states) + restore_faults(states)
 
     # After a restart under an alarm all nodes are Ready, but the cluster still rejects writes.
     faults += sorted({fault for view in views if view.get("etcd") for fault in alarm_faults(view["etcd"])})

@@ -16,7 +16,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -446,7 +446,10 @@ def read_raft_index(timeout: float = 5) -> int | None:
 
 
 def read_etcd(timeout: float = 5) -> dict[str, Any]:
-    """Members of etcd and their alarms from the local member, by a linearizable read, which needs a quorum."""
+    """Members of etcd and their alarms from the local member, by a linearizable read, which needs a quorum.
+
+    Without a quorum the result has the error, and the members that the local one knows.
+    """
     result: dict[str, Any] = {"cluster_id": "", "members": [], "alarms": [], "error": None}
     try:
         context = _etcd_context()
@@ -459,6 +462,8 @@ def read_etcd(timeout: float = 5) -> dict[str, Any]:
         result["alarms"] = parse_alarms(alarms, result["members"])
     except (ReadError, ValueError, KeyError) as error:
         result["error"] = str(error)
+        with suppress(ReadError, ValueError, KeyError):
+            result |= parse_members(_call_etcd(context, "/v3/cluster/member/list", {"linearizable": False}, timeout))
         return result
     context.set_alpn_protocols(["h2"])
     for member in result["members"]:

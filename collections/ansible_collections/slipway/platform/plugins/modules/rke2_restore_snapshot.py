@@ -122,8 +122,8 @@ class Source:
         self.bucket = parameters["bucket"]
         if not self.bucket or not parameters["access_key"]:
             raise SnapshotError(
-                "rke2_etcd_s3_bucket: no bucket or no access key of etcd's snapshots is configured. Add the keys of the "
-                "writer etcd to vault.yml, or name a file of a server (op_restore_etcd_file)."
+                "rke2_etcd_s3_bucket: no bucket or no access key of etcd's snapshots is configured. Add the keys of "
+                "the writer etcd to vault.yml, or name a file of a server (op_restore_etcd_file)."
             )
         try:
             self.store = Store(
