@@ -62,6 +62,12 @@ PARTS = (
         20,
     ),
     Part(
+        "rke2_restore",
+        f"lab up && {PLATFORM}test_rke2_restore.py",
+        "etcd restored from bucket and file, through 10 kills; quorum, servers and disks lost; bad snapshots rejected",
+        35,
+    ),
+    Part(
         "operations",
         f"lab up && {PLATFORM}test_ceph_hosts.py tests/platform/test_postgresql_upgrade.py "
         "tests/platform/test_rke2_upgrade.py tests/platform/test_z_destroy.py",

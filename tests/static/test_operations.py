@@ -138,6 +138,14 @@ def test_the_wiring_of_operations_is_that_of_the_play() -> None:
     assert set(operations) <= {name for spec in specs.values() for name in spec.get("options", {})}
 
 
+def test_the_wiring_of_rke2_is_that_of_the_play() -> None:
+    """Every option that playbooks/rke2.yml wires has the same value in an operation."""
+    wired = load(REPOSITORY / "playbooks/rke2.yml")[0]["roles"][0]["vars"]
+    operations = load(FOLDER / "vars/rke2.yml")
+    assert {name: value for name, value in operations.items() if name in wired} == wired
+    assert set(operations) - set(wired) == {"rke2_restore"}
+
+
 def test_a_flag_that_stays_set_is_found() -> None:
     held = {FLAG: {"name": "noout", "state": "set"}}
     unset = {FLAG: {"name": "noout", "state": "unset"}}
