@@ -164,24 +164,18 @@ class Rotation:
     def fail(self, daemon: str) -> None:
         self.cluster.run(["mgr", "fail", daemon.removeprefix("mgr.")])
 
-        def failover_faults() -> list[str]:
-            view = ceph_keys.read(self.cluster)
-            if view["active"] in ("mgr.", daemon):
-                return ["no other manager is active"]
-            return [] if view["standbys"] else ["no standby manager"]
-
-        self.wait(failover_faults, f"The failover from {daemon} is not complete")
+        self.wait(
+            lambda: ceph_keys.failover_faults(ceph_keys.read(self.cluster), daemon),
+            f"The failover from {daemon} is not complete",
+        )
 
     def redeploy(self, daemon: str) -> None:
-        entity = ceph_keys.entity_of(daemon)
         self.cluster.run(["orch", "daemon", "redeploy", daemon])
 
-        def restart_faults() -> list[str]:
-            view = ceph_keys.read(self.cluster)
-            started = view["daemons"].get(daemon, 0.0)
-            return [] if started >= view["keys"][entity].made_at else ["not restarted yet"]
-
-        self.wait(restart_faults, f"{daemon} does not run with its new key")
+        self.wait(
+            lambda: ceph_keys.restart_faults(ceph_keys.read(self.cluster), daemon),
+            f"{daemon} does not run with its new key",
+        )
         self.wait(self.health_faults, f"The cluster is not healthy after the restart of {daemon}")
 
     def remove_rotation_admin(self) -> bool:
