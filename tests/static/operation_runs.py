@@ -17,7 +17,8 @@ CHECK_MODE = "--check"
 
 
 def operations() -> list[str]:
-    return sorted(path.stem for path in (REPOSITORY / "playbooks/operations").glob("*.yml"))
+    folder = REPOSITORY / "playbooks/operations"
+    return sorted(path.stem for path in folder.glob("*.yml") if not path.name.endswith(".meta.yml"))
 
 
 def run_by_tests() -> set[str]:

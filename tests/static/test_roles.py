@@ -122,7 +122,7 @@ def test_wiring_names_real_options() -> None:
 
 
 def plays(path: Path) -> list[dict[str, Any]]:
-    return [play for play in load(path) if "hosts" in play]
+    return [play for play in load(path) if isinstance(play, dict) and "hosts" in play]
 
 
 def roles_of(play: dict[str, Any]) -> set[str]:

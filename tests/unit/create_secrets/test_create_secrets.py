@@ -207,3 +207,16 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
     run = create(path, *PLAIN, "--check")
     assert run.returncode == 0, run.stdout
     assert not path.exists()
+
+
+def test_an_unreadable_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    path.write_text(yaml.safe_dump({"platform_ca_private_key": "x"}))
+    run = create(path, *PLAIN)
+    assert run.returncode == 2
+    assert "platform_ca_private_key is not an unencrypted private key" in " ".join(run.stdout.split())
+    assert yaml.safe_load(path.read_text()) == {"platform_ca_private_key": "x"}
+
+
+def test_check_mode_with_nothing_missing_reports_no_change(made: Path) -> None:
+    assert UNCHANGED in create(made, *PLAIN, "--check").stdout

@@ -19,6 +19,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_backup impor
     verify,
     write,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 1.0
 
@@ -75,18 +76,17 @@ class MonitorSnapshot:
             raise BackupError(f"systemctl {verb} {self.unit} failed: {errors.strip()}")
 
     def wait(self) -> None:
-        deadline = time.monotonic() + self.timeout_seconds
-        reason = ""
-        while time.monotonic() < deadline:
-            try:
-                if self.monitor in self.cluster.json(["quorum_status"])["quorum_names"]:
-                    return
-            except CephError as error:
-                reason = f" ({error})"
-            time.sleep(POLL_SECONDS)
-        raise BackupError(
-            f"mon.{self.monitor} is not in the quorum after its restart{reason}; read journalctl -u {self.unit}"
-        )
+        try:
+            wait_until(
+                f"mon.{self.monitor} after its restart",
+                lambda: self.cluster.json(["quorum_status"])["quorum_names"],
+                lambda quorum: [] if self.monitor in quorum else [f"not in the quorum ({', '.join(quorum)})"],
+                timeout_seconds=self.timeout_seconds,
+                interval_seconds=POLL_SECONDS,
+                passing=CephError,
+            )
+        except NotMet as error:
+            raise BackupError(f"{error}; read journalctl -u {self.unit}") from error
 
     def verify_store(self, folder: Path, image: str) -> None:
         """Verify that RocksDB opens the store and that it contains the monitor map."""
