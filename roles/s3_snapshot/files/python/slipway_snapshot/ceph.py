@@ -30,6 +30,10 @@ def run_command(arguments: Sequence[str], data: str | None = None) -> tuple[int,
     return done.returncode, done.stdout, done.stderr
 
 
+def last_line(errors: str) -> str:
+    return (errors.strip().splitlines() or ["no output"])[-1]
+
+
 def read_file(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
@@ -86,7 +90,7 @@ def save_image(run: Run, image: str) -> Manifest:
     run_command([*rbd, "snap", "rm", "--no-progress", point])
     code, _, errors = run_command([*rbd, "snap", "create", "--no-progress", point])
     if code != 0:
-        raise SnapshotError(f"rbd snap create {point} failed: {(errors.strip().splitlines() or ['no output'])[-1]}")
+        raise SnapshotError(f"rbd snap create {point} failed: {last_line(errors)}")
     try:
         export = stream([[*rbd, "export", "--no-progress", "--export-format", "2", point, "-"]])
         return store(run, f"image-{image.replace('/', '-')}", ".rbd.zst.age", export, {})

@@ -20,7 +20,7 @@ from typing import Any
 from ansible_collections.slipway.platform.plugins.module_utils.schedules import ScheduleError
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
-from slipway_snapshot import ceph, config, etcd, postgresql, state
+from slipway_snapshot import ceph, config, etcd, postgresql, restore, state
 from slipway_snapshot.run import Run
 
 EXECUTE: Mapping[str, Callable[[Run], None]] = {
@@ -47,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "record-drill":
             command.add_argument("--began", type=int, required=True, help="start of the drill, seconds since the epoch")
             command.add_argument("--fault", default="", help="why it failed")
+    commands.add_parser(
+        "restore-ceph",
+        help="restore exports of Ceph's buckets and images; reads JSON with objects and identity, prints JSON with faults",
+    )
     commands.add_parser("status", help="print results and findings as JSON")
     commands.add_parser("findings", help="print the faults of this host's snapshots, one a line")
     return result
@@ -127,6 +131,9 @@ def main(words: Sequence[str]) -> int:
             return recorded(arguments.part, partial(execute_part, configuration, arguments.part))
     if command == "verify-bucket":
         return recorded(f"{state.BUCKET}{arguments.part}", partial(verify_bucket, configuration, arguments.part))
+    if command == "restore-ceph":
+        print(restore.execute(Run.from_configuration(configuration, "ceph"), json.load(sys.stdin)))
+        return 0
     known = state.results()
     found = state.findings(configuration, known, time.time())
     if command == "status":

@@ -22,6 +22,11 @@ def encryption(recipient: str) -> list[list[str]]:
     return [["zstd", "--quiet", "--stdout", "-3"], ["age", "--encrypt", "--recipient", recipient]]
 
 
+def decryption(identity_path: str) -> list[list[str]]:
+    """The programs that undo `encryption`, with the private key in a file."""
+    return [["age", "--decrypt", "--identity", identity_path], ["zstd", "--quiet", "--decompress", "--stdout"]]
+
+
 def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = None) -> Iterator[bytes]:
     """The output of the last command, each fed by the one before, the first by `source`.
 

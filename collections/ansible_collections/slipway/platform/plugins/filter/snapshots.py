@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.platform.plugins.module_utils.schedules import ScheduleError, calendar_from_cron
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_list import restore_report
 
 RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 SAVED_PARTS = ("etcd", "postgresql", "ceph", "config")
@@ -149,4 +150,5 @@ class FilterModule:
             "snapshot_timers": timers,
             "snapshot_prefixes": prefixes,
             "snapshot_expected": expected,
+            "snapshot_restore_report": restore_report,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import Entry
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
@@ -14,6 +15,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest
     newest,
 )
 
+NOT_RESTORED = ("ceph/monitor-",)
+"""A new cluster has monitors of its own; their snapshots repair a cluster whose OSDs survived."""
 UNITS = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 
@@ -83,6 +86,79 @@ def findings(
     ]
     found += [f"{key}: {fault}" for key, fault in sorted(unreadable.items())]
     return found
+
+
+def recovery(
+    expected: Iterable[Expected],
+    manifests: Sequence[Manifest],
+    objects: Mapping[str, Entry],
+    environment: str,
+) -> dict[str, object]:
+    """What a restore of the whole site starts from: the newest good snapshot of each series, of etcd that of any host.
+
+    `written_at`, when the bucket was last written to, is the last sign of life of the lost site.
+    """
+    points: dict[tuple[str, str], Manifest] = {}
+    missing = []
+    series = [entry for entry in expected if entry.part != "config" and not entry.prefix.startswith(NOT_RESTORED)]
+    for key in dict.fromkeys((entry.part, entry.prefix) for entry in series):
+        good = newest(
+            manifest
+            for manifest in manifests
+            if Expected(key[0], prefix=key[1]).matches(manifest)
+            and manifest.environment == environment
+            and not disagreement(manifest, objects.get(manifest.object))
+        )
+        if good is None:
+            missing.append(f"{key[0]}: there is no good snapshot of {environment} below {key[1] or f'{key[0]}/'}")
+        else:
+            points[key] = good
+    written = max((datetime.fromisoformat(entry.modified) for entry in objects.values()), default=None)
+    names = ("part", "host", "object", "created", "size_bytes")
+    return {
+        "points": [{name: getattr(point, name) for name in names} for point in points.values()],
+        "missing": missing,
+        "written_at": f"{written.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if written else "",
+    }
+
+
+def restore_report(plan: Mapping[str, Any], newest_row: str, ended: str, environment: str) -> dict[str, object]:
+    """RPO and RTO of each part of a restored site.
+
+    The recovery point objective is measured against the last sign of life of the lost site, the recovery time from the
+    start of the restore, with the time in which it was interrupted.
+    """
+    parts = []
+    for part, restored in plan["restored"].items():
+        created = [point["created"] for point in plan["points"] if point["part"] == part]
+        point = newest_row if part == "postgresql" else min(created, default="")
+        parts.append(
+            {
+                "part": part,
+                "recovery_point": point,
+                "rpo_seconds": max(seconds_between(point, plan["written_at"]), 0) if point else None,
+                "rto_seconds": seconds_between(plan["began"], restored),
+                "size_bytes": sum(entry["size_bytes"] for entry in plan["points"] if entry["part"] == part),
+            }
+        )
+    return {
+        "environment": environment,
+        "began": plan["began"],
+        "ended": ended,
+        "site_rto_seconds": seconds_between(plan["began"], ended),
+        "last_sign_of_life": plan["written_at"],
+        "points": plan["points"],
+        "parts": parts,
+    }
+
+
+def seconds_between(earlier: str, later: str) -> int:
+    return int((_time(later) - _time(earlier)).total_seconds())
+
+
+def _time(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def table(rows: Iterable[Row]) -> list[str]:

@@ -32,6 +32,10 @@ options:
         description: Addresses to connect to instead of those of the endpoint's name, the first that answers.
       access_key: {type: str, required: true, description: Access key that may list and get.}
       secret_key: {type: str, required: true, description: Secret key that belongs to it.}
+  environment:
+    type: str
+    required: true
+    description: Name of the environment, whose snapshots can be restored.
   expected:
     type: list
     elements: dict
@@ -53,6 +57,7 @@ EXAMPLES = r"""
       ca_certificate: ""
       access_key: "{{ object_storage_reader_access_key }}"
       secret_key: "{{ object_storage_reader_secret_key }}"
+    environment: prod
     expected: [{part: etcd, host: prod-rke2-server-1}]
   register: snapshots
 """
@@ -64,6 +69,12 @@ table:
   type: list
 report:
   description: The listing as data, with its start time and its findings.
+  returned: always
+  type: dict
+recovery:
+  description: >-
+    What a restore of the whole site starts from. The newest good snapshot of each series (C(points)), the series without one
+    (C(missing)), and when the bucket was last written to (C(written_at)).
   returned: always
   type: dict
 """
@@ -90,6 +101,7 @@ def main() -> None:
                     "secret_key": {**text, "no_log": True},
                 },
             },
+            "environment": text,
             "expected": {
                 "type": "list",
                 "elements": "dict",
@@ -111,11 +123,15 @@ def main() -> None:
     except (S3Error, SnapshotError) as error:
         module.fail_json(msg=f"{error}.")
     described = list(manifests.values())
-    rows = [
-        snapshot_list.row(snapshot_list.Expected(**entry), described, objects, began) for entry in given["expected"]
-    ]
+    expected = [snapshot_list.Expected(**entry) for entry in given["expected"]]
+    rows = [snapshot_list.row(entry, described, objects, began) for entry in expected]
     found = snapshot_list.findings(rows, described, unreadable, objects)
-    module.exit_json(changed=False, table=snapshot_list.table(rows), report=snapshot_list.report(rows, found, began))
+    module.exit_json(
+        changed=False,
+        table=snapshot_list.table(rows),
+        report=snapshot_list.report(rows, found, began),
+        recovery=snapshot_list.recovery(expected, described, objects, given["environment"]),
+    )
 
 
 if __name__ == "__main__":
