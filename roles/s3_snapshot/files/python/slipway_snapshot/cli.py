@@ -20,7 +20,7 @@ from typing import Any
 from ansible_collections.slipway.platform.plugins.module_utils.schedules import ScheduleError
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
-from slipway_snapshot import ceph, config, etcd, postgresql, restore, state
+from slipway_snapshot import ceph, config, drill, etcd, postgresql, restore, state
 from slipway_snapshot.run import Run
 
 EXECUTE: Mapping[str, Callable[[Run], None]] = {
@@ -40,16 +40,17 @@ def parser() -> argparse.ArgumentParser:
         ("run", "save a part, verify it in the bucket and write its manifest"),
         ("verify-bucket", "verify that the bucket works with the key of a part"),
         ("record-end", "record the failure of a run that was killed; called by its unit"),
-        ("record-drill", "record the result of a restore drill of a part"),
     ):
         command = commands.add_parser(name, help=meaning)
         command.add_argument("part", choices=sorted(EXECUTE))
-        if name == "record-drill":
-            command.add_argument("--began", type=int, required=True, help="start of the drill, seconds since the epoch")
-            command.add_argument("--fault", default="", help="why it failed")
+    drills = commands.add_parser(
+        "drill",
+        help="restore the newest snapshot of a part beside it; reads JSON with identity, prints the result as JSON",
+    )
+    drills.add_argument("part", choices=sorted(drill.DRILLS))
     commands.add_parser(
         "restore-ceph",
-        help="restore exports of Ceph's buckets and images; reads JSON with objects and identity, prints JSON with faults",
+        help="restore exports of Ceph's buckets and images; reads objects and identity, prints faults, as JSON",
     )
     commands.add_parser("status", help="print results and findings as JSON")
     commands.add_parser("findings", help="print the faults of this host's snapshots, one a line")
@@ -112,6 +113,10 @@ def verify_bucket(configuration: Mapping[str, Any], part: str, result: dict[str,
     result["digest"] = state.digest(configuration, part)
 
 
+def drill_part(configuration: Mapping[str, Any], part: str, identity: str, result: dict[str, Any]) -> None:
+    result |= drill.execute(Run.from_configuration(configuration, part), identity)
+
+
 def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     arguments = parser().parse_args(words)
@@ -119,11 +124,8 @@ def main(words: Sequence[str]) -> int:
     if command == "record-end":
         state.record_end(arguments.part, os.environ)
         return 0
-    if command == "record-drill":
-        state.record_result(f"{state.DRILL}{arguments.part}", arguments.began, arguments.fault)
-        return 0
     configuration = read_configuration()
-    if command in ("run", "verify-bucket") and arguments.part not in configuration["parts"]:
+    if command in ("run", "verify-bucket", "drill") and arguments.part not in configuration["parts"]:
         print(f"slipway-snapshot: {arguments.part} is not saved on this host ({state.CONFIGURATION})", file=sys.stderr)
         return 2
     if command == "run":
@@ -131,6 +133,12 @@ def main(words: Sequence[str]) -> int:
             return recorded(arguments.part, partial(execute_part, configuration, arguments.part))
     if command == "verify-bucket":
         return recorded(f"{state.BUCKET}{arguments.part}", partial(verify_bucket, configuration, arguments.part))
+    if command == "drill":
+        name = f"{state.DRILL}{arguments.part}"
+        with state.lock(name):
+            recorded(name, partial(drill_part, configuration, arguments.part, json.load(sys.stdin)["identity"]))
+        print(json.dumps(state.results()[name]))
+        return 0
     if command == "restore-ceph":
         print(restore.execute(Run.from_configuration(configuration, "ceph"), json.load(sys.stdin)))
         return 0

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,16 +31,18 @@ from slipway_snapshot.state import STATE
 
 Details = dict[str, Any]
 START_SECONDS = 60
+ISOLATED = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+"""Runs a program in a network namespace of its own."""
 SYSTEM_NAMESPACE = "/registry/namespaces/kube-system"
 CANARY = "/registry/configmaps/kube-system/slipway-canary"
 
 
 def choose(run: Run, prefix: str) -> Manifest:
-    """The newest snapshot below the prefix, whose object agrees with its manifest."""
+    """The newest snapshot of this host below the prefix, whose object agrees with its manifest."""
     manifests, _ = run.bucket.manifests(prefix)
-    found = newest(manifests.values())
+    found = newest(manifest for manifest in manifests.values() if manifest.host == run.host)
     if found is None:
-        raise SnapshotError(f"the bucket holds no snapshot below {prefix}")
+        raise SnapshotError(f"the bucket holds no snapshot of this host below {prefix}")
     return read_manifest(run, found.object)
 
 
@@ -59,7 +60,7 @@ def etcd_programs(processes: Path = Path("/proc")) -> dict[str, Path]:
     """The programs beside the running etcd, in the file system of its container: they have the cluster's version."""
     for process in processes.glob("[0-9]*"):
         with suppress(OSError):
-            program = Path(os.readlink(process / "exe"))
+            program = (process / "exe").readlink()
             if program.name == "etcd":
                 folder = process / "root" / program.parent.relative_to("/")
                 names = ("etcd", "etcdctl", "etcdutl")
@@ -71,15 +72,19 @@ def restore_command(programs: Mapping[str, Path], snapshot: Path, data: Path) ->
     """etcdutl, which etcd 3.5 began and 3.6 requires; before, etcdctl restored."""
     program = programs.get("etcdutl") or programs.get("etcdctl")
     if program is None or "etcdctl" not in programs:
-        raise SnapshotError("etcdctl or etcdutl is missing beside the running etcd, so that no snapshot can be restored")
+        raise SnapshotError(
+            "etcdctl or etcdutl is missing beside the running etcd, so that no snapshot can be restored"
+        )
     return [str(program), "snapshot", "restore", str(snapshot), "--data-dir", str(data)]
 
 
-def require(command: list[str], **options: Any) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, **options)
+def require(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines()
-        raise SnapshotError(f"{Path(command[0]).name} failed ({done.returncode}): {words[-1] if words else 'no output'}")
+        raise SnapshotError(
+            f"{Path(command[0]).name} failed ({done.returncode}): {words[-1] if words else 'no output'}"
+        )
     return done.stdout
 
 
@@ -88,8 +93,7 @@ def running_etcd(programs: Mapping[str, Path], data: Path) -> Iterator[Callable[
     """An etcd on the data in a network namespace of its own, that nothing else reaches; yields its etcdctl."""
     with (data.parent / "etcd.log").open("wb") as log:
         process = subprocess.Popen(
-            ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-            + [str(programs["etcd"]), "--data-dir", str(data), "--log-level", "warn"],
+            [*ISOLATED, str(programs["etcd"]), "--data-dir", str(data), "--log-level", "warn"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -104,7 +108,9 @@ def running_etcd(programs: Mapping[str, Path], data: Path) -> Iterator[Callable[
             except SnapshotError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
                     words = (data.parent / "etcd.log").read_text().strip().splitlines()
-                    raise SnapshotError(f"etcd does not start on the restored data: {words[-1] if words else error}") from error
+                    raise SnapshotError(
+                        f"etcd does not start on the restored data: {words[-1] if words else error}"
+                    ) from error
                 time.sleep(1)
         yield lambda *arguments: require([*client, *arguments])
     finally:
@@ -118,10 +124,12 @@ def count(answer: str) -> int:
 
 
 def drill_etcd(run: Run, folder: Path, _: str) -> Details:
-    """Restore the newest snapshot of any server into an etcd, and read Kubernetes' objects from it."""
+    """Restore the newest snapshot into an etcd, and read Kubernetes' objects from it."""
     manifest = choose(run, etcd.PREFIX)
     if manifest.token_fingerprint != fingerprint(Path(run.options["token_path"]).read_text()):
-        raise SnapshotError(f"{manifest.object}: it was made with another server token, and can only be restored with that")
+        raise SnapshotError(
+            f"{manifest.object}: it was made with another server token, and can only be restored with that"
+        )
     snapshot = folder / Path(manifest.object).name
     fetch(run, manifest, snapshot)
     if snapshot.suffix == ".zip":
@@ -187,20 +195,14 @@ DRILLS: Mapping[str, Callable[[Run, Path, str], Details]] = {
 NEED_IDENTITY = ("ceph", "config")
 
 
-def execute(run: Run, identity: str) -> Details:
+def execute(run: Run, identity: str, folder: Path = STATE) -> Details:
     """Drill a part; what was restored is removed, whatever happens."""
     if run.part in NEED_IDENTITY and not identity:
         raise SnapshotError("the private key of the escrow is required to decrypt the snapshot, and none was given")
+    prefix = f"drill-{run.part}-"
+    for remains in folder.glob(f"{prefix}*"):  # of a drill that was killed
+        shutil.rmtree(remains)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="drill-", dir=STATE) as folder, private_path(identity) as identity_path:
-        found = DRILLS[run.part](run, Path(folder), identity_path)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as scratch, private_path(identity) as identity_path:
+        found = DRILLS[run.part](run, Path(scratch), identity_path)
     return found | {"seconds": round(time.monotonic() - began, 1)}
-
-
-def remove_remains(folder: Path = STATE) -> Iterable[Path]:
-    """Directories of drills that were killed."""
-    return sorted(folder.glob("drill-*"))
-
-
-def to_json(part: str, result: Mapping[str, Any]) -> str:
-    return json.dumps({"part": part, **result})

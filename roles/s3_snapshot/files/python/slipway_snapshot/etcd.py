@@ -8,8 +8,11 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 
+from ansible_collections.slipway.platform.plugins.module_utils import rke2_read
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import Entry
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
@@ -24,6 +27,9 @@ from slipway_snapshot.run import Run
 PREFIX = "etcd/"
 METADATA = "/.metadata/"
 """RKE2's own descriptions of its snapshots."""
+CANARY = "/api/v1/namespaces/kube-system/configmaps"
+CANARY_NAME = "slipway-canary"
+"""A ConfigMap with the time of the last run: a restore drill reads it from the restored data."""
 UPLOAD_SECONDS = 900
 """A local snapshot younger than this may still be uploading; RKE2's own limit is 5 minutes."""
 
@@ -134,6 +140,36 @@ def verified_digest(run: Run, entry: Entry, file: LocalFile | None) -> str:
     return run.bucket.digest(entry.key)
 
 
+def write_canary(now: float) -> None:
+    """Write the time into the cluster, so that each later snapshot holds it."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CANARY_NAME, "namespace": "kube-system"},
+        "data": {"written": format_time(now)},
+    }
+    try:
+        kubeconfig = rke2_read.parse_kubeconfig((rke2_read.ETC / "rke2/rke2.yaml").read_text())
+        context = rke2_read.tls_context(
+            kubeconfig["certificate-authority"], kubeconfig["client-certificate"], kubeconfig["client-key"]
+        )
+        status, text = rke2_read.request(
+            kubeconfig["server"], context, f"{CANARY}/{CANARY_NAME}", method="PUT", body=body
+        )
+        if status == HTTPStatus.NOT_FOUND:
+            status, text = rke2_read.request(kubeconfig["server"], context, CANARY, body=body)
+    except (OSError, HTTPException, rke2_read.ReadError) as error:
+        raise SnapshotError(f"the canary {CANARY_NAME} cannot be written to the Kubernetes API: {error}") from error
+    if status not in (HTTPStatus.OK, HTTPStatus.CREATED):
+        raise SnapshotError(f"the canary {CANARY_NAME} was rejected by the Kubernetes API: {status} {text[:200]}")
+
+
+def canary_time(content: str) -> str | None:
+    """The time in the canary as etcd holds it, in Kubernetes' binary form."""
+    found = re.search(r"written\W+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)", content)
+    return found[1] if found else None
+
+
 def execute(run: Run) -> None:
     """Write a manifest for each snapshot of this host that is complete in the bucket; report the others."""
     folder, token_path = Path(run.options["snapshot_dir"]), Path(run.options["token_path"])
@@ -164,5 +200,9 @@ def execute(run: Run) -> None:
         own[entry.key] = manifest
     run.prune_manifests(planned.prune)
     run.record_newest(manifest for key, manifest in own.items() if key in objects)
+    try:
+        write_canary(run.now())
+    except SnapshotError as error:
+        planned.faults.append(str(error))
     if planned.faults:
         raise SnapshotError("; ".join(planned.faults))

@@ -211,6 +211,11 @@ def drill_findings(part: str, days: int, result: Mapping[str, Any], now: float) 
         return []
     if not result:
         return [f"{part}: a restore was never drilled, and s3_snapshot_drill_days expects one every {days} days"]
+    began = result.get("running", 0)
+    if began > result.get("began", 0) and now - began > DAY:
+        return [f"{part}: the drill of {format_time(began)} ended without a result"]
+    if "ok" not in result:
+        return []  # the first one runs
     faults = [] if result["ok"] else [f"{part}: the drill of {format_time(result['began'])} failed: {result['fault']}"]
     if (age := now - (result.get("good") or 0)) > days * DAY and result["ok"]:
         faults.append(

@@ -13,6 +13,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_list imp
 RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 SAVED_PARTS = ("etcd", "postgresql", "ceph", "config")
 ENCRYPTED = ("ceph", "config")
+DRILLED = ("etcd", "ceph", "config")
+"""Parts with a drill of this role; PostgreSQL has its own."""
 TIMER = """\
 # Written by the role s3_snapshot. Changes made here are overwritten.
 [Unit]
@@ -89,7 +91,7 @@ def parts_of(
             "source_timers": [],
             "source_calendars": [calendar_from_cron(cron)] if cron else [],
             "calendar": schedule[part],
-            "drill_days": drill_days,
+            "drill_days": drill_days if part in DRILLED else 0,
             "access_key": keys[part]["access_key"],
             "secret_key": keys[part]["secret_key"],
             **given,

@@ -73,8 +73,8 @@ report:
   type: dict
 recovery:
   description: >-
-    What a restore of the whole site starts from. The newest good snapshot of each series (C(points)), the series without one
-    (C(missing)), and when the bucket was last written to (C(written_at)).
+    What a restore of the whole site starts from. The newest good snapshot of each series (C(points)), the series
+    without one (C(missing)), and when the bucket was last written to (C(written_at)).
   returned: always
   type: dict
 """
