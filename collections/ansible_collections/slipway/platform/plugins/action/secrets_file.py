@@ -85,7 +85,8 @@ class ActionModule(ActionBase):
                 private_key, public_key = escrow_pair()
                 escrow_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write(escrow_path, f"# public key: {public_key}\n{private_key}\n".encode())
-            text = yaml.dump(completed(existing, wanted, public_key), Dumper=AnsibleDumper, width=1000, default_flow_style=False)
+            values = completed(existing, wanted, public_key)
+            text = yaml.dump(values, Dumper=AnsibleDumper, width=1000, default_flow_style=False)
             content = text.encode()
             if given["encrypted"]:
                 content = VaultLib().encrypt(content, secret[1], vault_id=secret[0])

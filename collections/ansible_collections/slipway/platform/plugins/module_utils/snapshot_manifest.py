@@ -5,12 +5,12 @@ It is an object of its own, `manifests/<key>.json`: RKE2 lists and expires every
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import token_digest
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import Entry
 
 SCHEMA = 1
@@ -87,8 +87,8 @@ def parse_time(text: str) -> datetime:
 
 
 def fingerprint(token: str) -> str:
-    """The first digits of the SHA-256 of RKE2's server token, without the white space around it."""
-    return hashlib.sha256(token.strip().encode()).hexdigest()[:FINGERPRINT_DIGITS]
+    """The first digits of the SHA-256 of RKE2's server token, of both its forms."""
+    return token_digest(token)[:FINGERPRINT_DIGITS]
 
 
 def manifest_key(key: str) -> str:

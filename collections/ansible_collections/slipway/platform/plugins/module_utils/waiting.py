@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-T = TypeVar("T")  # hosts with Python 3.11 have no other way
+T = TypeVar("T")
 
 
 class NotMet(Exception):
