@@ -157,7 +157,7 @@ def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: s
     before = next(one for one in read(cluster, wanted, addresses).gateways if one.name == name)
     cluster.run(["orch", "daemon", "redeploy", name])
 
-    def not_restarted(found: Found) -> list[str]:
+    def not_serving(found: Found) -> list[str]:
         now = next((one for one in found.gateways if one.name == name), None)
         if now is None or not now.running:
             return ["it does not run"]
@@ -165,13 +165,16 @@ def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: s
             return ["the orchestrator has not restarted it yet"]
         if now.certificate != fingerprint(found.certificate):
             return ["it does not present the stored certificate"]
-        return [] if not set(wanted.frontend) - set(now.frontend.split()) else ["it runs with other options"]
+        if set(wanted.frontend) - set(now.frontend.split()):
+            return ["it runs with other options"]
+        store_markers(cluster, wanted, [name])  # here, so that it is retried during an election too
+        return []
 
     try:
         wait_until(
             f"{name}: not serving after its restart",
             lambda: read(cluster, wanted, addresses, fresh=True),
-            not_restarted,
+            not_serving,
             timeout_seconds=timeout_seconds,
             interval_seconds=POLL_SECONDS,
             passing=CephError,
@@ -180,7 +183,6 @@ def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: s
         raise GatewayError(
             f"{error}; no other gateway was restarted. Read the journal of that gateway on {before.host}, and run again"
         ) from error
-    store_markers(cluster, wanted, [name])
 
 
 def store_markers(cluster: Cluster, wanted: Wanted, names: list[str]) -> None:
