@@ -108,34 +108,48 @@ def entry_points(document: Any) -> Iterator[tuple[str, str]]:
             yield included["name"], included.get("tasks_from", "main")
 
 
-@pytest.mark.parametrize("path", PLAYS, ids=lambda path: path.stem)
+DATABASE_ROLES = ("postgresql", "postgresql_backup", "postgresql_replication")
+DATABASE_PLAYS = [
+    *OPERATIONS,
+    *(REPOSITORY / "playbooks" / name for name in ("postgresql.yml", "tasks/run_postgresql.yml")),
+]
+
+
+def database_specs() -> dict[str, dict[str, Any]]:
+    """Role → its entry points."""
+    return {
+        role: load(REPOSITORY / f"roles/{role}/meta/argument_specs.yml")["argument_specs"] for role in DATABASE_ROLES
+    }
+
+
+@pytest.mark.parametrize("path", DATABASE_PLAYS, ids=lambda path: path.stem)
 def test_an_entry_point_of_postgresql_has_a_specification(path: Path) -> None:
-    used = {entry for role, entry in entry_points(load(path)) if role == "postgresql"}
-    assert used <= set(load(REPOSITORY / "roles/postgresql/meta/argument_specs.yml")["argument_specs"])
+    specs = database_specs()
+    assert [entry for entry in entry_points(load(path)) if entry[0] in specs and entry[1] not in specs[entry[0]]] == []
 
 
 def test_a_result_that_a_play_uses_is_documented() -> None:
-    """A fact of the role postgresql that a play reads is a result in the specification of an entry point."""
-    specs = load(REPOSITORY / "roles/postgresql/meta/argument_specs.yml")["argument_specs"]
-    options = {name for spec in specs.values() for name in spec.get("options", {})}
-    descriptions = [text for spec in specs.values() for text in spec.get("description", ())]
+    """A fact of a role of the database that a play reads is a result in the specification of an entry point."""
+    specs = [spec for entries in database_specs().values() for spec in entries.values()]
+    options = {name for spec in specs for name in spec.get("options", {})}
+    descriptions = [text for spec in specs for text in spec.get("description", ())]
     results = {name for text in descriptions for name in re.findall(r"Result: the fact (postgresql_\w+)", text)}
     texts = [path.read_text() for path in sorted(FOLDER.rglob("*.yml"))]
     used = {name for text in texts for name in re.findall(r"(?<![\w/.])(postgresql_[a-z_]+)\b(?!\()", text)}
     names = {path.stem for path in FOLDER.rglob("*.yml")}
-    assert used - options - names <= results
+    assert used - options - names - set(DATABASE_ROLES) <= results
 
 
 def test_the_wiring_of_operations_is_that_of_the_play() -> None:
     """An option that playbooks/postgresql.yml wires too has the same value in every operation."""
     (play,) = load(REPOSITORY / "playbooks/postgresql.yml")
-    wired, operations = play["roles"][0]["vars"], load(WIRING)
-    specs = load(REPOSITORY / "roles/postgresql/meta/argument_specs.yml")["argument_specs"]
+    wired, operations = play["vars"], load(WIRING)
     assert {name: value for name, value in operations.items() if name in wired} == {
         name: value for name, value in wired.items() if name in operations
     }
-    assert set(wired) - set(operations) == {"postgresql_allow_initialize", "postgresql_allow_restart"}
-    assert set(operations) <= {name for spec in specs.values() for name in spec.get("options", {})}
+    assert set(wired) - set(operations) == {"postgresql_allow_restart", "postgresql_backup_allow_initialize"}
+    specs = [spec for entries in database_specs().values() for spec in entries.values()]
+    assert set(operations) | set(wired) <= {name for spec in specs for name in spec.get("options", {})}
 
 
 def test_a_flag_that_stays_set_is_found() -> None:
