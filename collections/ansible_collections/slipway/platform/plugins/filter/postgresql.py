@@ -1,4 +1,4 @@
-"""Filters of the role postgresql: PostgreSQL's settings, rules and grants from the inventory."""
+"""Filters of the roles of PostgreSQL: settings, rules and connections from the inventory, plans of operations."""
 
 from __future__ import annotations
 
