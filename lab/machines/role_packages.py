@@ -15,6 +15,7 @@ LISTS = {
     "ceph": ("__ceph_packages",),
     "load_balancer": ("__load_balancer_own_packages", "__load_balancer_acme_packages"),
     "postgresql": ("__postgresql_packages",),
+    "postgresql_backup": ("__postgresql_backup_packages",),
     "rke2": ("__rke2_packages",),
     "s3_snapshot": ("__s3_snapshot_packages",),
 }

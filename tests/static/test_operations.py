@@ -18,9 +18,17 @@ PLAYS = sorted(path for path in FOLDER.glob("*.yml") if not path.name.endswith("
 OPERATIONS = [*PLAYS, *sorted(FOLDER.glob("tasks/*.yml"))]
 STEPS = sorted(REPOSITORY.glob("roles/*/tasks/*.yml"))
 LONGEST_PLAY_LINES = 60
-WIRED_ROLES = ("ceph", "postgresql", "rke2")
-"""Roles whose inputs are wired in playbooks/<role>.yml and in playbooks/operations/vars/<role>.yml."""
-SWITCHES = {"ceph": set(), "postgresql": {"postgresql_allow_initialize", "postgresql_allow_restart"}, "rke2": set()}
+WIRED = {
+    "ceph": ("ceph",),
+    "postgresql": ("postgresql", "postgresql_backup", "postgresql_replication"),
+    "rke2": ("rke2",),
+}
+"""Services, with their roles, whose inputs are wired in playbooks/<service>.yml and playbooks/operations/vars/."""
+SWITCHES = {
+    "ceph": set(),
+    "postgresql": {"postgresql_allow_restart", "postgresql_backup_allow_initialize"},
+    "rke2": set(),
+}
 """Inputs that the operations do not set."""
 
 
@@ -93,35 +101,39 @@ def entry_points(document: Any) -> Iterator[tuple[str, str]]:
             yield included["name"], included.get("tasks_from", "main")
 
 
-@pytest.mark.parametrize("path", OPERATIONS, ids=lambda path: path.stem)
+DATABASE_PLAYS = [REPOSITORY / "playbooks" / name for name in ("postgresql.yml", "tasks/run_postgresql.yml")]
+
+
+@pytest.mark.parametrize("path", [*OPERATIONS, *DATABASE_PLAYS], ids=lambda path: path.stem)
 def test_an_entry_point_has_a_specification(path: Path) -> None:
     for role, entry in entry_points(load(path)):
         assert entry in role_documents()[role], f"{role}: {entry}"
 
 
-@pytest.mark.parametrize("role", WIRED_ROLES)
-def test_a_result_that_a_play_uses_is_documented(role: str) -> None:
+@pytest.mark.parametrize("service", WIRED)
+def test_a_result_that_a_play_uses_is_documented(service: str) -> None:
     """A fact of a role that a play reads is a result in the specification of an entry point."""
-    specs = role_documents()[role]
-    options = {name for spec in specs.values() for name in spec.get("options", {})}
-    descriptions = [text for spec in specs.values() for text in spec.get("description", ())]
-    results = {name for text in descriptions for name in re.findall(rf"Result: the fact ({role}_\w+)", text)}
+    specs = [spec for role in WIRED[service] for spec in role_documents()[role].values()]
+    options = {name for spec in specs for name in spec.get("options", {})}
+    descriptions = [text for spec in specs for text in spec.get("description", ())]
+    results = {name for text in descriptions for name in re.findall(rf"Result: the fact ({service}_\w+)", text)}
     texts = [path.read_text() for path in sorted(FOLDER.rglob("*.yml"))]
-    used = {name for text in texts for name in re.findall(rf"(?<![\w/.])({role}_[a-z_]+)\b(?!\()", text)}
+    used = {name for text in texts for name in re.findall(rf"(?<![\w/.])({service}_[a-z_]+)\b(?!\()", text)}
     names = {path.stem for path in FOLDER.rglob("*.yml")}
-    assert used - options - names <= results
+    assert used - options - names - set(WIRED[service]) <= results
 
 
-@pytest.mark.parametrize("role", WIRED_ROLES)
-def test_the_wiring_of_operations_is_that_of_the_play(role: str) -> None:
-    """An option that playbooks/<role>.yml wires too has the same value in every operation."""
-    (play,) = load(REPOSITORY / f"playbooks/{role}.yml")
-    wired, operations = play["roles"][0]["vars"], load(FOLDER / f"vars/{role}.yml")
+@pytest.mark.parametrize("service", WIRED)
+def test_the_wiring_of_operations_is_that_of_the_play(service: str) -> None:
+    """An option that playbooks/<service>.yml wires too has the same value in every operation."""
+    play, operations = load(REPOSITORY / f"playbooks/{service}.yml")[0], load(FOLDER / f"vars/{service}.yml")
+    wired = play["vars"] if "vars" in play else play["roles"][0]["vars"]
     assert {name: value for name, value in operations.items() if name in wired} == {
         name: value for name, value in wired.items() if name in operations
     }
-    assert set(wired) - set(operations) == SWITCHES[role]
-    assert set(operations) <= {name for spec in role_documents()[role].values() for name in spec.get("options", {})}
+    assert set(wired) - set(operations) == SWITCHES[service]
+    specs = [spec for role in WIRED[service] for spec in role_documents()[role].values()]
+    assert set(operations) | set(wired) <= {name for spec in specs for name in spec.get("options", {})}
 
 
 @pytest.mark.parametrize("path", PLAYS, ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ from postgresql_backup import recovery, repository
 
 from tests.static.repository import REPOSITORY
 
-FOLDER = REPOSITORY / "roles/postgresql/files/python/postgresql_backup"
+FOLDER = REPOSITORY / "roles/postgresql_backup/files/python/postgresql_backup"
 
 NAME = """sho'p" = \\x; DROP"""
 

@@ -251,27 +251,38 @@ def read_plays(playbooks_dir: Path) -> Iterator[Play]:
             if "hosts" not in play:
                 continue
             pattern = play["hosts"] if isinstance(play["hosts"], str) else ":".join(play["hosts"])
+            wired = frozenset(play.get("vars") or {})
             groups = {part.lstrip("&") for part in re.split(r"[:,]", pattern) if not part.startswith("!")}
             roles: dict[str, frozenset[str]] = {}
             for entry in play.get("roles") or []:
                 name = entry if isinstance(entry, str) else entry.get("role", entry.get("name"))
-                roles[name] = frozenset() if isinstance(entry, str) else frozenset(entry.get("vars") or {})
-            for task in play.get("tasks") or []:
+                roles[name] = wired | frozenset({} if isinstance(entry, str) else entry.get("vars") or {})
+            for task in _with_included_tasks(play.get("tasks") or [], path.parent):
                 for action in ("ansible.builtin.import_role", "ansible.builtin.include_role"):
                     # Other entry points of a role have inputs of their own.
                     if action in task and "tasks_from" not in task[action]:
-                        roles[task[action]["name"]] = frozenset(task.get("vars") or {})
+                        roles[task[action]["name"]] = wired | frozenset(task.get("vars") or {})
             yield Play(frozenset(groups), roles)
+
+
+def _with_included_tasks(tasks: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Tasks of a play, and those of the files that it includes."""
+    for task in tasks:
+        yield task
+        included = task.get("ansible.builtin.include_tasks")
+        if isinstance(included, str):
+            yield from _with_included_tasks(_load(folder / included) or [], folder)
 
 
 def read_roles(roles_dir: Path, plays: Sequence[Play]) -> Iterator[Role]:
     for path in sorted(roles_dir.glob("*/meta/argument_specs.yml")):
         name = path.parts[-3]
         users = [play for play in plays if name in play.roles]
+        options = _load(path)["argument_specs"]["main"].get("options", {})
         yield Role(
             name=name,
-            options=_load(path)["argument_specs"]["main"].get("options", {}),
-            wired=frozenset(option for play in users for option in play.roles[name]),
+            options=options,
+            wired=frozenset(option for play in users for option in play.roles[name] if option in options),
             groups=frozenset(group for play in users for group in play.groups),
         )
 
