@@ -148,6 +148,6 @@ def test_structures(name: str, value: Any, where: str | None) -> None:
     assert found == ([] if where is None else [where])
 
 
-def test_the_tables_of_fields_are_whole() -> None:
+def test_the_tables_of_fields_are_complete() -> None:
     assert len(KUBELET_TYPES) > 120 and KUBELET_TYPES["memorySwap.swapBehavior"] == "text"
     assert len(ETCD_TYPES) > 50 and ETCD_TYPES["heartbeat-interval"] == "int"
