@@ -118,6 +118,18 @@ CASES = [
         DATABASE,
         "is the same as the first",
     ),
+    case(
+        "versions that expire while they are locked",
+        lambda i: i.set("platform_object_storage_expire_days", "14"),
+        PLATFORM,
+        "platform_object_storage_expire_days: 14 is not more than the 14 days of the lock",
+    ),
+    case(
+        "bucket with half a lock",
+        lambda i: i.add(CEPH, "ceph_s3_buckets: [{ name: app, owner: app, lock_mode: GOVERNANCE }]"),
+        CEPH,
+        'ceph_s3_buckets: "app": only one of lock_mode and lock_days is set',
+    ),
     # databases
     case(
         "database without a volume",
@@ -305,7 +317,7 @@ CASES = [
         "administrators nowhere",
         lambda i: i.set("platform_admin_cidrs", "[]"),
         PLATFORM,
-        "platform_admin_cidrs: [] is too short",
+        "platform_admin_cidrs: [] has too few entries",
     ),
     case(
         "endpoint without its version",

@@ -190,7 +190,7 @@ ORIGIN = Origin("file.yml", 3)
         ({"type": "int", "format": "0|8..9"}, "0", None),
         ({"type": "list", "elements": "str"}, ["a", None], "x[1]: null is no value"),
         ({"type": "list", "elements": "str"}, ["a", "a"], 'x[1]: "a" is listed twice'),
-        ({"type": "list", "elements": "str", "required": True}, [], "is too short"),
+        ({"type": "list", "elements": "str", "required": True}, [], "has too few entries"),
         ({"type": "dict", "format": {"keys": "dns_label", "values": "address4"}}, {"a": "10.0.0.1"}, None),
         ({"type": "dict", "format": {"keys": "dns_label", "values": "address4"}}, {"a": "10"}, "x.a"),
         ({"type": "int"}, 3, None),

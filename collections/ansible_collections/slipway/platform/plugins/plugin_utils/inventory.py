@@ -162,7 +162,7 @@ def read_files(inventory: Any, loader: Any, folder: Path, shown: str) -> Files:
         found |= files.add_files("host_vars", name)
     for kind in FOLDERS:
         for path in sorted((folder / kind).rglob("*")):
-            if path.is_file() and str(path) not in found and not path.name.startswith("."):
+            if path.is_file() and path.suffix in YAML and str(path) not in found and not path.name.startswith("."):
                 files.faults.append(
                     Fault(files.file_origin(str(path)), f"{path.name}: Ansible does not read this file",
                           "Name it <group>.yml, or put it into the folder of that name; not both.")
@@ -242,7 +242,7 @@ def static_hosts(folder: Path, loader: Any) -> set[str]:
     extensions = (*YAML, ".ini", "")
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in extensions]
     sources = [str(path) for path in paths if not path.stem.endswith("hcloud") and not path.name.startswith(".")]
-    return set(InventoryManager(loader=loader, sources=sources).hosts)
+    return set(InventoryManager(loader=loader, sources=sources).hosts) if sources else set()
 
 
 # Roles and plays

@@ -1,9 +1,6 @@
-"""Fields of the kubelet's configuration and arguments of etcd, with their types, as of the pinned versions."""
+"""Fields of the kubelet's configuration (k8s.io/kubelet/config/v1beta1 of 1.36) and arguments of etcd, with types."""
 
 from __future__ import annotations
-
-KUBERNETES = "1.36"
-"""The version whose k8s.io/kubelet/config/v1beta1 this is."""
 
 KUBELET_FIELDS: dict[str, str] = {
     "bool": """

@@ -68,7 +68,7 @@ def unresolved(environment: Environment) -> Iterator[Fault]:
     for name, (setting, _) in broken.items():
         if name in causes or name not in explained:
             # Ansible's message may contain the value.
-            reason = "" if SECRET_NAME.search(name) else f" ({setting.error})"
+            reason = "" if SECRET_NAME.search(name) or "secret" in name else f" ({setting.error})"
             yield Fault(setting.origin, f"{name}: cannot be resolved{reason}", "Correct its expression.")
 
 

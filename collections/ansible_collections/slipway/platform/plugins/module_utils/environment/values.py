@@ -89,7 +89,7 @@ def list_findings(path: str, value: Any, option: Option) -> Iterator[Finding]:
     form = form if isinstance(form, Mapping) else {"elements": form}
     least = form.get("least", 1 if option.get("required") else 0)
     if len(value) < least:
-        yield path, value, ("is too short", f"Add {least} or more.")
+        yield path, value, ("has too few entries", f"Write {least} or more.")
     element = {"type": option.get("elements", "raw"), "format": form.get("elements")}
     element |= {key: option[key] for key in ("options", "choices") if key in option}
     seen: set[str] = set()
