@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -125,9 +125,10 @@ class Inventory:
         path.parent.mkdir(parents=True)
         path.write_text(text + "\n")
 
-    def environment(self, extra_variables: Mapping[str, Any] | None = None) -> Environment:
+    def environment(self, extra_variables: Mapping[str, Any] | None = None, before: Sequence[Path] = ()) -> Environment:
+        """As Ansible reads it, with --extra-vars and inventories given before it."""
         loader = DataLoader()
-        hosts = InventoryManager(loader=loader, sources=[str(self.folder / "hosts.yml")])
+        hosts = InventoryManager(loader=loader, sources=[*map(str, before), str(self.folder / "hosts.yml")])
         variables = VariableManager(loader=loader, inventory=hosts)
         # Ansible's command line sets this one.
         variables._extra_vars = {**(extra_variables or {}), "ansible_inventory_sources": [str(self.folder)]}
@@ -139,8 +140,8 @@ class Inventory:
             shown=f"inventories/{self.folder.name}",
         )
 
-    def faults(self, *, with_cloud: bool = False, extra_variables: Mapping[str, Any] | None = None) -> list[Fault]:
-        environment = self.environment(extra_variables)
+    def faults(self, *, with_cloud: bool = False, **command_line: Any) -> list[Fault]:
+        environment = self.environment(**command_line)
         return sorted({*pure_faults(environment), *(check_cloud(environment) if with_cloud else ())})
 
 

@@ -202,6 +202,11 @@ ORIGIN = Origin("file.yml", 3)
         ({"type": "list", "elements": "int"}, ["a"], 'x[0]: "a" is no whole number'),
         ({"type": "dict"}, [], "Write it as a dict"),
         ({"type": "str", "choices": ["acme", "own_ca"]}, "acmee", "Choose one of acme, own_ca. Did you mean acme?"),
+        (
+            {"type": "str", "choices": ["17", "18"]},
+            17,
+            "x: 17 is not possible. Choose one of 17, 18. Write it in quotes.",
+        ),
         ({"type": "str", "required": True}, None, "x: null is no value"),
         ({"type": "dict", "options": {"a": {"type": "int"}}}, {"b": 1}, "x.b"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def test_a_value_that_ansible_overrides_is_a_fault(sound: Inventory) -> None:
     sound.set("rke2_network_mtu", "1450")
     (found,) = messages(sound)
     assert "rke2_network_mtu: the value for rke2_server has no effect" in found
+
+
+def test_values_of_a_further_inventory_are_validated(sound: Inventory, tmp_path: Path) -> None:
+    (tmp_path / "more/group_vars").mkdir(parents=True)
+    (tmp_path / "more/hosts.yml").write_text("all: { vars: { base_journal_max_mb: 1 } }\n")
+    (tmp_path / "more/group_vars/all.yml").write_text("base_journal_max_days: 0\n")
+    found = "\n".join(str(fault) for fault in sound.faults(before=[tmp_path / "more/hosts.yml"]))
+    assert re.search(r"base_journal_max_mb: 1 is out of range, set in \S+/more/hosts.yml:1", found)
+    assert re.search(r"base_journal_max_days: 0 is out of range, set in \S+/more/group_vars/all.yml:1", found)
 
 
 def test_a_file_that_ansible_does_not_read_is_a_fault(sound: Inventory) -> None:

@@ -43,6 +43,8 @@ class Files:
     folder: Path
     shown: str
     loader: Any
+    others: Sequence[Path] = ()
+    """Folders of further inventories of the run, with lower precedence."""
     definitions: list[Definition] = field(default_factory=list)
     """In the order of precedence, the last one applies (`Definition.scope` says to which hosts)."""
     values: dict[str, list[Any]] = field(default_factory=dict)
@@ -79,7 +81,8 @@ class Files:
 
     def add_files(self, kind: str, scope: str) -> set[str]:
         """The files of a group or host; returns their paths."""
-        paths = self.loader.find_vars_files(str(self.folder / kind), scope)
+        folders = [str(folder / kind) for folder in (*self.others, self.folder)]
+        paths = [path for folder in folders for path in self.loader.find_vars_files(folder, scope)]
         for path in paths:
             try:
                 content = self.loader.load_from_file(path, cache="all", unsafe=True, trusted_as_template=True)
@@ -145,7 +148,10 @@ MAGIC = ("ansible_inventory_sources", "ansible_version")
 
 def read_files(inventory: Any, loader: Any, folder: Path, shown: str) -> Files:
     """All definitions, in Ansible's order of precedence: files of `all` override a group's entry in the inventory."""
-    files = Files(folder, shown, loader)
+    others = [
+        path if path.is_dir() else path.parent for source in inventory._sources if (path := Path(source)).exists()
+    ]
+    files = Files(folder, shown, loader, [other for other in others if other.resolve() != folder])
     groups = [group for group in sort_groups(inventory.groups.values()) if group.name != "all"]
     files.add(inventory.groups["all"].vars, "all")
     for group in groups:

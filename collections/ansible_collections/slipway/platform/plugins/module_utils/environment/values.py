@@ -34,7 +34,7 @@ def findings(path: str, value: Any, option: Option) -> Iterator[Finding]:
     elif choices:
         if value not in choices:
             closest = suggestion(str(value), map(str, choices))
-            hint = f" {closest}" if closest.endswith("?") else ""
+            hint = " Write it in quotes." if str(value) in choices else f" {closest}" if closest.endswith("?") else ""
             yield path, value, ("is not possible", f"Choose one of {listed(choices)}.{hint}")
     elif kind == "list":
         yield from list_findings(path, value, option)
