@@ -460,6 +460,18 @@ CASES = [
         "provision_network_zone: has no effect here, because playbooks/provision.yml sets it",
     ),
     case(
+        "value that a play for all hosts sets",
+        lambda i: i.add(SERVERS, "base_domain: example.org"),
+        SERVERS,
+        "base_domain: has no effect here, because playbooks/base.yml sets it",
+    ),
+    case(
+        "value that the play of the database sets",
+        lambda i: i.add(DATABASE, "postgresql_volume_gb: 5"),
+        DATABASE,
+        "postgresql_volume_gb: has no effect here, because playbooks/postgresql.yml sets it",
+    ),
+    case(
         "domain that is none",
         lambda i: i.set("platform_domain", "example_com"),
         PLATFORM,
@@ -490,6 +502,12 @@ CASES = [
         "rke2_agent_token, rke2_token",
         "missing",
         "create_secrets.yml",
+    ),
+    case(
+        "no passwords of databases",
+        lambda i: i.remove("postgresql_role_passwords", VAULT),
+        VAULT,
+        "postgresql_role_passwords: missing",
     ),
     case("one secret missing", lambda i: i.remove("rke2_agent_token", VAULT), VAULT, "rke2_agent_token: missing"),
     case(

@@ -148,8 +148,9 @@ def test_every_format_is_that_of_an_option() -> None:
         role = path.parts[-3]
         known = dict(options_of(load(path.with_name("argument_specs.yml"))["argument_specs"]["main"]["options"]))
         if role == "check":
-            for entry_point in load(REPOSITORY / "playbooks/check.meta.yml")["argument_specs"].values():
-                known |= dict(options_of(entry_point["options"]))
+            for meta in (REPOSITORY / "playbooks").glob("*.meta.yml"):
+                for entry_point in load(meta)["argument_specs"].values():
+                    known |= dict(options_of(entry_point["options"]))
         assert set(load(path)) - set(known) == set(), path
 
 

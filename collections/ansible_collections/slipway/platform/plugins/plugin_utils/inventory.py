@@ -128,7 +128,7 @@ def read_environment(
         },
         roles=tuple(read_roles(roles_dir, plays)),
         platform_options=read_options(playbooks_dir / "check.meta.yml", "check", roles_dir / "check"),
-        run_options=read_options(playbooks_dir / "check.meta.yml", "run", roles_dir / "check"),
+        run_options=dict(read_run_options(playbooks_dir, roles_dir / "check")),
         known_groups=frozenset(group for play in plays for group in play.groups),
         inputs=frozenset(read_inputs(playbooks_dir)),
         unreadable=tuple(files.faults),
@@ -275,6 +275,9 @@ def read_plays(playbooks_dir: Path) -> Iterator[Play]:
             if "hosts" not in play:
                 continue
             pattern = play["hosts"] if isinstance(play["hosts"], str) else ":".join(play["hosts"])
+            # An operation may choose other hosts; the default counts.
+            if (default := re.search(r"default\('([^']+)'\)", pattern)) is not None:
+                pattern = default[1]
             groups = {part.lstrip("&") for part in re.split(r"[:,]", pattern) if not part.startswith("!")}
             roles: dict[str, frozenset[str]] = {}
             for entry in play.get("roles") or []:
@@ -298,6 +301,15 @@ def read_roles(roles_dir: Path, plays: Sequence[Play]) -> Iterator[Role]:
             wired={play.groups: play.roles[name] for play in users},
             groups=frozenset(group for play in users for group in play.groups),
         )
+
+
+def read_run_options(playbooks_dir: Path, role: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Inputs of site.yml and its plays (op_x), as the plays' .meta.yml describe them."""
+    for path in sorted(playbooks_dir.glob("*.meta.yml")):
+        for entry_point in _load(path)["argument_specs"]:
+            for name, option in read_options(path, entry_point, role).items():
+                if INPUT.fullmatch(name):
+                    yield name, option
 
 
 def read_options(path: Path, entry_point: str, role: Path) -> dict[str, dict[str, Any]]:

@@ -447,6 +447,7 @@ FORMATS: dict[str, Format] = {
     "extension": matching("extension of PostgreSQL", "pg_trgm", r"[a-z][a-z0-9_-]*", 63),
     "host": host,
     "hcloud_token": matching("token", "that of the console", r"[\w-]+", 256),
+    "host_pattern": matching("pattern of hosts", "postgresql", r"[\w.*:&!,\[\]-]+", 253),
     "https_url": link("https"),
     "image_archive": matching(
         "image archive", "rke2-images-core.linux-amd64.tar.zst", r"[\w.-]+\.tar(\.zst|\.gz)?", 128

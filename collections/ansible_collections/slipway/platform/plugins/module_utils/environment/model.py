@@ -108,7 +108,7 @@ class Environment:
     run_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Inputs of a run (op_x)."""
     inputs: frozenset[str] = frozenset()
-    """All inputs, those of operations too."""
+    """Names of all inputs, those of operations too."""
     siblings: Mapping[str, Mapping[str, set[str]]] = field(default_factory=dict)
     """Values of other environments that must be unique, by name and folder, unrendered."""
     own_values: Mapping[str, list[Any]] = field(default_factory=dict)

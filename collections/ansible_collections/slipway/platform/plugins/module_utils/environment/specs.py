@@ -8,7 +8,7 @@ from typing import Any
 
 from .model import EXTRA_VARIABLES, SECRET_NAME, Environment, Fault, Origin, Role, Setting, listed, suggestion
 from .renamed import RENAMED
-from .values import value_faults
+from .values import value_faults as value_faults
 
 SHARED = "platform_"
 FOREIGN = ("ansible_", "hcloud_")
@@ -53,19 +53,21 @@ def owner(environment: Environment, name: str) -> Role | None:
 def unresolved(environment: Environment) -> Iterator[Fault]:
     """Only the root cause: a value that uses a broken or missing one is not reported itself."""
     words = {(definition.name, definition.origin): definition.words for definition in environment.definitions}
-    broken = {
-        setting.name: (setting, words.get((setting.name, setting.origin), frozenset()) - {setting.name})
+    broken = [
+        (setting, words.get((setting.name, setting.origin), frozenset()) - {setting.name})
         for setting in every_setting(environment)
         if setting.error
-    }
+    ]
+    names = {setting.name for setting, _ in broken}
     needed = {name for name, option in environment.platform_options.items() if option.get("required")}
     causes = (needed | {*required_secrets(environment)}) - {*environment.settings}
-    causes |= {name for name, (_, used) in broken.items() if not used & (causes | {*broken})}
+    causes |= {setting.name for setting, used in broken if not used & (causes | names)}
     # Values that use each other in a circle have no other cause.
     explained = set(causes)
-    while more := {name for name, (_, used) in broken.items() if used & explained} - explained:
+    while more := {setting.name for setting, used in broken if used & explained} - explained:
         explained |= more
-    for name, (setting, _) in broken.items():
+    for setting, _ in broken:
+        name = setting.name
         if name in causes or name not in explained:
             # Ansible's message may contain the value.
             reason = "" if SECRET_NAME.search(name) or "secret" in name else f" ({setting.error})"
@@ -136,7 +138,7 @@ def wired(environment: Environment) -> Iterator[Fault]:
     for definition in environment.definitions:
         role = owner(environment, definition.name)
         scope = definition.scope
-        groups = members.get(scope, None if scope in ("all", EXTRA_VARIABLES) else (scope,))
+        groups = members.get(scope, None if scope in ("all", EXTRA_VARIABLES) else ("all", scope))
         if role is None or not role.is_wired(definition.name, groups):
             continue
         if scope == EXTRA_VARIABLES:
