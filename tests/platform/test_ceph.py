@@ -79,7 +79,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def hosts(cloud: Client, description: dict[str, Any]) -> dict[str, Host]:
-    common = yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text())
+    common = yaml.safe_load((REPOSITORY / "inventories/defaults.yml").read_text())
     options = ["-i", description["ssh_private_key_path"], "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"]
     options += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     found = {}

@@ -42,7 +42,8 @@ LOCK_SECONDS = 15
 
 
 def settings_of_lab() -> dict[str, Any]:
-    return dict(yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text()))
+    files = [REPOSITORY / "inventories/lab/group_vars/all" / name for name in ("defaults.yml", "platform.yml")]
+    return {name: value for file in files for name, value in yaml.safe_load(file.read_text()).items()}
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,8 @@ def test_every_option_is_described_and_has_the_role_as_prefix(role: str) -> None
                 faults.append(f"{where}{name} has no description")
             if "type" not in option:
                 faults.append(f"{where}{name} has no type")
+            if option.get("type") == "list" and "elements" not in option:
+                faults.append(f"{where}{name} has no elements")
             if option.get("required") and "default" in option:
                 faults.append(f"{where}{name} is required and has a default")
             faults += walk(option.get("options", {}), f"{where}{name}.")
