@@ -132,7 +132,7 @@ def restore_bucket(bucket: Bucket, archive: Iterable[bytes]) -> tuple[int, int]:
     return restored, kept
 
 
-def restore_image(fsid: str, image: str, export: Iterable[bytes], require_whole: Callable[[], None]) -> tuple[int, int]:
+def restore_image(fsid: str, image: str, export: Iterable[bytes], require_unchanged: Callable[[], None]) -> tuple[int, int]:
     """(created, kept) images: import it under another name, and rename it when it is whole."""
     rbd = ["cephadm", "shell", "--fsid", fsid, "--", "rbd"]
     code, _, errors = run_command([*rbd, "info", image])
@@ -144,7 +144,7 @@ def restore_image(fsid: str, image: str, export: Iterable[bytes], require_whole:
     run_command([*rbd, "rm", "--no-progress", partial])  # of a run that was killed
     for _ in stream([[*rbd, "import", "--no-progress", "--export-format", "2", "-", partial]], export):
         pass
-    require_whole()
+    require_unchanged()
     code, _, errors = run_command([*rbd, "rename", partial, image])
     if code != 0:
         raise SnapshotError(
@@ -158,7 +158,7 @@ def restore_one(run: Run, identity_path: str, name: str, manifest: Manifest) -> 
     counted = Counted(run.bucket.download(manifest.object))
     content = stream(decryption(identity_path), counted)
 
-    def require_whole() -> None:
+    def require_unchanged() -> None:
         if counted.sha256 != manifest.sha256:
             raise SnapshotError(
                 f"{manifest.object}: its SHA-256 is {counted.sha256}, and its manifest has {manifest.sha256}"
@@ -166,11 +166,11 @@ def restore_one(run: Run, identity_path: str, name: str, manifest: Manifest) -> 
 
     series = series_of(run.options)
     if isinstance(declared := series[name], str):
-        restored, kept = restore_image(run.options["fsid"], declared, content, require_whole)
+        restored, kept = restore_image(run.options["fsid"], declared, content, require_unchanged)
     else:
         target = Bucket.from_options({**run.options["gateway"], "name": declared["name"]}, declared)
         restored, kept = restore_bucket(target, content)
-        require_whole()
+        require_unchanged()
     return Restored(
         manifest.object, manifest.created, manifest.size_bytes, restored, kept, round(time.monotonic() - began, 1)
     )
