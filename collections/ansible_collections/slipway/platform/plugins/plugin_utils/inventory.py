@@ -278,7 +278,9 @@ def read_plays(playbooks_dir: Path) -> Iterator[Play]:
             # An operation may choose other hosts; the default counts.
             if (default := re.search(r"default\('([^']+)'\)", pattern)) is not None:
                 pattern = default[1]
-            groups = {part.lstrip("&") for part in re.split(r"[:,]", pattern) if not part.startswith("!")}
+            groups = {
+                part.lstrip("&").partition("[")[0] for part in re.split(r"[:,]", pattern) if not part.startswith("!")
+            }
             roles: dict[str, frozenset[str]] = {}
             for entry in play.get("roles") or []:
                 name = entry if isinstance(entry, str) else entry.get("role", entry.get("name"))
