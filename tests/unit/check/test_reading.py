@@ -76,6 +76,8 @@ def test_every_value_of_a_name_in_another_environment_counts(sound: Inventory) -
     fsid = "fe94d781-67a9-44c0-bef8-f96df8775826"
     sound.beside("stage", PLATFORM, "ceph_fsid: 11111111-67a9-44c0-bef8-f96df8775826")
     sound.beside("lab", "group_vars/ceph/x.yaml", f"ceph_fsid: {fsid}")
+    # Its secrets have another password.
+    (sound.folder.parent / "lab/group_vars/vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n3131\n")
     (sound.folder.parent / "lab/group_vars/object_storage.yml").write_text(
         "ceph_fsid: 22222222-67a9-44c0-bef8-f96df8775826\n"
     )

@@ -45,6 +45,8 @@ class Files:
     loader: Any
     others: Sequence[Path] = ()
     """Folders of further inventories of the run, with lower precedence."""
+    secrets_read: bool = True
+    """Whether encrypted files are read, whose password may be another one."""
     definitions: list[Definition] = field(default_factory=list)
     """In the order of precedence, the last one applies (`Definition.scope` says to which hosts)."""
     values: dict[str, list[Any]] = field(default_factory=dict)
@@ -84,13 +86,13 @@ class Files:
         folders = [str(folder / kind) for folder in (*self.others, self.folder)]
         paths = [path for folder in folders for path in self.loader.find_vars_files(folder, scope)]
         for path in paths:
+            if not self.secrets_read and self.encrypted(path):
+                continue
             try:
                 content = self.loader.load_from_file(path, cache="all", unsafe=True, trusted_as_template=True)
             except AnsibleError as error:
-                self.faults.append(
-                    Fault(self.file_origin(path), f"{Path(path).name}: Ansible cannot read it ({_first_line(error)})",
-                          "Correct the file.")
-                )  # fmt: skip
+                problem = f"{Path(path).name}: Ansible cannot read it ({_first_line(error)})"
+                self.faults.append(Fault(self.file_origin(path), problem, "Correct the file."))
             else:
                 self.add(content or {}, scope)
         return set(paths)
@@ -133,7 +135,6 @@ def read_environment(
         inputs=frozenset(read_inputs(playbooks_dir)),
         unreadable=tuple(files.faults),
         siblings=read_siblings(folder, loader),
-        own_values=files.values,
     )
 
 
@@ -169,10 +170,9 @@ def read_files(inventory: Any, loader: Any, folder: Path, shown: str) -> Files:
     for kind in FOLDERS:
         for path in sorted((folder / kind).rglob("*")):
             if path.is_file() and path.suffix in YAML and str(path) not in found and not path.name.startswith("."):
-                files.faults.append(
-                    Fault(files.file_origin(str(path)), f"{path.name}: Ansible does not read this file",
-                          "Name it <group>.yml, or put it into the folder of that name; not both.")
-                )  # fmt: skip
+                remedy = "Name it <group>.yml, or put it into the folder of that name; not both."
+                origin = files.file_origin(str(path))
+                files.faults.append(Fault(origin, f"{path.name}: Ansible does not read this file", remedy))
     return files
 
 
@@ -182,7 +182,7 @@ def read_siblings(folder: Path, loader: Any) -> dict[str, dict[str, set[str]]]:
     for other in sorted(folder.parent.iterdir()):
         if other == folder or not (other / "group_vars").is_dir():
             continue
-        files = Files(other, str(other), loader)
+        files = Files(other, str(other), loader, secrets_read=False)
         for path in sorted((other / "group_vars").glob("[!.]*")):
             files.add_files("group_vars", path.stem)
         for name, values in files.values.items():
@@ -279,7 +279,9 @@ def read_plays(playbooks_dir: Path) -> Iterator[Play]:
             if (default := re.search(r"default\('([^']+)'\)", pattern)) is not None:
                 pattern = default[1]
             wired = frozenset(play.get("vars") or {})
-            groups = {part.lstrip("&") for part in re.split(r"[:,]", pattern) if not part.startswith("!")}
+            groups = {
+                part.lstrip("&").partition("[")[0] for part in re.split(r"[:,]", pattern) if not part.startswith("!")
+            }
             roles: dict[str, frozenset[str]] = {}
             for entry in play.get("roles") or []:
                 name = entry if isinstance(entry, str) else entry.get("role", entry.get("name"))
@@ -306,13 +308,15 @@ def read_roles(roles_dir: Path, plays: Sequence[Play]) -> Iterator[Role]:
         name = path.parts[-3]
         users = [play for play in plays if name in play.roles]
         options = read_options(path, "main", path.parents[1])
+        wired: dict[frozenset[str], frozenset[str]] = {}
+        for play in users:
+            # A play that runs several roles sets the options of all of them.
+            own = frozenset(option for option in play.roles[name] if option in options)
+            wired[play.groups] = wired.get(play.groups, own) & own
         yield Role(
             name=name,
             options=options,
-            # A play that runs several roles sets the options of all of them.
-            wired={
-                play.groups: frozenset(option for option in play.roles[name] if option in options) for play in users
-            },
+            wired=wired,
             groups=frozenset(group for play in users for group in play.groups),
         )
 

@@ -111,8 +111,6 @@ class Environment:
     """Names of all inputs, those of operations too."""
     siblings: Mapping[str, Mapping[str, set[str]]] = field(default_factory=dict)
     """Values of other environments that must be unique, by name and folder, unrendered."""
-    own_values: Mapping[str, list[Any]] = field(default_factory=dict)
-    """All values of this environment that must be unique, unrendered, by name."""
 
     @property
     def words(self) -> set[str]:
