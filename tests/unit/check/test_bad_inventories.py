@@ -498,7 +498,7 @@ CASES = [
         "writer of no part",
         lambda i: i.set("platform_object_storage_writers", "{ backups: writer }"),
         PLATFORM,
-        "backups, which is no part; choose from etcd, postgresql, ceph, rancher, volumes, config",
+        '"backups", which is no part; choose from etcd, postgresql, ceph, rancher, volumes, config',
     ),
     case(
         "no key for a part",
