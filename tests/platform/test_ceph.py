@@ -411,7 +411,7 @@ def test_an_upgrade_fails_no_write_and_survives_its_run(
             {"op_upgrade_ceph_image": "quay.io/ceph/ceph:v20", "op_upgrade_ceph_version": "20.2.5"},
             "a tag can",
         ),
-        ("replace_ceph_osd", {"op_replace_ceph_osd_id": "osd.1"}, 'op_replace_ceph_osd_id is "osd.1"'),
+        ("replace_ceph_osd", {"op_replace_ceph_osd_id": "osd.1"}, '"osd.1"'),
         ("replace_ceph_osd", {"op_replace_ceph_osd_id": 77}, "osd.77 does not exist; the cluster has"),
     ],
 )

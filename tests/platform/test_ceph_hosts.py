@@ -105,7 +105,7 @@ def four(cloud: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         ("drain_ceph_host", {"op_drain_ceph_host_name": HOSTS[2]}, "cannot be drained"),
         ("replace_ceph_host", {}, "op_replace_ceph_host_name: not given"),
         ("replace_ceph_host", {"op_replace_ceph_host_name": HOSTS[2]}, "it is not lost"),
-        ("rotate_ceph_keys", {"op_rotate_ceph_keys_clients": CLIENT}, "write it as a list"),
+        ("rotate_ceph_keys", {"op_rotate_ceph_keys_clients": CLIENT}, "it as a list"),
         ("rotate_ceph_keys", {"op_rotate_ceph_keys_clients": ["client.absent"]}, "client.absent: does not exist"),
     ],
 )

@@ -18,18 +18,18 @@ PLAYS = sorted(path for path in FOLDER.glob("*.yml") if not path.name.endswith("
 OPERATIONS = [*PLAYS, *sorted(FOLDER.glob("tasks/*.yml"))]
 STEPS = sorted(REPOSITORY.glob("roles/*/tasks/*.yml"))
 LONGEST_PLAY_LINES = 60
-WIRED = {
-    "ceph": ("ceph",),
-    "postgresql": ("postgresql", "postgresql_backup", "postgresql_replication"),
-    "rke2": ("rke2",),
-}
-"""Services, with their roles, whose inputs are wired in playbooks/<service>.yml and playbooks/operations/vars/."""
-SWITCHES = {
+PLAYBOOKS = sorted(
+    path
+    for folder in (REPOSITORY / "playbooks", REPOSITORY / "playbooks/tasks")
+    for path in folder.glob("*.yml")
+    if not path.name.endswith(".meta.yml")
+)
+SWITCHES: dict[str, set[str]] = {
     "ceph": set(),
     "postgresql": {"postgresql_allow_restart", "postgresql_backup_allow_initialize"},
     "rke2": set(),
 }
-"""Inputs that the operations do not set."""
+"""Services wired in playbooks/<service>.yml and operations/vars/<service>.yml → inputs that operations do not set."""
 
 
 def tasks_of(node: Any, always: tuple[Any, ...] = ()) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
@@ -101,39 +101,46 @@ def entry_points(document: Any) -> Iterator[tuple[str, str]]:
             yield included["name"], included.get("tasks_from", "main")
 
 
-DATABASE_PLAYS = [REPOSITORY / "playbooks" / name for name in ("postgresql.yml", "tasks/run_postgresql.yml")]
-
-
-@pytest.mark.parametrize("path", [*OPERATIONS, *DATABASE_PLAYS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*OPERATIONS, *PLAYBOOKS], ids=lambda path: path.stem)
 def test_an_entry_point_has_a_specification(path: Path) -> None:
-    for role, entry in entry_points(load(path)):
-        assert entry in role_documents()[role], f"{role}: {entry}"
+    specs = role_documents()
+    assert [(role, entry) for role, entry in entry_points(load(path)) if entry not in specs[role]] == []
 
 
-@pytest.mark.parametrize("service", WIRED)
+def service_specs(service: str) -> dict[str, dict[str, Any]]:
+    """Roles of a service, named after it, with the specifications of their entry points."""
+    return {role: specs for role, specs in role_documents().items() if f"{role}_".startswith(f"{service}_")}
+
+
+def options_of(service: str) -> set[str]:
+    specs = [spec for entries in service_specs(service).values() for spec in entries.values()]
+    return {name for spec in specs for name in spec.get("options", {})}
+
+
+@pytest.mark.parametrize("service", SWITCHES)
 def test_a_result_that_a_play_uses_is_documented(service: str) -> None:
     """A fact of a role that a play reads is a result in the specification of an entry point."""
-    specs = [spec for role in WIRED[service] for spec in role_documents()[role].values()]
-    options = {name for spec in specs for name in spec.get("options", {})}
+    specs = [spec for entries in service_specs(service).values() for spec in entries.values()]
     descriptions = [text for spec in specs for text in spec.get("description", ())]
     results = {name for text in descriptions for name in re.findall(rf"Result: the fact ({service}_\w+)", text)}
     texts = [path.read_text() for path in sorted(FOLDER.rglob("*.yml"))]
     used = {name for text in texts for name in re.findall(rf"(?<![\w/.])({service}_[a-z_]+)\b(?!\()", text)}
-    names = {path.stem for path in FOLDER.rglob("*.yml")} | {"rke2_server", "rke2_agent"}  # and groups
-    assert used - options - names - set(WIRED[service]) <= results
+    groups = {"rke2_server", "rke2_agent"}
+    names = {path.stem for path in FOLDER.rglob("*.yml")} | set(service_specs(service)) | groups
+    assert used - options_of(service) - names <= results
 
 
-@pytest.mark.parametrize("service", WIRED)
+@pytest.mark.parametrize("service", SWITCHES)
 def test_the_wiring_of_operations_is_that_of_the_play(service: str) -> None:
     """An option that playbooks/<service>.yml wires too has the same value in every operation."""
-    play, operations = load(REPOSITORY / f"playbooks/{service}.yml")[0], load(FOLDER / f"vars/{service}.yml")
-    wired = play["vars"] if "vars" in play else play["roles"][0]["vars"]
+    play = load(REPOSITORY / f"playbooks/{service}.yml")[0]
+    wired = play.get("vars") or play["roles"][0]["vars"]
+    operations = load(FOLDER / f"vars/{service}.yml")
     assert {name: value for name, value in operations.items() if name in wired} == {
         name: value for name, value in wired.items() if name in operations
     }
     assert set(wired) - set(operations) == SWITCHES[service]
-    specs = [spec for role in WIRED[service] for spec in role_documents()[role].values()]
-    assert set(operations) | set(wired) <= {name for spec in specs for name in spec.get("options", {})}
+    assert set(operations) | set(wired) <= options_of(service)
 
 
 @pytest.mark.parametrize("path", PLAYS, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ GIVEN = {"op_drain_name": "a"}
         ({}, ["op_drain_name: not given. Set it with -e: Host to drain."]),
         (
             GIVEN | {"op_drain_nam": "b"},
-            ["op_drain_nam: not an option of this playbook. Did you mean op_drain_name?"],
+            ["op_drain_nam: not an option of this playbook. Did you mean op_drain_name[?]"],
         ),
         (
             GIVEN | {"op_upgrade_postgresql_back": "17"},
@@ -42,14 +43,14 @@ GIVEN = {"op_drain_name": "a"}
                 "op_drain_plain, op_drain_timeout_seconds."
             ],
         ),
-        (GIVEN | {"op_drain_timeout_seconds": "soon"}, ['op_drain_timeout_seconds is "soon"']),
-        (GIVEN | {"op_drain_clients": "client.a"}, ['op_drain_clients is "client.a"']),
-        (GIVEN | {"op_drain_plain": "perhaps"}, ['op_drain_plain is "perhaps"']),
-        ({"op_drain_name": None}, ["op_drain_name is empty"]),
-        ({"op_drain_name": ["a"]}, ['op_drain_name is ["a"]']),
+        (GIVEN | {"op_drain_timeout_seconds": "soon"}, [r'op_drain_timeout_seconds\b.*"soon"']),
+        (GIVEN | {"op_drain_clients": "client.a"}, [r'op_drain_clients\b.*"client\.a".*as a list']),
+        (GIVEN | {"op_drain_plain": "perhaps"}, [r'op_drain_plain\b.*"perhaps"']),
+        ({"op_drain_name": None}, [r"op_drain_name\b"]),
+        ({"op_drain_name": ["a"]}, [r'op_drain_name\b.*\["a"\]']),
         (
             {"op_zz": 1, "op_drain_plain": 7},
-            ["op_drain_name: not given", "op_zz: not an option", "op_drain_plain is 7"],
+            ["op_drain_name: not given", "op_zz: not an option", r"op_drain_plain\b.*7"],
         ),
     ],
 )
@@ -57,7 +58,7 @@ def test_faults_of_options(given: dict[str, Any], messages: list[str]) -> None:
     faults = list(option_faults(given, OPTIONS))
     assert len(faults) == len(messages)
     for fault, message in zip(faults, messages, strict=True):
-        assert fault.startswith(message)
+        assert re.match(message, fault)
 
 
 def test_a_playbook_without_options() -> None:
@@ -86,7 +87,7 @@ def test_options_of_imported_playbooks_are_known_and_not_required(tmp_path: Path
     [
         ("drain_ceph_host", {"op_drain_ceph_host_nam": "x"}, "op_drain_ceph_host_name: not given."),
         ("drain_ceph_host", {"op_drain_ceph_host_nam": "x"}, "Did you mean op_drain_ceph_host_name?"),
-        ("rotate_ceph_keys", {"op_rotate_ceph_keys_clients": "client.a"}, 'op_rotate_ceph_keys_clients is "client.a"'),
+        ("rotate_ceph_keys", {"op_rotate_ceph_keys_clients": "client.a"}, '"client.a"'),
         ("drill_postgresql", {"op_drill_postgresql_host": "x"}, "op_drill_postgresql_host: not an option"),
     ],
 )
