@@ -21,6 +21,7 @@ from rich.console import Console
 
 from lab import daemon
 from lab.admin import Admin, AdminError
+from lab.gitlab.cli import app as gitlab_app
 from lab.secrets import make_private_dir, write_private
 from lab.settings import Settings
 
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 fault_app = typer.Typer(help="Inject faults and clear them.", no_args_is_help=True)
 app.add_typer(fault_app, name="fault")
+app.add_typer(gitlab_app, name="gitlab")
 
 # Without a terminal there is no width: 120 columns fit a table of servers.
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
