@@ -170,7 +170,7 @@ def up(
     with _exit_on_error():
         _start_cloud(settings, rke2_artifacts, site=not only_cloud)
         if not only_cloud or not Path(daemon.read_description(settings)["secrets_path"]).exists():
-            _create_secrets(settings)
+            _create_secrets(settings, site=not only_cloud)
         if not only_cloud:
             out.rule("[bold]site.yml[/]", align="left")
             _build_site(settings)
@@ -242,26 +242,36 @@ def _is_current(settings: Settings, release: Any, storage: Any) -> bool:
     ) == (daemon.code_fingerprint(), settings.images, str(release.source), release.note, storage.digest)
 
 
-def _create_secrets(settings: Settings) -> None:
-    """Create the platform's secrets with the usual playbook, in the lab's folder, which only root can read."""
-    path = daemon.read_description(settings)["secrets_path"]
+def _create_secrets(settings: Settings, *, site: bool) -> None:
+    """Create the platform's secrets with the usual playbooks, in the lab's folder, which only root can read."""
+    description = daemon.read_description(settings)
+    secrets = Path(description["secrets_path"])
     with _step("Secrets"):
-        done = subprocess.run(
-            [
-                *_playbook("playbooks/operations/create_secrets.yml"),
-                f"--extra-vars=op_create_secrets_path={path}",
-                "--extra-vars=op_create_secrets_plain=true",
-            ],
-            cwd=REPOSITORY,
-            env=_environment(settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        _operate(settings, "create_secrets", path=secrets)
+    if site:
+        with _step("Runners at GitLab"):
+            token = description["gitlab"]["token"]
+            _operate(settings, "create_runner", path=secrets.with_name("gitlab_runners.yml"), GITLAB_TOKEN=token)
+
+
+def _operate(settings: Settings, name: str, path: Path, **environment: str) -> None:
+    """Run an operation that writes an unencrypted file of secrets."""
+    done = subprocess.run(
+        [
+            *_playbook(f"playbooks/operations/{name}.yml"),
+            f"--extra-vars=op_{name}_path={path}",
+            f"--extra-vars=op_{name}_plain=true",
+        ],
+        cwd=REPOSITORY,
+        env=_environment(settings) | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
-        fail(f"create_secrets.yml: exit code {done.returncode}. The cause is above; repeat with: lab up")
+        fail(f"{name}.yml: exit code {done.returncode}. The cause is above; repeat with: lab up")
 
 
 def _build_site(settings: Settings) -> None:

@@ -143,6 +143,7 @@ CREATE_FIELDS = frozenset(
         "maximum_timeout",
     }
 )
+UPDATE_FIELDS = CREATE_FIELDS - {"runner_type", "group_id", "project_id"}
 TYPES = ("instance_type", "project_type")
 
 
@@ -187,7 +188,11 @@ def _words(value: Any) -> tuple[str, ...]:
 
 def list_runners(call: Call) -> Response:
     call.require_operator()
-    return JSONResponse([_summary(call.store, runner) for runner in call.store.runners()])
+    page, size = (
+        int(call.request.query_params.get(name, default)) for name, default in (("page", 1), ("per_page", 20))
+    )
+    rows = call.store.runners()[(page - 1) * size : page * size]
+    return JSONResponse([_summary(call.store, runner) for runner in rows])
 
 
 def show_runner(call: Call) -> Response:
@@ -206,6 +211,18 @@ def show_runner(call: Call) -> Response:
             "version": newest.version if newest else None,
         }
     )
+
+
+def update_runner(call: Call) -> Response:
+    call.require_operator()
+    runner, body = call.named_runner(), call.body()
+    if unknown := sorted(set(body) - UPDATE_FIELDS):
+        raise Refused(400, f"{', '.join(unknown)}: not supported by the simulation")
+    fields = {("tags" if name == "tag_list" else name): value for name, value in body.items()}
+    if "tags" in fields:
+        fields["tags"] = _words(fields["tags"])
+    call.store.change_runner(runner.id, **fields)
+    return show_runner(call)
 
 
 def delete_runner(call: Call) -> Response:
@@ -548,6 +565,7 @@ ENDPOINTS: tuple[tuple[str, str, Callable[[Call], Response]], ...] = (
     ("POST", "/user/runners", create_runner),
     ("GET", "/runners/all", list_runners),
     ("GET", "/runners/{id:int}", show_runner),
+    ("PUT", "/runners/{id:int}", update_runner),
     ("DELETE", "/runners/{id:int}", delete_runner),
     ("GET", "/runners/{id:int}/managers", list_managers),
     ("GET", "/version", show_version),
