@@ -170,7 +170,7 @@ def up(
     with _exit_on_error():
         _start_cloud(settings, rke2_artifacts, site=not only_cloud)
         if not only_cloud or not Path(daemon.read_description(settings)["secrets_path"]).exists():
-            _create_secrets(settings, site=not only_cloud)
+            _create_secrets(settings)
         if not only_cloud:
             out.rule("[bold]site.yml[/]", align="left")
             _build_site(settings)
@@ -242,16 +242,15 @@ def _is_current(settings: Settings, release: Any, storage: Any) -> bool:
     ) == (daemon.code_fingerprint(), settings.images, str(release.source), release.note, storage.digest)
 
 
-def _create_secrets(settings: Settings, *, site: bool) -> None:
+def _create_secrets(settings: Settings) -> None:
     """Create the platform's secrets with the usual playbooks, in the lab's folder, which only root can read."""
     description = daemon.read_description(settings)
     secrets = Path(description["secrets_path"])
     with _step("Secrets"):
         _operate(settings, "create_secrets", path=secrets)
-    if site:
-        with _step("Runners at GitLab"):
-            token = description["gitlab"]["token"]
-            _operate(settings, "create_runner", path=secrets.with_name("gitlab_runners.yml"), GITLAB_TOKEN=token)
+    with _step("Runners at GitLab"):
+        token = description["gitlab"]["token"]
+        _operate(settings, "create_runner", path=secrets.with_name("gitlab_runners.yml"), GITLAB_TOKEN=token)
 
 
 def _operate(settings: Settings, name: str, path: Path, **environment: str) -> None:

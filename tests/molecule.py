@@ -25,7 +25,7 @@ MACHINES: dict[str, tuple[str, ...]] = {
     "postgresql": ("postgresql", "rke2_server", "load_balancer"),
     "provision": (),
     "rke2": NODES,
-    "verify": (*NODES, "ceph", "postgresql"),
+    "verify": (*NODES, "ceph", "gitlab_runner", "postgresql"),
 }
 """Scenario → groups of molecule/inventory whose hosts it needs; some create their own hosts, or need none."""
 

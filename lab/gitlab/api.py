@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
@@ -58,7 +59,10 @@ class Call:
 
     def body(self, required: tuple[str, ...] = ()) -> dict[str, Any]:
         try:
-            body = json.loads(self.data or b"{}")
+            if self.request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+                body: Any = dict(parse_qsl(self.data.decode()))
+            else:
+                body = json.loads(self.data or b"{}")
         except ValueError:
             raise Refused(400, "400 Bad Request: the body is not JSON") from None
         if not isinstance(body, dict):
@@ -472,8 +476,9 @@ def update_job(call: Call) -> Response:
         # The runner sends the whole trace again.
         call.store.clear_trace(job.id)
         return Response(status_code=412, headers=_report(job))
-    code = body.get("exit_code")
-    if call.store.accept(job.id, State(state), str(body.get("failure_reason") or ""), code):
+    reason, code = str(body.get("failure_reason") or ""), body.get("exit_code")
+    # Runners that report the checksum of the trace repeat their report until it is complete.
+    if call.store.accept(job.id, State(state), reason, code, twice="output" in body):
         log.info("job %d (%s): %s", job.id, job.name, call.store.job(job.id).state)
         return Response(status_code=200, headers={"Job-Status": call.store.job(job.id).state})
     # As GitLab while it stores the trace: the runner repeats the same update.

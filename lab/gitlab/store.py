@@ -393,14 +393,16 @@ class Store:
         with self.transaction():
             return self._put_job(replace(self.job(id), updated_at=self.now()))
 
-    def accept(self, id: int, state: State, failure_reason: str = "", exit_code: int | None = None) -> bool:
-        """The end that a runner reports: recorded by the first report, completed by the second (then True).
+    def accept(
+        self, id: int, state: State, failure_reason: str = "", exit_code: int | None = None, *, twice: bool = False
+    ) -> bool:
+        """The end that a runner reports. With `twice` the first report records it, and the second completes the job.
 
-        A cancelled job ends as canceled, whatever its script did.
+        Returns whether the job is complete. A cancelled job ends as canceled, whatever its script did.
         """
         with self.transaction():
             job = replace(self.job(id), exit_code=exit_code, failure_reason=failure_reason, updated_at=self.now())
-            if job.accepted_state is None:
+            if twice and job.accepted_state is None:
                 self._put_job(replace(job, accepted_state=state))
                 return False
             self._finish(job, State.CANCELED if job.cancel_requested else state, failure_reason)

@@ -25,7 +25,7 @@ FEATURES = {
     "cancelable": True, "cancel_gracefully": True, "token_mask_prefixes": True, "two_phase_job_commit": False,
 }  # fmt: skip
 UNHEALTHY_SECONDS = 60.0
-"""How long a runner that the server rejects waits before it asks again."""
+"""How long a runner that the server rejects waits before it requests a job again."""
 
 
 def log(level: str, message: str, **fields: Any) -> None:
@@ -36,7 +36,7 @@ def log(level: str, message: str, **fields: Any) -> None:
 
 
 class Process:
-    """`gitlab-runner run`: asks for jobs, runs them, follows config.toml, drains on SIGQUIT."""
+    """`gitlab-runner run`: requests jobs, runs them, follows config.toml, drains on SIGQUIT."""
 
     def __init__(self, path: Path, working_directory: Path, user: str, version: str) -> None:
         self.path, self.working_directory, self.user, self.version = path, working_directory, user, version
@@ -74,7 +74,7 @@ class Process:
             if self._mtime() != self._modified:
                 self._reload()
             for runner in self.config.runners:
-                self._ask(runner)
+                self._request_jobs(runner)
             self._draining.wait(self.config.check_seconds)
         while self._running() and time.monotonic() < self._abort_deadline:
             time.sleep(0.2)
@@ -105,8 +105,8 @@ class Process:
         for job in self._running():
             job.abort()
 
-    def _ask(self, runner: RunnerConfig) -> None:
-        """Ask for jobs of one runner until it has none or a limit is reached."""
+    def _request_jobs(self, runner: RunnerConfig) -> None:
+        """Request jobs of one runner until it has none or a limit is reached."""
         while not self._draining.is_set() and time.monotonic() >= self._unhealthy_until.get(runner.token, 0):
             with self._lock:
                 own = [slot for _, owner, slot in self._jobs.values() if owner.token == runner.token]
