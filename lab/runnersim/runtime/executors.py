@@ -24,7 +24,6 @@ from .trace import Trace
 
 GRACE_SECONDS = 600.0
 """From SIGTERM to SIGKILL for a cancelled script, as in GitLab Runner."""
-PULL_POLICIES = {"always": "always", "if-not-present": "missing", "never": "never"}
 
 
 class JobError(Exception):
@@ -167,24 +166,31 @@ class Container(Shell):
 
     def _pull(self, trace: Trace) -> None:
         policies = self.runner.docker.get("pull_policy", "always")
+        fault = ""
         for policy in [policies] if isinstance(policies, str) else policies:
             trace.line(f"Using pull policy {policy} for {self.image} ...")
-            command = [*self.engine, "pull", "--quiet", f"--policy={PULL_POLICIES[policy]}", self.image]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if policy != "always" and self._engine("image", "exists", self.image).returncode == 0:
+                return
+            if policy == "never":
+                fault = "not present"
+                continue
+            done = self._engine("pull", "--quiet", self.image)
             if done.returncode == 0:
                 return
-        raise JobError(f"Failed to pull image {self.image}: {done.stderr.strip()[-400:]}", "runner_system_failure")
+            fault = done.stderr.strip()[-400:]
+        raise JobError(f"Failed to pull image {self.image}: {fault}", "runner_system_failure")
+
+    def _engine(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self.engine, *words], capture_output=True, text=True, check=False)
 
     def _signal(self, process: subprocess.Popen[bytes], number: int) -> None:
         """The container's processes are no children of podman's command."""
-        subprocess.run(
-            [*self.engine, "kill", f"--signal={int(number)}", self.name], capture_output=True, text=True, check=False
-        )
+        self._engine("kill", f"--signal={int(number)}", self.name)
         if number == signal.SIGKILL:
             super()._signal(process, number)
 
     def clean_up(self) -> None:
-        subprocess.run([*self.engine, "rm", "--force", "--ignore", self.name], capture_output=True, check=False)
+        self._engine("rm", "--force", "--ignore", self.name)
         for path in (self.folder, temporary_dir(self.folder)):
             shutil.rmtree(path, ignore_errors=True)
 
