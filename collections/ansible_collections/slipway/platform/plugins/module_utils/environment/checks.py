@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from . import (
     capacity,
     ceph,
+    gitlab_runner,
     load_balancer,
     machines,
     network,
@@ -38,6 +39,7 @@ def pure_faults(environment: Environment) -> list[Fault]:
             postgresql_backup.faults,
             ceph.faults,
             snapshots.faults,
+            gitlab_runner.faults,
         )
         for fault in check(environment)
     )

@@ -9,6 +9,8 @@ from .model import SECRET_NAME, Environment, Fault, Origin, Setting, listed
 from .specs import SECRETS_FILE, required_secrets
 
 PASSPHRASE = "postgresql_backup_passphrase"
+ISSUED = ("platform_hcloud_token", "gitlab_runner_")
+"""Secrets of other issuers, who choose their length."""
 
 
 def faults(environment: Environment) -> Iterator[Fault]:
@@ -31,9 +33,9 @@ def missing(environment: Environment) -> Iterator[Fault]:
 
 
 def tokens(environment: Environment) -> Iterator[Setting]:
-    """Secrets that this project generates; the cloud's token is validated by the cloud."""
+    """Secrets that this project generates; others are as long as their issuer makes them."""
     for name, setting in environment.settings.items():
-        checked = SECRET_NAME.search(name) and not name.endswith("private_key") and name != "platform_hcloud_token"
+        checked = SECRET_NAME.search(name) and not name.endswith("private_key") and not name.startswith(ISSUED)
         if checked and isinstance(setting.value, str) and setting.value.strip():
             yield setting
 
