@@ -498,20 +498,20 @@ CASES = [
         "writer of no part",
         lambda i: i.set("platform_object_storage_writers", "{ backups: writer }"),
         PLATFORM,
-        '"backups", which is no part; choose from etcd, postgresql, ceph, rancher, volumes, config',
+        'platform_object_storage_writers.backups: "backups" is no part of the platform',
     ),
     case(
         "no key for a part",
         lambda i: i.remove("object_storage_ceph_secret_key", VAULT),
         VAULT,
-        "object_storage_ceph_secret_key is missing, which snapshots are written and listed with",
+        "object_storage_ceph_secret_key: missing, and snapshots are written and listed with them",
     ),
     case(
         "public key of another program",
         lambda i: i.edit(VAULT, "^platform_escrow_public_key: .*$", "platform_escrow_public_key: ssh-ed25519 AAAA"),
         VAULT,
-        "platform_escrow_public_key is",
-        "no public key of age",
+        "platform_escrow_public_key: ",
+        "is no public key of age",
     ),
     # secrets
     case(

@@ -37,6 +37,7 @@ HOSTILE: dict[str, list[Any]] = {
     "dict": [None, "", "abc", [], ["a"], 0, True, {"": "a"}, {"$(id)": "a"}, {"a\nb": "a"}, {"a": None}, {"a": []}],
 }
 HOSTILE["path"] = HOSTILE["str"]
+HOSTILE["float"] = [value for value in HOSTILE["int"] if value not in ("1.5", 1.5)]
 HOSTILE["list"] += [["a", "a"], [1, 1], [-1], [10**12]]
 HOSTILE["dict"] += [{"a": {"b": None}}, {"a": "$(id)"}, {"a": "b\nc"}, {"a": LONG * 4}, {LONG: "a"}, {"a": " "}]
 
@@ -135,7 +136,7 @@ def test_every_option_names_what_its_program_accepts(environment: Environment) -
             [form] if not isinstance(form, Mapping) else [value for value in form.values() if isinstance(value, str)]
         )
         for word in named or [None]:
-            if option["type"] == "int" or option.get("elements") == "int":
+            if option["type"] in ("int", "float") or option.get("elements") == "int":
                 good = all(RANGE.fullmatch(part) for part in str(word).split("|"))
             else:
                 good = word in {*FORMATS, *STRUCTURES, "scalar"}

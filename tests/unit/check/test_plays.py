@@ -30,4 +30,4 @@ def test_a_role_in_an_included_file_is_one_of_the_play(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(spec))
     (role,) = read_roles(tmp_path / "roles", [found])
-    assert role.wired == {"backup_bucket"} and role.groups == {"database"}
+    assert role.wired == {frozenset({"database"}): {"backup_bucket"}} and role.groups == {"database"}

@@ -62,7 +62,8 @@ def test_an_unresolvable_value_hides_no_other_fault(sound: Inventory) -> None:
 def test_only_what_runs_is_required(sound: Inventory) -> None:
     """Without hosts of the database and of an object storage, their values are not needed."""
     sound.edit(HOSTS, r"^    postgresql:.*\n(?: {6,}.*\n?)+", "    postgresql: { hosts: {} }\n")
-    for name in ("region", "writers"):
+    sound.add(PLATFORM, "s3_snapshot_enabled: false")
+    for name in ("region", "writers", "readers"):
         sound.remove(f"platform_object_storage_{name}")
     text = (sound.folder / VAULT).read_text().splitlines(keepends=True)
     kept = [line for line in text if not line.startswith(("object_storage", "postgresql_", "  app"))]

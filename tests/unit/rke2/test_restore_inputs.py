@@ -16,8 +16,11 @@ from tests.playbooks import run_playbook
     [
         (
             {},
+            ["op_restore_etcd_confirm: not given. Set it with -e"],
+        ),
+        (
+            {"op_restore_etcd_confirm": "trial"},
             [
-                "op_restore_etcd_confirm: not set, and a restore replaces all Kubernetes objects. Set it to trial.",
                 "op_restore_etcd_snapshot: no source is set. Set one of op_restore_etcd_snapshot, op_restore_etcd_file",
             ],
         ),

@@ -132,7 +132,9 @@ def restore_bucket(bucket: Bucket, archive: Iterable[bytes]) -> tuple[int, int]:
     return restored, kept
 
 
-def restore_image(fsid: str, image: str, export: Iterable[bytes], require_unchanged: Callable[[], None]) -> tuple[int, int]:
+def restore_image(
+    fsid: str, image: str, export: Iterable[bytes], require_unchanged: Callable[[], None]
+) -> tuple[int, int]:
     """(created, kept) images: import it under another name, and rename it when it is whole."""
     rbd = ["cephadm", "shell", "--fsid", fsid, "--", "rbd"]
     code, _, errors = run_command([*rbd, "info", image])

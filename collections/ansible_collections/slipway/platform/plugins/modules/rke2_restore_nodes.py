@@ -48,7 +48,6 @@ removed:
 
 import http.client
 import json
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -59,6 +58,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     request,
 )
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_restore import password_secrets, stale_nodes
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 1.0
 
@@ -96,20 +96,21 @@ def main() -> None:
     parameters = module.params
     if module.check_mode:
         module.exit_json(changed=True, removed=[])
-    deadline = time.monotonic() + parameters["timeout_seconds"]
-    while True:
-        try:
-            module.exit_json(changed=True, removed=clean(parameters["servers"]))
-        except (OSError, http.client.HTTPException, ReadError, ValueError, KeyError) as error:
-            if time.monotonic() > deadline:
-                module.fail_json(
-                    msg=(
-                        f"{parameters['node_name']}: its API does not answer after {parameters['timeout_seconds']} s "
-                        f"({error}). Check journalctl -u rke2-server, then run the same command again.\n"
-                        f"{journal_tail('rke2-server.service')}"
-                    )
-                )
-        time.sleep(POLL_SECONDS)
+    try:
+        removed = wait_until(
+            f"{parameters['node_name']}: its API",
+            lambda: clean(parameters["servers"]),
+            lambda names: [],
+            timeout_seconds=parameters["timeout_seconds"],
+            interval_seconds=POLL_SECONDS,
+            passing=(OSError, http.client.HTTPException, ReadError, ValueError, KeyError),
+        )
+    except NotMet as error:
+        module.fail_json(
+            msg=f"{error}. Check journalctl -u rke2-server, then run the same command again.\n"
+            f"{journal_tail('rke2-server.service')}"
+        )
+    module.exit_json(changed=True, removed=removed)
 
 
 if __name__ == "__main__":

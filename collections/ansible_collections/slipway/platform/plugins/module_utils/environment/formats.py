@@ -413,6 +413,7 @@ FORMATS: dict[str, Format] = {
     "address": address,
     "address4": parsed("IPv4 address", "10.40.1.10", IPv4Address),
     "admin_account": ordinary_account,
+    "account_number": matching("account number", "1000:1000", r"\d{1,10}(:\d{1,10})?", 21),
     "age_recipient": matching(
         "public key of age", "age1… as create_secrets generates it", r"age1[02-9ac-hj-np-z]{58}", 62
     ),
@@ -473,9 +474,29 @@ FORMATS: dict[str, Format] = {
     "platform_domain": platform_domain,
     "postgresql_major": matching("major version of PostgreSQL", "17", "|".join(MAJORS), 2),
     "postgresql_name": postgresql_name,
+    "capability": matching("capability of Linux", "CHOWN", r"[A-Z][A-Z_]*", 40),
+    "container_image": matching(
+        "image with its registry",
+        "docker.io/library/debian:13",
+        r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?",
+    ),
+    "image_pattern": matching(
+        "pattern of images",
+        "docker.io/library/*",
+        r"[a-z0-9*][a-z0-9.*-]*(:\d+)?(/[a-z0-9._*?-]+)+(:[\w.*-]+)?(@[\w:]+)?",
+    ),
+    "key_fingerprint": matching(
+        "fingerprint of a key", "F6403F6544A38863DAA0B6E03F01618A51312F3F", r"[0-9A-Fa-f]{40}", 40
+    ),
     "object_key": matching(
         "key of an object", "ceph/image-kubernetes-data.rbd.zst.age", r"\w[\w.-]*(/\w[\w.-]*)*", 250
     ),
+    "release": matching("version of three numbers", "19.3.0", r"\d{1,3}\.\d{1,3}\.\d{1,3}(-[\w.-]+)?", 40),
+    "runner_token": matching(
+        "authentication token of a runner", "glrt-… from create_runner", r"glrt-[\w.-]{20,200}", 210
+    ),
+    "sha256": matching("SHA-256 in hexadecimal", "9f86d081884c7d65…", r"[0-9a-f]{64}", 64),
+    "store_name": matching("name of a store", "s3.example.com:443", rf"{DOMAIN.pattern}(:\d{{1,5}})?"),
     "rbd_image": matching("image of Ceph", "kubernetes/data", r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*){1,2}", 200),
     "principal": matching(
         "principal",

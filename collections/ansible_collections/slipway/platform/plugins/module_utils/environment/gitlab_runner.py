@@ -1,4 +1,4 @@
-"""GitLab Runner: ranges and formats of its options, and what belongs together."""
+"""GitLab Runner: options that belong together."""
 
 from __future__ import annotations
 
@@ -17,5 +17,6 @@ def faults(environment: Environment) -> Iterator[Fault]:
     names = {name for role in environment.roles if role.name == GROUP for name in role.options}
     values = {name.removeprefix(prefix): environment.group_value(GROUP, name) for name in names}
     known = {name: value for name, value in values.items() if value is not None}
-    for name, text in gitlab_runner.faults(known):
-        yield Fault(environment.group_value_origin(GROUP, prefix + name), f"{prefix}{name}: {text}")
+    for name, text in (*gitlab_runner.network_faults(known), *gitlab_runner.combination_faults(known)):
+        problem, _, remedy = text.partition(". ")
+        yield Fault(environment.group_value_origin(GROUP, prefix + name), f"{prefix}{name}: {problem}", remedy)

@@ -16,7 +16,7 @@ Option = Mapping[str, Any]
 Finding = tuple[str, Any, Problem]
 """Path of the value (`option[0].name`), the value, and what is wrong with it."""
 
-RANGE = re.compile(r"(-?\d+)(?:\.\.(-?\d+))?")
+RANGE = re.compile(r"(-?\d+(?:\.\d+)?)(?:\.\.(-?\d+(?:\.\d+)?))?")
 
 
 def value_faults(setting: Setting, option: Option) -> Iterator[Fault]:
@@ -61,13 +61,16 @@ def text(value: Any, option: Option) -> Problem | None:
 
 
 def number(value: Any, option: Option) -> Problem | None:
-    if isinstance(value, bool) or not re.fullmatch(r"-?\d+", str(value)):
+    if option["type"] == "float":
+        if isinstance(value, bool) or not re.fullmatch(r"-?\d+(\.\d+)?", str(value)):
+            return "is no number", "Write one like 1.5."
+    elif isinstance(value, bool) or not re.fullmatch(r"-?\d+", str(value)):
         return "is no whole number", "Write digits only."
     allowed = str(option.get("format") or "")
     for part in allowed.split("|") if allowed else ():
         if (limits := RANGE.fullmatch(part)) is not None:
-            lowest, highest = int(limits[1]), int(limits[2] or limits[1])
-            if lowest <= int(value) <= highest:
+            lowest, highest = float(limits[1]), float(limits[2] or limits[1])
+            if lowest <= float(value) <= highest:
                 return None
     words = allowed.replace("|", " or ").replace("..", " to ")
     return ("is out of range", f"Choose {words}.") if allowed else None
