@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
@@ -24,6 +24,11 @@ ENTERED = {
     "always": frozenset({"success", "failed", "skipped"}),
 }
 """`when` → results of the earlier jobs at which a job runs. With `needs`, skipped is not a success."""
+DECLARED = (
+    "name", "script", "project", "pipeline_id", "ref", "ref_protected", "sha", "before_sha", "stage", "tags",
+    "variables", "after_script", "artifacts", "image", "timeout_seconds", "resource_group", "allow_failure",
+)  # fmt: skip
+"""Fields of a job that another attempt has too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +202,7 @@ class Engine:
             pipeline = read_pipeline(read, outside)
             planned = plan(pipeline, outside, changed)
             if not planned:
-                raise GitlabError(
-                    f"{ENTRY}: no job's rules allow {source} of {ref}. Correct the rules, or the variables"
-                )
+                raise GitlabError(f"{ENTRY}: no job is allowed for {source} of {ref}. Correct the rules or variables")
             names = {entry.spec.name for entry in planned}
             run = Run(
                 id,
@@ -310,23 +313,7 @@ class Engine:
         )
 
     def _repeat(self, job: Job, state: State) -> Job:
-        return self._store.queue(
-            replace(
-                job,
-                id=0,
-                token="",
-                state=state,
-                dependencies=(),
-                failure_reason="",
-                exit_code=None,
-                cancel_requested=False,
-                runner_id=None,
-                system_id="",
-                started_at=0.0,
-                updated_at=0.0,
-                finished_at=0.0,
-            )
-        )
+        return self._store.queue(Job(**{name: getattr(job, name) for name in DECLARED}, state=state))
 
     def _repeat_skipped(self, run: Run, name: str) -> None:
         """Jobs that were skipped because of this one get another chance."""
