@@ -34,7 +34,7 @@ class Component:
 
 
 ONE_WAY = (
-    Component("RKE2", "rke2_version", "restore_etcd"),
+    Component("RKE2", "rke2_version", "upgrade_rke2"),
     Component("PostgreSQL", "postgresql_version", "restore_postgresql"),
     Component("Ceph", "ceph_version", "upgrade_ceph"),
 )
