@@ -53,9 +53,9 @@ FINAL = frozenset({State.SUCCESS, State.FAILED, State.CANCELED, State.SKIPPED})
 ADVANCES: Mapping[State, frozenset[State]] = {
     State.CREATED: frozenset({State.PENDING, State.MANUAL, State.SKIPPED, State.CANCELED}),
     State.MANUAL: frozenset({State.PENDING, State.SKIPPED, State.CANCELED}),
-    State.PENDING: frozenset({State.RUNNING, State.SKIPPED, State.CANCELED, State.FAILED}),
-    State.RUNNING: frozenset({State.SUCCESS, State.FAILED, State.CANCELED}),
+    State.PENDING: frozenset({State.SKIPPED, State.CANCELED, State.FAILED}),
 }
+"""State of a job that no runner has → states that the engine can set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,10 @@ class Job:
     failure_reason: str = ""
     exit_code: int | None = None
     cancel_requested: bool = False
+    graceful_cancel: bool = False
+    """Whether its runner ends it in order: it then runs after_script and reports the end."""
+    accepted_state: State | None = None
+    """The end that its runner reported once; the repeated report completes the job."""
     runner_id: int | None = None
     system_id: str = ""
     started_at: float = 0.0
@@ -328,23 +332,23 @@ class Store:
         """Change the state of a job that no runner has, and perhaps other fields (variables, dependencies)."""
         with self.transaction():
             job = self.job(id)
-            if state not in ADVANCES.get(job.state, frozenset()) or state == State.RUNNING:
+            if state not in ADVANCES.get(job.state, frozenset()):
                 raise GitlabError(f"job {id}: cannot change from {job.state} to {state}")
             if state in FINAL:
                 return self._finish(replace(job, **fields), state, job.failure_reason)
             return self._put_job(replace(job, state=state, **fields))
 
     def cancel(self, id: int) -> Job:
-        """Cancel a job: at once when no runner has it, else its runner ends it when it next reports."""
+        """Cancel a job: at once, or by its runner when that ends jobs in order and next reports."""
         with self.transaction():
             job = self.job(id)
             if job.state in FINAL:
                 return job
-            if job.state == State.RUNNING:
+            if job.state == State.RUNNING and job.graceful_cancel:
                 return self._put_job(replace(job, cancel_requested=True))
             return self._finish(job, State.CANCELED, "")
 
-    def request(self, runner: Runner, system_id: str) -> Job | None:
+    def request(self, runner: Runner, system_id: str, *, graceful_cancel: bool = False) -> Job | None:
         """Give the oldest suitable pending job to a runner, or None."""
         with self.transaction():
             self.expire()
@@ -360,6 +364,7 @@ class Store:
                             state=State.RUNNING,
                             runner_id=runner.id,
                             system_id=system_id,
+                            graceful_cancel=graceful_cancel,
                             timeout_seconds=min(limits),
                             started_at=self.now(),
                             updated_at=self.now(),
@@ -388,24 +393,34 @@ class Store:
         with self.transaction():
             return self._put_job(replace(self.job(id), updated_at=self.now()))
 
-    def finish(self, id: int, state: State, failure_reason: str = "", exit_code: int | None = None) -> Job:
-        """The end that a job's runner reports; a cancelled job ends as canceled, whatever its script did."""
+    def accept(
+        self, id: int, state: State, failure_reason: str = "", exit_code: int | None = None, *, twice: bool = False
+    ) -> bool:
+        """The end that a runner reports. With `twice` the first report records it, and the second completes the job.
+
+        Returns whether the job is complete. A cancelled job ends as canceled, whatever its script did.
+        """
         with self.transaction():
-            job = self.job(id)
-            if job.state != State.RUNNING:
-                raise GitlabError(f"job {id}: is {job.state}, not running")
-            return self._finish(
-                replace(job, exit_code=exit_code), State.CANCELED if job.cancel_requested else state, failure_reason
-            )
+            job = replace(self.job(id), exit_code=exit_code, failure_reason=failure_reason, updated_at=self.now())
+            if twice and job.accepted_state is None:
+                self._put_job(replace(job, accepted_state=state))
+                return False
+            self._finish(job, State.CANCELED if job.cancel_requested else state, failure_reason)
+            return True
 
     def expire(self) -> None:
         """Fail jobs that are past their timeout, and jobs whose runner is silent."""
         with self.transaction():
             for job in self._jobs_in(State.RUNNING):
-                if self.now() - job.started_at > job.timeout_seconds:
-                    self._finish(job, State.FAILED, "job_execution_timeout")
-                elif self.now() - job.updated_at > self._lost_seconds:
-                    self._finish(job, State.FAILED, "stuck_or_timeout_failure")
+                late = self.now() - job.started_at > job.timeout_seconds
+                if not late and self.now() - job.updated_at <= self._lost_seconds:
+                    continue
+                if job.accepted_state is not None:
+                    self._finish(job, job.accepted_state, job.failure_reason)
+                elif job.cancel_requested:
+                    self._finish(job, State.CANCELED, "")
+                else:
+                    self._finish(job, State.FAILED, "job_execution_timeout" if late else "stuck_or_timeout_failure")
 
     # Traces and artifacts
 
@@ -418,20 +433,21 @@ class Store:
         path = self._trace_path(id)
         return path.stat().st_size if path.exists() else 0
 
-    def write_trace(self, id: int, start: int, content: bytes) -> int:
-        """Write a part of a trace that begins within what is stored; returns the size of the whole."""
-        with self._lock, self._trace_path(id).open("r+b" if self._trace_path(id).exists() else "w+b") as file:
-            if start > file.seek(0, os.SEEK_END):
-                raise GitlabError(f"job {id}: the trace has {file.tell()} bytes, the part begins at {start}")
-            file.seek(start)
+    def append_trace(self, id: int, content: bytes) -> int:
+        """Returns the size of the whole trace."""
+        with self._lock, self._trace_path(id).open("ab") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            return file.seek(0, os.SEEK_END)
+            return file.tell()
 
-    def save_artifact(self, id: int, content: bytes, name: str) -> Path:
-        """Store the archive of a job, with the name that its runner gave it."""
-        path = self._artifact_path(id)
+    def clear_trace(self, id: int) -> None:
+        with self._lock:
+            self._trace_path(id).unlink(missing_ok=True)
+
+    def save_artifact(self, id: int, content: bytes, name: str, kind: str = "archive") -> Path:
+        """Store the archive of a job, or one of its reports, with the name that its runner gave it."""
+        path = self._artifact_path(id, kind)
         with self._lock:
             temporary = path.with_suffix(".partial")
             temporary.write_bytes(content)
@@ -439,9 +455,9 @@ class Store:
             path.with_suffix(".name").write_text(name, encoding="utf-8")
         return path
 
-    def artifact(self, job_id: int) -> Path | None:
-        """The archive (zip) of a job's artifacts."""
-        path = self._artifact_path(job_id)
+    def artifact(self, job_id: int, kind: str = "archive") -> Path | None:
+        """The archive (zip) of a job's artifacts, or a report (gzip) such as `junit`."""
+        path = self._artifact_path(job_id, kind)
         return path if path.exists() else None
 
     def artifact_name(self, job_id: int) -> str:
@@ -451,8 +467,8 @@ class Store:
     def _trace_path(self, id: int) -> Path:
         return self._folder / "traces" / f"{id}.log"
 
-    def _artifact_path(self, id: int) -> Path:
-        return self._folder / "artifacts" / f"{id}.zip"
+    def _artifact_path(self, id: int, kind: str = "archive") -> Path:
+        return self._folder / "artifacts" / (f"{id}.zip" if kind == "archive" else f"{id}.{kind}.gz")
 
     # Rows
 

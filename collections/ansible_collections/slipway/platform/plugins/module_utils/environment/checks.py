@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from . import (
     capacity,
     ceph,
+    gitlab_runner,
     load_balancer,
     machines,
     network,
@@ -34,6 +35,7 @@ def pure_faults(environment: Environment) -> list[Fault]:
             postgresql.faults,
             postgresql_backup.faults,
             ceph.faults,
+            gitlab_runner.faults,
         )
         for fault in check(environment)
     )

@@ -12,6 +12,7 @@ from . import postgresql_backup
 from .model import SECRET_NAME, Environment, Fault, Origin, Setting, listed
 from .specs import SECRETS_FILE, required_secrets
 
+ISSUED = ("platform_hcloud_token", "gitlab_runner_")
 SHORTEST_SECRET = 32
 FEWEST_DIFFERENT = 10
 """Distinct characters; a random token of 32 characters has many more, a repeated word fewer."""
@@ -47,9 +48,9 @@ def missing(environment: Environment) -> Iterator[Fault]:
 
 
 def tokens(environment: Environment) -> Iterator[Setting]:
-    """Secrets that this project generates; the cloud's token is validated by the cloud."""
+    """Secrets that this project generates; others are as long as their issuer makes them."""
     for name, setting in environment.settings.items():
-        checked = SECRET_NAME.search(name) and not name.endswith("private_key") and name != "platform_hcloud_token"
+        checked = SECRET_NAME.search(name) and not name.endswith("private_key") and not name.startswith(ISSUED)
         if checked and isinstance(setting.value, str) and not setting.error:
             yield setting
 
