@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,14 +55,37 @@ def last_passed(releases: Iterable[Release], environment: str, *, but: str) -> R
     return max(found, default=None)
 
 
-def git(repository: Path, *arguments: str) -> str:
+def git(repository: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     command = ["git", "-C", str(repository), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+
+
+def remote(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Name of the remote of the job's project, and git's environment.
+
+    The runner need not leave its credentials in the clone. The job's token gets to git by a helper, since the arguments
+    of git's processes contain the URL.
+    """
+    if "CI_JOB_TOKEN" not in environment:
+        return "origin", dict(environment)
+    name = "slipway-job"
+    settings = {
+        f"remote.{name}.url": f"{environment['CI_SERVER_URL']}/{environment['CI_PROJECT_PATH']}.git",
+        "credential.helper": '!f() { echo username=gitlab-ci-token; echo "password=$CI_JOB_TOKEN"; }; f',
+    }
+    found = {**environment, "GIT_CONFIG_COUNT": str(len(settings))}
+    for index, (key, value) in enumerate(settings.items()):
+        found |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
+    if certificate := environment.get("CI_SERVER_TLS_CA_FILE"):
+        found["GIT_SSL_CAINFO"] = certificate
+    return name, found
 
 
 def fetch_releases(repository: Path) -> list[Release]:
     """The releases that GitLab knows now; a job's clone has no tags that were set after it."""
-    git(repository, "fetch", "--quiet", "--force", "origin", f"+refs/tags/{PREFIX}/*:refs/tags/{PREFIX}/*")
+    name, environment = remote(os.environ)
+    tags = f"+refs/tags/{PREFIX}/*:refs/tags/{PREFIX}/*"
+    git(repository, "fetch", "--quiet", "--force", name, tags, environment=environment)
     # An annotated tag has the commit in *objectname.
     form = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname:strip=2)"
     return parse_tags(git(repository, "for-each-ref", f"--format={form}", f"refs/tags/{PREFIX}").splitlines())

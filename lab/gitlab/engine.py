@@ -271,6 +271,16 @@ class Engine:
         with self._store.transaction() as sql:
             return [_RUN.validate_json(row[0]) for row in sql.execute("SELECT body FROM pipeline ORDER BY id")]
 
+    def _unfinished(self) -> list[Run]:
+        """A failed job may be repeated."""
+        ended = (State.SUCCESS, State.CANCELED, State.SKIPPED)
+        with self._store.transaction() as sql:
+            rows = sql.execute(
+                "SELECT body FROM pipeline WHERE id IN (SELECT pipeline_id FROM job WHERE state NOT IN (?, ?, ?))",
+                ended,
+            )
+            return [_RUN.validate_json(row[0]) for row in rows.fetchall()]
+
     def jobs(self, run: Run) -> dict[str, Job]:
         """The newest attempt of each job."""
         return {job.name: job for job in self._store.jobs(run.id)}
@@ -285,12 +295,13 @@ class Engine:
         """Start, skip or repeat jobs after others ended."""
         with self._store.transaction():
             self._store.expire()
-            for run in self.runs():
+            for run in self._unfinished():
                 self._advance(run)
 
     def _advance(self, run: Run) -> None:
+        jobs_of_run = self._store.jobs(run.id)
         for node in run.nodes:
-            attempts = [job for job in self._store.jobs(run.id) if job.name == node.name]
+            attempts = [job for job in jobs_of_run if job.name == node.name]
             failed = attempts[-1].state == State.FAILED
             retried = attempts[-1].failure_reason in node.retry_when or "always" in node.retry_when
             if failed and retried and len(attempts) <= node.retry_max:

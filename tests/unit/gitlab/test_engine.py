@@ -164,7 +164,7 @@ class Pipelines:
         return self.finish(job, state, reason)
 
     def finish(self, job: Job, state: State, reason: str = "") -> Job:
-        self.store.finish(job.id, state, reason)
+        self.store.accept(job.id, state, reason)
         self.engine.advance()
         return job
 
