@@ -21,6 +21,7 @@ from lab.gitlab.expressions import expand
 from lab.gitlab.pipeline import Pipeline, Planned, plan, read_pipeline
 from tests.static.repository import REPOSITORY, load
 
+FILES = (*SECRET_FILES, "KUBE_TOKEN_FILE")
 DOCUMENT = (REPOSITORY / "docs/pipeline.md").read_text()
 SCHEDULES = ("nightly", "weekly", "monthly", "soak")
 BRANCH = {
@@ -221,17 +222,17 @@ def test_every_variable_is_documented() -> None:
         for pattern in (".gitlab-ci.yml", "ci/*.yml", "ci/*.sh", "ci/*.py")
         for path in REPOSITORY.glob(pattern)
     ]
-    used = {name for text in texts for name in re.findall(r"\b(?:SLIPWAY|SMOKE)_[A-Z_]+\b", text)}
+    used = {name for text in texts for name in re.findall(r"\b(?:SLIPWAY|SMOKE|KUBE)_[A-Z_]+\b", text)}
     used |= {"HCLOUD_TOKEN", "INVENTORY", "EXECUTION_ENVIRONMENT", *SECRET_FILES}
     # Between run_playbook.py and the script that it starts.
     assert used - {"SLIPWAY_RUN_DIR"} == set(rows())
 
 
-@pytest.mark.parametrize("name", ["HCLOUD_TOKEN", "SLIPWAY_API_TOKEN", *SECRET_FILES])
+@pytest.mark.parametrize("name", ["HCLOUD_TOKEN", "SLIPWAY_API_TOKEN", *FILES])
 def test_a_secret_is_documented_as_protected(name: str) -> None:
     kind = rows()[name][1]
     assert "protected" in kind
-    assert ("file" if name in SECRET_FILES else "masked") in kind
+    assert ("file" if name in FILES else "masked") in kind
 
 
 def test_exit_codes_and_schedules_are_documented() -> None:
