@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import requests
 
 TIMEOUT_SECONDS = 30
+SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 class GitlabError(Exception):
@@ -29,7 +31,9 @@ class Project:
         self._url = f"{environment['CI_API_V4_URL']}/projects/{environment['CI_PROJECT_ID']}"
         self._session = requests.Session()
         self._session.headers["PRIVATE-TOKEN"] = environment["SLIPWAY_API_TOKEN"]
-        self._session.verify = environment.get("CI_SERVER_TLS_CA_FILE") or True
+        # The authorities of the system include a company's own, those that requests brings do not.
+        system = str(SYSTEM_AUTHORITIES) if SYSTEM_AUTHORITIES.exists() else True
+        self._session.verify = environment.get("CI_SERVER_TLS_CA_FILE") or system
 
     def call(self, method: str, path: str, **body: Any) -> Any:
         url = f"{self._url}/{path}"

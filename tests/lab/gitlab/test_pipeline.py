@@ -184,3 +184,16 @@ def report(project: Project, run: Run, job: str) -> dict[str, object]:
     assert path is not None, job
     with zipfile.ZipFile(path) as archive:
         return json.loads(archive.read(f"artifacts/ci/{job}.json"))  # type: ignore[no-any-return]
+
+
+def test_tags_are_set_by_the_operator_only(project: Project, gitlab: Gitlab) -> None:
+    run = project.push("one")
+    project.engine.cancel(run.id)
+    path = f"/projects/{gitlab.store.project(PROJECT).id}/repository/tags"
+    body = {"tag_name": "v1", "ref": run.sha}
+    assert gitlab.call("POST", path, body).status_code == 401
+    assert gitlab.operate("POST", path, body).json()["name"] == "v1"
+    assert gitlab.operate("POST", path, body).status_code == 400
+    assert gitlab.operate("POST", path, {"tag_name": "v2"}).status_code == 400
+    assert gitlab.operate("POST", "/projects/1/repository/tags", body).status_code == 404
+    assert project.tags() == [""]
