@@ -259,7 +259,8 @@ def test_the_execution_environment_has_the_locked_versions() -> None:
     assert dependencies["ansible_runner"] == {"package_pip": f"ansible-runner=={runner}"}
     assert (REPOSITORY / dependencies["galaxy"]).name == "requirements.yml"
     assert dependencies["python"] == str(execution_environment.REQUIREMENTS.relative_to(REPOSITORY))
-    assert execution_environment.REQUIREMENTS.read_text() == execution_environment.content()
+    written = execution_environment.REQUIREMENTS.read_text()
+    assert written == execution_environment.content(), "run `python -m ci.execution_environment`"
     tag = f"execution-environment:core{core}-runner{runner}"
     navigator = load(REPOSITORY / "ansible-navigator.yml")["ansible-navigator"]
     assert navigator["execution-environment"]["image"].endswith(f"/{tag}")
