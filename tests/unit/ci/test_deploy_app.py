@@ -20,7 +20,7 @@ TOKEN = "service-account-token"
 AB = "Complete requests:      500\nFailed requests:        {failed}\n  50%     20\n  95%    {p95}\n"
 
 
-def jobs(variables: dict[str, str], **inputs: str) -> dict[str, Planned]:
+def jobs(variables: dict[str, str], **inputs: object) -> dict[str, Planned]:
     given = {"app": "shop", "test_command": "make test", **inputs}
     main = f"include: [{{ local: ci/deploy_app.yml, inputs: {given} }}]"
 
@@ -57,7 +57,9 @@ def test_the_default_branch_goes_from_dev_to_prod() -> None:
     ]
     assert (found["deploy-prod"].when, found["deploy-prod"].allow_failure) == ("manual", False)
     assert {found[f"undo-{name}"].when for name in ("dev", "stage", "prod")} == {"on_failure"}
-    assert found["deploy-prod"].spec.tags == ("deploy",)
+    assert {entry.spec.tags for entry in found.values()} == {("build",)}
+    own = jobs(BRANCH, deploy_tags=["protected"])
+    assert {name for name, entry in own.items() if entry.spec.tags == ("build",)} == set(IMAGES)
     assert with_variables(found["deploy-dev"], {"APP": "shop"}).spec.resource_group == "shop/$CI_ENVIRONMENT_NAME"
 
 
