@@ -5,3 +5,6 @@ if ! python3 -c 'import ansible_runner' 2>/dev/null; then
   # shellcheck source=/dev/null
   . .venv/bin/activate
 fi
+# A runner cancels by a signal to all processes of the job. A shell without a trap would end before run_playbook.py has
+# interrupted Ansible, and the runner would start the next job meanwhile.
+trap : TERM INT

@@ -30,6 +30,9 @@ SITE = """
   tasks:
     - name: Write the version
       ansible.builtin.copy: { content: "{{ version }}", dest: "{{ folder }}/version", mode: "0600" }
+    - name: Wait for ever
+      ansible.builtin.wait_for: { path: /does/not/exist, timeout: 600 }
+      when: version == 'slow'
     - name: Print the token
       ansible.builtin.debug: { msg: "token {{ lookup('ansible.builtin.env', 'HCLOUD_TOKEN') }}" }
 """
@@ -51,6 +54,14 @@ CHECK = """
     - name: Require a version
       ansible.builtin.assert: { that: "hostvars['one'].version is defined" }
 """
+APPLY_ALONE = """
+include: [ci/templates.yml]
+apply:
+  extends: .deploy
+  variables: { INVENTORY: inventories/stage }
+  script:
+    - python3 -m ci.run_playbook site.yml --inventory "$INVENTORY" --name apply
+"""
 TOKEN = "hcloud-token-of-the-test"
 EXECUTABLE = {
     "Makefile": "lint:\n\t@true\n",
@@ -64,6 +75,7 @@ class Project:
 
     def __init__(self, folder: Path, gitlab: Gitlab, temporary: Path) -> None:
         self.gitlab = gitlab
+        self.temporary = temporary
         self.engine = Engine(gitlab.store, gitlab.url)
         self._clone, self._bare = folder / "clone", folder / "repository.git"
         self.hosts = {name: folder / name for name in ("stage", "prod")}
@@ -176,6 +188,24 @@ def test_a_commit_reaches_prod_after_an_approval_and_a_broken_one_is_rolled_back
     assert any("token [MASKED]" in trace for trace in traces)
     for secret in (TOKEN, OPERATOR):
         assert [trace for trace in traces if secret in trace] == []
+
+
+def test_a_canceled_apply_ends_in_order_and_the_next_one_converges(project: Project) -> None:
+    project.write(".gitlab-ci.yml", APPLY_ALONE)
+    run = project.push("slow")
+    until(lambda: project.version("stage") == "slow", 120, pause=0.1)
+    project.engine.cancel(run.id)
+    # It waits: two runs on one inventory never overlap.
+    following = project.push("two")
+    project.wait(run, "canceled", "failed", "success")
+    assert project.engine.status(run) == "canceled", project.explain(run)
+    trace = project.gitlab.store.trace(project.jobs(run)["apply"].id).decode()
+    assert "site.yml: canceled, 1 changed tasks; exit code 130." in trace
+    assert report(project, run, "apply")["result"] == "canceled"
+    project.wait(following, "success", "failed")
+    assert project.engine.status(following) == "success", project.explain(following)
+    assert project.version("stage") == "two"
+    assert [path for path in project.temporary.iterdir() if "slipway-run" in path.name] == []
 
 
 def report(project: Project, run: Run, job: str) -> dict[str, object]:

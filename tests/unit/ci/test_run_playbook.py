@@ -324,3 +324,31 @@ def test_extra_vars_keep_their_types() -> None:
 def test_masking(secrets: list[str], text: str, shown: str) -> None:
     assert Masker(secrets).text(text) == shown
     assert Masker(secrets).value({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
+
+
+ENDS_IN_ORDER = """
+import pathlib, signal, sys, time
+def end(*_):
+    time.sleep(0.5)  # as long as Ansible takes to end
+    pathlib.Path("ended").touch()
+    sys.exit(130)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path("ready").touch()
+signal.pause()
+"""
+
+
+def test_the_shell_of_a_job_waits_for_the_end_of_a_canceled_run(tmp_path: Path) -> None:
+    """As GitLab Runner starts a script: in a pipeline, in a shell that exits after it got a signal."""
+    (tmp_path / "run.py").write_text(ENDS_IN_ORDER)
+    script = f"trap exit 1 TERM\n: | eval $'set -e\\n. {REPOSITORY}/ci/prepare.sh\\npython3 run.py'\n"
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        start_new_session=True,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    until((tmp_path / "ready").exists, 60, pause=0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) != 0
+    assert (tmp_path / "ended").exists()
