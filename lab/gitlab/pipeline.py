@@ -176,25 +176,25 @@ def _rules(file: str, key: str, node: Any, known: AbstractSet[str]) -> tuple[Rul
         refuse(file, key, "is not a list")
     rules = []
     for index, entry in enumerate(node):
-        place = f"{key}[{index}]"
-        only(file, place, entry, known)
+        entry_key = f"{key}[{index}]"
+        only(file, entry_key, entry, known)
         changes = entry.get("changes")
         if isinstance(changes, dict):
-            only(file, f"{place}.changes", changes, {"paths"})
+            only(file, f"{entry_key}.changes", changes, {"paths"})
             changes = changes.get("paths")
         when, allow_failure = entry.get("when"), entry.get("allow_failure")
         try:
             rule = Rule(
                 parse(str(entry["if"])) if "if" in entry else None,
-                _texts(file, f"{place}.changes", changes),
-                None if when is None else _one_of(file, f"{place}.when", when, WHENS),
-                None if allow_failure is None else _flag(file, f"{place}.allow_failure", allow_failure),
-                _variables(file, f"{place}.variables", entry.get("variables")),
+                _texts(file, f"{entry_key}.changes", changes),
+                None if when is None else _one_of(file, f"{entry_key}.when", when, WHENS),
+                None if allow_failure is None else _flag(file, f"{entry_key}.allow_failure", allow_failure),
+                _variables(file, f"{entry_key}.variables", entry.get("variables")),
             )
             for pattern in rule.changes:
                 matches_path(pattern, "")
         except ExpressionError as error:
-            refuse(file, place, str(error))
+            refuse(file, entry_key, str(error))
         rules.append(rule)
     return tuple(rules)
 
@@ -204,11 +204,12 @@ def _needs(file: str, key: str, node: Any) -> tuple[Need, ...]:
         refuse(file, key, "is not a list")
     needs = []
     for index, entry in enumerate(node):
-        place = f"{key}[{index}]"
+        entry_key = f"{key}[{index}]"
         entry = {"job": entry} if isinstance(entry, str) else entry
-        only(file, place, entry, {"job", "artifacts", "optional"})
+        only(file, entry_key, entry, {"job", "artifacts", "optional"})
         flags = [
-            _flag(file, f"{place}.{name}", entry.get(name, name == "artifacts")) for name in ("artifacts", "optional")
+            _flag(file, f"{entry_key}.{name}", entry.get(name, name == "artifacts"))
+            for name in ("artifacts", "optional")
         ]
         needs.append(Need(str(entry.get("job")), *flags))
     return tuple(needs)

@@ -241,7 +241,7 @@ def test_no_comment_without_a_merge_request(tmp_path: Path) -> None:
     assert "no merge request" in comment.write_comment(tmp_path / "a.md", {})
 
 
-def test_what_gitlab_rejects_is_said_with_the_remedy(gitlab: dict[str, str]) -> None:
+def test_a_rejected_call_names_the_remedy(gitlab: dict[str, str]) -> None:
     Handler.status = 401
     with pytest.raises(GitlabError, match=r"401 .* Check the scope of SLIPWAY_API_TOKEN"):
         Project(gitlab).call("POST", "repository/tags", ref=A)

@@ -220,7 +220,7 @@ def test_a_failure_is_reported_with_its_message_and_a_rescued_one_is_not(runs: R
     assert [failure.get("message") for failure in suites.findall(".//failure")] == ["Fail at the end: no [MASKED]"]
 
 
-def test_an_unreachable_host_is_told_apart(runs: Runs) -> None:
+def test_an_unreachable_host_has_a_code_of_its_own(runs: Runs) -> None:
     code, output = runs.run("unreachable.yml", "--inventory", "inventories/away.yml")
     assert code == ExitCode.UNREACHABLE, output
     report = runs.report("unreachable")
