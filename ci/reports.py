@@ -19,7 +19,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|\x1b\[[0-9;]*[A-Za-z]")
 
 
 def document(recorder: Recorder, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run did. `about` says which run, its result and its times."""
+    """What the run did. `about` has the name of the run, its result and its times."""
     failures = recorder.failures()
     return {
         "format": FORMAT,

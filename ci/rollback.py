@@ -33,7 +33,7 @@ class Component:
     runbook: str
 
 
-ONE_WAY = (
+IRREVERSIBLE = (
     Component("RKE2", "rke2_version", "upgrade_rke2"),
     Component("PostgreSQL", "postgresql_version", "restore_postgresql"),
     Component("Ceph", "ceph_version", "upgrade_ceph"),
@@ -57,7 +57,7 @@ def refusals(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
     return [
         f"{component.name}: {component.variable} is {now[component.variable]}, {then[component.variable]} before, and "
         f"cannot go back. Restore the data as docs/runbooks/{component.runbook}.md describes, or repair it by a commit."
-        for component in ONE_WAY
+        for component in IRREVERSIBLE
         if component.variable in now and component.variable in then
         if number(now[component.variable]) > number(then[component.variable])
     ]
@@ -66,7 +66,7 @@ def refusals(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
 def versions(inventory: Path) -> dict[str, str]:
     """The versions that an inventory's files declare; those that are templates are skipped."""
     found: dict[str, str] = {}
-    names = {component.variable for component in ONE_WAY}
+    names = {component.variable for component in IRREVERSIBLE}
     for path in sorted(inventory.glob("group_vars/**/*.yml")):
         if path.read_bytes().startswith(b"$ANSIBLE_VAULT;"):
             continue

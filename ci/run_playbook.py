@@ -217,7 +217,7 @@ def prepare(directory: Path, options: Options, secrets: Mapping[str, str]) -> di
 
 
 class Cancellation:
-    """Interrupts Ansible at the first signal; `expired` then tells ansible-runner to kill it after the grace period."""
+    """Interrupts Ansible at the first signal; ansible-runner kills it when `expired`, after the grace period."""
 
     def __init__(self, pid_file: Path, grace_seconds: float) -> None:
         self._pid_file = pid_file

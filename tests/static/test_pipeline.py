@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ci import execution_environment
-from ci.rollback import ONE_WAY
+from ci.rollback import IRREVERSIBLE
 from ci.run_playbook import SECRET_FILES, ExitCode, parse_options
 from lab.gitlab.documents import files_of_directory
 from lab.gitlab.expressions import expand
@@ -241,7 +241,7 @@ def test_exit_codes_and_schedules_are_documented() -> None:
 
 
 def test_the_runbook_of_each_version_that_cannot_go_back_exists() -> None:
-    for component in ONE_WAY:
+    for component in IRREVERSIBLE:
         assert (REPOSITORY / f"docs/runbooks/{component.runbook}.md").is_file()
         assert component.variable in (REPOSITORY / "inventories/prod/group_vars/all/platform.yml").read_text()
 
