@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from lab.gitlab.documents import PipelineError, ReadFile
-from lab.gitlab.expressions import expand
+from lab.gitlab.expressions import expand, names_in
 from lab.gitlab.pipeline import ENTRY, Planned, plan, read_pipeline, with_variables
 from lab.gitlab.store import FINAL, GitlabError, Job, State, Store, Variable
 
@@ -57,8 +57,6 @@ class Run:
     sha: str
     source: str
     nodes: tuple[Node, ...]
-    environments: Mapping[str, str]
-    """Job → environment that it deploys to."""
 
 
 _RUN: TypeAdapter[Run] = TypeAdapter(Run)
@@ -125,11 +123,14 @@ def dependents(nodes: Sequence[Node], name: str) -> list[str]:
 
 
 def resolve(variables: Mapping[str, str]) -> dict[str, str]:
-    """Replace variables in the values of others, to a depth that ends for circular ones."""
-    values = dict(variables)
-    for _ in range(5):
-        values = {name: expand(value, {**values, name: f"${name}"}) for name, value in values.items()}
-    return values
+    """Replace variables in the values of others; a circular one stays as it is."""
+
+    def value_of(name: str, users: tuple[str, ...]) -> str:
+        text = variables[name]
+        used = [other for other in names_in(text) if other in variables and other not in (*users, name)]
+        return expand(text, {other: value_of(other, (*users, name)) for other in used})
+
+    return {name: value_of(name, ()) for name in variables}
 
 
 def node_of(entry: Planned, stages: Sequence[str], names: AbstractSet[str]) -> Node:
@@ -211,7 +212,6 @@ class Engine:
                 sha,
                 source,
                 tuple(node_of(entry, pipeline.stages, names) for entry in planned),
-                {entry.spec.name: entry.spec.environment.name for entry in planned if entry.spec.environment},
             )
             sql.execute("INSERT INTO pipeline VALUES (?, ?)", (id, _RUN.dump_json(run).decode()))
             for entry in planned:

@@ -156,13 +156,17 @@ def parse(text: str) -> Condition:
     return _Parser(text).parse()
 
 
+_REFERENCE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+
+
+def names_in(text: str) -> list[str]:
+    """The variables that a text names."""
+    return [match[2] or match[3] for match in _REFERENCE.finditer(text) if not match[1]]
+
+
 def expand(text: str, variables: Variables) -> str:
     """Replace $NAME, ${NAME} and $$; what is not defined stays as it is, for the shell of the job."""
-    return re.sub(
-        r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})",
-        lambda match: match[1] or variables.get(match[2] or match[3], match[0]),
-        text,
-    )
+    return _REFERENCE.sub(lambda match: match[1] or variables.get(match[2] or match[3], match[0]), text)
 
 
 def matches_path(pattern: str, path: str) -> bool:

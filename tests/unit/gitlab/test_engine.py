@@ -98,8 +98,8 @@ def test_dependents() -> None:
 
 
 def test_variables_in_variables() -> None:
-    assert resolve({"A": "a", "B": "$A/${A}", "C": "$B$C", "D": "$NONE"}) == {
-        "A": "a", "B": "a/a", "C": "a/a$C", "D": "$NONE",
+    assert resolve({"A": "a", "B": "$A/${A}", "C": "$B$C", "D": "$NONE$$A"}) == {
+        "A": "a", "B": "a/a", "C": "a/a$C", "D": "$NONE$A",
     }  # fmt: skip
 
 
