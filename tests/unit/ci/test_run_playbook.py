@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,7 +138,7 @@ class Runs:
 
     def run(self, *arguments: str) -> tuple[int, str]:
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         return process.returncode, output.decode()
 
     def report(self, name: str) -> dict[str, object]:
@@ -236,17 +235,16 @@ def test_a_playbook_that_ansible_rejects(runs: Runs) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_canceled_run_interrupts_ansible_and_leaves_no_secret(runs: Runs, number: signal.Signals) -> None:
-    process = runs.start("waiting.yml", "--inventory", "inventories/test", "--grace-seconds", "60")
+    process = runs.start("waiting.yml", "--inventory", "inventories/test", "--grace-seconds", "600")
     until((runs.folder / "waiting").exists, 60, pause=0.1)
     assert runs.report("waiting")["result"] == "unfinished"
     [directory] = runs.leftovers()
     assert stat.S_IMODE((directory / "secrets/hcloud_token").stat().st_mode) == 0o600
     ansible = int((directory / "pid").read_text())
     process.send_signal(number)
-    started = time.monotonic()
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == ExitCode.CANCELED, output.decode()
-    assert time.monotonic() - started < 50, "Ansible was killed, not interrupted"
+    assert "User interrupted execution" in output.decode()
     assert not Path(f"/proc/{ansible}").exists()
     assert runs.leftovers() == []
     assert runs.report("waiting")["result"] == "canceled"
