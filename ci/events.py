@@ -72,8 +72,9 @@ class Recorder:
             self._start_play(str(data.get("name") or data.get("play") or "play"))
         elif name == "playbook_on_stats":
             self.end_play()
-            hosts = {host for counts in data.values() if isinstance(counts, dict) for host in counts}
             names = ("ok", "changed", "failures", "dark", "rescued", "ignored", "skipped")
+            # Statistics of set_stats are in the same event.
+            hosts = {host for kind in names for host in data.get(kind) or {}}
             self.stats = {
                 host: {kind: int((data.get(kind) or {}).get(host, 0)) for kind in names} for host in sorted(hosts)
             }

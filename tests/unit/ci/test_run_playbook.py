@@ -44,6 +44,8 @@ PLAYBOOK = """
   hosts: all
   gather_facts: false
   tasks:
+    - name: Set a statistic
+      ansible.builtin.set_stats: { data: { run_report: { simulation: none } } }
     - name: Write the file
       ansible.builtin.copy: { content: hello, dest: "{{ folder }}/{{ inventory_hostname }}", mode: "0600" }
 
@@ -162,6 +164,7 @@ def test_a_run_that_changes_something(runs: Runs) -> None:
     assert (report["result"], report["exit_code"], report["changed"]) == ("ok", 0, 2)
     assert report["drift"] == [{"play": "Same name", "task": "Write the file", "hosts": ["one", "two"]}]
     assert report["failures"] == []
+    assert list(report["hosts"]) == ["one", "two"]  # type: ignore[call-overload]
     # Sections as GitLab reads them: each one that starts also ends.
     started = re.findall("\x1b\\[0Ksection_start:\\d+:(\\w+)\\[collapsed=true\\]\r\x1b\\[0K", output)
     assert started == re.findall("\x1b\\[0Ksection_end:\\d+:(\\w+)\r\x1b\\[0K", output)
