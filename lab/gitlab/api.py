@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from lab.gitlab import repository
 from lab.gitlab.store import FINAL, Artifact, Job, Manager, NotFound, Runner, State, Store, Variable
 
 VERSION = "19.3.0-simulation"
@@ -559,6 +560,21 @@ def serve_repository(call: Call) -> Response:
     return FileResponse(path, media_type="application/octet-stream")
 
 
+def create_tag(call: Call) -> Response:
+    """A tag of the project's bare repository, which runners see at once."""
+    call.require_operator()
+    body = call.body(("tag_name", "ref"))
+    project = next((project for project in call.store.projects() if project.id == call.number()), None)
+    if project is None or not project.repository:
+        raise Refused(404, "404 Project Not Found")
+    name, ref = str(body["tag_name"]), str(body["ref"])
+    try:
+        repository.create_tag(Path(project.repository), name, ref)
+    except repository.RepositoryError as error:
+        raise Refused(400, str(error)) from None
+    return JSONResponse({"name": name, "target": ref, "protected": True}, 201)
+
+
 def unsupported(call: Call) -> Response:
     raise Refused(501, f"{call.request.method} {call.request.url.path}: not implemented by the simulation")
 
@@ -574,6 +590,7 @@ ENDPOINTS: tuple[tuple[str, str, Callable[[Call], Response]], ...] = (
     ("DELETE", "/runners/{id:int}", delete_runner),
     ("GET", "/runners/{id:int}/managers", list_managers),
     ("GET", "/version", show_version),
+    ("POST", "/projects/{id:int}/repository/tags", create_tag),
     ("POST", "/jobs/request", request_job),
     ("PATCH", "/jobs/{id:int}/trace", append_trace),
     ("PUT", "/jobs/{id:int}", update_job),

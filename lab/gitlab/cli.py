@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,8 @@ import typer
 from lab.settings import Settings
 
 if TYPE_CHECKING:
-    from lab.gitlab.store import Job, Store
+    from lab.gitlab.engine import Engine
+    from lab.gitlab.store import Job, Store, Variable
 
 app = typer.Typer(help="Queue jobs in the lab's GitLab, a simulation, and show them.", no_args_is_help=True)
 POLL_SECONDS = 0.5
@@ -38,6 +40,26 @@ def _store() -> Iterator[Store]:
         store.close()
 
 
+def _variables(texts: list[str] | None, *, masked: bool = False, file: bool = False) -> list[Variable]:
+    """KEY=VALUE; of a file variable KEY=PATH, whose content is stored."""
+    from lab.gitlab.store import Variable
+
+    found = []
+    for text in texts or []:
+        key, _, value = text.partition("=")
+        content = Path(value).read_text(encoding="utf-8") if file else value
+        found.append(Variable(key, content, masked=masked, file=file, raw=masked or file))
+    return found
+
+
+@contextmanager
+def _engine() -> Iterator[Engine]:
+    from lab.gitlab.engine import Engine
+
+    with _store() as store:
+        yield Engine(store)
+
+
 JobId = Annotated[int, typer.Argument(help="Number of a job.")]
 
 
@@ -54,12 +76,9 @@ def queue(
 ) -> None:
     """Queue one job outside of any pipeline."""
     from lab.gitlab.service import PROJECT
-    from lab.gitlab.store import Job, Variable
+    from lab.gitlab.store import Job
 
-    variables = []
-    for text in masked or []:
-        key, _, value = text.partition("=")
-        variables.append(Variable(key, value, masked=True, raw=True))
+    variables = _variables(masked, masked=True)
     with _store() as store:
         job = store.queue(
             Job(
@@ -130,3 +149,58 @@ def runners() -> None:
             seen = f"{store.now() - contact:.0f} s ago" if contact else "never"
             tags = ",".join(runner.tags) or "-"
             print(f"{runner.id}\t{runner.description}\t{tags}\t{runner.access_level}\tcontact {seen}")
+
+
+@app.command()
+def push(
+    repository: Annotated[Path, typer.Argument(help="Clone whose commit is pushed.")] = Path(),
+    branch: Annotated[str, typer.Option(help="Branch; main is the default branch, and protected.")] = "main",
+    schedule: Annotated[str, typer.Option(help="SLIPWAY_SCHEDULE of a scheduled pipeline.")] = "",
+    variable: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the project; repeatable.")] = None,
+    masked: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of a masked variable; repeatable.")] = None,
+    file: Annotated[list[str] | None, typer.Option(help="KEY=PATH of a file variable; repeatable.")] = None,
+) -> None:
+    """Push the commit that is checked out, and start the pipeline of its .gitlab-ci.yml."""
+    from lab.gitlab import service
+    from lab.gitlab.documents import PipelineError
+    from lab.gitlab.repository import RepositoryError
+    from lab.gitlab.store import GitlabError
+
+    variables = [*_variables(variable), *_variables(masked, masked=True), *_variables(file, file=True)]
+    variables += _variables([f"SLIPWAY_SCHEDULE={schedule}"] if schedule else [])
+    trigger = "schedule" if schedule else "push"
+    try:
+        run = service.push(Settings.from_environment(), repository, branch, trigger=trigger, variables=variables)
+    except (GitlabError, PipelineError, RepositoryError) as error:
+        print(f"lab: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(run.id)
+
+
+@app.command()
+def pipelines() -> None:
+    """List the pipelines, the newest last."""
+    with _engine() as engine:
+        for run in engine.runs():
+            print(f"{run.id}\t{engine.status(run)}\t{run.source}\t{run.ref}\t{run.sha[:8]}")
+
+
+@app.command()
+def play(id: JobId) -> None:
+    """Start a manual job."""
+    with _engine() as engine:
+        print(engine.play(id).state)
+
+
+@app.command()
+def retry(id: JobId) -> None:
+    """Run a job again, and those that were skipped because of it."""
+    with _engine() as engine:
+        print(engine.retry(id).id)
+
+
+@app.command()
+def stop(id: Annotated[int, typer.Argument(help="Number of a pipeline.")]) -> None:
+    """Cancel a pipeline."""
+    with _engine() as engine:
+        engine.cancel(id)

@@ -238,6 +238,10 @@ class Store:
             raise NotFound(f"project {path!r}: does not exist")
         return _PROJECT.validate_json(row[0])
 
+    def projects(self) -> list[Project]:
+        with self.transaction() as sql:
+            return [_PROJECT.validate_json(row[0]) for row in sql.execute("SELECT body FROM project ORDER BY path")]
+
     # Runners
 
     def create_runner(self, **fields: Any) -> Runner:
