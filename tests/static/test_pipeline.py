@@ -51,6 +51,7 @@ EXPECTED = {
         *(f"{step}-{environment}" for environment in BOTH for step in CHAIN + ROLLBACKS),
         "promotion-prod",
         "approve-prod",
+        "snapshots-prod",
     ],
     "merge request of a protected branch": [*TESTS, *READS],
     "merge request": TESTS,
@@ -192,7 +193,7 @@ def test_prod_follows_stage_after_an_approval() -> None:
         needs = {need.job for need in jobs[name].spec.needs or () if need.job in jobs}
         return needs | {other for need in needs for other in earlier(need)}
 
-    order = ["unit", "passed-stage", "dry-run-prod", "promotion-prod", "approve-prod"]
+    order = ["unit", "passed-stage", "dry-run-prod", "promotion-prod", "approve-prod", "snapshots-prod"]
     assert earlier("apply-prod") >= set(order)
     assert (jobs["approve-prod"].when, jobs["approve-prod"].allow_failure) == ("manual", False)
     assert {jobs[f"{step}-prod"].when for step in ROLLBACKS} == {"on_failure"}

@@ -81,7 +81,9 @@ class Project:
         self.hosts = {name: folder / name for name in ("stage", "prod")}
         shutil.copytree(REPOSITORY / "ci", self._clone / "ci", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(REPOSITORY / ".gitlab-ci.yml", self._clone)
-        for name, text in {"site": SITE, "playbooks/verify": VERIFY, "playbooks/check": CHECK}.items():
+        playbooks = {"site": SITE, "playbooks/verify": VERIFY, "playbooks/check": CHECK}
+        playbooks |= {"playbooks/s3_snapshot": CHECK, "playbooks/operations/list_snapshots": CHECK}
+        for name, text in playbooks.items():
             self.write(f"{name}.yml", text)
         self.write("ansible.cfg", "[defaults]\n")
         for name, text in EXECUTABLE.items():
