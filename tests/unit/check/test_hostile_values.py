@@ -49,11 +49,15 @@ REASONS: list[tuple[list[Any], str, str]] = [
     ceph_clients.filesystem ceph_clients.key_type ceph_clients.namespace ceph_clients.pool
     ceph_clients.subvolume_group ceph_keyrings_dir ceph_pools.application ceph_pools.crush_rule
     ceph_s3_buckets.lock_mode certificate_private_key_path load_balancer_acme_ca_bundle_path
+    gitlab_runner_binary_checksum gitlab_runner_build_token gitlab_runner_build_user gitlab_runner_cache_access_key
+    gitlab_runner_cache_bucket gitlab_runner_cache_endpoint gitlab_runner_cache_region gitlab_runner_cache_secret_key
+    gitlab_runner_deploy_image gitlab_runner_deploy_token
     load_balancer_acme_email platform_object_storage_ca_certificate postgresql_backup_passphrase
     postgresql_backup_second_access_key postgresql_backup_second_secret_key postgresql_standby_password
     postgresql_upgrade_from provision_placement_group rke2_system_default_registry
     """,
     ),
+    ([0, 10**12], "is a number that GitLab assigns", "gitlab_runner_build_id gitlab_runner_deploy_id"),
     ([""], "is checked by the cloud's API, and not needed without it", "platform_hcloud_token"),
     (
         [0],
