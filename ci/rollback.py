@@ -34,7 +34,7 @@ class Component:
 
 
 IRREVERSIBLE = (
-    Component("RKE2", "rke2_version", "upgrade_rke2"),
+    Component("RKE2", "rke2_version", "restore_etcd"),
     Component("PostgreSQL", "postgresql_version", "restore_postgresql"),
     Component("Ceph", "ceph_version", "upgrade_ceph"),
 )
