@@ -13,6 +13,7 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 LISTS = {
     "base": ("__base_own_packages",),
     "ceph": ("__ceph_packages",),
+    "gitlab_runner": ("__gitlab_runner_own_packages",),
     "load_balancer": ("__load_balancer_own_packages", "__load_balancer_acme_packages"),
     "postgresql": ("__postgresql_packages",),
     "postgresql_backup": ("__postgresql_backup_packages",),
