@@ -206,7 +206,6 @@ def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
     shutil.rmtree(state_dir)
     secrets_path.write_bytes(pyrage.decrypt(escrow.read_bytes(), [key]))
     # Restored, through kills.
-    state_dir.mkdir(mode=0o700)
     values = DECLARED | {"op_restore_site_confirm": ENVIRONMENT, "op_restore_site_identity_path": str(identity)}
     dice = random.Random(SEED)
     for _ in range(KILLS):
