@@ -75,6 +75,12 @@ PARTS = (
         50,
     ),
     Part(
+        "site",
+        f"lab up && SLIPWAY_TEST_RESTORE_KILLS=10 {PLATFORM}test_y_restore_site.py",
+        "restore drills; a lost site restored from bucket and escrow, through 10 kills",
+        60,
+    ),
+    Part(
         "object_storage",
         f"lab up && {PLATFORM}test_object_storage.py tests/platform/test_ceph_csi.py",
         "S3 of the store and of the gateways, object lock, large objects; Kubernetes' users of Ceph",
