@@ -48,6 +48,19 @@ def kubeconfig(description: dict[str, Any]) -> Path:
     return Path(description["secrets_path"]).parent / "ansible/kubeconfig"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def healthy(kubeconfig: Path, site: Site) -> None:
+    """A test before these may have cut the power of a server."""
+
+    def is_healthy() -> bool:
+        seen = conditions(connect(kubeconfig))
+        return all(seen[name]["Ready"] == "True" for name in SERVERS + AGENTS) and all(
+            site.run(name, "true", timeout=20).code == 0 for name in SERVERS
+        )
+
+    until(is_healthy, 120, errors=(*FAILURES, KeyError))
+
+
 @pytest.fixture(scope="module")
 def secrets(description: dict[str, Any]) -> dict[str, str]:
     return dict(yaml.safe_load(Path(description["secrets_path"]).read_text()))
