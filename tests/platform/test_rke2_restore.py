@@ -58,7 +58,7 @@ def healthy(kubeconfig: Path, site: Site) -> None:
             site.run(name, "true", timeout=20).code == 0 for name in SERVERS
         )
 
-    until(is_healthy, 120, errors=(*FAILURES, KeyError))
+    until(is_healthy, 120, errors=(*FAILURES, KeyError, subprocess.TimeoutExpired))
 
 
 @pytest.fixture(scope="module")
