@@ -11,8 +11,8 @@ from .renamed import RENAMED
 from .values import value_faults as value_faults
 
 SHARED = "platform_"
-FOREIGN = ("ansible_", "hcloud_")
-"""Prefixes of Ansible and of the dynamic inventory."""
+FOREIGN = ("ansible_", "hcloud_", "molecule_")
+"""Prefixes of Ansible, of the dynamic inventory, and of the inventory that Molecule adds to a run."""
 
 # Holds what create_secrets generates; it is encrypted, so faults name the file without a line.
 SECRETS_FILE = "group_vars/all/vault.yml"
