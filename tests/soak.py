@@ -76,7 +76,7 @@ PARTS = (
     ),
     Part(
         "site",
-        f"lab up && SLIPWAY_TEST_RESTORE_KILLS=10 {PLATFORM}test_y_restore_site.py",
+        f"lab up && SLIPWAY_TEST_RESTORE_KILLS=10 {PLATFORM}test_restore_site.py",
         "restore drills; a lost site restored from bucket and escrow, through 10 kills",
         60,
     ),
