@@ -41,6 +41,7 @@ DECLARED: dict[str, Any] = {
         {
             "name": "canary",
             "display_name": "Canary",
+            "max_buckets": 0,
             "access_key": APPLICATION.access_key,
             "secret_key": APPLICATION.secret_key,
         }

@@ -33,8 +33,8 @@ Details = dict[str, Any]
 START_SECONDS = 60
 ISOLATED = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 """Runs a program in a network namespace of its own."""
-SYSTEM_NAMESPACE = "/registry/namespaces/kube-system"
-CANARY = "/registry/configmaps/kube-system/slipway-canary"
+CANARY = "/configmaps/kube-system/slipway-canary"
+"""End of the key of the ConfigMap that `etcd.write_canary` writes."""
 
 
 def choose(run: Run, prefix: str) -> Manifest:
@@ -118,11 +118,6 @@ def running_etcd(programs: Mapping[str, Path], data: Path) -> Iterator[Callable[
         process.wait(timeout=START_SECONDS)
 
 
-def count(answer: str) -> int:
-    found = re.search(r'"Count" : (\d+)', answer)
-    return int(found[1]) if found else 0
-
-
 def drill_etcd(run: Run, folder: Path, _: str) -> Details:
     """Restore the newest snapshot into an etcd, and read Kubernetes' objects from it."""
     manifest = choose(run, etcd.PREFIX)
@@ -138,14 +133,13 @@ def drill_etcd(run: Run, folder: Path, _: str) -> Details:
     programs = etcd_programs()
     require(restore_command(programs, snapshot, folder / "data"))
     with running_etcd(programs, folder / "data") as etcdctl:
-        keys = count(etcdctl("get", "/registry/", "--prefix", "--count-only", "--write-out=fields"))
-        if not count(etcdctl("get", SYSTEM_NAMESPACE, "--count-only", "--write-out=fields")):
-            raise SnapshotError(f"{manifest.object}: {SYSTEM_NAMESPACE} is missing among its {keys} keys")
-        canary = etcd.canary_time(etcdctl("get", CANARY, "--print-value-only"))
+        keys = etcdctl("get", "/registry/", "--prefix", "--keys-only").split()
+        canaries = [key for key in keys if key.endswith(CANARY)]
+        canary = etcd.canary_time(etcdctl("get", canaries[0], "--print-value-only")) if canaries else None
     if canary is None:
-        raise SnapshotError(f"{manifest.object}: the canary {CANARY} is missing among its {keys} keys")
+        raise SnapshotError(f"{manifest.object}: the canary {etcd.CANARY_NAME} is missing among its {len(keys)} keys")
     age = int((parse_time(manifest.created) - parse_time(canary)).total_seconds())
-    return {"object": manifest.object, "created": manifest.created, "keys": keys, "canary_age_seconds": age}
+    return {"object": manifest.object, "created": manifest.created, "keys": len(keys), "canary_age_seconds": age}
 
 
 def drill_ceph(run: Run, folder: Path, identity_path: str) -> Details:

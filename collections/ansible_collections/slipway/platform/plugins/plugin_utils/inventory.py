@@ -61,6 +61,8 @@ class Files:
         return self.file_origin(tag.path, 0 if self.encrypted(tag.path) else tag.line_num or 0)
 
     def file_origin(self, path: str, line: int = 0) -> Origin:
+        if not Path(path).is_relative_to(self.folder):
+            path = os.path.realpath(path)  # a further inventory may link to files of this one
         inside = Path(path).is_relative_to(self.folder)
         return Origin(f"{self.shown}/{Path(path).relative_to(self.folder)}" if inside else os.path.relpath(path), line)
 
