@@ -103,6 +103,14 @@ def test_values_of_a_further_inventory_are_validated(sound: Inventory, tmp_path:
     assert re.search(r"base_journal_max_days: 0 is out of range, set in \S+/more/group_vars/all.yml:1", found)
 
 
+def test_a_further_inventory_may_link_to_files_of_the_first(sound: Inventory, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/hosts.yml").write_text("all: {}\n")
+    (tmp_path / "more/group_vars").symlink_to(sound.folder / "group_vars")
+    assert messages(sound) == []
+    assert [str(fault) for fault in sound.faults(before=[tmp_path / "more/hosts.yml"])] == []
+
+
 def test_a_file_that_ansible_does_not_read_is_a_fault(sound: Inventory) -> None:
     sound.add("group_vars/rke2_server/main.yml", "rke2_network_mtu: 1400")
     sound.add("group_vars/rke2_server.yml", "rke2_network_mtu: 1400")

@@ -61,8 +61,6 @@ class Files:
         return self.file_origin(tag.path, 0 if self.encrypted(tag.path) else tag.line_num or 0)
 
     def file_origin(self, path: str, line: int = 0) -> Origin:
-        if not Path(path).is_relative_to(self.folder):
-            path = os.path.realpath(path)  # a further inventory may link to files of this one
         inside = Path(path).is_relative_to(self.folder)
         return Origin(f"{self.shown}/{Path(path).relative_to(self.folder)}" if inside else os.path.relpath(path), line)
 
@@ -126,7 +124,7 @@ def read_environment(
         path=shown,
         hosts=tuple(hosts),
         settings=read_settings(hostvars["localhost"], files.definitions, {"all"}),
-        definitions=tuple(files.definitions),
+        definitions=distinct(files.definitions),
         group_origins={
             name: origin for name, group in inventory.groups.items() if (origin := files.origin(group.name)) is not None
         },
@@ -195,6 +193,15 @@ def read_siblings(folder: Path, loader: Any) -> dict[str, dict[str, set[str]]]:
 
 
 # Values
+
+
+def distinct(definitions: Iterable[Definition]) -> tuple[Definition, ...]:
+    """One definition of each place: a further inventory of a run may link to files of the first."""
+    places = {
+        (entry.name, entry.scope, os.path.realpath(entry.origin.file), entry.origin.line): entry
+        for entry in definitions
+    }
+    return tuple(places.values())
 
 
 def read_settings(variables: Any, definitions: Iterable[Definition], scopes: set[str]) -> dict[str, Setting]:

@@ -80,9 +80,8 @@ def duplicates(environment: Environment) -> Iterator[Fault]:
         if not definition.origin.file.endswith(DEFAULTS_FILE):
             origins_by_name[definition.name, definition.scope].append(definition.origin)
     for (name, scope), origins in origins_by_name.items():
-        first, *others = sorted(set(origins))
-        for origin in others:
-            yield Fault(origin, f"{name}: set for {scope} in {first} too", "Keep one of the two.")
+        for origin in sorted(origins)[1:]:
+            yield Fault(origin, f"{name}: set for {scope} in {sorted(origins)[0]} too", "Keep one of the two.")
 
 
 def overridden(environment: Environment) -> Iterator[Fault]:
