@@ -52,6 +52,7 @@ class Files:
     values: dict[str, list[Any]] = field(default_factory=dict)
     """Unrendered values of `UNIQUE`."""
     faults: list[Fault] = field(default_factory=list)
+    places: set[tuple[str, str, str, int | None]] = field(default_factory=set)
 
     def origin(self, tagged: Any) -> Origin | None:
         """Where Ansible read something; None for what no file says. A line of an encrypted file helps nobody."""
@@ -71,12 +72,22 @@ class Files:
         except OSError:
             return False
 
+    def is_new(self, name: Any, value: Any, scope: str) -> bool:
+        """Whether the place was not read before: a further inventory of a run may link to files of the first."""
+        tag = Tag.get_tag(name) or Tag.get_tag(value)
+        if tag is None or tag.path is None:
+            return True
+        place = (str(name), scope, os.path.realpath(tag.path), tag.line_num)
+        known = place in self.places
+        self.places.add(place)
+        return not known
+
     def add(self, variables: Mapping[Any, Any], scope: str) -> None:
         for name, value in variables.items():
             origin = self.origin(name) or self.origin(value)
             if scope == EXTRA_VARIABLES:
                 origin = origin or Origin(EXTRA_VARIABLES)
-            if origin is not None:
+            if origin is not None and self.is_new(name, value, scope):
                 self.definitions.append(Definition(str(name), scope, origin, frozenset(_words(value))))
                 if name in UNIQUE:
                     self.values.setdefault(str(name), []).append(value)
@@ -124,7 +135,7 @@ def read_environment(
         path=shown,
         hosts=tuple(hosts),
         settings=read_settings(hostvars["localhost"], files.definitions, {"all"}),
-        definitions=distinct(files.definitions),
+        definitions=tuple(files.definitions),
         group_origins={
             name: origin for name, group in inventory.groups.items() if (origin := files.origin(group.name)) is not None
         },
@@ -193,15 +204,6 @@ def read_siblings(folder: Path, loader: Any) -> dict[str, dict[str, set[str]]]:
 
 
 # Values
-
-
-def distinct(definitions: Iterable[Definition]) -> tuple[Definition, ...]:
-    """One definition of each place: a further inventory of a run may link to files of the first."""
-    places = {
-        (entry.name, entry.scope, os.path.realpath(entry.origin.file), entry.origin.line): entry
-        for entry in definitions
-    }
-    return tuple(places.values())
 
 
 def read_settings(variables: Any, definitions: Iterable[Definition], scopes: set[str]) -> dict[str, Setting]:
