@@ -118,7 +118,7 @@ def test_each_part_is_restored_beside_production(site: Site, identity: Path) -> 
     run = play("-e", f"op_drill_site_identity_path={identity}", playbook="playbooks/operations/drill_site.yml")
     assert run.code == 0, run.output[-6000:]
     found: dict[str, dict[str, Any]] = {}
-    for path in (ARTIFACTS / "drill_site").glob("*.json"):
+    for path in sorted((ARTIFACTS / "drill_site").glob("*.json")):  # by time
         report = json.loads(path.read_text())
         found[report["host"]] = report
     for name in SERVERS:
