@@ -182,6 +182,7 @@ def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
     site.query("CREATE TABLE IF NOT EXISTS canary (value text)")
     site.query("TRUNCATE canary")
     site.query("INSERT INTO canary VALUES ('of the lost site')")
+    site.run(ADMIN, f"cephadm shell -- rbd rm --no-progress {IMAGE}")  # of a test that was interrupted
     site.on(ADMIN, f"head -c 8388608 /dev/urandom | cephadm shell -- rbd import --no-progress - {IMAGE}")
     image = image_digest(site)
     declared("playbooks/ceph.yml")
