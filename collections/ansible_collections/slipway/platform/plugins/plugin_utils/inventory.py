@@ -52,7 +52,7 @@ class Files:
     values: dict[str, list[Any]] = field(default_factory=dict)
     """Unrendered values of `UNIQUE`."""
     faults: list[Fault] = field(default_factory=list)
-    places: set[tuple[str, str, str, int | None]] = field(default_factory=set)
+    locations: set[tuple[str, str, str, int | None]] = field(default_factory=set)
 
     def origin(self, tagged: Any) -> Origin | None:
         """Where Ansible read something; None for what no file says. A line of an encrypted file helps nobody."""
@@ -73,13 +73,13 @@ class Files:
             return False
 
     def is_new(self, name: Any, value: Any, scope: str) -> bool:
-        """Whether the place was not read before: a further inventory of a run may link to files of the first."""
+        """Whether the line was not read before: a further inventory of a run may link to files of the first."""
         tag = Tag.get_tag(name) or Tag.get_tag(value)
         if tag is None or tag.path is None:
             return True
-        place = (str(name), scope, os.path.realpath(tag.path), tag.line_num)
-        known = place in self.places
-        self.places.add(place)
+        location = (str(name), scope, os.path.realpath(tag.path), tag.line_num)
+        known = location in self.locations
+        self.locations.add(location)
         return not known
 
     def add(self, variables: Mapping[Any, Any], scope: str) -> None:
