@@ -35,9 +35,10 @@ GOOD = [
     made("etcd/snapshot-server-2-2", 12, "server-2"),
     made("etcd/snapshot-server-1-0", 1),
     made("postgresql/20261130", 11),
-    made("ceph/monitor-1", 3),
-    made("ceph/bucket-media-1", 3),
-    made("ceph/bucket-media-2", 2),
+    made("ceph/monitor-20261130T030000Z.tar", 3),
+    made("ceph/bucket-media-20261130T030000Z.tar", 3),
+    made("ceph/bucket-media-20261130T020000Z.tar", 2),
+    made("ceph/bucket-media-copy-20261130T040000Z.tar", 4),
 ]
 
 
@@ -50,7 +51,7 @@ def test_the_newest_good_snapshot_of_each_series_is_chosen() -> None:
     assert [point["object"] for point in found["points"]] == [
         "etcd/snapshot-server-2-2",
         "postgresql/20261130",
-        "ceph/bucket-media-1",
+        "ceph/bucket-media-20261130T030000Z.tar",
     ]
     assert found["missing"] == []
     assert found["written_at"] == "2026-11-30T12:00:00Z"

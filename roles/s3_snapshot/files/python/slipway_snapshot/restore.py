@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,7 +54,8 @@ def select(declared: Iterable[str], keys: Sequence[str]) -> dict[str, str]:
     """Series → the key of its export. A declared series without one, and a key of no series, are errors."""
     found: dict[str, str] = {}
     for name in declared:
-        own = [key for key in keys if key.startswith(f"{PREFIX}{name}-")]
+        # By the time too: the series of a bucket `a` is not that of a bucket `a-b`.
+        own = [key for key in keys if re.match(rf"{re.escape(PREFIX + name)}-\d{{8}}T\d{{6}}Z\.", key)]
         if not own:
             raise SnapshotError(f"{name}: declared, and the bucket holds no export of it. Remove its declaration")
         found[name] = max(own)
@@ -149,9 +151,7 @@ def restore_image(
     require_unchanged()
     code, _, errors = run_command([*rbd, "rename", partial, image])
     if code != 0:
-        raise SnapshotError(
-            f"rbd rename {partial} {image} failed: {(errors.strip().splitlines() or ['no output'])[-1]}"
-        )
+        raise SnapshotError(f"rbd rename {partial} {image} failed: {last_line(errors)}")
     return 1, 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,12 +29,11 @@ class Expected:
     host: str = ""
     """The host that makes them; empty for any, as after a failover."""
     prefix: str = ""
-    """Begin of the keys; empty for all of the part."""
+    """Begin of the keys, which continue with the time; empty for all of the part."""
 
     def matches(self, manifest: Manifest) -> bool:
-        return (
-            manifest.part == self.part and self.host in ("", manifest.host) and manifest.object.startswith(self.prefix)
-        )
+        own = not self.prefix or re.match(rf"{re.escape(self.prefix)}\d{{8}}T\d{{6}}Z\.", manifest.object)
+        return manifest.part == self.part and self.host in ("", manifest.host) and bool(own)
 
 
 @dataclass(frozen=True)
