@@ -27,7 +27,7 @@ VERBS = _words(
     """
     Add Apply Attach Authorize Back Bootstrap Build Check Choose Collect Compare Configure Converge Copy Cordon Create
     Delete Demote Deploy Detach Disable Download Drain Enable Ensure Expire Export Fail Fence Fetch Find Format Gather
-    Generate Grant Import Include Initialize Install Issue Join Kill Load Mark Migrate Mount Move Pause Plan Power
+    Generate Grant Import Include Initialize Install Issue Join Kill List Load Mark Migrate Mount Move Pause Plan Power
     Prepare Print Probe Promote Provision Read Rebalance Reboot Record Register Reload Remove Render Renew Require Reset
     Resize Restart Restore Resume Revoke Rewind Roll Rotate Run Save Set Sign Skip Start Stop Switch Sync Test Uncordon
     Unmount Update Upgrade Upload Validate Verify Wait Wipe Write
@@ -219,13 +219,21 @@ def _options(node: yaml.Node) -> Iterator[Fault]:
 
 def check_yaml(text: str, *, variables: bool = True) -> list[Fault]:
     """Faults of a file of plays, tasks, variables or argument specs; with `variables` false a mapping is not read."""
-    node = yaml.compose(text, Loader=yaml.CSafeLoader)
+    # Files of the pipeline have a header, a document of its own.
+    return [
+        fault
+        for node in yaml.compose_all(text, Loader=yaml.CSafeLoader)
+        for fault in _check_document(node, variables=variables)
+    ]
+
+
+def _check_document(node: yaml.Node | None, *, variables: bool) -> Iterator[Fault]:
     if isinstance(node, yaml.SequenceNode):
-        return list(_entries(node))
-    keys = [key for key, _, _ in _pairs(node)] if node else []
-    if node and keys == ["argument_specs"]:
-        return list(_options(node))
-    return list(_identifiers(node)) if node and variables else []
+        yield from _entries(node)
+    elif node and [key for key, _, _ in _pairs(node)] == ["argument_specs"]:
+        yield from _options(node)
+    elif node and variables:
+        yield from _identifiers(node)
 
 
 def check_python(text: str) -> list[Fault]:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from lab import daemon
 from lab.admin import Admin, AdminError
+from lab.gitlab.cli import app as gitlab_app
 from lab.secrets import make_private_dir, write_private
 from lab.settings import Settings
 
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 fault_app = typer.Typer(help="Inject faults and clear them.", no_args_is_help=True)
 app.add_typer(fault_app, name="fault")
+app.add_typer(gitlab_app, name="gitlab")
 
 # Without a terminal there is no width: 120 columns fit a table of servers.
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
@@ -241,25 +243,34 @@ def _is_current(settings: Settings, release: Any, storage: Any) -> bool:
 
 
 def _create_secrets(settings: Settings) -> None:
-    """Create the platform's secrets with the usual playbook, in the lab's folder, which only root can read."""
-    path = daemon.read_description(settings)["secrets_path"]
+    """Create the platform's secrets with the usual playbooks, in the lab's folder, which only root can read."""
+    description = daemon.read_description(settings)
+    secrets = Path(description["secrets_path"])
     with _step("Secrets"):
-        done = subprocess.run(
-            [
-                *_playbook("playbooks/operations/create_secrets.yml"),
-                f"--extra-vars=op_create_secrets_path={path}",
-                "--extra-vars=op_create_secrets_plain=true",
-            ],
-            cwd=REPOSITORY,
-            env=_environment(settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        _operate(settings, "create_secrets", path=secrets)
+    with _step("Runners at GitLab"):
+        token = description["gitlab"]["token"]
+        _operate(settings, "create_runner", path=secrets.with_name("gitlab_runners.yml"), GITLAB_TOKEN=token)
+
+
+def _operate(settings: Settings, name: str, path: Path, **environment: str) -> None:
+    """Run an operation that writes an unencrypted file of secrets."""
+    done = subprocess.run(
+        [
+            *_playbook(f"playbooks/operations/{name}.yml"),
+            f"--extra-vars=op_{name}_path={path}",
+            f"--extra-vars=op_{name}_plain=true",
+        ],
+        cwd=REPOSITORY,
+        env=_environment(settings) | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
-        fail(f"create_secrets.yml: exit code {done.returncode}. The cause is above; repeat with: lab up")
+        fail(f"{name}.yml: exit code {done.returncode}. The cause is above; repeat with: lab up")
 
 
 def _build_site(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The lab's daemon: it serves the local cloud and the release mirror, runs the image registry and watches the hosts.
+"""The lab's daemon: it serves the cloud, the release mirror and GitLab, runs the image registry and watches the hosts.
 
 `python -m lab.daemon` runs it; `start`, `find` and `stop` are for the command line. A running daemon holds a lock on
 its pid file, which the kernel releases with the process: a stale file or a reused pid is never mistaken for a daemon.
@@ -210,9 +210,10 @@ def exclusive_lock(settings: Settings) -> Iterator[None]:
         yield
 
 
-def write_description(settings: Settings, release: Any, storage: Any, authority: Path) -> None:
+def write_description(settings: Settings, release: Any, storage: Any, authority: Path, runner_key: str) -> None:
     """Write `lab.json`: the description of this lab for inventories, clients and operators."""
     from lab import ceph, mirror
+    from lab.gitlab import service as gitlab
     from lab.machines import images
 
     key = secrets.ssh_key(settings)
@@ -238,6 +239,7 @@ def write_description(settings: Settings, release: Any, storage: Any, authority:
             "image_archives": mirror.image_archives(settings),
             "note": release.note,
         },
+        "gitlab": gitlab.describe(settings, mirror_url, runner_key),
         **({"ceph": ceph.describe(settings, storage, mirror_url)} if storage else {}),
     }
     secrets.write_private(settings.description, json.dumps(description, indent=2) + "\n")
@@ -290,12 +292,14 @@ def _machines(settings: Settings, kind: str, callbacks: _CloudCallbacks) -> Mach
 
 
 async def _serve(settings: Settings, kind: str) -> None:
-    """Serve the cloud's API, the release mirror and the image registry until a signal."""
+    """Serve the cloud's API, the release mirror, GitLab and the image registry until a signal."""
     import uvicorn
 
     from lab import ceph, mirror, pki, registry
     from lab.cloud.app import create_app
     from lab.cloud.store import Store
+    from lab.gitlab import service as gitlab
+    from lab.runnersim import package as runner
 
     release = mirror.read_release(settings)
     storage = ceph.read_release(settings)
@@ -306,6 +310,7 @@ async def _serve(settings: Settings, kind: str) -> None:
 
     callbacks = _CloudCallbacks()
     machines = _machines(settings, kind, callbacks)
+    runner_key = await asyncio.to_thread(runner.prepare, mirror.runner_dir(settings), settings.state_dir / "runner-key")
     store = Store(settings.database)
     app = create_app(settings, store, machines, token=secrets.api_token(settings))
     callbacks.cloud = app.state.cloud
@@ -313,7 +318,7 @@ async def _serve(settings: Settings, kind: str) -> None:
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            """One handler for both servers, below."""
+            """One handler for all servers, below."""
             yield
 
     api = Server(uvicorn.Config(app, lifespan="on", log_config=None))
@@ -326,9 +331,19 @@ async def _serve(settings: Settings, kind: str) -> None:
             ssl_keyfile=outside.key_path,
         )
     )
+    projects = Server(
+        uvicorn.Config(
+            gitlab.create_app(settings, mirror_address),
+            lifespan="on",
+            log_config=None,
+            ssl_certfile=outside.certificate_path,
+            ssl_keyfile=outside.key_path,
+        )
+    )
     servers = (
         (api, _listen("127.0.0.1", settings.api_port)),
         (files, _listen(mirror_address, settings.mirror_port)),
+        (projects, _listen(mirror_address, settings.gitlab_port)),
     )
 
     ended = asyncio.Event()
@@ -340,7 +355,7 @@ async def _serve(settings: Settings, kind: str) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
-    write_description(settings, release, storage, authority.certificate_path)
+    write_description(settings, release, storage, authority.certificate_path, runner_key)
     log.info("API on 127.0.0.1:%d, mirror on %s:%d", settings.api_port, mirror_address, settings.mirror_port)
     try:
         async with asyncio.TaskGroup() as group:
@@ -354,7 +369,7 @@ async def _serve(settings: Settings, kind: str) -> None:
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket, end: Callable[[], None]) -> None:
-    """Run one server; its end stops the other one too."""
+    """Run one server; its end stops the others too."""
     try:
         await server.serve(sockets=[listener])
     finally:

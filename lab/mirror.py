@@ -1,4 +1,4 @@
-"""The lab's release mirror: serves RKE2 and cephadm to the hosts, in the layouts of the official downloads.
+"""The lab's release mirror: RKE2, cephadm and GitLab Runner for the hosts, in the layouts of the official downloads.
 
 `prepare` chooses the source before the daemon starts: the user's artifacts, else the official release if it is
 reachable, else the simulation. The choice is stored in `release.json` and stated with every result. `create_app` serves
@@ -59,6 +59,11 @@ def release_dir(settings: Settings) -> Path:
     return settings.state_dir / "mirror" / "rke2"
 
 
+def runner_dir(settings: Settings) -> Path:
+    """The folder that is served as packages.gitlab.com/runner/gitlab-runner."""
+    return settings.state_dir / "mirror" / "gitlab-runner"
+
+
 def prepare(
     settings: Settings,
     artifacts: Path | None,
@@ -96,11 +101,19 @@ def create_app(settings: Settings) -> Starlette:
     from starlette.staticfiles import StaticFiles
 
     from lab import ceph
+    from lab.runnersim import package as runner
 
     # Folders of versions may be links to the user's folder or the cache.
     files = StaticFiles(directory=release_dir(settings), follow_symlink=True)
     cephadm = StaticFiles(directory=make_private_dir(ceph.mirror_dir(settings)))
-    return Starlette(routes=[Mount(RELEASES_PATH, files), Mount(ceph.PUBLIC_PATH, cephadm)])
+    packages = StaticFiles(directory=make_private_dir(runner_dir(settings)))
+    return Starlette(
+        routes=[
+            Mount(RELEASES_PATH, files),
+            Mount(ceph.PUBLIC_PATH, cephadm),
+            Mount(runner.PUBLIC_PATH, packages),
+        ]
+    )
 
 
 # Sources

@@ -178,6 +178,7 @@ def _ports_taken(settings: Settings) -> dict[str, int]:
         "the cloud's API": ("127.0.0.1", settings.api_port),
         "the release mirror": ("", settings.mirror_port),
         "the image registry": ("", settings.registry_port),
+        "GitLab": ("", settings.gitlab_port),
     }
     taken = {}
     for purpose, (address, port) in wanted.items():

@@ -40,6 +40,15 @@ def api_token(settings: Settings) -> str:
     return path.read_text(encoding="ascii").strip()
 
 
+def gitlab_token(settings: Settings) -> str:
+    """The personal access token of the operator of the lab's GitLab."""
+    path = settings.state_dir / "gitlab_token"
+    if not path.exists():
+        make_private_dir(settings.state_dir)
+        write_private(path, f"glpat-{secrets.token_urlsafe(15)}")
+    return path.read_text(encoding="ascii").strip()
+
+
 @dataclass(frozen=True, slots=True)
 class SshKey:
     private_key_path: Path

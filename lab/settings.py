@@ -94,6 +94,16 @@ class Settings:
         return 8402 + 10 * self.slot
 
     @property
+    def gitlab_port(self) -> int:
+        """The simulation of GitLab (HTTPS), on the uplink address."""
+        return 8405 + 10 * self.slot
+
+    @property
+    def gitlab_dir(self) -> Path:
+        """Database, traces and artifacts of the simulation of GitLab."""
+        return self.state_dir / "gitlab"
+
+    @property
     def public_range(self) -> IPv4Network:
         """Public IPv4 addresses of hosts and floating addresses."""
         return IPv4Network((int(IPv4Address("198.18.0.0")) + self.slot * 2**13, 19))

@@ -18,13 +18,15 @@ MACHINES: dict[str, tuple[str, ...]] = {
     "base": (*NODES, "postgresql"),
     "ceph": ("ceph",),
     "check": (),
+    "gitlab_runner": ("gitlab_runner", "load_balancer"),
     "load_balancer": ("load_balancer",),
     "load_balancer_acme": ("load_balancer",),
     "load_balancer_passthrough": ("load_balancer",),
     "postgresql": ("postgresql", "rke2_server", "load_balancer"),
     "provision": (),
     "rke2": NODES,
-    "verify": (*NODES, "ceph", "postgresql"),
+    "s3_snapshot": ("object_storage", "rke2_server[0]"),
+    "verify": (*NODES, "ceph", "gitlab_runner", "postgresql"),
 }
 """Scenario → groups of molecule/inventory whose hosts it needs; some create their own hosts, or need none."""
 
@@ -51,6 +53,8 @@ def environment(scenarios: Sequence[str], given: Mapping[str, str], state: str =
         "MOLECULE_EPHEMERAL_DIRECTORY": str(lab / "molecule" / state),
         "SLIPWAY_MOLECULE_LIMIT": limit(scenarios or list(MACHINES)),
     }
+    if (token := lab / "gitlab_token").exists():
+        added["GITLAB_TOKEN"] = token.read_text().strip()
     if junit := given.get("SLIPWAY_TEST_JUNIT"):
         # Molecule runs pytest once per scenario, and pytest expands the variable.
         report = f"--junitxml={junit}/molecule-$MOLECULE_SCENARIO_NAME.xml"

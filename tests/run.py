@@ -37,7 +37,7 @@ STAGES = (
     Stage(
         "code, images",
         (
-            Plan("lint", TEST, (Layer("lint", "make --no-print-directory lint", 200),)),
+            Plan("lint", TEST, (Layer("lint", "make --no-print-directory lint", 250),)),
             Plan(
                 "unit",
                 TEST,
@@ -45,7 +45,7 @@ STAGES = (
                     Layer(
                         "static, unit and lint rule tests",
                         "pytest -q -n 2 tests/static tests/unit tests/ansible_lint",
-                        200,
+                        350,
                     ),
                 ),
             ),
@@ -61,7 +61,7 @@ STAGES = (
                 "test2",
                 TEST2,
                 (
-                    Layer("local cloud with official clients", "pytest -q -m 'not real' tests/lab", 250),
+                    Layer("local cloud and GitLab with official clients", "pytest -q -m 'not real' tests/lab", 500),
                     Layer("hosts, networks and volumes", "pytest -q -m real tests/lab", 300),
                     Layer("molecule", f"lab up --only-cloud && python -m tests.molecule {SCENARIOS}", 600),
                 ),

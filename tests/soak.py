@@ -62,11 +62,23 @@ PARTS = (
         20,
     ),
     Part(
+        "rke2_restore",
+        f"lab up && {PLATFORM}test_rke2_restore.py",
+        "etcd restored from bucket and file, through 10 kills; quorum, servers and disks lost; bad snapshots rejected",
+        35,
+    ),
+    Part(
         "operations",
         f"lab up && {PLATFORM}test_ceph_hosts.py tests/platform/test_postgresql_upgrade.py "
         "tests/platform/test_rke2_upgrade.py tests/platform/test_z_destroy.py",
         "storage hosts added, drained, replaced; keys rotated; PostgreSQL upgraded, rolled back; everything destroyed",
         50,
+    ),
+    Part(
+        "site",
+        f"lab up && SLIPWAY_TEST_RESTORE_KILLS=10 {PLATFORM}test_restore_site.py",
+        "restore drills; a lost site restored from bucket and escrow, through 10 kills",
+        60,
     ),
     Part(
         "object_storage",

@@ -13,9 +13,12 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 LISTS = {
     "base": ("__base_own_packages",),
     "ceph": ("__ceph_packages",),
+    "gitlab_runner": ("__gitlab_runner_own_packages",),
     "load_balancer": ("__load_balancer_own_packages", "__load_balancer_acme_packages"),
     "postgresql": ("__postgresql_packages",),
+    "postgresql_backup": ("__postgresql_backup_packages",),
     "rke2": ("__rke2_packages",),
+    "s3_snapshot": ("__s3_snapshot_packages",),
 }
 """Role → the lists in its vars/main.yml, or in the files of vars/main/."""
 POSTGRESQL_VERSION = "{{ postgresql_version }}"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hcloud import Client
 
-from tests.platform.conftest import INVENTORY, REPOSITORY, play
+from tests.platform.conftest import REPOSITORY, play
 
 MEMBER = "lab-ceph-1"
 IN_MONITOR = "podman exec --interactive $(podman ps --quiet --filter name=-mon- | head -n 1) sh -c"
@@ -22,7 +22,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="module")
 def run(cloud: Client, description: dict[str, Any]) -> Run:
     """A shell in the monitor's container of a member, with secrets on stdin."""
-    user = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())["platform_admin_user"]
+    user = yaml.safe_load((REPOSITORY / "inventories/defaults.yml").read_text())["platform_admin_user"]
     server = cloud.servers.get_by_name(MEMBER)
     assert server is not None
     options = ["-i", description["ssh_private_key_path"], "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"]

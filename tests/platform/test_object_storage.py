@@ -42,7 +42,8 @@ LOCK_SECONDS = 15
 
 
 def settings_of_lab() -> dict[str, Any]:
-    return dict(yaml.safe_load((REPOSITORY / "inventories/lab/group_vars/all/platform.yml").read_text()))
+    files = [REPOSITORY / "inventories/lab/group_vars/all" / name for name in ("defaults.yml", "platform.yml")]
+    return {name: value for file in files for name, value in yaml.safe_load(file.read_text()).items()}
 
 
 @pytest.fixture(scope="module")
@@ -415,7 +416,7 @@ def test_the_backups_bucket_is_as_declared(accessed_store: Endpoint, backups: st
 def test_no_key_deletes_a_version_of_a_backup(accessed_store: Endpoint, backups: str, writer: Keys) -> None:
     """The writer puts, gets and lists; neither the writer nor the owner can delete a version."""
     writing, owning = accessed_store.client(writer), accessed_store.client()
-    key = f"conformance/{uuid.uuid4().hex}"
+    key = f"postgresql/conformance/{uuid.uuid4().hex}"  # the prefix that this writer is limited to
     version = writing.put_object(Bucket=backups, Key=key, Body=b"canary")["VersionId"]
     assert writing.get_object(Bucket=backups, Key=key)["Body"].read() == b"canary"
     assert [entry["Key"] for entry in writing.list_objects_v2(Bucket=backups, Prefix=key)["Contents"]] == [key]

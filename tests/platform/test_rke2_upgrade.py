@@ -24,8 +24,8 @@ def kubeconfig(description: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({}, "op_upgrade_rke2_version is not given"),
-        ({"op_upgrade_rke2_version": "1.36"}, "op_upgrade_rke2_version is 1.36; give the release in full"),
+        ({}, "op_upgrade_rke2_version: not given"),
+        ({"op_upgrade_rke2_version": "1.36"}, "op_upgrade_rke2_version: 1.36 is not an RKE2 release in full"),
         ({"op_upgrade_rke2_version": RELEASE_BEFORE}, "RKE2 cannot go back in place"),
     ],
 )

@@ -50,6 +50,7 @@ def test_objects_of_the_named_owner_alone_are_destroyed(cloud: Client, owner: st
     assert run.code == 0, run.output[-6000:]
     assert objects(cloud, owner) == set()
     assert objects(cloud, STORE) == others
-    again = destroy("-e", f"op_destroy_environment={owner}")
-    assert again.code == 0, again.output[-6000:]
-    assert again.changed == {}
+    for mode in ([], ["--check"]):
+        again = destroy(*mode, "-e", f"op_destroy_environment={owner}")
+        assert again.code == 0, again.output[-6000:]
+        assert again.changed == {}

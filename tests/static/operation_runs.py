@@ -17,13 +17,14 @@ CHECK_MODE = "--check"
 
 
 def operations() -> list[str]:
-    return sorted(path.stem for path in (REPOSITORY / "playbooks/operations").glob("*.yml"))
+    folder = REPOSITORY / "playbooks/operations"
+    return sorted(path.stem for path in folder.glob("*.yml") if not path.name.endswith(".meta.yml"))
 
 
 def run_by_tests() -> set[str]:
     """Operations that a test of this repository runs, `make soak` and the scenarios included."""
     found: set[str] = set()
-    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+    for path in sorted([*(REPOSITORY / "tests").rglob("*.py"), *(REPOSITORY / "molecule").rglob("*.py")]):
         if "static" not in path.relative_to(REPOSITORY).parts:
             found |= run_by_python(path.read_text())
     for path in sorted((REPOSITORY / "molecule").rglob("*.yml")):

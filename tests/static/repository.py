@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,17 @@ def role_names() -> list[str]:
     return sorted(path.name for path in (REPOSITORY / "roles").iterdir() if path.is_dir())
 
 
+@cache
+def role_documents() -> dict[str, dict[str, Any]]:
+    """Role → entry point → its specification."""
+    return {
+        role: load(REPOSITORY / "roles" / role / "meta/argument_specs.yml")["argument_specs"] for role in role_names()
+    }
+
+
 def role_specs() -> dict[str, dict[str, Any]]:
     """Role → options of its `main` entry point."""
-    specs = {}
-    for role in role_names():
-        document = load(REPOSITORY / "roles" / role / "meta/argument_specs.yml")
-        specs[role] = document["argument_specs"]["main"].get("options", {})
-    return specs
+    return {role: specs["main"].get("options", {}) for role, specs in role_documents().items()}
 
 
 def role_defaults(role: str) -> dict[str, Any]:

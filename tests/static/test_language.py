@@ -26,6 +26,7 @@ vocabulary = load_vocabulary()
 
 DIRECTORIES = (
     ".ansible-lint-rules",
+    "ci",
     "collections",
     "inventories",
     "lab",

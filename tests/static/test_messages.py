@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from ansible_collections.slipway.platform.plugins.module_utils.environment.postgresql_settings import SETTINGS
 
 from tests.static.messages import (
     files_named,
@@ -42,7 +43,7 @@ def known_names() -> set[str]:
     return names
 
 
-KNOWN = known_names()
+KNOWN = known_names() | SETTINGS
 
 
 def unknown_options(text: str) -> set[str]:

@@ -231,6 +231,17 @@ def test_environments_have_the_same_files(environment: str) -> None:
     assert shape ^ expected == additions
 
 
+def test_the_environments_share_their_defaults() -> None:
+    """Declared once, and described with the same values for `check`."""
+    defaults = REPOSITORY / "inventories/defaults.yml"
+    for environment in ENVIRONMENTS:
+        path = REPOSITORY / "inventories" / environment / "group_vars/all/defaults.yml"
+        assert path.is_symlink() and path.resolve() == defaults
+    options = load(REPOSITORY / "playbooks/check.meta.yml")["argument_specs"]["check"]["options"]
+    described = {name: option["default"] for name, option in options.items() if "default" in option}
+    assert described == {name: value for name, value in load(defaults).items() if name.startswith("platform_")}
+
+
 def group_variables(environment: str) -> dict[str, list[Any]]:
     values: dict[str, list[Any]] = {}
     for path in sorted((REPOSITORY / "inventories" / environment / "group_vars").rglob("*.yml")):

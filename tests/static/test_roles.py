@@ -14,6 +14,12 @@ ROLES = role_names()
 SPECS = role_specs()
 INTERNAL = {"certificate"}
 """Included by other roles, with whose scenarios they are tested on hosts: no playbook, scenario or tag of their own."""
+PARTS = {
+    "postgresql_backup": ("postgresql", "test_postgresql_backup.py"),
+    "postgresql_replication": ("postgresql", "test_standby.py"),
+}
+"""Roles on the hosts of a service, by its playbook and tag. They have no scenario, but a test of the platform: backups
+need a bucket, and replication a second host (docs/adr/0015-postgresql-roles.md)."""
 
 
 def owner(variable: str) -> str | None:
@@ -32,6 +38,10 @@ def play_wiring() -> dict[str, set[str]]:
             for entry in play.get("roles", []) or []:
                 if isinstance(entry, dict):
                     wiring[entry["role"]] |= set(entry.get("vars", {}))
+            # Options among the variables of a play; an imported playbook's are for one operation.
+            for name in play.get("vars", {}) if "hosts" in play else ():
+                if (role := owner(name)) and name in SPECS[role]:
+                    wiring[role].add(name)
     return wiring
 
 
@@ -50,6 +60,8 @@ def test_every_option_is_described_and_has_the_role_as_prefix(role: str) -> None
                 faults.append(f"{where}{name} has no description")
             if "type" not in option:
                 faults.append(f"{where}{name} has no type")
+            if option.get("type") == "list" and "elements" not in option:
+                faults.append(f"{where}{name} has no elements")
             if option.get("required") and "default" in option:
                 faults.append(f"{where}{name} is required and has a default")
             faults += walk(option.get("options", {}), f"{where}{name}.")
@@ -70,13 +82,18 @@ def test_role_has_its_files(role: str) -> None:
         REPOSITORY / "molecule" / role / "tests" / f"test_{role}.py",
     ]
     internal = [REPOSITORY / "tests/unit" / role / f"test_{role}.py"]
+    part = [
+        path
+        for name, test in [PARTS.get(role, ("", ""))]
+        for path in (REPOSITORY / "playbooks" / f"{name}.yml", REPOSITORY / "tests/platform" / test)
+    ]
     missing = [
         str(path.relative_to(REPOSITORY))
         for path in (
             root / "README.md",
             root / "tasks/main.yml",
             root / "meta/main.yml",
-            *(internal if role in INTERNAL else service),
+            *(internal if role in INTERNAL else part if role in PARTS else service),
         )
         if not path.exists()
     ]
@@ -122,7 +139,7 @@ def test_wiring_names_real_options() -> None:
 
 
 def plays(path: Path) -> list[dict[str, Any]]:
-    return [play for play in load(path) if "hosts" in play]
+    return [play for play in load(path) if isinstance(play, dict) and "hosts" in play]
 
 
 def roles_of(play: dict[str, Any]) -> set[str]:
@@ -155,7 +172,17 @@ def test_a_tag_selects_the_plays_of_its_playbook_and_role(path: Path) -> None:
 
 
 def test_every_role_can_be_selected() -> None:
-    assert {path.stem for path in SERVICES} >= set(ROLES) - INTERNAL
+    assert {path.stem for path in SERVICES} >= set(ROLES) - INTERNAL - set(PARTS)
+    for role, (service, _) in PARTS.items():
+        included = roles_included([load(path) for path in included_files(REPOSITORY / "playbooks" / f"{service}.yml")])
+        assert role in included, f"playbooks/{service}.yml does not run {role}"
+
+
+def included_files(playbook: Path) -> list[Path]:
+    """Files of tasks that the plays of a playbook include."""
+    tasks = [task for play in plays(playbook) for task in play.get("tasks", [])]
+    names = {task["ansible.builtin.include_tasks"] for task in tasks if "ansible.builtin.include_tasks" in task}
+    return [playbook.parent / name for name in sorted(names)]
 
 
 def roles_included(node: Any) -> set[str]:

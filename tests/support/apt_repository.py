@@ -8,22 +8,18 @@ to install them.
 from __future__ import annotations
 
 import functools
-import gzip
-import hashlib
-import re
-import shutil
 import subprocess
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from lab.apt_repository import ARCHITECTURE, Key, publish, release, signing_key, stanza
 from lab.machines import images
 
-COMPONENT, ARCHITECTURE = "main", "amd64"
+__all__ = ["Donor", "Key", "RepositoryError", "publish", "release", "serving", "signing_key", "sources", "stanza"]
+
 UNSTABLE = "sid"
 """Debian's development suite, which has no archive of security updates."""
 
@@ -85,78 +81,6 @@ class Donor:
         target = [f"--target-release={self.donor}"] if prefer else []
         self.run("apt-get", "--yes", "--no-install-recommends", "--download-only", *target, "install", *packages)
         return sorted(self.archives.glob("*.deb"))
-
-
-def stanza(control: str, filename: str, content: bytes) -> str:
-    """The entry of a package in an index: its control fields, and where and what its file is."""
-    digest = hashlib.sha256(content).hexdigest()
-    return f"{control.strip()}\nFilename: {filename}\nSize: {len(content)}\nSHA256: {digest}\n"
-
-
-def release(suite: str, files: dict[str, bytes], now: datetime) -> str:
-    """The release file of a suite, over its index files."""
-    lines = [f" {hashlib.sha256(content).hexdigest()} {len(content)} {name}" for name, content in files.items()]
-    return "\n".join(
-        [
-            "Origin: Slipway tests",
-            "Label: Slipway tests",
-            f"Suite: {suite}",
-            f"Codename: {suite}",
-            f"Date: {now:%a, %d %b %Y %H:%M:%S} UTC",
-            f"Architectures: {ARCHITECTURE}",
-            f"Components: {COMPONENT}",
-            "SHA256:",
-            *lines,
-            "",
-        ]
-    )
-
-
-def publish(folder: Path, suite: str, archives: Sequence[Path]) -> None:
-    """Lay files of packages out as a repository: pool, index and release file, not signed yet."""
-    pool = folder / "pool" / COMPONENT
-    pool.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for archive in archives:
-        name = re.sub(r"_[0-9]+%3a", "_", archive.name)  # an epoch is no part of the names in a pool
-        shutil.copyfile(archive, pool / name)
-        fields = ["dpkg-deb", "--field", str(archive)]
-        control = subprocess.run(fields, check=True, stdout=subprocess.PIPE, text=True).stdout
-        entries.append(stanza(control, f"pool/{COMPONENT}/{name}", archive.read_bytes()))
-    index = "\n".join(entries).encode()
-    files = {
-        f"{COMPONENT}/binary-{ARCHITECTURE}/Packages": index,
-        f"{COMPONENT}/binary-{ARCHITECTURE}/Packages.gz": gzip.compress(index, mtime=0),
-    }
-    for name, content in files.items():
-        path = folder / "dists" / suite / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    (folder / "dists" / suite / "Release").write_text(release(suite, files, datetime.now(UTC)))
-
-
-class Key:
-    """A key that signs release files, made for it."""
-
-    def __init__(self, home: str) -> None:
-        self.gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
-        subprocess.run([*self.gpg, "--quick-generate-key", "Slipway tests", "ed25519", "sign", "2d"], check=True)
-        self.public = subprocess.run([*self.gpg, "--export"], check=True, stdout=subprocess.PIPE).stdout
-
-    def sign(self, folder: Path, suite: str) -> None:
-        """Make the signed release file of a suite, as apt wants it."""
-        dist = folder / "dists" / suite
-        files = ["--output", str(dist / "InRelease"), "--clearsign", str(dist / "Release")]
-        subprocess.run([*self.gpg, "--yes", "--digest-algo", "SHA512", *files], check=True)
-
-
-@contextmanager
-def signing_key() -> Iterator[Key]:
-    with tempfile.TemporaryDirectory(prefix="gpg-") as home:  # the path of its agent's socket has to be short
-        try:
-            yield Key(home)
-        finally:
-            subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
 
 
 @contextmanager

@@ -15,10 +15,10 @@ testinfra_hosts = ["local://"]
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ('{"platform_network_cidr": "8.0.0.0/16"}', "platform_network_cidr is 8.0.0.0/16, which is not private"),
+        ('{"platform_network_cidr": "8.0.0.0/16"}', "platform_network_cidr: 8.0.0.0/16 is not private"),
         ('{"platform_hcloud_token": "wrong"}', "does not accept the token"),
-        ('{"platform_locations": ["moon1"]}', "platform_locations holds moon1, which Hetzner does not have"),
-        ('{"provision_server_types": ["cpx11"]}', "which is not sold in"),
+        ('{"platform_locations": ["moon1"]}', "platform_locations: moon1 does not exist at Hetzner"),
+        ('{"provision_server_types": ["cpx11"]}', "is not sold in"),
     ],
 )
 def test_a_fault_fails_the_run_with_a_message(value: str, message: str) -> None:

@@ -63,7 +63,7 @@ def slot() -> Iterator[int]:
             except BlockingIOError:
                 continue
             # A lab without a daemon uses its addresses but not its ports
-            ports = (candidate.api_port, candidate.mirror_port, candidate.registry_port)
+            ports = (candidate.api_port, candidate.mirror_port, candidate.registry_port, candidate.gitlab_port)
             if all(is_free(port) for port in ports) and not addresses_taken(candidate):
                 yield number
                 return
@@ -84,8 +84,8 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) ->
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A lab for one process: its own folders, and free ports whatever labs this machine has."""
-    ports = {"api_port": free_port(), "mirror_port": free_port(), "registry_port": free_port()}
-    for name, port in ports.items():
+    for name in ("api_port", "mirror_port", "registry_port", "gitlab_port"):
+        port = free_port()
         monkeypatch.setattr(Settings, name, property(lambda self, port=port: port))
     return set_environment(monkeypatch, tmp_path, slot=6)
 

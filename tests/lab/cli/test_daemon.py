@@ -82,7 +82,9 @@ def started(slot_settings: Settings) -> Iterator[int]:
     daemon.stop(slot_settings)
 
 
-def test_the_daemon_writes_its_description_and_serves_api_and_mirror(slot_settings: Settings, started: int) -> None:
+def test_the_daemon_writes_its_description_and_serves_api_mirror_and_gitlab(
+    slot_settings: Settings, started: int
+) -> None:
     description = daemon.read_description(slot_settings)
     assert daemon.find(slot_settings) == started == description["pid"]
     assert slot_settings.description.stat().st_mode & 0o777 == 0o600
@@ -91,6 +93,15 @@ def test_the_daemon_writes_its_description_and_serves_api_and_mirror(slot_settin
     url = f"https://127.0.0.1:{slot_settings.mirror_port}/rke2/releases/download/release.json"
     with urllib.request.urlopen(url, context=context) as response:
         assert json.load(response)["source"] == "simulation"
+    gitlab = description["gitlab"]
+    assert "simulation" in gitlab["version"] and "simulations" in gitlab["note"]
+    headers = {"PRIVATE-TOKEN": gitlab["token"]}
+    version = f"https://127.0.0.1:{slot_settings.gitlab_port}/api/v4/version"
+    with urllib.request.urlopen(urllib.request.Request(version, headers=headers), context=context) as response:
+        assert json.load(response)["version"] == gitlab["version"]
+    packages = f"https://127.0.0.1:{slot_settings.mirror_port}/runner/gitlab-runner/debian/dists/trixie/InRelease"
+    with urllib.request.urlopen(packages, context=context) as response:
+        assert b"BEGIN PGP SIGNATURE" in response.read()
 
 
 def test_a_server_exists_after_the_daemon_is_killed(slot_settings: Settings, started: int) -> None:

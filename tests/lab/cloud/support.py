@@ -12,11 +12,12 @@ from lab.machines.stub import StubMachines
 TOKEN = "lab-token"
 
 
-def listen() -> socket.socket:
-    """A listener on a free port of loopback."""
+def listen(port: int = 0) -> socket.socket:
+    """A listener on loopback, on a free port unless one is given."""
     # asyncio sets TCP_NODELAY only on sockets with an explicit IPPROTO_TCP; otherwise each response is 40 ms late.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     return listener
 
 

@@ -147,3 +147,28 @@ def test_daemons_of_unmanaged_services_keep_their_keys() -> None:
     assert list(seen["daemons"]) == ["mgr.h1.a"]
     assert seen["unmanaged"] == ["mon.h1", "osd.0"]
     assert seen["keys"] == {"mon.": Key("aes", 100.0)}
+
+
+@pytest.mark.parametrize(
+    ("started_at", "faults"), [(LATER, []), (NEW, []), (OLD, ["not restarted yet"]), (None, ["not restarted yet"])]
+)
+def test_a_daemon_runs_with_its_newest_key_after_a_restart(started_at: float | None, faults: list[str]) -> None:
+    seen = view()
+    if started_at is None:
+        del seen["daemons"]["rgw.s3.h1.x"]
+    else:
+        seen["daemons"]["rgw.s3.h1.x"] = started_at
+    assert ceph_keys.restart_faults(seen, "rgw.s3.h1.x") == faults
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({}, ["no other manager is active"]),
+        ({"active": "mgr."}, ["no other manager is active"]),
+        ({"active": "mgr.h2.b", "standbys": 0}, ["no standby manager"]),
+        ({"active": "mgr.h2.b"}, []),
+    ],
+)
+def test_a_failover_is_complete_with_another_manager_and_a_standby(changes: dict[str, Any], faults: list[str]) -> None:
+    assert ceph_keys.failover_faults(view(**changes), "mgr.h1.a") == faults

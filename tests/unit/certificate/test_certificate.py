@@ -130,3 +130,13 @@ def test_a_key_without_a_path_is_shared_by_all_hosts(tmp_path: Path, ca: tuple[s
     assert first == second
     assert due(first["certificate"], first["private_key"].encode(), ca, []) == ""
     assert "PRIVATE KEY" not in output
+
+
+def test_a_name_longer_than_a_common_name_is_an_alternative_name(tmp_path: Path, ca: tuple[str, str]) -> None:
+    """A common name has at most 64 characters."""
+    name = f"{'a' * 60}.{'b' * 20}.example.com"
+    _, [result] = issue(tmp_path, ca, certificate_names=[name, "example.com"])
+    certificate = x509.load_pem_x509_certificate(result["certificate"].encode())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.value.get_values_for_type(x509.DNSName) == [name, "example.com"]
+    assert names.critical and list(certificate.subject) == []

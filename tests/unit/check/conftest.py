@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ from tests.lab.cloud.conftest import TOKEN, Lab, serving
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLATFORM = "group_vars/all/platform.yml"
+DEFAULTS = "group_vars/all/defaults.yml"
 VAULT = "group_vars/all/vault.yml"
 HOSTS = "hosts.yml"
 CEPH = "group_vars/ceph.yml"
@@ -97,8 +98,11 @@ class Inventory:
         path.write_text(text)
 
     def set(self, name: str, value: str, file: str = PLATFORM) -> None:
-        """Give a variable another value, replacing all of its lines."""
-        self.edit(file, rf"^{name}:.*\n(?:[ ]+.*\n)*", f"{name}: {value}\n")
+        """Give a variable another value, replacing all of its lines, or overriding its default."""
+        pattern = re.compile(rf"^{name}:.*\n(?:[ ]+.*\n)*", re.M)
+        path = self.folder / file
+        text = pattern.sub("", path.read_text())
+        path.write_text(f"{text}{name}: {value}\n")
 
     def tune(self, group: str, name: str, value: str) -> None:
         """Set a variable of a group in the file of the hosts."""
@@ -121,24 +125,23 @@ class Inventory:
         path.parent.mkdir(parents=True)
         path.write_text(text + "\n")
 
-    def environment(self) -> Environment:
+    def environment(self, extra_variables: Mapping[str, Any] | None = None, before: Sequence[Path] = ()) -> Environment:
+        """As Ansible reads it, with --extra-vars and inventories given before it."""
         loader = DataLoader()
-        hosts = InventoryManager(loader=loader, sources=[str(self.folder / "hosts.yml")])
+        hosts = InventoryManager(loader=loader, sources=[*map(str, before), str(self.folder / "hosts.yml")])
         variables = VariableManager(loader=loader, inventory=hosts)
         # Ansible's command line sets this one.
-        variables.extra_vars["ansible_inventory_sources"] = [str(self.folder)]
+        variables._extra_vars = {**(extra_variables or {}), "ansible_inventory_sources": [str(self.folder)]}
         return read_environment(
             HostVars(hosts, variables, loader),
-            hosts.get_groups_dict(),
             folder=self.folder,
             roles_dir=REPOSITORY / "roles",
             playbooks_dir=REPOSITORY / "playbooks",
-            loader=loader,
             shown=f"inventories/{self.folder.name}",
         )
 
-    def faults(self, *, with_cloud: bool = False) -> list[Fault]:
-        environment = self.environment()
+    def faults(self, *, with_cloud: bool = False, **command_line: Any) -> list[Fault]:
+        environment = self.environment(**command_line)
         return sorted({*pure_faults(environment), *(check_cloud(environment) if with_cloud else ())})
 
 
@@ -147,22 +150,32 @@ def ansible() -> None:
     init_plugin_loader()
 
 
+def copied(folder: Path, name: str, material: Secrets) -> Inventory:
+    """An environment of the repository as it is, in a folder of the same name."""
+    target = folder / "inventories" / name
+    shutil.copytree(REPOSITORY / "inventories" / name, target, ignore=shutil.ignore_patterns(".state", "vault.yml"))
+    return Inventory(target, material)
+
+
 @pytest.fixture
 def copy(tmp_path: Path, material: Secrets) -> Callable[[str], Inventory]:
-    """An environment of the repository as it is, in a folder of the same name."""
-
-    def make(name: str) -> Inventory:
-        folder = tmp_path / "inventories" / name
-        shutil.copytree(REPOSITORY / "inventories" / name, folder, ignore=shutil.ignore_patterns(".state", "vault.yml"))
-        return Inventory(folder, material)
-
-    return make
+    return lambda name: copied(tmp_path, name, material)
 
 
 @pytest.fixture
-def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> Inventory:
+def sound(tmp_path: Path, cloud: Lab, material: Secrets) -> Inventory:
+    return completed(copied(tmp_path, "prod", material), cloud)
+
+
+@pytest.fixture(scope="module")
+def sound_module(tmp_path_factory: pytest.TempPathFactory, cloud: Lab, material: Secrets) -> Inventory:
+    """The same for tests that only read it."""
+    return completed(copied(tmp_path_factory.mktemp("sound"), "prod", material), cloud)
+
+
+def completed(inventory: Inventory, cloud: Lab) -> Inventory:
     """`prod` made usable: real keys and secrets, the local cloud."""
-    inventory = copy("prod")
+    material = inventory.material
     inventory.set("platform_admin_public_keys", f'["{material.public_key} admin"]')
     inventory.set("platform_hcloud_endpoint", cloud.endpoint)
     inventory.set("platform_hcloud_token", f'"{TOKEN}"')
@@ -177,6 +190,12 @@ def sound(copy: Callable[[str], Inventory], cloud: Lab, material: Secrets) -> In
         f"rke2_agent_token: {secrets.token_hex(32)}\n"
         f"object_storage_access_key: {secrets.token_hex(10).upper()}\n"
         f"object_storage_secret_key: {secrets.token_hex(32)}\n"
+        + "".join(
+            f"object_storage_{name}_access_key: {secrets.token_hex(10).upper()}\n"
+            f"object_storage_{name}_secret_key: {secrets.token_hex(32)}\n"
+            for name in ("etcd", "ceph", "config", "reader")
+        )
+        + f"platform_escrow_public_key: age1{'q' * 58}\n"
         f"postgresql_backup_passphrase: {secrets.token_hex(32)}\n"
         "postgresql_role_passwords:\n"
         f"  app: {secrets.token_hex(32)}\n"

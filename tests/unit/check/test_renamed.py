@@ -6,7 +6,6 @@ import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.environment import specs
 from ansible_collections.slipway.platform.plugins.module_utils.environment.model import Definition, Environment, Origin
 from ansible_collections.slipway.platform.plugins.module_utils.environment.renamed import RENAMED
-from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import renamed_extra_vars
 
 from tests.static.test_messages import KNOWN
 
@@ -19,13 +18,7 @@ def test_a_renamed_option_is_reported_with_its_new_name(name: str, monkeypatch: 
         "prod", "inventories/prod", (), {}, (Definition(name, "all", origin),), {}, (), {}, frozenset()
     )
     (fault,) = specs.unknown(environment)
-    assert (fault.origin, fault.message) == (origin, f"{name} is no longer known; rename it to new_name.")
-
-
-def test_a_renamed_extra_variable_is_reported() -> None:
-    defined = Definition("postgresql_begin_anew", "postgresql", Origin("group_vars/postgresql.yml", 3))
-    variables = dict.fromkeys(("op_postgresql_begin_anew", "postgresql_begin_anew", "op_check_api_enabled"), True)
-    assert [definition.name for definition in renamed_extra_vars(variables, [defined])] == ["op_postgresql_begin_anew"]
+    assert (fault.origin, fault.message) == (origin, f"{name}: is no longer known. Rename it to new_name.")
 
 
 def test_every_new_name_exists_and_no_old_one_does() -> None:

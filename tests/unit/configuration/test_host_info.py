@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from ansible_collections.slipway.platform.plugins.modules.host_info import (
@@ -10,6 +11,7 @@ from ansible_collections.slipway.platform.plugins.modules.host_info import (
     interface_with,
     matching,
     private_key_of,
+    sensitive_file_of,
     session,
     shell_of,
 )
@@ -47,6 +49,16 @@ def test_a_missing_file_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(b"\xff\xfe")
     assert content_of(str(tmp_path / "c")) == "\ufffd\ufffd"
     assert private_key_of(str(tmp_path / "b"), str) is None
+    assert sensitive_file_of(str(tmp_path / "b")) is None
+
+
+def test_a_sensitive_file_is_described_without_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("secret")
+    path.chmod(0o600)
+    found = sensitive_file_of(str(path))
+    assert found is not None and found.pop("owner") and found.pop("group")
+    assert found == {"mode": "0600", "sha256": hashlib.sha256(b"secret").hexdigest()}
 
 
 def test_a_private_key_is_described_by_its_file_and_its_public_half(tmp_path: Path) -> None:

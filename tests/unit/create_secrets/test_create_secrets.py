@@ -8,6 +8,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyrage
 import pytest
 import yaml
 from cryptography import x509
@@ -21,6 +22,7 @@ NAMES = {
     "rke2_agent_token",
     "platform_ca_certificate",
     "platform_ca_private_key",
+    "platform_escrow_public_key",
     "postgresql_backup_passphrase",
     "postgresql_standby_password",
     "postgresql_role_passwords",
@@ -28,6 +30,11 @@ NAMES = {
 ROLES = {"app", "app_migration", "app_report"}
 """What the inventory declares."""
 UNCHANGED = "changed=0 "
+
+
+def escrow(path: Path) -> Path:
+    """Path of the escrow's private key for secrets at a path."""
+    return path.parent / "escrow" / f"{path.name}.identity"
 
 
 def create(path: Path, *arguments: str | Path, password: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -38,7 +45,8 @@ def create(path: Path, *arguments: str | Path, password: Path | None = None) -> 
         [
             ANSIBLE / "ansible-playbook",
             *("playbooks/operations/create_secrets.yml", "-i", "inventories/prod"),
-            *("-e", f"op_create_secrets_path={path}", *arguments),
+            *("-e", f"op_create_secrets_path={path}", "-e", f"op_create_secrets_escrow_path={escrow(path)}"),
+            *arguments,
         ],
         cwd=REPOSITORY,
         env=environment,
@@ -58,7 +66,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run.returncode == 0, run.stdout
     secrets = yaml.safe_load(path.read_text())
     passwords = secrets.pop("postgresql_role_passwords")
-    for secret in [*secrets.values(), *passwords.values()]:
+    shown = {"platform_escrow_public_key"}
+    for secret in [*(value for name, value in secrets.items() if name not in shown), *passwords.values()]:
         assert secret[:40] not in run.stdout + run.stderr
     return path
 
@@ -85,6 +94,27 @@ def test_the_authority_is_one_for_ten_years(made: Path) -> None:
     assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert certificate.not_valid_after_utc - datetime.now(UTC) > timedelta(days=3640)
     certificate.verify_directly_issued_by(certificate)
+
+
+def test_the_private_key_of_the_escrow_is_in_a_file_of_its_own(made: Path) -> None:
+    secrets = yaml.safe_load(made.read_text())
+    path = escrow(made)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "AGE-SECRET-KEY" not in made.read_text()
+    identity = pyrage.x25519.Identity.from_str(path.read_text().splitlines()[-1])
+    assert str(identity.to_public()) == secrets["platform_escrow_public_key"]
+    encrypted = pyrage.encrypt(b"secret", [pyrage.x25519.Recipient.from_str(secrets["platform_escrow_public_key"])])
+    assert pyrage.decrypt(encrypted, [identity]) == b"secret"
+
+
+def test_a_private_key_of_the_escrow_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    escrow(path).parent.mkdir()
+    escrow(path).write_text("kept")
+    run = create(path, *PLAIN)
+    assert run.returncode == 2
+    assert "has no platform_escrow_public_key" in " ".join(run.stdout.split())
+    assert (escrow(path).read_text(), path.exists()) == ("kept", False)
 
 
 def test_nothing_is_made_twice(made: Path) -> None:
@@ -128,9 +158,10 @@ def test_a_store_of_our_own_gets_its_keys(tmp_path: Path) -> None:
     assert create(path, *PLAIN, "-i", hosts).returncode == 0
     secrets = yaml.safe_load(path.read_text())
     names = {name for name in secrets if name.startswith("object_storage_")}
-    assert names == {f"object_storage_{word}_key" for word in ("access", "secret", "owner_access", "owner_secret")}
+    users = ("", "owner_", "etcd_", "ceph_", "config_", "reader_")
+    assert names == {f"object_storage_{user}{word}_key" for user in users for word in ("access", "secret")}
     assert all(len(secrets[name]) == (20 if "access" in name else 64) for name in names)
-    assert len({secrets[name] for name in names}) == 4
+    assert len({secrets[name] for name in names}) == len(names)
     assert secrets["object_storage_access_key"].isupper()
 
 
@@ -166,7 +197,7 @@ def test_with_a_password_the_file_is_encrypted_and_can_be_added_to(tmp_path: Pat
     )
     assert set(yaml.safe_load(shown.stdout)) == NAMES
     # A token that a later version needs would be added, and the file be encrypted again.
-    path.write_text(yaml.safe_dump({"rke2_token": "kept" * 16}))
+    path.write_text(yaml.safe_dump({"rke2_token": "kept" * 16, "platform_escrow_public_key": "age1kept"}))
     assert create(path, password=password).returncode == 0
     assert path.read_bytes().startswith(b"$ANSIBLE_VAULT;")
 
@@ -176,3 +207,16 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
     run = create(path, *PLAIN, "--check")
     assert run.returncode == 0, run.stdout
     assert not path.exists()
+
+
+def test_an_unreadable_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vault.yml"
+    path.write_text(yaml.safe_dump({"platform_ca_private_key": "x"}))
+    run = create(path, *PLAIN)
+    assert run.returncode == 2
+    assert "platform_ca_private_key is not an unencrypted private key" in " ".join(run.stdout.split())
+    assert yaml.safe_load(path.read_text()) == {"platform_ca_private_key": "x"}
+
+
+def test_check_mode_with_nothing_missing_reports_no_change(made: Path) -> None:
+    assert UNCHANGED in create(made, *PLAIN, "--check").stdout

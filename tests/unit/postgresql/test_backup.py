@@ -19,7 +19,7 @@ from postgresql_backup import repository as backup
 
 from tests.static.repository import REPOSITORY
 
-ROLE = REPOSITORY / "roles/postgresql"
+ROLE = REPOSITORY / "roles/postgresql_backup"
 HOUR, DAY = 3600, 86400
 PLANNED = {
     "full": (7 * DAY, 0),
@@ -515,9 +515,9 @@ def test_a_run_that_was_killed_is_recorded_by_its_unit(reports: Path, monkeypatc
 
 
 def test_the_unit_calls_what_records_a_killed_run() -> None:
-    unit = ROLE / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2"
+    unit = (ROLE / "templates/etc/systemd/system/slipway-postgresql-backup@.service.j2").read_text()
     run, end = (
-        re.findall(rf"^{name}=\{{\{{ __postgresql_library_dir }}}}/postgresql-backup (.*)$", unit.read_text(), re.M)
+        re.findall(rf"^{name}=\{{\{{ __postgresql_backup_library_dir }}}}/postgresql-backup (.*)$", unit, re.M)
         for name in ("ExecStart", "ExecStopPost")
     )
     assert (run, end) == (["%i"], ["record-end %i"])

@@ -30,7 +30,7 @@ def play(folder: Path, before: dict[str, Any] | None, after: dict[str, Any] | No
     inventory = folder / "inventories/test/hosts"
     inventory.parent.mkdir(parents=True)
     inventory.write_text("[postgresql]\ndb ansible_connection=local ansible_become=false\n")
-    values = {"__postgresql_report_dir": str(folder), "platform_environment": "test"}
+    values = {"__postgresql_backup_report_dir": str(folder), "platform_environment": "test"}
     done = subprocess.run(
         ["ansible-playbook", "playbooks/operations/drill_postgresql.yml", "-i", inventory, "-e", json.dumps(values)],
         cwd=REPOSITORY, check=False, capture_output=True, text=True, timeout=120,

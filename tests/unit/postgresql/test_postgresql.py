@@ -27,6 +27,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.postgresql import
     settings,
     undeclared,
     verifier,
+    verifiers,
 )
 
 DATABASES: list[dict[str, Any]] = [{"name": "app", "extensions": ["pg_trgm"]}]
@@ -37,6 +38,7 @@ ROLES: list[dict[str, Any]] = [
 ]
 NODES = ["10.1.1.21/32", "10.1.1.22/32"]
 PASSWORDS = {"app": "one", "app_migration": "two", "app_report": "three"}
+DIGESTS = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in verifiers(ROLES, PASSWORDS).items()}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_rules_as_text() -> None:
 
 
 def test_roles_of_the_catalogue() -> None:
-    found = {role["name"]: role for role in catalogue_roles(DATABASES, ROLES, PASSWORDS)}
+    found = {role["name"]: role for role in catalogue_roles(DATABASES, ROLES, DIGESTS)}
     assert list(found) == [
         *("app_owner", "app_rw", "app_ro"),
         *("app", "app_migration", "app_report"),
@@ -234,17 +236,24 @@ def test_roles_of_the_catalogue() -> None:
         assert found[name]["flags"].startswith("NOLOGIN,NOSUPERUSER") and "verifier" not in found[name]
     for name in ("app", "app_migration", "app_report"):
         assert found[name]["flags"].startswith("LOGIN,NOSUPERUSER")
-        assert found[name]["verifier"].startswith("SCRAM-SHA-256$4096:")
-        assert PASSWORDS[name] not in str(found[name]["verifier"])
+        assert found[name]["verifier"] == DIGESTS[name]
     assert found["app_report"]["limit"] == 5
     assert found["app_migration"]["configuration"]["role"] == "app_owner"
     assert found["app_migration"]["configuration"]["statement_timeout"] == "0s"
     assert "role" not in found["app"]["configuration"]
 
 
+def test_the_verifiers_of_login_roles_and_of_standbys() -> None:
+    found = verifiers(ROLES, PASSWORDS, "p" * 32)
+    assert list(found) == ["app", "app_migration", "app_report", "standby"]
+    assert all(text.startswith("SCRAM-SHA-256$4096:") for text in found.values())
+    assert not [password for password in PASSWORDS.values() if password in str(found)]
+    assert "standby" not in verifiers(ROLES, PASSWORDS)
+
+
 def test_a_role_without_a_password() -> None:
     with pytest.raises(PostgresqlError, match="no password for the role app_report"):
-        catalogue_roles(DATABASES, ROLES, {"app": "one", "app_migration": "two"})
+        verifiers(ROLES, {"app": "one", "app_migration": "two"})
 
 
 def test_who_belongs_to_which_group() -> None:
@@ -281,13 +290,13 @@ def account(role: dict[str, Any], **differs: Any) -> dict[str, Any]:
         "special": False,
         "replication": False,
         "limit": role["limit"],
-        "verifier": hashlib.sha256(str(role.get("verifier", "")).encode()).hexdigest(),
+        "verifier": role.get("verifier", hashlib.sha256(b"").hexdigest()),
         "configuration": [f"{name}={value}" for name, value in role["configuration"].items()],
     } | differs
 
 
 def test_a_server_in_line_lacks_nothing() -> None:
-    wanted = catalogue_roles(DATABASES, ROLES, PASSWORDS)
+    wanted = catalogue_roles(DATABASES, ROLES, DIGESTS)
     state = {"accounts": {role["name"]: account(role) for role in wanted}}
     assert role_drift(wanted, state) == []
 
@@ -304,7 +313,7 @@ def test_a_server_in_line_lacks_nothing() -> None:
     ],
 )
 def test_a_role_that_differs_is_converged(differs: dict[str, Any]) -> None:
-    wanted = catalogue_roles(DATABASES, ROLES, PASSWORDS)
+    wanted = catalogue_roles(DATABASES, ROLES, DIGESTS)
     accounts = {role["name"]: account(role, **(differs if role["name"] == "app" else {})) for role in wanted}
     assert [role["name"] for role in role_drift(wanted, {"accounts": accounts})] == ["app"]
     del accounts["app"]
@@ -404,7 +413,7 @@ def test_undeclared_objects_are_listed() -> None:
 def converged() -> tuple[dict[str, Any], dict[str, Any]]:
     """The state of a server that has all that is declared."""
     state, database_states = in_line()
-    state["accounts"] = {role["name"]: account(role) for role in catalogue_roles(DATABASES, ROLES, PASSWORDS)}
+    state["accounts"] = {role["name"]: account(role) for role in catalogue_roles(DATABASES, ROLES, DIGESTS)}
     state["members"] = {entry["member"]: [entry["group"]] for entry in memberships(ROLES)}
     state["catalogue"]["app"] |= {"owner": "app_owner", "limit": -1}
     state["lookup"] = "digest"
@@ -414,7 +423,7 @@ def converged() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_a_converged_server_has_no_drift() -> None:
-    drift = catalogue_drift(DATABASES, *converged(), ROLES, PASSWORDS, lookup_digest="digest")
+    drift = catalogue_drift(DATABASES, *converged(), ROLES, DIGESTS, "digest")
     assert set(drift) == {"roles", "databases", "memberships", "extensions", "grants", "lookup", "missing"}
     assert [kind for kind, entries in drift.items() if entries] == []
 
@@ -434,14 +443,14 @@ def test_drift_of_one_kind_is_of_that_kind_alone(kind: str, path: tuple[str, ...
     for name in path[:-1]:
         node = node[name]
     node[path[-1]] = 7
-    drift = catalogue_drift(DATABASES, state, database_states, ROLES, PASSWORDS, lookup_digest="digest")
+    drift = catalogue_drift(DATABASES, state, database_states, ROLES, DIGESTS, "digest")
     assert [name for name, entries in drift.items() if entries] == [kind]
 
 
 def test_what_does_not_exist_yet_is_missing() -> None:
     """Also on a new server, whose state has neither accounts nor databases of the inventory."""
     state = {"accounts": {"postgres": {}}, "catalogue": {"postgres": {"acl": {}}}, "members": None, "lookup": None}
-    drift = catalogue_drift(DATABASES, state, {}, ROLES, PASSWORDS, "p" * 32, "digest")
+    drift = catalogue_drift(DATABASES, state, {}, ROLES, DIGESTS | {"standby": "of a verifier"}, "digest")
     assert {"app", "app_owner", "app_report", "standby", "pgbouncer"} <= set(drift["missing"])
     assert drift["missing"].count("app") == 2, "a role and a database"
     assert drift["lookup"] == ["digest"] and [entry["name"] for entry in drift["databases"]] == ["app"]

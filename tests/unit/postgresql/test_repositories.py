@@ -15,9 +15,9 @@ SECOND = {"endpoint": "https://other.example.org:9000", "region": "eu", "name": 
 
 
 def rendered(folder: Path, **more: Any) -> configparser.SectionProxy:
-    role = REPOSITORY / "roles/postgresql"
+    role = REPOSITORY / "roles/postgresql_backup"
     values = {
-        "postgresql_version": "17",
+        "postgresql_backup_version": "17",
         "postgresql_backup_bucket": FIRST,
         "postgresql_backup_access_key": "WRITER",
         "postgresql_backup_secret_key": "secret of the writer",

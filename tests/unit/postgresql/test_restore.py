@@ -24,7 +24,7 @@ RESTORED, LIVE = "2026-11-21 10:15:00+00", "2026-11-21 10:19:59+00"
 )
 def test_the_newest_row_is_of_the_restored_data(tmp_path: Path, database: str, newest: str) -> None:
     *_, report = yaml.safe_load((REPOSITORY / "playbooks/operations/restore_postgresql.yml").read_text())
-    facts_of_restore = {"postgresql_restored_database": {"restored_to": RESTORED}} if database else {}
+    facts_of_restore = {"postgresql_backup_restored_database": {"restored_to": RESTORED}} if database else {}
     (tmp_path / "tasks").symlink_to(REPOSITORY / "playbooks/operations/tasks")
     facts = {
         "hosts": "all",

@@ -1,4 +1,4 @@
-"""The SQL files of the role: no template in them, and lists that agree."""
+"""The SQL files of the roles: no template in them, and lists that agree."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pytest
 
 from tests.static.repository import REPOSITORY, load
 
-FILES = sorted((REPOSITORY / "roles/postgresql/files/sql").glob("*.sql"))
-VARIABLES = load(REPOSITORY / "roles/postgresql/vars/main.yml")
+ROLES = (REPOSITORY / "roles/postgresql", REPOSITORY / "roles/postgresql_replication")
+FILES = [path for role in ROLES for path in sorted((role / "files/sql").glob("*.sql"))]
+VARIABLES = load(REPOSITORY / "roles/postgresql_replication/vars/main.yml")
 
 
 def functions(name: str) -> set[str]:
     """Signatures of functions in an SQL file."""
-    text = (REPOSITORY / "roles/postgresql/files/sql" / name).read_text()
+    (text,) = (path.read_text() for path in FILES if path.name == name)
     return set(re.findall(r"'(pg_\w+\((?:text|bigint|boolean|,)+\))'", text))
 
 
@@ -25,16 +26,17 @@ def test_an_sql_file_has_no_template(path: Path) -> None:
     assert not re.search(r"\{\{|\{%", path.read_text())
 
 
-def test_every_sql_file_is_used() -> None:
-    texts = [path.read_text() for folder in ("tasks", "vars") for path in
-             (REPOSITORY / "roles/postgresql" / folder).glob("*.yml")]  # fmt: skip
-    assert {path.name for path in FILES} == set(re.findall(r"'sql/([\w.]+)'", " ".join(texts)))
+@pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
+def test_every_sql_file_is_used(role: Path) -> None:
+    texts = [path.read_text() for folder in ("tasks", "vars") for path in (role / folder).glob("*.yml")]
+    files = {path.name for path in FILES if path.is_relative_to(role)}
+    assert files and files == set(re.findall(r"'sql/([\w.]+)'", " ".join(texts)))
 
 
 def test_the_rewind_functions_that_are_granted_are_those_that_are_counted() -> None:
     granted = functions("grant_rewind.sql")
     assert granted == functions("state.sql")
-    assert f"rewind_grants < {len(granted)}" in VARIABLES["__postgresql_replication_drift"]
+    assert f"rewind_grants < {len(granted)}" in VARIABLES["__postgresql_replication_rewind_grants_missing"]
 
 
 def test_no_comment_is_in_the_text_that_becomes_one_line() -> None:

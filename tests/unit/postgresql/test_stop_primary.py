@@ -90,8 +90,8 @@ def test_a_reachable_old_primary_is_stopped_cleanly(
         "gather_facts": False,
         "any_errors_fatal": True,  # the tasks bear it
         "vars": {
-            "postgresql_primary": "db-1",
-            "postgresql_promote_abandon": more.get("abandon", ""),
+            "postgresql_replication_primary": "db-1",
+            "postgresql_replication_promote_abandon": more.get("abandon", ""),
         },
         "environment": {
             "PATH": f"{tmp_path}:/usr/bin:/bin",
@@ -101,7 +101,7 @@ def test_a_reachable_old_primary_is_stopped_cleanly(
             "RECEIVED": more.get("received", "0/30000A0"),
             "CONTROL": control(more.get("cluster", "shut down")),
         },
-        "tasks": [{"ansible.builtin.include_role": {"name": "postgresql", "tasks_from": "promote_stop"}}],
+        "tasks": [{"ansible.builtin.include_role": {"name": "postgresql_replication", "tasks_from": "promote_stop"}}],
     }
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     away = {"ansible_host": "127.0.0.1", "ansible_port": 1}
@@ -110,8 +110,9 @@ def test_a_reachable_old_primary_is_stopped_cleanly(
     (tmp_path / "play.yml").write_text(json.dumps([play]))
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), tmp_path / "play.yml", "-i", tmp_path / "hosts.json",
-         "-e", json.dumps({"postgresql_version": "17", "__postgresql_program_dir": str(tmp_path),
-                           "__postgresql_status_state": {"receiver": receiver}})],
+         "-e", json.dumps({"postgresql_replication_version": "17",
+                           "__postgresql_replication_program_dir": str(tmp_path),
+                           "__postgresql_replication_status_state": {"receiver": receiver}})],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "ANSIBLE_CACHE_PLUGIN": "memory", "SLIPWAY_ARTIFACTS": str(tmp_path / "artifacts")},
     )  # fmt: skip
@@ -142,7 +143,7 @@ def promote(folder: Path, *, reachable: bool, fenced: str, recovering: bool | No
             "STOP_CODE": "0",
             "CONTROL": control("shut down"),
         },
-        "tasks": [{"ansible.builtin.include_role": {"name": "postgresql", "tasks_from": "promote"}}],
+        "tasks": [{"ansible.builtin.include_role": {"name": "postgresql_replication", "tasks_from": "promote"}}],
     }
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     old = local if reachable else {"ansible_host": "127.0.0.1", "ansible_port": 1}
@@ -168,8 +169,8 @@ def promote(folder: Path, *, reachable: bool, fenced: str, recovering: bool | No
         "postgresql_role_passwords": {},
         "postgresql_version": "17",
         "provision_volumes": [{"name": "data", "size_gb": 10}],
-        "__postgresql_program_dir": str(folder),
-        "__postgresql_status_state": {"receiver": "streaming"}
+        "__postgresql_replication_program_dir": str(folder),
+        "__postgresql_replication_status_state": {"receiver": "streaming"}
         | ({} if recovering is None else {"recovering": recovering}),
     }
     done = subprocess.run(

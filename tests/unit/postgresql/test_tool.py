@@ -11,19 +11,19 @@ import pytest
 
 from tests.static.repository import REPOSITORY, load
 
-SOURCES = REPOSITORY / "roles/postgresql/files/python"
+SOURCES = REPOSITORY / "roles/postgresql_backup/files/python"
 
 
 @pytest.fixture(scope="module")
 def zipapp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built by the command of the task."""
     folder = tmp_path_factory.mktemp("tool")
-    (block,) = (task for task in load(REPOSITORY / "roles/postgresql/tasks/install_tool.yml") if "block" in task)
+    (block,) = (task for task in load(REPOSITORY / "roles/postgresql_backup/tasks/install_tool.yml") if "block" in task)
     (build,) = (task for task in block["block"] if "ansible.builtin.command" in task)
     values = {
         "{{ ansible_playbook_python }}": sys.executable,
-        "{{ role_path }}": str(REPOSITORY / "roles/postgresql"),
-        "{{ __postgresql_build.path }}": str(folder),
+        "{{ role_path }}": str(REPOSITORY / "roles/postgresql_backup"),
+        "{{ __postgresql_backup_build.path }}": str(folder),
     }
     command = build["ansible.builtin.command"]["argv"]
     for name, value in values.items():

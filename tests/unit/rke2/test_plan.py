@@ -328,3 +328,47 @@ def test_another_token_is_a_fault_before_a_server_is_started_with_it() -> None:
     [fault] = rke2_plan.immutable_faults(state("s1"), desired, "u")
     assert fault.startswith("s1: runs with another rke2_token than the one given")
     assert rke2_plan.immutable_faults(state("s1", token_digest=""), desired, "u") == []
+
+
+def lost_quorum(names: list[str], **changes: Any) -> dict[str, Any]:
+    """The named servers hold data, and their etcd knows three members."""
+    members = [member(server) for server in SERVERS]
+    etcd = {"cluster_id": "1", "members": members, "alarms": [], "error": "timed out"} | changes
+    without_quorum = api({}, ready=False, error="timed out")
+    return healthy_cluster() | {
+        name: state(name, api=without_quorum, etcd=etcd) if name in names else new_host(name) for name in SERVERS
+    }
+
+
+def test_a_majority_without_data_is_reported_at_once() -> None:
+    faults = plan_of(lost_quorum(["s2"]))["faults"]
+    assert faults == [
+        "s2: only 1 of 3 members of etcd have data, so the quorum is lost. "
+        "Restore etcd as docs/runbooks/restore_etcd.md (Quorum lost) describes."
+    ]
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        lost_quorum(["s1", "s3"]),  # a power loss: two of three can start
+        lost_quorum(["s1"], members=[member("s1")]),  # an interrupted bootstrap
+        lost_quorum(["s1"], members=[]),  # etcd does not answer at all
+        lost_quorum(["s1"], error=None),
+    ],
+)
+def test_a_quorum_that_may_return_is_not_reported_as_lost(states: dict[str, Any]) -> None:
+    assert rke2_plan.quorum_faults(states) == []
+
+
+def test_a_server_of_a_restored_cluster_joins_although_its_node_is_listed() -> None:
+    """Any other server without data is reported, because the cluster still lists it."""
+    states = healthy_cluster()
+    record = {"step": "reset", "target": "s1", "started_at": "2026-11-30T08:00:00Z"}
+    states["s1"]["restore"] = record
+    states["s2"] = new_host("s2") | {"restore": record | {"step": "moved"}}
+    for name in ("s1", "s3"):
+        states[name]["etcd"]["members"] = [member("s1"), member("s3")]
+    assert (plan_of(states)["faults"], plan_of(states)["hosts"]["s2"]["action"]) == ([], "join")
+    states["s2"]["restore"] = None
+    assert "s2: holds no RKE2 data, but the cluster still lists it as a node" in plan_of(states)["faults"][0]

@@ -259,6 +259,38 @@ def test_a_missing_or_empty_snapshot_is_not_usable() -> None:
         rke2_snapshots.find_new([], [after[0] | {"size": 0}], "before-change", "s1")
 
 
+def uploaded(**changes: Any) -> list[dict[str, Any]]:
+    local, _ = rke2_snapshots.parse_list(LIST)
+    return [local, local | {"node": "s3", "location": "s3://backup/etcd/before-change-s1-1700000000"} | changes]
+
+
+@pytest.mark.parametrize(
+    ("after", "fault"),
+    [
+        (uploaded(), ""),
+        (uploaded()[:1], "is not in bucket backup"),
+        (uploaded(ready=False), "is not in bucket backup"),
+        (uploaded(location="s3://other/etcd/before-change-s1-1700000000"), "is not in bucket backup"),
+        (uploaded(size=0), "has 0 bytes in bucket backup and 7340032 on the server"),
+        (uploaded(size=5), "has 5 bytes in bucket backup and 7340032 on the server"),
+    ],
+)
+def test_a_snapshot_has_to_be_in_the_bucket_with_its_size(after: list[dict[str, Any]], fault: str) -> None:
+    found = rke2_snapshots.upload_fault(after[0], after, "backup")
+    assert fault in found and bool(found) is bool(fault)
+
+
+def test_the_reason_of_a_failed_upload_is_the_last_error_about_s3_in_the_log() -> None:
+    log = (
+        'level=info msg="Saving snapshot"\nlevel=error msg="S3: first"\n'
+        'level=error msg="Error received during snapshot upload to S3: Access Denied"\nlevel=error msg="other"\n'
+    )
+    assert rke2_snapshots.upload_error(log) == (
+        'level=error msg="Error received during snapshot upload to S3: Access Denied"'
+    )
+    assert rke2_snapshots.upload_error('level=info msg="S3 upload complete"') == ""
+
+
 def test_immutable_settings_of_a_configuration() -> None:
     config = "cluster-cidr: 10.42.0.0/16\ncluster-domain: 'cluster.local'\ncni:\n- canal\ntoken: secret\n"
     assert rke2_read.parse_immutable_settings(config) == {

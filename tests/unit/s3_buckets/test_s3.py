@@ -7,6 +7,7 @@ import hashlib
 import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import (
     Answer,
+    Entry,
     Key,
     S3Error,
     Store,
@@ -65,3 +66,22 @@ def test_an_unreachable_store_is_status_zero() -> None:
     with pytest.raises(S3Error, match="no answer") as caught:
         store.request("GET", "/")
     assert (caught.value.status, caught.value.code) == (0, "")
+
+
+def test_a_listing_continues_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (
+        "<ListBucketResult><Contents><Key>{key}</Key><Size>3</Size><ETag>&quot;tag&quot;</ETag>"
+        "<LastModified>2027-01-15T06:00:00.000Z</LastModified></Contents>{rest}</ListBucketResult>"
+    )
+    rest = "<IsTruncated>true</IsTruncated><NextContinuationToken>next</NextContinuationToken>"
+    pages = {"": page.format(key="a", rest=rest), "next": page.format(key="b", rest="<IsTruncated>false</IsTruncated>")}
+    store = Store("https://s3.example.com", KEY, region="default")
+
+    def request(method: str, path: str, query: dict[str, str]) -> Answer:
+        assert (method, path, query["prefix"]) == ("GET", "/backup", "etcd/")
+        return Answer(200, {}, pages[query.get("continuation-token", "")].encode())
+
+    monkeypatch.setattr(store, "request", request)
+    found = store.list_objects("backup", "etcd/")
+    assert [entry.key for entry in found] == ["a", "b"]
+    assert found[0] == Entry("a", 3, "tag", "2027-01-15T06:00:00.000Z")

@@ -19,9 +19,9 @@ from ansible_collections.slipway.platform.plugins.module_utils.s3_buckets import
     lock_document,
     lock_from,
     plan,
+    policy_statements,
     rules_from,
     undeclared,
-    writer_statements,
 )
 from ansible_collections.slipway.platform.plugins.modules import s3_buckets as module
 
@@ -41,7 +41,7 @@ AS_WANTED = Found(
     versioning="Enabled",
     lock=Lock("GOVERNANCE", 7),
     rules=(lifecycle_rule(WANTED) or {},),
-    policy={"Version": "2012-10-17", "Statement": writer_statements("backup", ["writer"])},
+    policy={"Version": "2012-10-17", "Statement": policy_statements(WANTED)},
 )
 
 
@@ -127,7 +127,7 @@ def test_other_rules_and_statements_are_preserved() -> None:
 
 
 def test_a_policy_in_another_notation_is_the_same() -> None:
-    statements = writer_statements("backup", ["writer"])
+    statements = policy_statements(WANTED)
     for statement in statements:
         statement["Action"] = list(reversed(statement["Action"]))
         statement["Resource"] = statement["Resource"][0]
@@ -144,13 +144,45 @@ def test_another_writer_changes_the_policy() -> None:
 
 def test_a_writer_can_neither_delete_versions_nor_touch_locks() -> None:
     allowed = {
-        action for entry in writer_statements("b", ["w"]) if entry["Effect"] == "Allow" for action in entry["Action"]
+        action for entry in policy_statements(WANTED) if entry["Effect"] == "Allow" for action in entry["Action"]
     }
     assert "s3:PutObject" in allowed
     assert not allowed & {
         "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention", "s3:PutObjectRetention", "s3:PutBucketPolicy",
         "s3:PutLifecycleConfiguration", "s3:PutBucketVersioning", "s3:DeleteBucket", "s3:*",
     }  # fmt: skip
+
+
+def test_a_limited_writer_uses_its_prefixes_alone_and_a_reader_writes_nothing() -> None:
+    wanted = Bucket.from_options(
+        OPTIONS
+        | {"writers": ["writer", "arn:aws:iam:::user/p1:KEY"], "readers": ["reader"]}
+        | {"prefixes": {"arn:aws:iam:::user/p1:KEY": ["etcd/", "manifests/etcd/"]}}
+    )
+    statements = {entry["Sid"]: entry for entry in policy_statements(wanted)}
+    assert set(statements) == {
+        "SlipwayList", "SlipwayObjects", "SlipwayKeep", "SlipwayListReaders", "SlipwayObjectsReaders",
+        *(f"Slipway{kind}arnawsiamuserp1KEY" for kind in ("List", "Objects", "Keep")),
+    }  # fmt: skip
+    limited = statements["SlipwayObjectsarnawsiamuserp1KEY"]
+    assert limited["Resource"] == ["arn:aws:s3:::backup/etcd/*", "arn:aws:s3:::backup/manifests/etcd/*"]
+    assert limited["Principal"] == {"AWS": ["arn:aws:iam:::user/p1:KEY"]}
+    condition = statements["SlipwayListarnawsiamuserp1KEY"]["Condition"]
+    assert condition == {"StringLikeIfExists": {"s3:prefix": ["etcd/*", "manifests/etcd/*"]}}
+    assert statements["SlipwayObjects"]["Principal"] == {"AWS": ["arn:aws:iam:::user/writer"]}
+    assert not [
+        action for action in statements["SlipwayObjectsReaders"]["Action"] if "Put" in action or "Delete" in action
+    ]
+    found = replace(AS_WANTED, policy={"Statement": list(statements.values())})
+    assert plan(wanted, found).changes == []
+    assert plan(WANTED, found).changes == ["grant in bucket backup write access to writer"], (
+        "former writers lose theirs"
+    )
+
+
+def test_a_prefix_of_no_writer_is_rejected() -> None:
+    with pytest.raises(BucketError, match="prefixes names nobody, which writers does not"):
+        Bucket.from_options(OPTIONS | {"prefixes": {"nobody": ["etcd/"]}})
 
 
 def _plain(text: str) -> ET.Element:

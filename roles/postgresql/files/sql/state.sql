@@ -15,13 +15,13 @@ SELECT json_build_object(
   'weak', (SELECT coalesce(json_agg(rolname), '[]') FROM pg_authid WHERE left(rolpassword, 14) <> 'SCRAM-SHA-256$'),
   'pending', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
   'overridden', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings
-    WHERE right(sourcefile, 20) = 'postgresql.auto.conf' AND name <> 'restore_command'),
+    WHERE right(sourcefile, 20) = 'postgresql.auto.conf' AND name <> 'restore_command'
+    AND left(name, 15) <> 'recovery_target'),
   'system', (SELECT system_identifier::text FROM pg_control_system()),
   'recovery_settings', EXISTS (SELECT FROM pg_file_settings WHERE right(sourcefile, 20) = 'postgresql.auto.conf'
     AND (name = 'restore_command' OR left(name, 15) = 'recovery_target')),
   'checksums', current_setting('data_checksums'),
   'recovering', pg_is_in_recovery(),
-  'received', coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text,
   'receiver', (SELECT status FROM pg_stat_wal_receiver),
   'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'type', slot_type, 'active', active,
           'wal_status', wal_status)), '[]') FROM pg_replication_slots WHERE NOT temporary),

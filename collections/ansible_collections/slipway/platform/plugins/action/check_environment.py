@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.environment.capacity import COLLECTIONS
@@ -26,7 +27,10 @@ def check_cloud(environment: Environment) -> list[Fault]:
         with ThreadPoolExecutor(len(COLLECTIONS)) as pool:
             collections = dict(zip(COLLECTIONS, pool.map(cloud.list, COLLECTIONS), strict=True))
     except CloudError as error:
-        return [environment.fault(name if error.code == "unauthorized" else "platform_hcloud_endpoint", str(error))]
+        faulty = name if error.code == "unauthorized" else "platform_hcloud_endpoint"
+        problem, _, remedy = str(error).removesuffix(".").partition("; ")
+        remedy = f"{remedy[:1].upper()}{remedy[1:]}." if remedy else "Correct it."
+        return [environment.fault(faulty, f"{faulty}: {problem}", remedy)]
     return cloud_faults(environment, collections)
 
 
@@ -42,22 +46,27 @@ class ActionModule(ActionBase):
                 "roles_dir": {"type": "path", "required": True},
                 "playbooks_dir": {"type": "path", "required": True},
                 "inventory_dir": {"type": "path", "required": True},
-                "api_enabled": {"type": "bool", "default": True},
+                "api_enabled": {"type": "raw", "default": True},
             }
         )
-        variables = task_vars or {}
         folder = Path(arguments["inventory_dir"]).resolve()
+        if not folder.is_dir():
+            result["failed"] = True
+            result["msg"] = (
+                f"{_shown(folder)}: is no folder, but an environment's inventory is one. Run it with -i "
+                f"{_shown(folder.parent)}."
+            )
+            return result
         environment = read_environment(
-            variables["hostvars"],
-            variables["groups"],
+            (task_vars or {})["hostvars"],
             folder=folder,
             roles_dir=Path(arguments["roles_dir"]),
             playbooks_dir=Path(arguments["playbooks_dir"]),
-            loader=self._loader,
             shown=_shown(folder),
         )
         faults = pure_faults(environment)
-        if arguments["api_enabled"]:
+        # Another value than a boolean is a fault of the option that sets it.
+        if boolean(arguments["api_enabled"], strict=False):
             faults = sorted({*faults, *check_cloud(environment)})
         result["changed"] = False
         if faults:

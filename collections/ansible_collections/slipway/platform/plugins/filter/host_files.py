@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.module_utils.environment.secrets import KEY_TYPES, key_fault
+from ansible_collections.slipway.platform.plugins.module_utils.environment.formats import authorized_key
 
 
 def _home(account: Mapping[str, Any]) -> str:
@@ -27,12 +27,9 @@ def account_keys(account: Mapping[str, Any]) -> dict[str, Any]:
     keys = [key.strip() for key in account["public_keys"]]
     for number, key in enumerate(keys, 1):
         # sshd ignores an invalid key, which locks its owner out, so invalid keys are rejected here.
-        kind = KEY_TYPES.search(key)  # options such as from="…" may come before it
-        reason = key_fault(key[kind.start() :] if kind else key)
-        if "\n" in key:
-            reason = "has more than one line; make each an entry of its own"
-        if reason is not None:
-            raise AnsibleFilterError(f"key {number} of the account {name!r} {reason}")
+        if (fault := authorized_key(key)) is not None:
+            problem, remedy = fault
+            raise AnsibleFilterError(f"key {number} of the account {name!r} {problem}. {remedy}")
     return {
         "path": f"{_home(account)}/.ssh/authorized_keys",
         "content": "".join(f"{key}\n" for key in keys),

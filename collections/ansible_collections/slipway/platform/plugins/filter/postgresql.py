@@ -1,4 +1,4 @@
-"""Filters of the role postgresql: PostgreSQL's settings, rules and grants from the inventory."""
+"""Filters of the roles of PostgreSQL: settings, rules and connections from the inventory, plans of operations."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ class FilterModule:
             "postgresql_configuration": _as_filter_error(postgresql.configuration),
             "postgresql_hba": _as_filter_error(postgresql.hba_file),
             "postgresql_pooler_hba": _as_filter_error(postgresql.pooler_hba_file),
-            "postgresql_catalogue_drift": _as_filter_error(postgresql.catalogue_drift),
+            "postgresql_verifiers": _as_filter_error(postgresql.verifiers),
             "postgresql_extensions": _as_filter_error(postgresql.extensions),
-            "postgresql_undeclared": _as_filter_error(postgresql.undeclared),
             "postgresql_primary": _as_filter_error(postgresql_replication.primary),
             "postgresql_slot": _as_filter_error(postgresql_replication.slot),
             "postgresql_conninfo": _as_filter_error(postgresql_replication.conninfo),

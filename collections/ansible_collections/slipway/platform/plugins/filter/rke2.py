@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.platform.plugins.module_utils import certificates, rke2_documents, rke2_plan, rke2_read
+from ansible_collections.slipway.platform.plugins.module_utils import (
+    certificates,
+    rke2_documents,
+    rke2_plan,
+    rke2_read,
+    rke2_restore,
+)
 
 
 def plan(states: Mapping[str, Any], version: str, servers: list[str], agents: list[str]) -> dict[str, Any]:
@@ -102,6 +108,22 @@ def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
     return rke2_documents.without_empty(values)
 
 
+def token_fingerprints(token: str) -> list[str]:
+    """The fingerprints of a server token that a snapshot's manifest may have."""
+    return list(rke2_restore.fingerprints(str(token)))
+
+
+def restore_plan(hosts: Mapping[str, Any], request: Mapping[str, Any], servers: list[str], now: str) -> dict[str, Any]:
+    """Target and progress of a restore of etcd; see module_utils/rke2_restore.py."""
+    return rke2_restore.plan(dict(request), dict(hosts), list(servers), str(now))
+
+
+def restore_record(planned: Mapping[str, Any], request: Mapping[str, Any], snapshot: Any, host: str) -> dict[str, Any]:
+    """The record of one server at the start of a restore."""
+    step = planned["steps"].get(host, "none")
+    return rke2_restore.next_record(dict(request), dict(planned), snapshot or None, step)
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -118,4 +140,7 @@ class FilterModule:
             "rke2_kubeconfig": kubeconfig,
             "rke2_kubeconfig_due": kubeconfig_due,
             "rke2_without_empty": without_empty,
+            "rke2_token_fingerprints": token_fingerprints,
+            "rke2_restore_plan": restore_plan,
+            "rke2_restore_record": restore_record,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -182,6 +182,18 @@ def storage_findings(hostvars: Mapping[str, Any], members: list[str], expected: 
     return list(dict.fromkeys(found))
 
 
+def snapshot_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
+    """Findings of the hosts that save snapshots; a missing result is a finding."""
+    found: list[str] = []
+    for name in hosts:
+        status = _result(hostvars, name, "__verify_snapshot_status")
+        if status.get("rc") == 0 and "stdout" in status:
+            found += [f"snapshots of {name}: {line}" for line in status["stdout"].splitlines() if line.strip()]
+        else:
+            found.append(_missing_result(name, {**status, "msg": status.get("stderr") or status.get("msg")}))
+    return found
+
+
 def release_findings(name: str, lines: list[str], version: str) -> list[str]:
     """A finding if a restart of the host would start another release than the expected one."""
     if not lines:
@@ -191,8 +203,44 @@ def release_findings(name: str, lines: list[str], version: str) -> list[str]:
     return []
 
 
-def simulation(hostvars: Mapping[str, Any], servers: list[str]) -> str:
-    """The note on a simulation of RKE2, as the release of a server declares it; else an empty string."""
+RUNNER_PARTS = {
+    "service": "the service gitlab-runner does not run",
+    "release": "its version cannot be read",
+    "tokens": "the server does not accept its tokens",
+    "firewall": "the firewall of build jobs is not loaded",
+    "prune": "the timer gitlab-runner-prune does not run",
+}
+"""Parts of roles/verify/files/runner.sh, and the finding of each."""
+
+
+def runner_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
+    """Findings of the hosts of GitLab Runner; a missing result is a finding."""
+    found: list[str] = []
+    for name in hosts:
+        status = _result(hostvars, name, "__verify_runner_status")
+        parts = _parts(str(status.get("stdout") or ""))
+        if not parts:
+            found.append(_missing_result(name, {**status, "msg": status.get("stderr") or status.get("msg")}))
+            continue
+        for part, finding in RUNNER_PARTS.items():
+            code, lines = parts.get(part, (1, ["the check did not run"]))
+            if code:
+                found.append(f"GitLab Runner on {name}: {finding} ({' '.join(lines) or f'exit code {code}'})")
+    return found
+
+
+def simulation(hostvars: Mapping[str, Any], servers: list[str], runners: Sequence[str] = ()) -> str:
+    """The notes on simulations, as a server's release of RKE2 and GitLab Runner declare them; else an empty string."""
+    return " ".join(filter(None, [_rke2_simulation(hostvars, servers), *_runner_simulations(hostvars, runners)]))
+
+
+def _runner_simulations(hostvars: Mapping[str, Any], runners: Sequence[str]) -> list[str]:
+    results = [_parts(str(_result(hostvars, name, "__verify_runner_status").get("stdout") or "")) for name in runners]
+    releases = [line for parts in results for line in parts.get("release", (1, []))[1]]
+    return list(dict.fromkeys(f"GitLab Runner is a simulation ({line})." for line in releases if "simulation" in line))
+
+
+def _rke2_simulation(hostvars: Mapping[str, Any], servers: list[str]) -> str:
     for name in servers:
         lines = _result(hostvars, name, "__verify_server_status").get("release") or []
         for line in reversed(lines):  # the last line is the most explicit one
@@ -212,6 +260,8 @@ class FilterModule:
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
             "verify_database_probes": database_probes,
+            "verify_runner_findings": runner_findings,
+            "verify_snapshot_findings": snapshot_findings,
             "verify_storage_findings": storage_findings,
             "verify_simulation": simulation,
         }

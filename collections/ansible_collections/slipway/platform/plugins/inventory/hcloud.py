@@ -156,7 +156,7 @@ class InventoryModule(BaseInventoryPlugin):
         self._read_config_data(path)
         inventory.add_group(GROUP)
         known = self._read_servers(Path(path))
-        wanted = static_hosts(Path(path).parent)
+        wanted = static_hosts(Path(path).parent, loader)
         for name, found in known.items():
             if wanted and name not in wanted:
                 self.display.v(f"{name} is not in hosts.yml")

@@ -17,11 +17,16 @@ DATA = Path("/var/lib/ceph")
 KINDS = ("mon", "mgr", "crash", "osd", "mds", "rgw")
 
 
+PERMANENT = (errno.EPERM, errno.EACCES)
+"""Errors that do not pass by themselves. EINVAL and ENOENT do: without an active manager its commands are unknown."""
+
+
 class CephError(Exception):
     """A command that Ceph rejected: its errno and its own message."""
 
     def __init__(self, code: int, message: str, command: list[str] | None = None) -> None:
         self.code, self.message, self.command = code, message, command or []
+        self.permanent = code in PERMANENT
         name = errno.errorcode.get(code, str(code))
         super().__init__(f"{' '.join(self.command)}: {message} ({name})" if self.command else f"{message} ({name})")
 
@@ -196,3 +201,11 @@ class Cluster:
         """mon_host of this host's ceph.conf: a container's copy is from its start and may lack newer monitors."""
         line = re.search(r"^\s*mon_host\s*=\s*(.+?)\s*$", self._configuration(), re.M)
         return line[1] if line else ""
+
+
+def orchestrator_log(cluster: Cluster) -> str:
+    """The newest lines of the orchestrator's log, for a message; the error if it cannot be read."""
+    try:
+        return cluster.run(["log", "last", "15", "info", "cephadm"]).strip()
+    except CephError as error:
+        return str(error)

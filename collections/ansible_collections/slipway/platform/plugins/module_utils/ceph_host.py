@@ -10,13 +10,14 @@ import pwd
 import re
 import socket
 import struct
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_monitor_config import addresses_of
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 DATA = Path("/var/lib/ceph")
 SOCKETS = Path("/var/run/ceph")
@@ -133,22 +134,37 @@ def _receive_exactly(connection: socket.socket, length: int) -> bytes:
 def wait_until_idle(fsid: str, seconds: float) -> None:
     """Wait while cephadm holds its lock on this host: what a killed run started continues in the background."""
     path = LOCKS / f"{fsid}.lock"
-    deadline = time.monotonic() + seconds
-    while path.is_file():
-        with path.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    return
-        time.sleep(0.5)
+    with suppress(NotMet):
+        wait_until(
+            str(path),
+            lambda: locked(path),
+            lambda held: ["locked"] if held else [],
+            timeout_seconds=seconds,
+            interval_seconds=0.5,
+        )
+
+
+def locked(path: Path) -> bool:
+    """Whether another process holds the lock."""
+    if not path.is_file():
+        return False
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def wait_for_quorum(fsid: str, name: str, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while monitor(fsid, name)["state"] not in QUORATE:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
+    try:
+        wait_until(
+            f"mon.{name}",
+            lambda: str(monitor(fsid, name)["state"]),
+            lambda state: [] if state in QUORATE else [f"its state is {state or 'unknown'}"],
+            timeout_seconds=seconds,
+            interval_seconds=0.5,
+        )
+    except NotMet:
+        return False
     return True

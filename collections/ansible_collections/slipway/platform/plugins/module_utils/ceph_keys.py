@@ -119,3 +119,16 @@ def faults(view: dict[str, Any], clients: list[str]) -> list[str]:
             "No standby manager, so the key of the active one cannot be rotated. Start the second manager first."
         )
     return found
+
+
+def failover_faults(view: dict[str, Any], daemon: str) -> list[str]:
+    """Why the failover from a manager is not complete."""
+    if view["active"] in ("mgr.", daemon):
+        return ["no other manager is active"]
+    return [] if view["standbys"] else ["no standby manager"]
+
+
+def restart_faults(view: dict[str, Any], daemon: str) -> list[str]:
+    """Why a daemon does not run with its newest key."""
+    key: Key = view["keys"][entity_of(daemon)]
+    return [] if view["daemons"].get(daemon, 0.0) >= key.created_at else ["not restarted yet"]

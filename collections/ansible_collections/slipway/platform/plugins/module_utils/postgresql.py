@@ -226,12 +226,26 @@ def hba_text(rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def verifiers(roles: Sequence[Json], passwords: Mapping[str, str], standby_password: str = "") -> dict[str, str]:
+    """The SCRAM verifier of each login role, and of the replication role when there are standbys."""
+    found = {}
+    for role in roles:
+        name = str(role["name"])
+        if name not in passwords:
+            raise PostgresqlError(
+                f"postgresql_role_passwords: no password for the role {name}. "
+                "Run playbooks/operations/create_secrets.yml."
+            )
+        found[name] = scram(passwords[name], name)
+    return found | ({"standby": scram(standby_password, "standby")} if standby_password else {})
+
+
 def catalogue_roles(
-    databases: Sequence[Json], roles: Sequence[Json], passwords: Mapping[str, str], standby_password: str = ""
+    databases: Sequence[Json], roles: Sequence[Json], digests: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Every role that has to exist: owners and groups without login, then login roles, then the platform's own.
 
-    With `standby_password` there are standbys, and a replication role for them.
+    `digests` has the SHA-256 of each verifier; with that of `standby` there is a replication role.
     """
     found: list[dict[str, Any]] = []
     for database in databases:
@@ -240,26 +254,21 @@ def catalogue_roles(
             found.append({"name": group, "flags": _flags(login=False), "limit": -1, "configuration": {}})
     for role in roles:
         name = str(role["name"])
-        if name not in passwords:
-            raise PostgresqlError(
-                f"postgresql_role_passwords: no password for the role {name}. "
-                "Run playbooks/operations/create_secrets.yml."
-            )
         found.append(
             {
                 "name": name,
                 "flags": _flags(login=True),
                 "limit": int(role.get("connection_limit", 50)),
-                "verifier": scram(passwords[name], name),
+                "verifier": digests[name],
                 "configuration": session_settings(role),
             }
         )
     for name in ("pgbouncer", "prometheus"):
         found.append({"name": name, "flags": _flags(login=True), "limit": 10, "configuration": {}})
-    if standby_password:
+    if "standby" in digests:
         found.append(
             {"name": "standby", "flags": _flags(login=True, replication=True), "limit": 10, "configuration": {}}
-            | {"verifier": scram(standby_password, "standby")}
+            | {"verifier": digests["standby"]}
         )
     return found
 
@@ -343,7 +352,7 @@ def extensions(databases: Sequence[Json]) -> list[dict[str, str]]:
 
 
 # Drift of a running server. `state` and `database_states` are the state of the server and of each database
-# (roles/postgresql/vars).
+# (module_utils/postgresql_state.py).
 
 
 def role_drift(wanted: Sequence[Json], state: Json) -> list[Json]:
@@ -355,7 +364,7 @@ def _differs(role: Json, present: Json | None) -> bool:
     if present is None:
         return True
     configuration = sorted(f"{name}={value}" for name, value in role["configuration"].items())
-    if "verifier" in role and present["verifier"] != hashlib.sha256(str(role["verifier"]).encode()).hexdigest():
+    if "verifier" in role and present["verifier"] != role["verifier"]:
         return True
     return (
         present["login"] != role["flags"].startswith("LOGIN")
@@ -429,23 +438,22 @@ def catalogue_drift(
     state: Json,
     database_states: Mapping[str, Json],
     roles: Sequence[Json],
-    passwords: Mapping[str, str],
-    standby_password: str = "",
+    digests: Mapping[str, str],
     lookup_digest: str = "",
 ) -> dict[str, list[Any]]:
     """The plan for databases, roles and grants of a primary: by kind, what is declared and missing or different.
 
     `roles`, `databases`, `memberships`, `extensions` and `grants` are entries to apply in this order, `lookup` is the
     digest of PgBouncer's function when it has to be created. `missing` are names of roles and databases that do not
-    exist yet, which check mode cannot query. A role without a password is an error.
+    exist yet, which check mode cannot query.
     """
-    declared = catalogue_roles(databases, roles, passwords, standby_password)
+    declared = catalogue_roles(databases, roles, digests)
     return {
         "roles": role_drift(declared, state),
         "databases": database_drift(databases, state),
         "memberships": membership_drift(memberships(roles), state),
         "extensions": extension_drift(extensions(databases), database_states),
-        "grants": grant_drift(grants(databases, bool(standby_password)), state, database_states),
+        "grants": grant_drift(grants(databases, "standby" in digests), state, database_states),
         "lookup": [] if state.get("lookup") == lookup_digest else [lookup_digest],
         "missing": [role["name"] for role in declared if role["name"] not in (state.get("accounts") or {})]
         + [database["name"] for database in databases if database["name"] not in (state.get("catalogue") or {})],
@@ -454,8 +462,8 @@ def catalogue_drift(
 
 def undeclared(state: Json, databases: Sequence[Json], roles: Sequence[Json], standby: bool = False) -> list[str]:
     """Undeclared databases and roles. They are never dropped."""
-    passwords = {role["name"]: "x" for role in roles}
-    expected_roles = {role["name"] for role in catalogue_roles(databases, roles, passwords, "x" * standby)}
+    digests = dict.fromkeys([*(role["name"] for role in roles), *["standby"] * standby], "")
+    expected_roles = {role["name"] for role in catalogue_roles(databases, roles, digests)}
     expected_databases = {str(database["name"]) for database in databases}
     found = [
         f"database {name}" for name in sorted(set(state.get("catalogue") or ()) - expected_databases - {"postgres"})

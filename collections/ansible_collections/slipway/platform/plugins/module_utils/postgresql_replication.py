@@ -1,6 +1,6 @@
 """Replication: the primary, its standbys, and the decisions of a failover or switchover.
 
-Everything here is pure. A host's `state` is the state of its server (roles/postgresql/vars).
+Everything here is pure. A host's `state` is the state of its server (module_utils/postgresql_state.py).
 """
 
 from __future__ import annotations

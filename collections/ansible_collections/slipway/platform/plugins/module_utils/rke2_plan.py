@@ -11,6 +11,12 @@ VERSION = re.compile(r"^v(\d+)\.(\d+)\.(\d+)(?:-rc(\d+))?\+rke2r(\d+)$")
 CORDON_ANNOTATION = "slipway.platform/cordoned-by-rke2-role"
 
 
+RESTORE_RECORD = "/var/lib/rancher/slipway-restore/record.json"
+"""Progress of a restore of etcd, on every server; the downloaded snapshot is beside it on the restored one."""
+RESTORE_STEPS = ("none", "recorded", "stopped", "moved", "reset", "finished")
+"""Steps of a restore of etcd on a server, in order; a peer of the restored server skips the reset."""
+
+
 def parse_version(version: str) -> tuple[int, int, int, int, int]:
     """Sort key of an RKE2 version: (major, minor, patch, release candidate or infinity, rke2 release)."""
     match = VERSION.match(version)
@@ -128,6 +134,38 @@ def unmet_service(service: dict[str, Any], unit: str, started_after: float) -> l
     return [] if service["state"] == "active" else [f"{unit} is {service['state']}"]
 
 
+def quorum_faults(states: dict[str, Any]) -> list[str]:
+    """The loss of a majority of etcd's members with their data, after which no start brings the quorum back."""
+    holders = [name for name, state in states.items() if state["type"] == "server" and state["has_data"]]
+    for name in holders:
+        etcd = states[name].get("etcd")
+        voters = [member for member in etcd["members"] if not member["learner"]] if etcd and etcd["error"] else []
+        left = [holder for holder in holders if member_of(holder, voters)]
+        if voters and 2 * len(left) <= len(voters):
+            return [
+                f"{', '.join(left)}: only {len(left)} of {len(voters)} members of etcd have data, so the quorum is lost"
+                ". Restore etcd as docs/runbooks/restore_etcd.md (Quorum lost) describes."
+            ]
+    return []
+
+
+def restore_faults(states: dict[str, Any]) -> list[str]:
+    """An unfinished restore of etcd, unless its servers only have to join the restored one."""
+    records = {name: state["restore"] for name, state in states.items() if state.get("restore")}
+    unfinished = {name: record for name, record in records.items() if record["step"] != "finished"}
+    if not unfinished:
+        return []
+    record = next(iter(unfinished.values()))
+    peers = [name for name in unfinished if name != record["target"]]
+    restored = (records.get(record["target"]) or {"step": "none"})["step"] in ("reset", "finished")
+    if restored and all(unfinished[name]["step"] == "moved" for name in peers):
+        return []
+    return [
+        f"{', '.join(unfinished)}: the restore of etcd of {record['started_at']} is unfinished. "
+        "Run playbooks/operations/restore_etcd.yml again with the same options."
+    ]
+
+
 def recovery_action(state: dict[str, Any]) -> str:
     """What a server that holds data needs before the plan is made: none, start, restart or wait.
 
@@ -229,6 +267,8 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
             "Decide which cluster holds the valid data, and rebuild the other servers."
         )
 
+    faults += quorum_faults(states) + restore_faults(states)
+
     # After a restart under an alarm all nodes are Ready, but the cluster still rejects writes.
     faults += sorted({fault for view in views if view.get("etcd") for fault in alarm_faults(view["etcd"])})
 
@@ -239,6 +279,8 @@ def plan(states: dict[str, Any], *, version: str, servers: list[str], agents: li
             continue
         node = nodes.get(name)
         known = _registrations(name, views) if not state["has_data"] else []
+        if (state.get("restore") or {}).get("step") == "moved" and known == ["as a node"]:
+            known = []  # The restored cluster lists the node, which has to join again.
         if known and state["service"]["state"] not in ("active", "activating"):
             faults.append(
                 f"{name}: holds no RKE2 data, but the cluster still lists it {' and '.join(known)}; the host was "

@@ -16,13 +16,13 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import CORDON_ANNOTATION
+from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import CORDON_ANNOTATION, RESTORE_RECORD
 
 ETC = Path("/etc/rancher")
 DATA = Path("/var/lib/rancher/rke2")
@@ -85,6 +85,18 @@ def journal_tail(unit: str, lines: int = 30) -> str:
         check=False,
     )
     return tail.stdout.strip()
+
+
+def journal_since(unit: str, seconds: int) -> str:
+    """Messages of the unit since that time, in seconds since 1970."""
+    shown = subprocess.run(
+        ["journalctl", f"--unit={unit}", f"--since=@{seconds}", "--no-pager", "--output=cat"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return shown.stdout
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -209,6 +221,15 @@ def read_token() -> str:
         return ""
 
 
+def read_restore() -> dict[str, Any] | None:
+    """The record of the last restore of etcd on this server; None if there was none."""
+    try:
+        record: dict[str, Any] = json.loads(Path(RESTORE_RECORD).read_text())
+    except FileNotFoundError:
+        return None
+    return record
+
+
 def read_certificate() -> dict[str, str] | None:
     """The public half of the ingress certificate in the manifests folder, and the digest of the whole manifest."""
     try:
@@ -303,14 +324,20 @@ def node_view(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def read_admin() -> tuple[str, ssl.SSLContext, str]:
+    """Address of this server's API, the context of its administrator, and its certificate authority."""
+    kubeconfig = parse_kubeconfig((ETC / "rke2/rke2.yaml").read_text())
+    authority = kubeconfig["certificate-authority"]
+    context = tls_context(authority, kubeconfig["client-certificate"], kubeconfig["client-key"])
+    return kubeconfig["server"], context, authority
+
+
 def read_api(timeout: float = 5) -> dict[str, Any]:
     """Status of the cluster from this server's own API: readyz and all nodes."""
     result: dict[str, Any] = {"ready": False, "nodes": {}, "authority_digest": "", "error": None}
     try:
-        kubeconfig = parse_kubeconfig((ETC / "rke2/rke2.yaml").read_text())
-        authority, server = kubeconfig["certificate-authority"], kubeconfig["server"]
+        server, context, authority = read_admin()
         result["authority_digest"] = hashlib.sha256(authority.strip().encode()).hexdigest()
-        context = tls_context(authority, kubeconfig["client-certificate"], kubeconfig["client-key"])
         status, _ = request(server, context, "/readyz", timeout=timeout)
         result["ready"] = status == 200
         status, text = request(server, context, "/api/v1/nodes", timeout=timeout)
@@ -405,16 +432,27 @@ def _call_etcd(context: ssl.SSLContext, path: str, body: dict[str, Any], timeout
     raise ReadError("; ".join(problems))
 
 
-def read_etcd(timeout: float = 5) -> dict[str, Any]:
-    """Members of etcd and their alarms from the local member, by a linearizable read, which needs a quorum."""
-    result: dict[str, Any] = {"cluster_id": "", "members": [], "alarms": [], "error": None}
+def _etcd_context() -> ssl.SSLContext:
     folder = DATA / "server/tls/etcd"
+    return tls_context(*((folder / name).read_text() for name in ("server-ca.crt", "client.crt", "client.key")))
+
+
+def read_raft_index(timeout: float = 5) -> int | None:
+    """Index of the last entry in the local member's log, read without a quorum; None if the member does not answer."""
     try:
-        context = tls_context(
-            (folder / "server-ca.crt").read_text(),
-            (folder / "client.crt").read_text(),
-            (folder / "client.key").read_text(),
-        )
+        return int(json.loads(_call_etcd(_etcd_context(), "/v3/maintenance/status", {}, timeout))["raftIndex"])
+    except (OSError, ReadError, ValueError, KeyError):
+        return None
+
+
+def read_etcd(timeout: float = 5) -> dict[str, Any]:
+    """Members of etcd and their alarms from the local member, by a linearizable read, which needs a quorum.
+
+    Without a quorum the result has the error, and the members that the local one knows.
+    """
+    result: dict[str, Any] = {"cluster_id": "", "members": [], "alarms": [], "error": None}
+    try:
+        context = _etcd_context()
     except OSError as error:
         result["error"] = f"{error.filename}: {error.strerror}"
         return result
@@ -424,6 +462,8 @@ def read_etcd(timeout: float = 5) -> dict[str, Any]:
         result["alarms"] = parse_alarms(alarms, result["members"])
     except (ReadError, ValueError, KeyError) as error:
         result["error"] = str(error)
+        with suppress(ReadError, ValueError, KeyError):
+            result |= parse_members(_call_etcd(context, "/v3/cluster/member/list", {"linearizable": False}, timeout))
         return result
     context.set_alpn_protocols(["h2"])
     for member in result["members"]:
@@ -455,4 +495,5 @@ def read_state(parameters: dict[str, Any]) -> dict[str, Any]:
         "api": read_api() if running and node_type == "server" else None,
         "etcd": read_etcd() if running and node_type == "server" else None,
         "ingress_certificate": read_certificate() if node_type == "server" else None,
+        "restore": read_restore() if node_type == "server" else None,
     }

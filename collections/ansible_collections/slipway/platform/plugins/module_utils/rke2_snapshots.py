@@ -1,4 +1,4 @@
-"""Parse the output of `rke2 etcd-snapshot ls -o json`."""
+"""Parse the output of `rke2 etcd-snapshot`, and find a new snapshot in it."""
 
 from __future__ import annotations
 
@@ -56,3 +56,22 @@ def find_new(before: list[dict[str, Any]], after: list[dict[str, Any]], prefix: 
     if newest["size"] <= 0 or not newest["ready"]:
         raise ValueError(f"snapshot {newest['name']} is not usable: {newest['size']} bytes, ready {newest['ready']}")
     return newest
+
+
+def upload_fault(snapshot: dict[str, Any], after: list[dict[str, Any]], bucket: str) -> str:
+    """Why the new snapshot is not usable in the bucket, or an empty text. RKE2 exits with 0 when an upload fails."""
+    name, prefix = snapshot["name"], f"s3://{bucket}/"
+    uploaded = [entry for entry in after if entry["name"] == name and entry["location"].startswith(prefix)]
+    if not uploaded or not uploaded[0]["ready"]:
+        return f"snapshot {name} is not in bucket {bucket}"
+    if uploaded[0]["size"] != snapshot["size"]:
+        return (
+            f"snapshot {name} has {uploaded[0]['size']} bytes in bucket {bucket} and {snapshot['size']} on the server"
+        )
+    return ""
+
+
+def upload_error(log: str) -> str:
+    """The last line of a log of RKE2 that reports a failed upload to S3, or an empty text."""
+    lines = [line.strip() for line in log.splitlines() if re.search(r"level=(?:error|warning|fatal)", line)]
+    return next((line for line in reversed(lines) if "s3" in line.lower()), "")

@@ -12,20 +12,27 @@ import http.client
 import socket
 import ssl
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from urllib.parse import quote, urlsplit
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+BLOCK_BYTES = 1 << 20
+PART_BYTES = 16 << 20
+"""Of a multipart upload, which has at most 10,000 parts: 160 GB."""
 
 
 class S3Error(Exception):
-    """The store rejected a request, or is unreachable (then `status` is 0 and `code` is empty)."""
+    """The store rejected a request, or is unreachable (then `status` is 0 and `code` is empty).
 
-    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
+    `date` is the time of the store in its answer; the cause of an unreachable store is the `__cause__`.
+    """
+
+    def __init__(self, message: str, status: int = 0, code: str = "", date: str = "") -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.date = status, code, date
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,16 @@ class Answer:
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
         return root
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object in a listing."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified: str
 
 
 def canonical_query(query: Mapping[str, str]) -> str:
@@ -130,6 +147,82 @@ class Store:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One signed request by path (`/bucket/key`); an error status raises S3Error with the store's code."""
+        connection, raw = self._send(method, path, query, body, headers)
+        try:
+            answer = Answer(raw.status, {name.lower(): value for name, value in raw.getheaders()}, raw.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise S3Error(f"{self.endpoint}: no answer ({error})") from error
+        finally:
+            connection.close()
+        if answer.status >= 300:
+            raise error_from(f"{method} {self.endpoint}{quote(path, safe='/-_.~')}", answer)
+        return answer
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """The blocks of an object; an object that ends early raises S3Error."""
+        connection, raw = self._send("GET", path)
+        try:
+            if raw.status >= 300:
+                answer = Answer(raw.status, {name.lower(): value for name, value in raw.getheaders()}, raw.read())
+                raise error_from(f"GET {self.endpoint}{quote(path, safe='/-_.~')}", answer)
+            while block := raw.read(BLOCK_BYTES):
+                yield block
+            if raw.length:
+                raise S3Error(f"{self.endpoint}: {raw.length} bytes of {path} are missing in the answer")
+        except (OSError, http.client.HTTPException) as error:
+            raise S3Error(f"{self.endpoint}: no answer ({error})") from error
+        finally:
+            connection.close()
+
+    def upload(self, path: str, blocks: Iterable[bytes]) -> None:
+        """Store the blocks as one object: in one request if they fit in one part, else in several."""
+        parts = _joined(blocks, PART_BYTES)
+        first = next(parts, b"")
+        if len(first) < PART_BYTES:
+            self.request("PUT", path, body=first)
+            return
+        upload = self.request("POST", path, {"uploads": ""}).xml().findtext("UploadId") or ""
+        try:
+            root = ET.Element("CompleteMultipartUpload", xmlns=NAMESPACE)
+            for number, part in enumerate(chain([first], parts), 1):
+                answer = self.request("PUT", path, {"partNumber": str(number), "uploadId": upload}, part)
+                element = ET.SubElement(root, "Part")
+                ET.SubElement(element, "PartNumber").text = str(number)
+                ET.SubElement(element, "ETag").text = answer.headers.get("etag", "")
+            done = self.request("POST", path, {"uploadId": upload}, ET.tostring(root)).xml()
+            if done.tag == "Error":  # with status 200, since the store answers before it has joined the parts
+                raise S3Error(f"PUT {self.endpoint}{path}: {done.findtext('Code')} {done.findtext('Message')}")
+        except BaseException:
+            self.request("DELETE", path, {"uploadId": upload})
+            raise
+
+    def list_objects(self, bucket: str, prefix: str) -> list[Entry]:
+        """All objects whose key begins with the prefix."""
+        found: list[Entry] = []
+        query = {"list-type": "2", "prefix": prefix}
+        while True:
+            root = self.request("GET", f"/{bucket}", query).xml()
+            found += [
+                Entry(
+                    element.findtext("Key") or "",
+                    int(element.findtext("Size") or 0),
+                    (element.findtext("ETag") or "").strip('"'),
+                    element.findtext("LastModified") or "",
+                )
+                for element in root.findall("Contents")
+            ]
+            if root.findtext("IsTruncated") != "true":
+                return found
+            query["continuation-token"] = root.findtext("NextContinuationToken") or ""
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[_Connection, http.client.HTTPResponse]:
         parameters = dict(query or {})
         quoted = quote(path, safe="/-_.~")
         digest = hashlib.sha256(body).hexdigest()
@@ -149,15 +242,22 @@ class Store:
         connection = _Connection(self._host, self._port, self._addresses, self._context, self._timeout)
         try:
             connection.request(method, target, body or None, signed)
-            raw = connection.getresponse()
-            answer = Answer(raw.status, {name.lower(): value for name, value in raw.getheaders()}, raw.read())
+            return connection, connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise S3Error(f"{self.endpoint}: no answer ({error})") from error
-        finally:
             connection.close()
-        if answer.status >= 300:
-            raise error_from(f"{method} {self.endpoint}{quoted}", answer)
-        return answer
+            raise S3Error(f"{self.endpoint}: no answer ({error})") from error
+
+
+def _joined(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in blocks of one size, the last one smaller."""
+    kept = bytearray()
+    for block in blocks:
+        kept += block
+        while len(kept) >= size:
+            yield bytes(kept[:size])
+            del kept[:size]
+    if kept:
+        yield bytes(kept)
 
 
 def error_from(request: str, answer: Answer) -> S3Error:
@@ -169,4 +269,4 @@ def error_from(request: str, answer: Answer) -> S3Error:
     except ET.ParseError:
         pass  # a HEAD has no body
     details = " ".join(part for part in (str(answer.status), code, message) if part)
-    return S3Error(f"{request}: {details}", answer.status, code)
+    return S3Error(f"{request}: {details}", answer.status, code, answer.headers.get("date", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.s3 import NAMESPA
 
 RULE = "slipway"
 """The id of our lifecycle rule; other rules stay unchanged."""
-STATEMENTS = ("SlipwayList", "SlipwayObjects", "SlipwayKeep")
-"""The ids of our policy statements; other statements stay unchanged."""
+STATEMENT = "Slipway"
+"""The start of the ids of our policy statements; other statements stay unchanged."""
 STRENGTH = {"": 0, "GOVERNANCE": 1, "COMPLIANCE": 2}
 
 LIST_ACTIONS = (
@@ -35,6 +36,7 @@ OBJECT_ACTIONS = (
     "s3:ListMultipartUploadParts",
     "s3:PutObject",
 )
+READ_ACTIONS = ("s3:GetObject", "s3:GetObjectRetention", "s3:GetObjectVersion")
 DENIED_ACTIONS = (
     "s3:BypassGovernanceRetention",
     "s3:DeleteObjectVersion",
@@ -69,6 +71,9 @@ class Bucket:
     expire_noncurrent_days: int = 0
     abort_multipart_days: int = 0
     writers: tuple[str, ...] = ()
+    prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Writer → the prefixes that it is limited to."""
+    readers: tuple[str, ...] = ()
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Bucket:
@@ -85,6 +90,11 @@ class Bucket:
                 f"bucket {name}: expire_noncurrent_days is {expire}, but versions are locked for {days} days. "
                 f"Set it to more than {days}"
             )
+        prefixes = options.get("prefixes") or {}
+        if unknown := sorted(set(prefixes) - set(options["writers"] or ())):
+            raise BucketError(
+                f"bucket {name}: prefixes names {', '.join(unknown)}, which writers does not. Add it there"
+            )
         return cls(
             name=name,
             owner=options["owner"],
@@ -93,6 +103,8 @@ class Bucket:
             expire_noncurrent_days=expire,
             abort_multipart_days=options["abort_multipart_days"],
             writers=tuple(sorted(options["writers"] or ())),
+            prefixes={writer: tuple(sorted(names)) for writer, names in prefixes.items()},
+            readers=tuple(sorted(options.get("readers") or ())),
         )
 
 
@@ -190,16 +202,22 @@ def _lifecycle_summary(rule: Mapping[str, Any]) -> str:
 
 
 def _plan_policy(planned: Plan, wanted: Bucket, found: Found) -> None:
-    if not wanted.writers:
+    if not (wanted.writers or wanted.readers):
         return
-    statements = writer_statements(wanted.name, wanted.writers)
+    statements = policy_statements(wanted)
     present = list((found.policy or {}).get("Statement", []))
-    own = [_normal(entry) for entry in present if entry.get("Sid") in STATEMENTS]
+    own = [_normal(entry) for entry in present if _is_own(entry)]
     if sorted(own, key=_text) == sorted((_normal(entry) for entry in statements), key=_text):
         return
-    others = [entry for entry in present if entry.get("Sid") not in STATEMENTS]
+    others = [entry for entry in present if not _is_own(entry)]
     planned.policy = _text({"Version": "2012-10-17", "Statement": [*others, *statements]})
-    planned.changes.append(f"grant write access to bucket {wanted.name} to {', '.join(wanted.writers)}")
+    granted = [f"write access to {', '.join(wanted.writers)}"] if wanted.writers else []
+    granted += [f"read access to {', '.join(wanted.readers)}"] if wanted.readers else []
+    planned.changes.append(f"grant in bucket {wanted.name} {' and '.join(granted)}")
+
+
+def _is_own(statement: Mapping[str, Any]) -> bool:
+    return str(statement.get("Sid", "")).startswith(STATEMENT)
 
 
 def _text(document: Any) -> str:
@@ -222,34 +240,50 @@ def principal(writer: str) -> str:
     return writer if writer.startswith("arn:") else f"arn:aws:iam:::user/{writer}"
 
 
-def writer_statements(bucket: str, writers: Iterable[str]) -> list[dict[str, Any]]:
-    """Allow put, get, list and abort; explicitly deny deleting versions and changing locks."""
-    principals = {"AWS": [principal(writer) for writer in writers]}
-    bucket_arn = f"arn:aws:s3:::{bucket}"
-    listing, objects, denied = STATEMENTS
+def policy_statements(wanted: Bucket) -> list[dict[str, Any]]:
+    """Allow writers to put, get, list and abort, and readers to get and list.
+
+    Explicitly deny writers to delete versions and to change locks.
+    """
+    limited = [writer for writer in wanted.writers if writer in wanted.prefixes]
+    statements = _writer_statements(wanted.name, [writer for writer in wanted.writers if writer not in limited])
+    for writer in limited:
+        statements += _writer_statements(wanted.name, [writer], wanted.prefixes[writer])
+    if wanted.readers:
+        bucket_arn = f"arn:aws:s3:::{wanted.name}"
+        statements += [
+            _statement("List", "Readers", wanted.readers, LIST_ACTIONS, [bucket_arn]),
+            _statement("Objects", "Readers", wanted.readers, READ_ACTIONS, [f"{bucket_arn}/*"]),
+        ]
+    return statements
+
+
+def _writer_statements(bucket: str, writers: Sequence[str], prefixes: Sequence[str] = ()) -> list[dict[str, Any]]:
+    if not writers:
+        return []
+    bucket_arn, id = f"arn:aws:s3:::{bucket}", re.sub(r"[^A-Za-z0-9]", "", writers[0]) if prefixes else ""
+    objects = [f"{bucket_arn}/{prefix}*" for prefix in prefixes] or [f"{bucket_arn}/*"]
+    listing = _statement("List", id, writers, LIST_ACTIONS, [bucket_arn])
+    if prefixes:
+        # A request without a prefix has to pass: HEAD of a bucket, which clients send first, needs the same permission.
+        listing["Condition"] = {"StringLikeIfExists": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}}
     return [
-        {
-            "Sid": listing,
-            "Effect": "Allow",
-            "Principal": principals,
-            "Action": list(LIST_ACTIONS),
-            "Resource": [bucket_arn],
-        },
-        {
-            "Sid": objects,
-            "Effect": "Allow",
-            "Principal": principals,
-            "Action": list(OBJECT_ACTIONS),
-            "Resource": [f"{bucket_arn}/*"],
-        },
-        {
-            "Sid": denied,
-            "Effect": "Deny",
-            "Principal": principals,
-            "Action": list(DENIED_ACTIONS),
-            "Resource": [f"{bucket_arn}/*"],
-        },
+        listing,
+        _statement("Objects", id, writers, OBJECT_ACTIONS, objects),
+        _statement("Keep", id, writers, DENIED_ACTIONS, [f"{bucket_arn}/*"], effect="Deny"),
     ]
+
+
+def _statement(
+    kind: str, id: str, users: Sequence[str], actions: Sequence[str], resources: list[str], effect: str = "Allow"
+) -> dict[str, Any]:
+    return {
+        "Sid": f"{STATEMENT}{kind}{id}",
+        "Effect": effect,
+        "Principal": {"AWS": [principal(user) for user in users]},
+        "Action": list(actions),
+        "Resource": resources,
+    }
 
 
 def lifecycle_rule(wanted: Bucket) -> dict[str, Any] | None:

@@ -126,6 +126,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_members impo
     unmet,
 )
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_status import read_status
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 1.0
 REFRESH_SECONDS = 15.0
@@ -169,7 +170,7 @@ def main() -> None:
     cluster = Cluster(module.run_command, given["fsid"], timeout_seconds=given["timeout_seconds"])
     try:
         if given["scope"] == "read":
-            status = wait_until(module, lambda: read_status(cluster), lambda status: [], given["timeout_seconds"])
+            status = wait(module, lambda: read_status(cluster), lambda status: [])
             module.exit_json(changed=False, status=status, steps=[])
         if given["scope"] == "verify":
             verify(module, cluster, wanted)
@@ -180,42 +181,36 @@ def main() -> None:
 
 def wait_for_manager(module: AnsibleModule, cluster: Cluster) -> dict[str, Any]:
     """The status once a manager answers: it restarts when a module is enabled, and fails over when its host is down."""
-    return wait_until(
-        module,
-        lambda: read_status(cluster),
-        lambda status: [] if status["orchestrated"] else ["no manager answers"],
-        module.params["timeout_seconds"],
+    return wait(
+        module, lambda: read_status(cluster), lambda status: [] if status["orchestrated"] else ["no manager answers"]
     )
 
 
-def wait_until(
+def wait(
     module: AnsibleModule,
     read: Callable[[], dict[str, Any]],
     unmet_conditions: Callable[[dict[str, Any]], Sequence[str]],
-    timeout_seconds: float,
 ) -> dict[str, Any]:
-    started_at = time.monotonic()
-    while True:
-        try:
-            status = read()
-            open_conditions = list(unmet_conditions(status))
-        except CephError as error:
-            status, open_conditions = {}, [str(error)]
-        waited_seconds = time.monotonic() - started_at
-        if not open_conditions:
-            return status
-        if waited_seconds > timeout_seconds:
-            module.fail_json(
-                msg=(
-                    f"Cluster {module.params['fsid']}: {'; '.join(open_conditions)} after {waited_seconds:.0f} s "
-                    f"(health: {status.get('health') or 'unknown'}). "
-                    "Read `cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on "
-                    "a member, and run again: the run continues from the current state."
-                ),
-                status=status,
-                unmet=open_conditions,
-            )
-        time.sleep(POLL_SECONDS)
+    try:
+        return wait_until(
+            f"Cluster {module.params['fsid']}",
+            read,
+            unmet_conditions,
+            timeout_seconds=module.params["timeout_seconds"],
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
+    except NotMet as error:
+        status = error.value or {}
+        module.fail_json(
+            msg=(
+                f"{error} (health: {status.get('health') or 'unknown'}). "
+                "Read `cephadm shell -- ceph health detail` and `cephadm shell -- ceph log last 50 cephadm` on "
+                "a member, and run again: the run continues from the current state."
+            ),
+            status=status,
+            unmet=error.conditions,
+        )
 
 
 def all_member_steps(view: dict[str, Any], wanted: Wanted) -> list[Step]:
@@ -251,11 +246,10 @@ def reconcile(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
 
 def wait_for_refresh(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> dict[str, Any]:
     """The status once the orchestrator no longer lists stale monitors."""
-    return wait_until(
+    return wait(
         module,
         lambda: read_status(cluster),
         lambda status: [f"the orchestrator still lists mon.{name}" for name in stale_monitors(status, wanted)],
-        module.params["timeout_seconds"],
     )
 
 
@@ -287,12 +281,7 @@ def verify(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
             cluster.run(["orch", "device", "ls", "--refresh"])
         return status
 
-    status = wait_until(
-        module,
-        read,
-        lambda current: unmet(current, wanted, module.params["version"]),
-        module.params["timeout_seconds"],
-    )
+    status = wait(module, read, lambda current: unmet(current, wanted, module.params["version"]))
     module.exit_json(changed=False, status=status, steps=[])
 
 

@@ -68,11 +68,11 @@ disks:
   elements: dict
 """
 
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_plan import classify
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_disk_read import DiskError, read_disk, wipe
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 UNFINISHED_SECONDS = 30
 """Timeout for an OSD that is being created: the managers complete it after an interrupted run."""
@@ -107,11 +107,16 @@ def main() -> None:
             wipe_confirm=given["wipe_confirm"],
         )
 
-    disks = classified()
-    deadline = time.monotonic() + UNFINISHED_SECONDS
-    while any(disk["unfinished"] for disk in disks) and time.monotonic() < deadline:
-        time.sleep(1)
-        disks = classified()
+    try:
+        disks = wait_until(
+            "Disks",
+            classified,
+            lambda disks: [f"{disk['path']} is unfinished" for disk in disks if disk["unfinished"]],
+            timeout_seconds=UNFINISHED_SECONDS,
+            interval_seconds=1,
+        )
+    except NotMet as error:
+        disks = error.value
     if not given["wipe"]:
         module.exit_json(changed=False, disks=disks)
     refused = [fault for disk in disks for fault in disk["faults"]]  # type: ignore[attr-defined]

@@ -81,11 +81,11 @@ health:
 """
 
 import time
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_health import detail, read, unmet
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 2.0
 
@@ -107,37 +107,33 @@ def main() -> None:
     given = module.params
     cluster = Cluster(module.run_command, given["fsid"])
     started_at = time.monotonic()
-    while True:
-        view = None
-        try:
-            view = read(cluster, given["stoppable"])
-            open_conditions = unmet(
-                view,
+    try:
+        view = wait_until(
+            f"Cluster {given['fsid']}: not healthy",
+            lambda: read(cluster, given["stoppable"]),
+            lambda current: unmet(
+                current,
                 monitors=given["monitors"],
                 managers=given["managers"],
                 accepted=given["accepted_warnings"],
                 nearfull=given["nearfull_ratio"],
                 clean=given["clean"],
-            )
-        except CephError as error:
-            open_conditions = [str(error)]
-        waited = round(time.monotonic() - started_at, 1)
-        if not open_conditions:
-            module.exit_json(changed=False, waited_seconds=waited, unmet=[], health=view)
-        if waited + POLL_SECONDS > given["timeout_seconds"]:
-            break
-        time.sleep(POLL_SECONDS)
-    extra: dict[str, Any] = {"health": view} if view else {}
-    module.fail_json(
-        msg=(
-            f"Cluster {given['fsid']}: not healthy after {waited:.0f} s: {'; '.join(open_conditions)}. "
-            "Correct the cause and run again: the run continues from the current state."
-            + (f"\n{detail(view)}" if view else "")
-        ),
-        waited_seconds=waited,
-        unmet=open_conditions,
-        **extra,
-    )
+            ),
+            timeout_seconds=given["timeout_seconds"],
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
+    except NotMet as error:
+        module.fail_json(
+            msg=f"{error}. Correct the cause and run again: the run continues from the current state."
+            + (f"\n{detail(error.value)}" if error.value else ""),
+            waited_seconds=round(error.waited_seconds, 1),
+            unmet=error.conditions,
+            health=error.value,
+        )
+    except CephError as error:
+        module.fail_json(msg=f"Cluster {given['fsid']}: {error}. Correct the cause and run again.", unmet=[str(error)])
+    module.exit_json(changed=False, waited_seconds=round(time.monotonic() - started_at, 1), unmet=[], health=view)
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ steps:
 """
 
 import errno
-import time
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_health, ceph_hosts
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 3.0
 
@@ -128,30 +128,27 @@ class HostRemoval:
         if self.module.check_mode:
             self.steps.append(f"remove {self.name}")
             return
-        deadline = time.monotonic() + self.module.params["timeout_seconds"]
-        while daemons := ceph_hosts.remaining_daemons(view, self.name):
-            # Monitors are unmanaged, so the orchestrator does not remove them by itself.
-            if f"mon.{self.name}" in daemons and not any(name.startswith("osd.") for name in daemons):
-                self.remove_monitor()
-            if time.monotonic() > deadline:
-                status = self.cluster.run(["orch", "osd", "rm", "status"])
-                self.module.fail_json(
-                    msg=(
-                        f"{self.name}: {', '.join(daemons)} not removed within "
-                        f"{self.module.params['timeout_seconds']} s. The drain continues; run again to wait for it.\n"
-                        f"{status}"
-                    ),
-                    steps=self.steps,
-                )
-            time.sleep(POLL_SECONDS)
-            view = self.read_hosts(view)
+        try:
+            wait_until(
+                self.name,
+                lambda: ceph_hosts.remaining_daemons(ceph_hosts.read_hosts(self.cluster), self.name),
+                self.not_removed,
+                timeout_seconds=self.module.params["timeout_seconds"],
+                interval_seconds=POLL_SECONDS,
+                passing=CephError,
+            )
+        except NotMet as error:
+            status = self.cluster.run(["orch", "osd", "rm", "status"])
+            self.module.fail_json(
+                msg=f"{error}. The drain continues; run again to wait for it.\n{status}", steps=self.steps
+            )
         self.run_step(f"remove {self.name}", ["orch", "host", "rm", self.name, "--force", "--rm-crush-entry"])
 
-    def read_hosts(self, last: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return ceph_hosts.read_hosts(self.cluster)
-        except CephError:  # a manager fails over; the caller has the deadline
-            return last
+    def not_removed(self, daemons: list[str]) -> list[str]:
+        """Daemons that are left. The orchestrator does not remove monitors: they are unmanaged."""
+        if f"mon.{self.name}" in daemons and not any(name.startswith("osd.") for name in daemons):
+            self.remove_monitor()
+        return [f"{', '.join(daemons)} not removed"] if daemons else []
 
     def remove_monitor(self) -> None:
         try:

@@ -83,13 +83,13 @@ summary:
   type: str
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_health, ceph_keys
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 3.0
 ROTATION_ADMIN = "client.slipway-rotation"
@@ -102,23 +102,18 @@ class Rotation:
         self.module, self.given = module, module.params
         self.cluster = Cluster(module.run_command, self.given["fsid"])
 
-    def wait_until(self, unmet: Callable[[], list[str]], condition: str) -> None:
-        deadline = time.monotonic() + self.given["timeout_seconds"]
-        while True:
-            try:
-                reasons = unmet()
-            except CephError as error:
-                reasons = [str(error)]
-            if not reasons:
-                return
-            if time.monotonic() > deadline:
-                self.module.fail_json(
-                    msg=(
-                        f"{condition}: {'; '.join(reasons)}. Correct the cause and run again: new keys are not rotated "
-                        "again."
-                    )
-                )
-            time.sleep(POLL_SECONDS)
+    def wait(self, unmet: Callable[[], list[str]], condition: str) -> None:
+        try:
+            wait_until(
+                condition,
+                unmet,
+                lambda reasons: reasons,
+                timeout_seconds=self.given["timeout_seconds"],
+                interval_seconds=POLL_SECONDS,
+                passing=CephError,
+            )
+        except NotMet as error:
+            self.module.fail_json(msg=f"{error}. Correct the cause and run again: new keys are not rotated again.")
 
     def health_faults(self) -> list[str]:
         return ceph_health.unmet(
@@ -144,7 +139,7 @@ class Rotation:
                 unmanaged=view["unmanaged"],
             )
         if not self.module.check_mode:
-            self.wait_until(self.health_faults, f"The cluster is not healthy before '{step.summary}'")
+            self.wait(self.health_faults, f"The cluster is not healthy before '{step.summary}'")
             getattr(self, step.action)(step.name)
         self.module.exit_json(
             changed=True, done=self.module.check_mode, summary=step.summary, unmanaged=view["unmanaged"]
@@ -169,25 +164,19 @@ class Rotation:
     def fail(self, daemon: str) -> None:
         self.cluster.run(["mgr", "fail", daemon.removeprefix("mgr.")])
 
-        def failover_faults() -> list[str]:
-            view = ceph_keys.read(self.cluster)
-            if view["active"] in ("mgr.", daemon):
-                return ["no other manager is active"]
-            return [] if view["standbys"] else ["no standby manager"]
-
-        self.wait_until(failover_faults, f"The failover from {daemon} is not complete")
+        self.wait(
+            lambda: ceph_keys.failover_faults(ceph_keys.read(self.cluster), daemon),
+            f"The failover from {daemon} is not complete",
+        )
 
     def redeploy(self, daemon: str) -> None:
-        entity = ceph_keys.entity_of(daemon)
         self.cluster.run(["orch", "daemon", "redeploy", daemon])
 
-        def restart_faults() -> list[str]:
-            view = ceph_keys.read(self.cluster)
-            started = view["daemons"].get(daemon, 0.0)
-            return [] if started >= view["keys"][entity].made_at else ["not restarted yet"]
-
-        self.wait_until(restart_faults, f"{daemon} does not run with its new key")
-        self.wait_until(self.health_faults, f"The cluster is not healthy after the restart of {daemon}")
+        self.wait(
+            lambda: ceph_keys.restart_faults(ceph_keys.read(self.cluster), daemon),
+            f"{daemon} does not run with its new key",
+        )
+        self.wait(self.health_faults, f"The cluster is not healthy after the restart of {daemon}")
 
     def remove_rotation_admin(self) -> bool:
         exists = bool(self.cluster.execute([["auth", "get", ROTATION_ADMIN]], strict=False)[0]["code"] == 0)

@@ -87,8 +87,6 @@ undeclared:
 """
 
 import json
-import time
-from contextlib import suppress
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -110,6 +108,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_object_gatew
     restart_reason,
     unmet,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 60.0
@@ -122,58 +121,68 @@ class GatewayError(Exception):
 
 def read_answering(cluster: Cluster, wanted: Wanted, addresses: dict[str, str]) -> Found:
     """The actual state once every gateway answers, or after the timeout."""
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while True:
-        found = read(cluster, wanted, addresses)
-        if all(gateway.certificate is not None for gateway in found.gateways) or time.monotonic() > deadline:
-            return found
-        time.sleep(POLL_SECONDS)
+    try:
+        return wait_until(
+            "Gateways",
+            lambda: read(cluster, wanted, addresses),
+            lambda found: [f"{one.name} does not answer" for one in found.gateways if one.certificate is None],
+            timeout_seconds=ANSWER_SECONDS,
+            interval_seconds=POLL_SECONDS,
+        )
+    except NotMet as error:
+        found: Found = error.value
+        return found
 
 
 def wait(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], timeout_seconds: float) -> Found:
     """Wait until every gateway serves."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            found = read(cluster, wanted, addresses, fresh=True)
-            faults = unmet(wanted, found)
-            if not faults:
-                return found
-        except CephError as error:
-            faults = [str(error)]
-        if time.monotonic() > deadline:
-            raise GatewayError(
-                f"{'; '.join(faults)} after {timeout_seconds:.0f} s. Read `ceph orch ps --daemon_type rgw`, `ceph log "
-                "last 50 cephadm` and the journal of that gateway, and run again"
-            )
-        time.sleep(POLL_SECONDS)
+    try:
+        return wait_until(
+            "not serving",
+            lambda: read(cluster, wanted, addresses, fresh=True),
+            lambda found: unmet(wanted, found),
+            timeout_seconds=timeout_seconds,
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
+    except NotMet as error:
+        raise GatewayError(
+            f"{error}. Read `ceph orch ps --daemon_type rgw`, `ceph log last 50 cephadm` and the journal of that "
+            "gateway, and run again"
+        ) from error
 
 
 def restart(cluster: Cluster, wanted: Wanted, addresses: dict[str, str], name: str, timeout_seconds: float) -> None:
     """Restart one gateway, and wait until it presents the stored certificate."""
     before = next(one for one in read(cluster, wanted, addresses).gateways if one.name == name)
     cluster.run(["orch", "daemon", "redeploy", name])
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        # During an election of the monitors, commands fail.
-        with suppress(CephError):
-            found = read(cluster, wanted, addresses, fresh=True)
-            now = next((one for one in found.gateways if one.name == name), None)
-            if (
-                now is not None
-                and now.running
-                and now.started != before.started
-                and now.certificate == fingerprint(found.certificate)
-                and not set(wanted.frontend) - set(now.frontend.split())
-            ):
-                store_markers(cluster, wanted, [name])
-                return
-        if time.monotonic() > deadline:
-            raise GatewayError(
-                f"{name}: not serving {timeout_seconds:.0f} s after its restart; no other gateway was restarted. "
-                f"Read the journal of that gateway on {before.host}, and run again"
-            )
-        time.sleep(POLL_SECONDS)
+
+    def not_serving(found: Found) -> list[str]:
+        now = next((one for one in found.gateways if one.name == name), None)
+        if now is None or not now.running:
+            return ["it does not run"]
+        if now.started == before.started:
+            return ["the orchestrator has not restarted it yet"]
+        if now.certificate != fingerprint(found.certificate):
+            return ["it does not present the stored certificate"]
+        if set(wanted.frontend) - set(now.frontend.split()):
+            return ["it runs with other options"]
+        store_markers(cluster, wanted, [name])  # here, so that it is retried during an election too
+        return []
+
+    try:
+        wait_until(
+            f"{name}: not serving after its restart",
+            lambda: read(cluster, wanted, addresses, fresh=True),
+            not_serving,
+            timeout_seconds=timeout_seconds,
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
+    except NotMet as error:
+        raise GatewayError(
+            f"{error}; no other gateway was restarted. Read the journal of that gateway on {before.host}, and run again"
+        ) from error
 
 
 def store_markers(cluster: Cluster, wanted: Wanted, names: list[str]) -> None:

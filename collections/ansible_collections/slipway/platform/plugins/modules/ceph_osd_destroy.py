@@ -59,11 +59,12 @@ destroyed:
 
 import errno
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_health, ceph_hosts
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 2.0
 STATISTICS_SECONDS = 7
@@ -73,29 +74,45 @@ DOWN_SECONDS = 60
 
 def decide(module: AnsibleModule, cluster: Cluster, osd: int) -> tuple[dict[str, Any], str, str]:
     """Wait for a decision; fail when the OSD must not be destroyed."""
-    deadline = time.monotonic() + module.params["timeout_seconds"]
-    confirmed = module.check_mode or module.params["state"] == "read"
-    while True:
-        try:
-            view = ceph_hosts.read_osd(cluster, osd)
-        except CephError:
-            # During an election of the monitors, commands fail.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_SECONDS)
-            continue
-        action, reason = ceph_hosts.plan_destroy(view, osd)
-        if action == "destroy" and not confirmed:
+    reading = module.params["state"] == "read"
+
+    def read() -> tuple[dict[str, Any], str, str]:
+        view = ceph_hosts.read_osd(cluster, osd)
+        return view, *ceph_hosts.plan_destroy(view, osd)
+
+    def undecided(decision: tuple[dict[str, Any], str, str]) -> list[str]:
+        view, action, reason = decision
+        if action == "refuse":
+            fail(module, osd, reason, view)
+        return [reason] if action == "wait" and not reading else []
+
+    def wait() -> tuple[dict[str, Any], str, str]:
+        return wait_until(
+            f"osd.{osd}: not destroyed",
+            read,
+            undecided,
+            timeout_seconds=module.params["timeout_seconds"],
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
+
+    try:
+        decision = wait()
+        if decision[1] == "destroy" and not (module.check_mode or reading):
             # The statistics may predate the failure of an OSD: decide again on newer ones.
-            confirmed = True
             time.sleep(STATISTICS_SECONDS)
-            continue
-        if action in ("none", "destroy") or (action == "wait" and module.params["state"] == "read"):
-            return view, action, reason
-        if action == "refuse" or time.monotonic() > deadline:
-            detail = ceph_health.detail(view["health"])
-            module.fail_json(msg=f"osd.{osd}: not destroyed, {reason}. Nothing was changed.\n{detail}")
-        time.sleep(POLL_SECONDS)
+            decision = wait()
+    except NotMet as error:
+        if error.value is None:
+            raise
+        fail(module, osd, f"{'; '.join(error.conditions)} after {error.waited_seconds:.0f} s", error.value[0])
+    return decision
+
+
+def fail(module: AnsibleModule, osd: int, reason: str, view: dict[str, Any]) -> NoReturn:
+    detail = ceph_health.detail(view["health"])
+    module.fail_json(msg=f"osd.{osd}: not destroyed, {reason}. Nothing was changed.\n{detail}")
+    raise SystemExit(1)
 
 
 def destroy(cluster: Cluster, osd: int) -> None:
@@ -104,12 +121,21 @@ def destroy(cluster: Cluster, osd: int) -> None:
     except CephError as error:
         if error.code != errno.EINVAL:  # already removed by an earlier run
             raise
-    deadline = time.monotonic() + DOWN_SECONDS
-    while ceph_health.read(cluster, [])["osds"][str(osd)]["up"]:
-        if time.monotonic() > deadline:
-            raise CephError(errno.ETIMEDOUT, f"osd.{osd} is still up after its daemon was removed")
+
+    def still_up(osds: dict[str, Any]) -> list[str]:
+        if not osds[str(osd)]["up"]:
+            return []
         cluster.run(["osd", "down", str(osd)])
-        time.sleep(POLL_SECONDS)
+        return ["still up"]
+
+    wait_until(
+        f"osd.{osd} after its daemon was removed",
+        lambda: ceph_health.read(cluster, [])["osds"],
+        still_up,
+        timeout_seconds=DOWN_SECONDS,
+        interval_seconds=POLL_SECONDS,
+        passing=CephError,
+    )
     # --force skips Ceph's own check that no placement group maps to the OSD; plan_destroy has decided before.
     cluster.run(["osd", "destroy", str(osd), "--force", "--yes-i-really-mean-it"])
 
@@ -131,6 +157,8 @@ def main() -> None:
         changed = action == "destroy" and module.params["state"] == "destroyed"
         if changed and not module.check_mode:
             destroy(cluster, osd)
+    except NotMet as error:
+        module.fail_json(msg=f"{error}. Correct the cause and run again.")
     except CephError as error:
         module.fail_json(msg=f"osd.{osd}: destroy failed: {error}. Correct the cause and run again.")
     module.exit_json(changed=changed, host=view["host"], reason=reason, destroyed=action == "none")

@@ -58,43 +58,30 @@ steps:
   elements: str
 """
 
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_osd_plan as plan
-from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster, orchestrator_log
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_osd_read import read_osds
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 2.0
 
 
 def wait(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> dict[str, Any]:
-    started_at = time.monotonic()
-    while True:
-        try:
-            view = read_osds(cluster)
-            open_conditions = plan.unmet(view, wanted)
-        except CephError as error:
-            view, open_conditions = {}, [str(error)]
-        waited = time.monotonic() - started_at
-        if not open_conditions:
-            return view
-        if waited > module.params["timeout_seconds"]:
-            module.fail_json(
-                msg=(
-                    f"OSDs: {'; '.join(open_conditions)} after {waited:.0f} s. Correct the cause and run again. "
-                    f"Log of the orchestrator:\n{read_log(cluster)}"
-                )
-            )
-        time.sleep(POLL_SECONDS)
-
-
-def read_log(cluster: Cluster) -> str:
     try:
-        return cluster.run(["log", "last", "15", "info", "cephadm"]).strip()
-    except CephError as error:
-        return str(error)
+        return wait_until(
+            "OSDs",
+            lambda: read_osds(cluster),
+            lambda view: plan.unmet(view, wanted),
+            timeout_seconds=module.params["timeout_seconds"],
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
+    except NotMet as error:
+        log = orchestrator_log(cluster)
+        module.fail_json(msg=f"{error}. Correct the cause and run again. Log of the orchestrator:\n{log}")
 
 
 def reconcile(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> None:

@@ -100,13 +100,13 @@ keyrings:
   type: dict
 """
 
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_resources as plan
-from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster, orchestrator_log
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_resource_read import read_resources
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 2.0
 
@@ -121,24 +121,18 @@ def apply(cluster: Cluster, steps: list[plan.Step]) -> None:
 
 def wait_for_filesystems(module: AnsibleModule, cluster: Cluster, wanted: plan.Wanted) -> dict[str, Any]:
     """The resources once every file system has an active metadata server."""
-    started_at = time.monotonic()
-    while True:
-        try:
-            view = read_resources(cluster, wanted)
-            faults = plan.inactive(view, wanted)
-            if not faults:
-                return view
-        except CephError as error:
-            faults = [str(error)]
-        if time.monotonic() - started_at > module.params["timeout_seconds"]:
-            log = cluster.run(["log", "last", "15", "info", "cephadm"]).strip()
-            module.fail_json(
-                msg=(
-                    f"File systems: {'; '.join(faults)} after {time.monotonic() - started_at:.0f} s. "
-                    f"Correct the cause and run again. Log of the orchestrator:\n{log}"
-                )
-            )
-        time.sleep(POLL_SECONDS)
+    try:
+        return wait_until(
+            "File systems",
+            lambda: read_resources(cluster, wanted),
+            lambda view: plan.inactive(view, wanted),
+            timeout_seconds=module.params["timeout_seconds"],
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
+    except NotMet as error:
+        log = orchestrator_log(cluster)
+        module.fail_json(msg=f"{error}. Correct the cause and run again. Log of the orchestrator:\n{log}")
 
 
 def reconcile_pools(

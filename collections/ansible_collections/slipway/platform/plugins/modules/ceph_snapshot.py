@@ -60,114 +60,12 @@ snapshot:
   type: dict
 """
 
-import json
 import subprocess
-import tempfile
-import time
-from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.platform.plugins.module_utils.ceph import DATA, CephError, Cluster
-from ansible_collections.slipway.platform.plugins.module_utils.ceph_backup import (
-    DUMPS,
-    STORE,
-    BackupError,
-    digest,
-    expired,
-    verify,
-    write,
-)
-
-POLL_SECONDS = 1.0
-
-
-class Snapshot:
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module, self.given = module, module.params
-        self.monitor = self.given["monitor"]
-        self.cluster = Cluster(module.run_command, self.given["fsid"])
-        self.unit = f"ceph-{self.given['fsid']}@mon.{self.monitor}.service"
-        self.folder = DATA / self.given["fsid"] / f"mon.{self.monitor}"
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self.path = Path(self.given["dir"]) / f"{self.given['name']}-{self.monitor}-{stamp}.tar.gz"
-
-    def require_stoppable(self) -> None:
-        monitors = self.cluster.json(["mon", "dump"])
-        if self.monitor not in {entry["name"] for entry in monitors["mons"]}:
-            raise BackupError(f"mon.{self.monitor} is not a monitor of this cluster")
-        answer = self.cluster.execute([["mon", "ok-to-stop", self.monitor]], strict=False)[0]
-        if answer["code"] and len(monitors["mons"]) > 1:
-            raise BackupError(f"mon.{self.monitor} is not ok-to-stop: {answer['message']}")
-
-    def dumps(self) -> dict[str, str]:
-        answers = self.cluster.execute(list(DUMPS.values()), json_wanted=True)
-        return {name: answer["output"] for name, answer in zip(DUMPS, answers, strict=True)}
-
-    def image(self) -> str:
-        """The image of the running monitor, whose ceph-kvstore-tool matches its store."""
-        code, output, errors = self.module.run_command(
-            ["podman", "ps", "--filter", f"name=^ceph-{self.given['fsid']}-mon", "--format", "{{.ImageID}}"]
-        )
-        if code != 0 or not output.strip():
-            raise BackupError(f"the monitor's container is not running: {errors.strip()}")
-        return str(output.split()[0])
-
-    def systemctl(self, verb: str) -> None:
-        code, _, errors = self.module.run_command(["timeout", "90", "systemctl", verb, self.unit])
-        if code != 0:
-            raise BackupError(f"systemctl {verb} {self.unit} failed: {errors.strip()}")
-
-    def wait(self) -> None:
-        deadline = time.monotonic() + self.given["timeout_seconds"]
-        reason = ""
-        while time.monotonic() < deadline:
-            try:
-                if self.monitor in self.cluster.json(["quorum_status"])["quorum_names"]:
-                    return
-            except CephError as error:
-                reason = f" ({error})"
-            time.sleep(POLL_SECONDS)
-        raise BackupError(
-            f"mon.{self.monitor} is not in the quorum after its restart{reason}; read journalctl -u {self.unit}"
-        )
-
-    def verify_store(self, folder: Path, image: str) -> None:
-        """Verify that RocksDB opens the store and that it contains the monitor map."""
-        command = ["podman", "run", "--rm", "--network=none", "--user=0", f"--volume={folder}:/backup"]
-        arguments = ["rocksdb", f"/backup/{STORE}", "exists", "monmap", "last_committed"]
-        code, output, errors = self.module.run_command(
-            ["timeout", "120", *command, "--entrypoint=ceph-kvstore-tool", image, *arguments]
-        )
-        if code != 0 or "exists" not in output:
-            raise BackupError(f"{self.path}: not a valid monitor store: {(errors or output).strip()[-500:]}")
-
-    def create(self) -> dict[str, Any]:
-        self.require_stoppable()
-        image, dumps = self.image(), self.dumps()
-        version = json.loads(dumps["versions.json"]).get("overall", {})
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.parent.chmod(0o700)
-        stopped_at = time.monotonic()
-        try:
-            self.systemctl("stop")
-            write(self.path, self.folder, dumps, {"fsid": self.given["fsid"], "monitor": self.monitor})
-        finally:
-            self.systemctl("start")
-        self.wait()
-        downtime_seconds = round(time.monotonic() - stopped_at, 1)
-        with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
-            verify(self.path, Path(folder))
-            self.verify_store(Path(folder), image)
-        for old in expired(self.path.parent, f"{self.given['name']}-{self.monitor}", self.given["keep"]):
-            old.unlink()
-        return {
-            "path": str(self.path),
-            "size": self.path.stat().st_size,
-            "sha256": digest(self.path),
-            "versions": sorted(version),
-            "downtime_seconds": downtime_seconds,
-        }
+from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_backup import BackupError
+from ansible_collections.slipway.platform.plugins.module_utils.ceph_monitor_snapshot import MonitorSnapshot
 
 
 def main() -> None:
@@ -184,8 +82,18 @@ def main() -> None:
     )
     if module.check_mode:
         module.exit_json(changed=True)
+    given = module.params
+    snapshot = MonitorSnapshot(
+        module.run_command,
+        fsid=given["fsid"],
+        monitor=given["monitor"],
+        folder=given["dir"],
+        name=given["name"],
+        keep=given["keep"],
+        timeout_seconds=given["timeout_seconds"],
+    )
     try:
-        module.exit_json(changed=True, snapshot=Snapshot(module).create())
+        module.exit_json(changed=True, snapshot=snapshot.create())
     except (BackupError, CephError, OSError, subprocess.SubprocessError) as error:
         module.fail_json(
             msg=f"Backup of a monitor of cluster {module.params['fsid']}: {error}. Correct the cause and run again."

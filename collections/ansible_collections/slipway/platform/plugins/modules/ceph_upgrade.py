@@ -74,12 +74,12 @@ done:
   type: bool
 """
 
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_health, ceph_upgrade
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError, Cluster
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 3.0
 READS_BEFORE_FAILURE = 3
@@ -104,14 +104,14 @@ class Upgrade:
         )
 
     def read(self) -> dict[str, Any]:
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while True:
-            try:
-                return ceph_upgrade.read(self.cluster)
-            except CephError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(POLL_SECONDS)
+        return wait_until(
+            "Status of the upgrade",
+            lambda: ceph_upgrade.read(self.cluster),
+            lambda view: [],
+            timeout_seconds=ANSWER_SECONDS,
+            interval_seconds=POLL_SECONDS,
+            passing=CephError,
+        )
 
     def planned(self) -> None:
         view = self.read()
@@ -145,33 +145,36 @@ class Upgrade:
         return [f"{check['code']}: {check['summary']}" for check in checks]
 
     def followed(self) -> None:
-        deadline = time.monotonic() + self.given["timeout_seconds"]
-        progress, unhealthy_reads = "no status could be read", 0
-        while True:
-            try:
-                view = ceph_upgrade.read(self.cluster)
-                progress = ceph_upgrade.summary(view, self.image)
-                action = ceph_upgrade.action(view, self.image)
-                if self.module.check_mode or action == "none":
-                    self.exit_with(view)
-                halted, errors = ceph_upgrade.halted(view), self.errors()
-                unhealthy_reads = unhealthy_reads + 1 if errors else 0
-                if halted or unhealthy_reads >= READS_BEFORE_FAILURE:
-                    self.pause(view, halted or "; ".join(errors))
-                if progress != self.given["last_progress"] and action != "start":
-                    self.exit_with(view)
-            except CephError as error:
-                # Commands fail while managers and monitors restart.
-                progress = str(error)
-            if time.monotonic() > deadline:
-                self.module.fail_json(
-                    msg=(
-                        f"Upgrade to {self.image}: no progress in {self.given['timeout_seconds']} s ({progress}). "
-                        "It is still in progress: read ceph orch upgrade status and ceph log last cephadm, and run "
-                        "again."
-                    )
+        unhealthy_reads = 0
+
+        def without_progress(view: dict[str, Any]) -> list[str]:
+            nonlocal unhealthy_reads
+            progress, action = ceph_upgrade.summary(view, self.image), ceph_upgrade.action(view, self.image)
+            if self.module.check_mode or action == "none":
+                return []
+            halted, errors = ceph_upgrade.halted(view), self.errors()
+            unhealthy_reads = unhealthy_reads + 1 if errors else 0
+            if halted or unhealthy_reads >= READS_BEFORE_FAILURE:
+                self.pause(view, halted or "; ".join(errors))
+            return [] if progress != self.given["last_progress"] and action != "start" else [progress]
+
+        try:
+            view = wait_until(
+                f"Upgrade to {self.image}: no progress",
+                lambda: ceph_upgrade.read(self.cluster),
+                without_progress,
+                timeout_seconds=self.given["timeout_seconds"],
+                interval_seconds=POLL_SECONDS,
+                passing=CephError,
+            )
+        except NotMet as error:
+            self.module.fail_json(
+                msg=(
+                    f"{error}. It is still in progress: read ceph orch upgrade status and ceph log last cephadm, and "
+                    "run again."
                 )
-            time.sleep(POLL_SECONDS)
+            )
+        self.exit_with(view)
 
     def pause(self, view: dict[str, Any], reason: str) -> None:
         if not view["paused"]:
@@ -205,7 +208,7 @@ def main() -> None:
     upgrade = Upgrade(module)
     try:
         getattr(upgrade, module.params["state"])()
-    except (CephError, ValueError) as error:
+    except (CephError, NotMet, ValueError) as error:
         module.fail_json(msg=f"{error}")
 
 

@@ -127,7 +127,6 @@ undeclared:
   elements: str
 """
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -135,6 +134,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import PROJECT_OPTIONS, Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.plan import KINDS, TRANSIENT, Desired, make_plan
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 SETTLE_POLL_SECONDS = 0.5
 
@@ -147,19 +147,29 @@ def read_project(cloud: Cloud) -> dict[str, list[dict[str, Any]]]:
 
 def settle(cloud: Cloud, project: dict[str, list[dict[str, Any]]], names: set[str], seconds: int) -> None:
     """Wait until none of the named servers is in a transitional state or locked."""
-    deadline = time.monotonic() + seconds
-    while unsettled := [
-        server["name"]
-        for server in project["servers"]
-        if server["name"] in names and (server["status"] in TRANSIENT or server.get("locked"))
-    ]:
-        if time.monotonic() > deadline:
-            raise CloudError(
-                f"{', '.join(unsettled)} did not settle within {seconds} seconds (an action of an earlier run or of "
-                "another client is still running). Check the actions in the cloud console and run again."
-            )
-        time.sleep(SETTLE_POLL_SECONDS)
-        project["servers"] = cloud.list("servers")
+
+    def unsettled(found: list[dict[str, Any]]) -> list[str]:
+        return [
+            f"{server['name']} is {'locked' if server.get('locked') else server['status']}"
+            for server in found
+            if server["name"] in names and (server["status"] in TRANSIENT or server.get("locked"))
+        ]
+
+    if not unsettled(project["servers"]):
+        return
+    try:
+        project["servers"] = wait_until(
+            "Servers",
+            lambda: cloud.list("servers"),
+            unsettled,
+            timeout_seconds=seconds,
+            interval_seconds=SETTLE_POLL_SECONDS,
+        )
+    except NotMet as error:
+        raise CloudError(
+            f"{error} (an action of an earlier run or of another client is still running). Check the actions in the "
+            "cloud console and run again."
+        ) from error
 
 
 def argument_spec() -> dict[str, Any]:

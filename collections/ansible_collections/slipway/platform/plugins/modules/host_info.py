@@ -38,6 +38,11 @@ options:
     type: list
     elements: path
     default: []
+  sensitive_files:
+    description: Files to describe by a digest. Their content is not returned.
+    type: list
+    elements: path
+    default: []
   address:
     description: Address whose network interface is looked up.
     type: str
@@ -79,6 +84,10 @@ private_keys:
     where there is none.
   returned: always
   type: dict
+sensitive_files:
+  description: SHA-256 of the content, owner, group and octal mode of each file, null where there is none.
+  returned: always
+  type: dict
 container:
   description: Container type as systemd-detect-virt reports it, V(none) outside of a container.
   returned: always
@@ -106,6 +115,7 @@ interface:
 """
 
 import grp
+import hashlib
 import json
 import os
 import pwd
@@ -149,8 +159,8 @@ def matching(pattern: str) -> list[str]:
     return sorted(str(path) for path in Path("/").glob(pattern.removeprefix("/")))
 
 
-def private_key_of(path: str, public_half: Callable[[str], str]) -> dict[str, str] | None:
-    """Describe the file of a private key, None if it does not exist."""
+def permissions_of(path: str) -> dict[str, str] | None:
+    """Owner, group and mode of a file, None if it does not exist."""
     try:
         found = Path(path).stat()
     except FileNotFoundError:
@@ -159,8 +169,19 @@ def private_key_of(path: str, public_half: Callable[[str], str]) -> dict[str, st
         "owner": _name(lambda: pwd.getpwuid(found.st_uid).pw_name, found.st_uid),
         "group": _name(lambda: grp.getgrgid(found.st_gid).gr_name, found.st_gid),
         "mode": f"{stat.S_IMODE(found.st_mode):04o}",
-        "public_key": public_half(path),
     }
+
+
+def private_key_of(path: str, public_half: Callable[[str], str]) -> dict[str, str] | None:
+    """Describe the file of a private key, None if it does not exist."""
+    found = permissions_of(path)
+    return None if found is None else {**found, "public_key": public_half(path)}
+
+
+def sensitive_file_of(path: str) -> dict[str, str] | None:
+    """Describe a file by a digest, None if it does not exist."""
+    found = permissions_of(path)
+    return None if found is None else {**found, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
 def _name(look_up: Callable[[], str], number: int) -> str:
@@ -194,6 +215,7 @@ def main() -> None:
             "files": {"type": "list", "elements": "path", "default": []},
             "globs": {"type": "list", "elements": "str", "default": []},
             "private_keys": {"type": "list", "elements": "path", "default": [], "no_log": False},
+            "sensitive_files": {"type": "list", "elements": "path", "default": []},
             "address": {"type": "str"},
         },
         supports_check_mode=True,
@@ -229,6 +251,7 @@ def main() -> None:
         files={path: content_of(path) for path in module.params["files"]},
         globs={pattern: matching(pattern) for pattern in module.params["globs"]},
         private_keys={path: private_key_of(path, public_half) for path in module.params["private_keys"]},
+        sensitive_files={path: sensitive_file_of(path) for path in module.params["sensitive_files"]},
         container=container.strip() or "none",
         login=session(os.environ, pwd.getpwuid(os.getuid()).pw_name),
         clock=int(time.time()),

@@ -112,10 +112,10 @@ results:
   type: dict
 """
 
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.probes import run
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 
 def main() -> None:
@@ -161,12 +161,16 @@ def main() -> None:
     )
     for probe in module.params["probes"] if module.check_mode else ():
         probe["write"] = False
-    deadline = time.monotonic() + module.params["settle_seconds"]
-    while True:
-        findings, results = run(module.params["probes"], module.params["timeout_seconds"])
-        if not findings or time.monotonic() >= deadline:
-            break
-        time.sleep(2)
+    try:
+        findings, results = wait_until(
+            "Probes",
+            lambda: run(module.params["probes"], module.params["timeout_seconds"]),
+            lambda outcome: outcome[0],
+            timeout_seconds=module.params["settle_seconds"],
+            interval_seconds=2,
+        )
+    except NotMet as error:
+        findings, results = error.value
     module.exit_json(changed=False, findings=findings, results=results)
 
 

@@ -105,8 +105,10 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     read_release,
     read_service,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 1.0
+WHAT = "{}: its view of the cluster has unmet conditions"
 RESTARTS_TOLERATED = 10
 """systemd restarts a joining server a few times; with a wrong configuration the restarts never end."""
 
@@ -135,38 +137,51 @@ def main() -> None:
     if parameters["release_wanted"]:
         installed = {"release": read_release(), "ingress_certificate": (read_certificate() or {}).get("pem", "")}
     unit = f"rke2-{parameters['type']}.service"
-    started = time.monotonic()
+    name, started_at = parameters["node_name"], time.monotonic()
     restarts = read_service(unit)["restarts"]
-    while True:
+
+    def read() -> dict[str, Any]:
         server = parameters["type"] == "server"
-        view = {
-            "api": read_api() if server else read_own_node(parameters["node_name"], parameters["api_address"]),
+        return {
+            "api": read_api() if server else read_own_node(name, parameters["api_address"]),
             "etcd": read_etcd() if parameters["members"] else None,
         }
-        unmet_conditions = unmet_service(service := read_service(unit), unit, parameters["started_after"]) + unmet(
+
+    def unmet_conditions(view: dict[str, Any]) -> list[str]:
+        service = read_service(unit)
+        conditions = unmet_service(service, unit, parameters["started_after"]) + unmet(
             view,
             nodes=parameters["nodes"],
             version=parameters["version"],
             version_nodes=parameters["version_nodes"],
             members=parameters["members"],
         )
-        waited = round(time.monotonic() - started, 1)
-        if not unmet_conditions:
-            module.exit_json(changed=False, waited_seconds=waited, unmet=[], **installed)
-        if waited + POLL_SECONDS > parameters["timeout_seconds"] or service["restarts"] - restarts > RESTARTS_TOLERATED:
-            break
-        time.sleep(POLL_SECONDS)
-    module.fail_json(
-        msg=(
-            f"{parameters['node_name']}: after {waited:.0f} s its view of the cluster has unmet conditions: "
-            f"{'; '.join(unmet_conditions)}. "
-            f"{unit} is {service['state']} ({service['sub_state']}, {service['restarts']} restarts). "
-            f"Check journalctl -u {unit} and run again; the run resumes at this step.\n{journal_tail(unit)}"
-        ),
-        waited_seconds=waited,
-        unmet=unmet_conditions,
-        **installed,
-    )
+        if conditions and service["restarts"] - restarts > RESTARTS_TOLERATED:
+            raise NotMet(WHAT.format(name), conditions, time.monotonic() - started_at, view)
+        return conditions
+
+    try:
+        wait_until(
+            WHAT.format(name),
+            read,
+            unmet_conditions,
+            timeout_seconds=parameters["timeout_seconds"],
+            interval_seconds=POLL_SECONDS,
+        )
+    except NotMet as error:
+        service = read_service(unit)
+        module.fail_json(
+            msg=(
+                f"{error}. "
+                f"{unit} is {service['state']} ({service['sub_state']}, {service['restarts']} restarts). "
+                f"Check journalctl -u {unit} and run again; the run resumes at this step.\n{journal_tail(unit)}"
+            ),
+            waited_seconds=round(error.waited_seconds, 1),
+            unmet=error.conditions,
+            **installed,
+        )
+    waited_seconds = round(time.monotonic() - started_at, 1)
+    module.exit_json(changed=False, waited_seconds=waited_seconds, unmet=[], **installed)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,17 @@ options:
         default: []
         description:
           - Users of Ceph, or ARNs, that may put, get, list and abort, but neither delete versions nor touch locks.
+      prefixes:
+        type: dict
+        default: {}
+        description:
+          - Writer to the list of prefixes that it may use; default is the whole bucket. A listing without a prefix
+            shows all keys.
+      readers:
+        type: list
+        elements: str
+        default: []
+        description: Users of Ceph, or ARNs, that may get and list.
   weaken_confirm:
     type: list
     elements: str
@@ -245,6 +256,8 @@ def options() -> dict[str, Any]:
                 "expire_noncurrent_days": number,
                 "abort_multipart_days": number,
                 "writers": {"type": "list", "elements": "str", "default": []},
+                "prefixes": {"type": "dict", "default": {}},
+                "readers": {"type": "list", "elements": "str", "default": []},
             },
         },
         "weaken_confirm": {"type": "list", "elements": "str", "default": []},

@@ -32,18 +32,20 @@ def locations(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iter
     zones = {location["network_zone"] for location in known.values()}
     if zone and zone not in zones:
         yield environment.fault(
-            "platform_network_zone", f"platform_network_zone is {zone}; choose one of {listed(sorted(zones))}."
+            "platform_network_zone",
+            f"platform_network_zone: {zone} does not exist",
+            f"Choose one of {listed(sorted(zones))}.",
         )
     for location in environment.texts(name):
         if location not in known:
             hint = suggestion(location, known)
-            remedy = hint if hint.endswith("?") else f"choose from {listed(known)}."
-            yield environment.fault(name, f"{name} holds {location}, which Hetzner does not have; {remedy}")
+            remedy = hint if hint.endswith("?") else f"Choose from {listed(known)}."
+            yield environment.fault(name, f"{name}: {location} does not exist at Hetzner", remedy)
         elif zone in zones and known[location]["network_zone"] != zone:
             yield environment.fault(
                 name,
-                f"{name} holds {location}, which lies in {known[location]['network_zone']} and not in "
-                f"platform_network_zone {zone}; a private network cannot reach there.",
+                f"{name}: {location} lies in {known[location]['network_zone']} and not in platform_network_zone {zone}",
+                "A private network cannot reach there.",
             )
 
 
@@ -57,7 +59,8 @@ def images(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterato
         if isinstance(setting.value, str) and setting.value not in known:
             yield Fault(
                 setting.origin,
-                f"provision_image is {setting.value}, which the cloud does not offer for {ARCHITECTURE}.",
+                f"provision_image: {setting.value} is not offered by the cloud for {ARCHITECTURE}",
+                "Choose another one.",
             )
 
 
@@ -74,15 +77,13 @@ def server_types(environment: Environment, cloud: Mapping[str, list[Json]], now:
         for name in names:
             if name not in known and name not in current_types:
                 hint = suggestion(name, known)
-                remedy = hint if hint.endswith("?") else "see `hcloud server-type list`."
-                yield Fault(
-                    setting.origin, f"provision_server_types holds {name}, which Hetzner does not have; {remedy}"
-                )
+                remedy = hint if hint.endswith("?") else "See `hcloud server-type list`."
+                yield Fault(setting.origin, f"provision_server_types: {name} does not exist at Hetzner", remedy)
             elif name in known and known[name]["architecture"] != ARCHITECTURE:
                 yield Fault(
                     setting.origin,
-                    f"provision_server_types holds {name}, which is {known[name]['architecture']}; the platform is "
-                    f"built for {ARCHITECTURE}, so choose such a type.",
+                    f"provision_server_types: {name} is {known[name]['architecture']}",
+                    f"The platform is built for {ARCHITECTURE}, so choose such a type.",
                 )
         usable = [name for name in names if name in known and known[name]["architecture"] == ARCHITECTURE]
         sold = {name: [at for at in wanted_locations if _sold(known[name], at, now)] for name in usable}
@@ -92,8 +93,9 @@ def server_types(environment: Environment, cloud: Mapping[str, list[Json]], now:
             if not sold[name] and wanted_locations and needed:
                 yield Fault(
                     setting.origin,
-                    f"provision_server_types holds {name}, which is not sold in {listed(wanted_locations)} "
-                    f"(sold in {listed(_sold_at(known[name], now))}); choose another type or add such a location.",
+                    f"provision_server_types: {name} is not sold in {listed(wanted_locations)} "
+                    f"(sold in {listed(_sold_at(known[name], now))})",
+                    "Choose another type or add such a location.",
                 )
         if (
             new_hosts
@@ -102,8 +104,9 @@ def server_types(environment: Environment, cloud: Mapping[str, list[Json]], now:
         ):
             yield Fault(
                 setting.origin,
-                f"{listed(new_hosts)} cannot be created now: {listed(name for name in usable if sold[name])} is sold "
-                f"out in {listed(wanted_locations)}; add another type or location, or run again later.",
+                f"{listed(new_hosts)} cannot be created now: {listed(name for name in usable if sold[name])} "
+                f"is sold out in {listed(wanted_locations)}",
+                "Add another type or location, or run again later.",
             )
 
 
@@ -117,8 +120,9 @@ def quota(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterator
     if isinstance(limit, int) and len(existing) + len(new_hosts) > limit:
         yield environment.fault(
             "check_servers_limit",
-            f"the project has {len(existing)} servers and needs {len(new_hosts)} more, but its limit is {limit} "
-            "(check_servers_limit); ask Hetzner for a higher one, or remove servers.",
+            f"the project has {len(existing)} servers and needs {len(new_hosts)} more, but its limit is "
+            f"{limit} (check_servers_limit)",
+            "Ask Hetzner for a higher one, or remove servers.",
         )
     existing_volumes = {volume["name"] for volume in cloud["volumes"]}
     new_volumes_gb = 0
@@ -132,8 +136,9 @@ def quota(environment: Environment, cloud: Mapping[str, list[Json]]) -> Iterator
     if isinstance(limit, int) and existing_volumes_gb + new_volumes_gb > limit:
         yield environment.fault(
             "check_volumes_limit_gb",
-            f"the project's volumes have {existing_volumes_gb} GB and need {new_volumes_gb} more, but their limit is "
-            f"{limit} (check_volumes_limit_gb); ask Hetzner for a higher one, or remove volumes.",
+            f"the project's volumes have {existing_volumes_gb} GB and need {new_volumes_gb} more, but their "
+            f"limit is {limit} (check_volumes_limit_gb)",
+            "Ask Hetzner for a higher one, or remove volumes.",
         )
 
 

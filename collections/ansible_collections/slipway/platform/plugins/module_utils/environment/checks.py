@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from . import (
     capacity,
     ceph,
+    gitlab_runner,
     load_balancer,
     machines,
     network,
+    object_storage,
     postgresql,
     postgresql_backup,
     secrets,
+    snapshots,
     specs,
     versions,
 )
@@ -31,9 +34,12 @@ def pure_faults(environment: Environment) -> list[Fault]:
             versions.image_faults,
             secrets.faults,
             load_balancer.faults,
+            object_storage.faults,
             postgresql.faults,
             postgresql_backup.faults,
             ceph.faults,
+            snapshots.faults,
+            gitlab_runner.faults,
         )
         for fault in check(environment)
     )

@@ -23,14 +23,14 @@ def acme(environment: Environment) -> Iterator[Fault]:
     origin = environment.group_value_origin(GROUP, "load_balancer_certificate_source")
     if not environment.group_value(GROUP, "load_balancer_acme_email"):
         yield Fault(
-            origin, "load_balancer_certificate_source is acme, but load_balancer_acme_email is not set; add it."
+            origin, "load_balancer_certificate_source is acme, but load_balancer_acme_email is not set", "Add it."
         )
     for name in environment.texts("platform_ingress_names"):
         if name.startswith("*"):
             yield environment.fault(
                 "platform_ingress_names",
-                f"platform_ingress_names holds {show(name)}, which cannot be validated by ACME over HTTP; name "
-                "the hosts one by one, or set load_balancer_certificate_source to ca.",
+                f"platform_ingress_names: {show(name)} cannot be validated by ACME over HTTP",
+                "Name the hosts one by one, or set load_balancer_certificate_source to ca.",
             )
 
 
@@ -44,6 +44,6 @@ def renewal(environment: Environment) -> Iterator[Fault]:
         if isinstance(before, int) and isinstance(days, int) and before >= days:
             yield Fault(
                 environment.group_value_origin(group, renew, valid),
-                f"{renew} is {before}, but a certificate is valid for {days} days ({valid}); make the first smaller, "
-                "or every run renews it.",
+                f"{renew}: {before}, but a certificate is valid for {days} days ({valid})",
+                "Make the first smaller, or every run renews it.",
             )

@@ -11,6 +11,8 @@ from typing import Any
 
 SECRET_NAME = re.compile(r"(token|passwords?|passphrase|secret|secret_key|private_key)$")
 LONGEST_VALUE = 80
+EXTRA_VARIABLES = "--extra-vars"
+"""Scope and origin of variables of the command line."""
 
 
 @dataclass(frozen=True, order=True)
@@ -26,11 +28,20 @@ class Origin:
 
 @dataclass(frozen=True, order=True)
 class Fault:
+    """`problem` names the object and the value seen, `remedy` is a sentence."""
+
     origin: Origin
-    message: str
+    problem: str
+    remedy: str
+    absent: bool = False
+    """Whether something is missing there."""
+
+    @property
+    def message(self) -> str:
+        return f"{self.problem}. {self.remedy}"
 
     def __str__(self) -> str:
-        return f"{self.origin}: {self.message}"
+        return f"{self.problem}, {'expected' if self.absent else 'set'} in {self.origin}. {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Definition:
-    """One child_origin of the inventory that sets a variable. `scope` is a group's or a host's name."""
+    """One place that sets a variable. `scope` is a group's or a host's name, or EXTRA_VARIABLES."""
 
     name: str
     scope: str
@@ -66,10 +77,15 @@ class Host:
 class Role:
     name: str
     options: Mapping[str, Mapping[str, Any]]
-    wired: frozenset[str] = frozenset()
-    """Options that a play sets; an inventory must not set them."""
+    wired: Mapping[frozenset[str], frozenset[str]] = field(default_factory=dict)
+    """Groups of each play that runs the role → options that it sets; an inventory must not set them."""
     groups: frozenset[str] = frozenset()
     """Groups whose hosts the role runs on."""
+
+    def is_wired(self, option: str, groups: Iterable[str] | None = None) -> bool:
+        """Whether every play that runs the role on hosts of these groups sets an option. None: on any host."""
+        plays = [names for played, names in self.wired.items() if groups is None or played & {*groups}]
+        return bool(plays) and all(option in names for names in plays)
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,11 @@ class Environment:
     known_groups: frozenset[str]
     """Groups that plays use."""
     unreadable: tuple[Fault, ...] = ()
-    siblings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    run_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Inputs of a run (op_x)."""
+    inputs: frozenset[str] = frozenset()
+    """Names of all inputs, those of operations too."""
+    siblings: Mapping[str, Mapping[str, set[str]]] = field(default_factory=dict)
     """Values of other environments that must be unique, by name and folder, unrendered."""
 
     @property
@@ -101,14 +121,20 @@ class Environment:
         return [host for host in self.hosts if group in host.groups]
 
     def value(self, name: str, default: Any = None) -> Any:
-        """A shared value, or the role's default, or `default` where it is missing or broken."""
+        """A shared value, or the spec's default unless it is an expression, or `default`."""
         setting = self.settings.get(name)
         if setting is not None:
             return default if setting.error else setting.value
-        for role in self.roles:
-            if "default" in role.options.get(name, {}):
-                return role.options[name]["default"]
+        for options in (self.platform_options, *(role.options for role in self.roles)):
+            declared = options.get(name, {}).get("default")
+            if declared is not None and "{{" not in repr(declared):
+                return declared
         return default
+
+    def is_set(self, name: str) -> bool:
+        """Whether a shared value is set and not empty; `specs` reports one that cannot be resolved."""
+        setting = self.settings.get(name)
+        return setting is not None and (bool(setting.error) or bool(setting.value))
 
     def group_value(self, group: str, name: str) -> Any:
         """The value that the hosts of a group get, or the role's default."""
@@ -139,8 +165,8 @@ class Environment:
         setting = self.settings.get(name)
         return setting.origin if setting is not None else Origin(f"{self.path}/{file}")
 
-    def fault(self, name: str, message: str) -> Fault:
-        return Fault(self.value_origin(name), message)
+    def fault(self, name: str, problem: str, remedy: str) -> Fault:
+        return Fault(self.value_origin(name), problem, remedy)
 
 
 def show(value: Any, name: str = "") -> str:
@@ -149,14 +175,23 @@ def show(value: Any, name: str = "") -> str:
         return "(a secret)"
     if isinstance(value, str) and "PRIVATE KEY" in value:
         return "(a private key)"
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(_without_secrets(value), default=str, ensure_ascii=False)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: "(a secret)" if SECRET_NAME.search(str(name)) else _without_secrets(part)
+            for name, part in value.items()
+        }
+    return [_without_secrets(part) for part in value] if isinstance(value, list) else value
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The closest known name, as the remedy of a message."""
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
-    return f"did you mean {close[0]}?" if close else "remove it"
+    return f"Did you mean {close[0]}?" if close else "Remove it."
 
 
 def listed(values: Iterable[Any]) -> str:

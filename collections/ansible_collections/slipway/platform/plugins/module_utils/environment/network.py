@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -18,8 +17,8 @@ WIDEST_ADMIN_PREFIX = {4: 8, 6: 16}
 
 
 def faults(environment: Environment) -> Iterator[Fault]:
-    network = yield from cidr(environment, "platform_network_cidr")
-    subnet = yield from cidr(environment, "platform_subnet_cidr")
+    network = range_of(environment.text("platform_network_cidr"))
+    subnet = range_of(environment.text("platform_subnet_cidr"))
     if network is not None:
         yield from network_range(environment, network)
         if subnet is not None:
@@ -32,21 +31,12 @@ def faults(environment: Environment) -> Iterator[Fault]:
     yield from endpoint(environment)
 
 
-def cidr(environment: Environment, name: str) -> Generator[Fault, None, IPv4Network | None]:
-    """Yield the faults of a range; return the range if it is valid."""
-    value = environment.text(name)
-    if not value:
+def range_of(text: str) -> IPv4Network | None:
+    """A range; None for a text that is none, which `specs` reports."""
+    try:
+        return IPv4Network(text)
+    except ValueError:
         return None
-    try:
-        return IPv4Network(value)
-    except ValueError:
-        pass
-    try:
-        problem = f"which has bits beyond its mask; write {IPv4Network(value, strict=False)}"
-    except ValueError:
-        problem = "which is no IPv4 range; write one, for example 10.40.0.0/16"
-    yield environment.fault(name, f"{name} is {show(value)}, {problem}.")
-    return None
 
 
 def network_range(environment: Environment, network: IPv4Network) -> Iterator[Fault]:
@@ -54,11 +44,13 @@ def network_range(environment: Environment, network: IPv4Network) -> Iterator[Fa
     if not any(network.subnet_of(private) for private in PRIVATE):
         yield environment.fault(
             name,
-            f"{name} is {network}, which is not private; choose a range within 10.0.0.0/8, 172.16.0.0/12 or "
-            "192.168.0.0/16.",
+            f"{name}: {network} is not private",
+            "Choose a range within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16.",
         )
     if network.prefixlen > SMALLEST_NETWORK:
-        yield environment.fault(name, f"{name} is {network}; Hetzner's networks are /{SMALLEST_NETWORK} or wider.")
+        yield environment.fault(
+            name, f"{name}: {network} is too small", f"Hetzner's networks are /{SMALLEST_NETWORK} or wider."
+        )
 
 
 def subnet_range(environment: Environment, network: IPv4Network, subnet: IPv4Network) -> Iterator[Fault]:
@@ -66,10 +58,13 @@ def subnet_range(environment: Environment, network: IPv4Network, subnet: IPv4Net
     if not subnet.subnet_of(network):
         yield environment.fault(
             name,
-            f"{name} is {subnet}, which lies outside platform_network_cidr {network}; choose a part of that network.",
+            f"{name}: {subnet} lies outside of platform_network_cidr {network}",
+            "Choose a part of that network.",
         )
     if subnet.prefixlen > SMALLEST_SUBNET:
-        yield environment.fault(name, f"{name} is {subnet}; Hetzner's subnets are /{SMALLEST_SUBNET} or wider.")
+        yield environment.fault(
+            name, f"{name}: {subnet} is too small", f"Hetzner's subnets are /{SMALLEST_SUBNET} or wider."
+        )
 
 
 def addresses(environment: Environment, network: IPv4Network | None, subnet: IPv4Network | None) -> Iterator[Fault]:
@@ -78,7 +73,7 @@ def addresses(environment: Environment, network: IPv4Network | None, subnet: IPv
         setting = host.settings.get("provision_private_ip")
         if setting is None:
             yield Fault(
-                host.origin, f"host {host.name} has no provision_private_ip; give it a free address of the subnet."
+                host.origin, f"host {host.name}: has no provision_private_ip", "Give it a free address of the subnet."
             )
             continue
         if setting.error:
@@ -86,97 +81,87 @@ def addresses(environment: Environment, network: IPv4Network | None, subnet: IPv
         try:
             address = IPv4Address(str(setting.value))
         except ValueError:
-            yield Fault(
-                setting.origin, f"provision_private_ip of {host.name} is {show(setting.value)}; write one IPv4 address."
-            )
             continue
         if address in hosts_by_address:
             yield Fault(
                 setting.origin,
-                f"provision_private_ip of {host.name} is {address}, which {hosts_by_address[address]} has already; "
-                "choose a free one.",
+                f"provision_private_ip of {host.name}: {address} is that of {hosts_by_address[address]} too",
+                "Choose a free one.",
             )
         hosts_by_address.setdefault(address, host.name)
-        if (reason := reserved(address, network, subnet)) is not None:
-            yield Fault(setting.origin, f"provision_private_ip of {host.name} is {address}, {reason}.")
+        if (reserved_for := reserved(address, network, subnet)) is not None:
+            problem, remedy = reserved_for
+            yield Fault(setting.origin, f"provision_private_ip of {host.name}: {address} {problem}", remedy)
 
 
-def reserved(address: IPv4Address, network: IPv4Network | None, subnet: IPv4Network | None) -> str | None:
-    """Why a machine cannot have an address; None if it can."""
+def reserved(address: IPv4Address, network: IPv4Network | None, subnet: IPv4Network | None) -> tuple[str, str] | None:
+    """Why a machine cannot have an address, and the remedy; None if it can."""
+    another = "Choose another one of the subnet."
     if network is not None and address == network[1]:
-        return "the gateway of the network; choose another one of the subnet"
+        return "is the gateway of the network", another
     if address == HETZNER_GATEWAY:
-        return "which Hetzner reserves; choose another one of the subnet"
+        return "is reserved by Hetzner", another
     if subnet is None:
         return None
     if address not in subnet:
-        return f"which lies outside platform_subnet_cidr {subnet}; choose one inside"
+        return f"lies outside of platform_subnet_cidr {subnet}", "Choose one inside."
     if address == subnet.network_address:
-        return "the network address of the subnet; choose a later one"
+        return "is the network address of the subnet", "Choose a later one."
     if address == subnet.broadcast_address:
-        return "the broadcast address of the subnet; choose an earlier one"
+        return "is the broadcast address of the subnet", "Choose an earlier one."
     return None
 
 
 def cluster_ranges(environment: Environment, network: IPv4Network | None) -> Iterator[Fault]:
-    """Pod and service ranges must not overlap the private network or each other."""
+    """Pod and service ranges must not overlap the private network or each other, and contain the cluster's DNS."""
     ranges: dict[str, IPv4Network] = {} if network is None else {"platform_network_cidr": network}
     for name in ("rke2_cluster_cidr", "rke2_service_cidr"):
-        value = environment.value(name)
-        if not isinstance(value, str):
-            continue
-        try:
-            found = IPv4Network(value)
-        except ValueError:
-            yield Fault(
-                environment.value_origin(name, "group_vars/all/platform.yml"),
-                f"{name} is {show(value)}; write an IPv4 range, for example 10.42.0.0/16.",
-            )
+        found = range_of(str(environment.value(name)))
+        if found is None:
             continue
         for other, taken in ranges.items():
             if found.overlaps(taken):
                 # The defaults do not overlap, so the value that the inventory sets is the one to change.
                 culprit = name if name in environment.settings else other
-                yield Fault(
-                    environment.value_origin(culprit, "group_vars/all/platform.yml"),
-                    f"{name} {found} overlaps {other} {taken}; choose ranges that do not overlap.",
+                yield environment.fault(
+                    culprit, f"{name}: {found} overlaps {other} {taken}", "Choose ranges that do not overlap."
                 )
         ranges[name] = found
+    services = ranges.get("rke2_service_cidr")
+    name = "rke2_cluster_dns"
+    try:
+        dns = IPv4Address(str(environment.value(name)))
+    except ValueError:
+        return
+    if services is not None and dns not in services:
+        yield environment.fault(
+            name,
+            f"{name}: {dns} lies outside of rke2_service_cidr {services}",
+            f"Choose an address inside, such as {services[10] if services.num_addresses > 10 else services[1]}.",
+        )
 
 
 def admin_ranges(environment: Environment) -> Iterator[Fault]:
     name = "platform_admin_cidrs"
-    ranges = environment.texts(name)
-    if environment.value(name) == []:
-        yield environment.fault(name, f"{name} is empty; name the ranges from which SSH and the API may be reached.")
-    for value in ranges:
+    for value in environment.texts(name):
         try:
-            if "/" not in value:
-                raise ValueError("Hetzner's firewalls require a mask")
             found = ip_network(value)
         except ValueError:
-            yield environment.fault(
-                name, f"{name} holds {show(value)}; write CIDR ranges, one machine as 198.51.100.7/32."
-            )
             continue
         if found.prefixlen < WIDEST_ADMIN_PREFIX[found.version] and not environment.value("check_world_admins_allowed"):
             yield environment.fault(
                 name,
-                f"{name} holds {found}, which opens SSH and the Kubernetes API to the world; name the administrators' "
-                "ranges, or set check_world_admins_allowed to true if that is intended.",
+                f"{name}: {found} opens SSH and the Kubernetes API to the world",
+                "Name the administrators' ranges, or set check_world_admins_allowed to true if that is intended.",
             )
 
 
 def endpoint(environment: Environment) -> Iterator[Fault]:
     name = "platform_hcloud_endpoint"
     value = environment.text(name)
-    if value and not re.fullmatch(r"https?://[^/\s]+(/[^\s]+)*/v1", value):
+    if value.startswith("http://") and not is_local(urlsplit(value).hostname or ""):
         yield environment.fault(
-            name, f"{name} is {show(value)}; write the address up to /v1, https://api.hetzner.cloud/v1 for Hetzner."
-        )
-    elif value.startswith("http://") and not is_local(urlsplit(value).hostname or ""):
-        yield environment.fault(
-            name, f"{name} is {show(value)}, which sends the token unencrypted through the internet; write https://."
+            name, f"{name}: {show(value)} sends the token unencrypted through the internet", "Write https://."
         )
 
 

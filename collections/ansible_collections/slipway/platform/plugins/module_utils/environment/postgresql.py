@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from ..postgresql import ACCESS, NAME, RESERVED_DATABASES, RESERVED_ROLES, group_of
+from ..postgresql import ACCESS, RESERVED_DATABASES, RESERVED_ROLES, group_of
 from .model import Environment, Fault, Host, Origin, listed, show
-from .secrets import FEWEST_DIFFERENT, SHORTEST_SECRET
 from .specs import SECRETS_FILE
 
 GROUP = "postgresql"
@@ -43,27 +42,29 @@ def standbys(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
     if len(primary_names) != 1:
         yield Fault(
             origin,
-            f"group {GROUP} has {len(hosts)} hosts and {len(primary_names)} primaries ({listed(primary_names)}); set "
-            "postgresql_standby: true on all hosts but one.",
+            f"group {GROUP}: has {len(hosts)} hosts and {len(primary_names)} primaries ({listed(primary_names)})",
+            "Set postgresql_standby: true on all hosts but one.",
         )
-    if standby_names and not environment.settings.get("postgresql_standby_password"):
+    if standby_names and not environment.is_set("postgresql_standby_password"):
         yield Fault(
             Origin(f"{environment.path}/{SECRETS_FILE}"),
-            f"postgresql_standby_password is missing, which {listed(standby_names)} needs for replication; create it "
-            f"with ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
+            f"postgresql_standby_password: is missing, which {listed(standby_names)} needs for replication",
+            f"Create it with ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
+            absent=True,
         )
     if not standby_names and environment.group_value(GROUP, "postgresql_synchronous") is True:
         yield Fault(
             environment.group_value_origin(GROUP, "postgresql_synchronous"),
-            f"postgresql_synchronous is true, but group {GROUP} has no host with postgresql_standby: true; declare "
-            "one, or set it to false.",
+            f"postgresql_synchronous: true, but group {GROUP} has no host with postgresql_standby: true",
+            "Declare one, or set it to false.",
         )
 
 
 def entries(environment: Environment, name: str) -> list[dict[str, Any]]:
     """The entries of a list that have a name; `specs` reports those without."""
     value = environment.group_value(GROUP, name)
-    return [entry for entry in value or () if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+    listed_entries = value if isinstance(value, list) else []
+    return [entry for entry in listed_entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 
 def volume(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
@@ -75,8 +76,8 @@ def volume(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
         if not any(isinstance(entry, dict) and entry.get("name") == VOLUME for entry in value or ()):
             yield Fault(
                 setting.origin if setting else Origin(f"{environment.path}/hosts.yml"),
-                f"host {host.name} has no volume called {VOLUME} in provision_volumes; its data must outlive the "
-                "server.",
+                f"host {host.name}: has no volume called {VOLUME} in provision_volumes",
+                "Its data must outlive the server.",
             )
 
 
@@ -89,8 +90,8 @@ def version(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
         if packaged is not None and wanted != packaged:
             yield Fault(
                 environment.group_value_origin(GROUP, "postgresql_version", "postgresql_source"),
-                f"postgresql_version is {show(wanted)}, but {image} itself has {packaged}; set that, or "
-                "postgresql_source to pgdg.",
+                f"postgresql_version: {show(wanted)}, but {image} itself has {packaged}",
+                "Set that, or postgresql_source to pgdg.",
             )
 
 
@@ -100,8 +101,8 @@ def renewal(environment: Environment) -> Iterator[Fault]:
     if isinstance(before, int) and isinstance(days, int) and before >= days:
         yield Fault(
             environment.group_value_origin(GROUP, renew, valid),
-            f"{renew} is {before}, but a certificate is valid for {days} days ({valid}); make the first smaller, or "
-            "every run renews it.",
+            f"{renew}: {before}, but a certificate is valid for {days} days ({valid})",
+            "Make the first smaller, or every run renews it.",
         )
 
 
@@ -114,28 +115,21 @@ def names(environment: Environment, databases: list[Any], roles: list[Any]) -> I
         (databases_origin, "database", set(RESERVED_DATABASES), databases),
         (roles_origin, "role", set(RESERVED_ROLES) | group_roles, roles),
     ):
-        seen: set[str] = set()
         for entry in declared:
             name = entry["name"]
-            if not NAME.fullmatch(name) or name.startswith("pg_"):
+            if name in reserved:
                 yield Fault(
                     origin,
-                    f"{kind} {show(name)} has no usable name; use lower-case letters, digits and underscores, a letter "
-                    "first, not pg_ at the beginning, at most 63.",
+                    f"postgresql_{kind}s: {name} is reserved, because the platform itself creates it",
+                    "Choose another name.",
                 )
-            elif name in reserved:
-                yield Fault(
-                    origin, f"{kind} {name} is reserved, because the platform itself creates it; choose another name."
-                )
-            elif name in seen:
-                yield Fault(origin, f"{kind} {name} is declared twice; keep one of the two.")
-            seen.add(name)
     for role in roles:
         if role.get("database") not in known:
             yield Fault(
                 roles_origin,
-                f"role {role['name']} is for the database {show(role.get('database'))}, which postgresql_databases "
-                f"does not declare; it has {listed(sorted(known))}.",
+                f"postgresql_roles: {role['name']} is for the database {show(role.get('database'))}, which "
+                "postgresql_databases does not declare",
+                f"It has {listed(sorted(known))}.",
             )
 
 
@@ -147,17 +141,17 @@ def ranges(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
     except ValueError:
         return
     for role in roles:
-        for text in role.get("cidrs") or ():
+        for text in role["cidrs"] if isinstance(role.get("cidrs"), list) else ():
             try:
                 cidr = ip_network(str(text))
-            except ValueError as error:
-                yield Fault(origin, f"role {role['name']} may connect from {show(text)}: {error}; write a CIDR range.")
+            except ValueError:
                 continue
             if not isinstance(cidr, IPv4Network) or not cidr.subnet_of(network):
                 yield Fault(
                     origin,
-                    f"role {role['name']} may connect from {cidr}, which lies outside platform_network_cidr {network}; "
-                    "the database serves this environment alone.",
+                    f"postgresql_roles: {role['name']} may connect from {cidr}, outside of platform_network_cidr "
+                    f"{network}",
+                    "The database serves this environment alone.",
                 )
 
 
@@ -169,18 +163,7 @@ def passwords(environment: Environment, roles: list[Any]) -> Iterator[Fault]:
     if missing:
         yield Fault(
             Origin(f"{environment.path}/{SECRETS_FILE}"),
-            f"postgresql_role_passwords has none for {listed(missing)}; create them with ansible-playbook "
-            f"playbooks/operations/create_secrets.yml -i {environment.path}.",
+            f"postgresql_role_passwords: has none for {listed(missing)}",
+            f"Create them with ansible-playbook playbooks/operations/create_secrets.yml -i {environment.path}.",
+            absent=True,
         )
-    for name, value in setting.value.items():
-        text = value if isinstance(value, str) else ""
-        if (
-            len(text) < SHORTEST_SECRET
-            or len(set(text)) < FEWEST_DIFFERENT
-            or not (text.isascii() and text.isprintable())
-        ):
-            yield Fault(
-                setting.origin,
-                f"the password of {name} in postgresql_role_passwords can be guessed or is not of printable ASCII; use "
-                f"{SHORTEST_SECRET} random characters or more.",
-            )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-from urllib.parse import urlsplit
 
 from .model import Environment, Fault, Origin, listed, show
 from .specs import SECRETS_FILE
@@ -12,9 +10,6 @@ from .specs import SECRETS_FILE
 GROUP = "postgresql"
 BUCKET, SECOND = "postgresql_backup_bucket", "postgresql_backup_second_bucket"
 SCHEDULE = "postgresql_backup_schedule"
-RETENTION = "postgresql_backup_retention_days"
-FEWEST_DAYS = 7
-"""Full backups are weekly, and a restore starts from a full backup."""
 
 
 def enabled(environment: Environment) -> bool:
@@ -25,42 +20,23 @@ def faults(environment: Environment) -> Iterator[Fault]:
     if not enabled(environment):
         return
     yield from secrets(environment)
-    yield from retention(environment)
     yield from schedule(environment)
     yield from second_bucket(environment)
-
-
-def is_set(environment: Environment, name: str) -> bool:
-    """Whether a secret is set; `specs` reports one that cannot be resolved."""
-    setting = environment.settings.get(name)
-    return setting is not None and (bool(setting.error) or bool(setting.value))
 
 
 def secrets(environment: Environment) -> Iterator[Fault]:
     vault = Origin(f"{environment.path}/{SECRETS_FILE}")
     missing = [
-        name for name in ("object_storage_access_key", "object_storage_secret_key") if not is_set(environment, name)
+        name for name in ("object_storage_access_key", "object_storage_secret_key") if not environment.is_set(name)
     ]
     if missing:
         yield Fault(
             vault,
-            f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the database needs to write its "
-            "backups; create a pair of keys in the provider's console (docs/runbooks/create_secrets.md), or set "
+            f"{listed(missing)}: missing, which the database needs to write its backups",
+            "Create a pair of keys in the provider's console (docs/runbooks/create_secrets.md), or set "
             "postgresql_backup_enabled to false.",
+            absent=True,
         )
-
-
-def retention(environment: Environment) -> Iterator[Fault]:
-    bucket = environment.group_value(GROUP, SECOND)
-    declared: list[tuple[str, Any]] = [(RETENTION, environment.group_value(GROUP, RETENTION))]
-    if isinstance(bucket, dict) and "retention_days" in bucket:
-        declared.append((SECOND, bucket["retention_days"]))
-    for name, days in declared:
-        if isinstance(days, int) and days < FEWEST_DAYS:
-            yield Fault(
-                environment.group_value_origin(GROUP, name),
-                f"{name} is {days}; {FEWEST_DAYS} or more are needed, because full backups are weekly.",
-            )
 
 
 def schedule(environment: Environment) -> Iterator[Fault]:
@@ -70,12 +46,9 @@ def schedule(environment: Environment) -> Iterator[Fault]:
         return
     origin = environment.group_value_origin(GROUP, SCHEDULE)
     if missing := sorted(set(jobs) - set(value)):
-        yield Fault(origin, f"{SCHEDULE} has no time for {listed(missing)}; set all of {listed(sorted(jobs))}.")
+        yield Fault(origin, f"{SCHEDULE}: no time for {listed(missing)}", f"Set all of {listed(sorted(jobs))}.")
     for name in sorted(set(value) - set(jobs)):
-        yield Fault(origin, f"{SCHEDULE} has {show(name)}, which is no job; choose from {listed(sorted(jobs))}.")
-    for name, when in sorted(value.items()):
-        if name in jobs and not (isinstance(when, str) and when.strip()):
-            yield Fault(origin, f"{SCHEDULE} has {show(when)} for {name}; write a systemd OnCalendar expression.")
+        yield Fault(origin, f"{SCHEDULE}: {show(name)} is no job", f"Choose from {listed(sorted(jobs))}.")
 
 
 def second_bucket(environment: Environment) -> Iterator[Fault]:
@@ -84,21 +57,21 @@ def second_bucket(environment: Environment) -> Iterator[Fault]:
         return
     origin = environment.group_value_origin(GROUP, SECOND)
     if missing := [key for key in ("endpoint", "region", "name") if not bucket.get(key)]:
-        yield Fault(origin, f"{SECOND} has no {listed(missing)}; a bucket needs all of endpoint, region and name.")
+        yield Fault(origin, f"{SECOND}: has no {listed(missing)}", "A bucket needs all of endpoint, region and name.")
         return
-    if urlsplit(str(bucket["endpoint"])).scheme != "https":
-        yield Fault(origin, f"{SECOND} has the endpoint {show(bucket['endpoint'])}; write https://.")
     first = [environment.text("platform_object_storage_endpoint"), environment.text("platform_object_storage_bucket")]
     if [bucket["endpoint"], bucket["name"]] == first:
         yield Fault(
-            origin, f"{SECOND} is the same as the first; choose another bucket, preferably of another provider."
+            origin, f"{SECOND}: is the same as the first", "Choose another bucket, preferably of another provider."
         )
     if missing := [
         name
         for name in ("postgresql_backup_second_access_key", "postgresql_backup_second_secret_key")
-        if not is_set(environment, name)
+        if not environment.is_set(name)
     ]:
         yield Fault(
             Origin(f"{environment.path}/{SECRETS_FILE}"),
-            f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing for {SECOND}; add the pair of keys.",
+            f"{listed(missing)}: missing for {SECOND}",
+            "Add the pair of keys.",
+            absent=True,
         )

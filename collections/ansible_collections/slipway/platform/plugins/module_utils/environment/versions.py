@@ -20,14 +20,11 @@ def faults(environment: Environment) -> Iterator[Fault]:
         return
     minors = environment.texts("rke2_supported_minors") or RKE2_MINORS
     match = RKE2.fullmatch(version)
-    if match is None:
-        yield Fault(
-            setting.origin, f"rke2_version is {show(version)}; write a release of RKE2, for example v1.36.3+rke2r1."
-        )
-    elif (minor := f"{match[1]}.{match[2]}") not in minors:
+    if match is not None and (minor := f"{match[1]}.{match[2]}") not in minors:
         yield Fault(
             setting.origin,
-            f"rke2_version is {version}, but {minor} is not supported; choose a patch of {listed(minors)}.",
+            f"rke2_version: {version}, but {minor} is not supported",
+            f"Choose a patch of {listed(minors)}.",
         )
 
 
@@ -39,4 +36,8 @@ def image_faults(environment: Environment) -> Iterator[Fault]:
             continue
         seen.add((setting.origin, setting.value))
         if setting.value not in IMAGES:
-            yield Fault(setting.origin, f"provision_image is {show(setting.value)}; choose one of {listed(IMAGES)}.")
+            yield Fault(
+                setting.origin,
+                f"provision_image: {show(setting.value)} is not supported",
+                f"Choose one of {listed(IMAGES)}.",
+            )

@@ -1,0 +1,1 @@
+"""A simulation of GitLab Runner for the lab: the official package's layout, commands and protocol. See README.md."""

@@ -1,0 +1,119 @@
+"""Output of programs as a stream of blocks: compressed by zstd, encrypted by age, hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from io import BufferedReader
+from types import TracebackType
+from typing import IO, cast
+
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
+
+BLOCK_BYTES = 1 << 20
+
+
+def encryption(recipient: str) -> list[list[str]]:
+    """The programs that compress and encrypt for the recipient, who alone can decrypt."""
+    return [["zstd", "--quiet", "--stdout", "-3"], ["age", "--encrypt", "--recipient", recipient]]
+
+
+def decryption(identity_path: str) -> list[list[str]]:
+    """The programs that undo `encryption`, with the private key in a file."""
+    return [["age", "--decrypt", "--identity", identity_path], ["zstd", "--quiet", "--decompress", "--stdout"]]
+
+
+def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = None) -> Iterator[bytes]:
+    """The output of the last command, each fed by the one before, the first by `source`.
+
+    Raises SnapshotError after the last block if a program failed, so that the blocks are not taken for complete.
+    """
+    with ExitStack() as files:
+        # Files, since a pipe that nothing reads would stop a program with many messages.
+        errors = [files.enter_context(tempfile.TemporaryFile()) for _ in commands]
+        programs: list[subprocess.Popen[bytes]] = []
+        given: int | IO[bytes] | None = subprocess.DEVNULL if source is None else subprocess.PIPE
+        for command, file in zip(commands, errors, strict=True):
+            programs.append(subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=file))
+            if len(programs) > 1:
+                cast(IO[bytes], given).close()  # so that the program before ends when this one does
+            given = programs[-1].stdout
+        feed = _Feed(programs[0], source if source is not None else ())
+        feeder = threading.Thread(target=feed.run, daemon=True)
+        if source is not None:
+            feeder.start()
+        output, complete = cast(BufferedReader, given), False
+        try:
+            while block := output.read1(BLOCK_BYTES):
+                yield block
+            complete = True
+        finally:
+            output.close()
+            for program in programs:
+                if not complete:
+                    program.kill()
+                program.wait()
+            if source is not None:
+                feeder.join()
+        if feed.failure is not None:
+            raise feed.failure
+        failed = [
+            f"{command[0]} failed ({program.returncode}): {_last_line(file)}"
+            for command, program, file in zip(commands, programs, errors, strict=True)
+            if program.returncode != 0
+        ]
+        if failed:
+            raise SnapshotError(failed[-1])  # the programs before it failed because their reader ended
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+class _Feed:
+    """Writes the source to a program; its error is raised again by the reader of the stream."""
+
+    def __init__(self, program: subprocess.Popen[bytes], source: Iterable[bytes]) -> None:
+        self._program, self._source = program, source
+        self.failure: BaseException | None = None
+
+    def __enter__(self) -> _Feed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        # A program that ended early is reported by its own exit status.
+        self.failure = None if isinstance(error, BrokenPipeError) else error
+        return True
+
+    def run(self) -> None:
+        assert self._program.stdin is not None
+        with self, closing(self._program.stdin) as pipe:
+            for block in self._source:
+                pipe.write(block)
+
+
+class Counted:
+    """Blocks that pass unchanged, with their size and digest."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = blocks
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self._blocks:
+            self._digest.update(block)
+            self.size_bytes += len(block)
+            yield block
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()

@@ -1,0 +1,241 @@
+"""The whole environment lost and restored from the bucket, the escrow and the repository; before that, restore drills.
+
+Canaries are a ConfigMap, a row, an RBD image and the objects of a bucket in Ceph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+import yaml
+from hcloud import Client
+
+from lab.settings import Settings
+from tests.platform.conftest import ARTIFACTS, INVENTORY, OUTPUTS, REPOSITORY, Run, kill, play
+from tests.platform.database import Site
+from tests.platform.object_storage import Endpoint, Keys
+from tests.platform.test_1_interrupted import SEED
+from tests.platform.test_object_storage import GATEWAY_PORT, GATEWAYS
+from tests.platform.test_rke2 import FAILURES, NAMESPACE, SERVERS, connect
+from tests.platform.test_rke2_restore import canaries, write
+from tests.platform.test_z_destroy import ENVIRONMENT, destroy, objects
+from tests.support.deadlines import until
+
+PLAYBOOK = "playbooks/operations/restore_site.yml"
+ADMIN = "lab-ceph-1"
+IMAGE, BUCKET = "kubernetes/canary", "canary"
+APPLICATION = Keys("CANARY0123456789ABCD", "canary-of-the-site-0123456789abcdefghijkl")
+DECLARED: dict[str, Any] = {
+    "ceph_s3_users": [
+        {
+            "name": "canary",
+            "display_name": "Canary",
+            "max_buckets": 0,
+            "access_key": APPLICATION.access_key,
+            "secret_key": APPLICATION.secret_key,
+        }
+    ],
+    "s3_snapshot_ceph_buckets": [
+        {"name": BUCKET, "access_key": APPLICATION.access_key, "secret_key": APPLICATION.secret_key}
+    ],
+    "s3_snapshot_ceph_images": [IMAGE],
+}
+OBJECTS = {"a": b"", "b/text": b"canary\n" * 5000, "b/large": bytes(range(256)) * 80_000}
+"""The last one is larger than a part of a multipart upload."""
+KILLS = int(os.environ.get("SLIPWAY_TEST_RESTORE_KILLS", "1"))
+LAST_KILL_SECONDS = 240.0
+
+
+@pytest.fixture(scope="module")
+def site(cloud: Client, description: dict[str, Any]) -> Site:
+    return Site(cloud, description)
+
+
+@pytest.fixture(scope="module")
+def state_dir(description: dict[str, Any]) -> Path:
+    return Path(description["secrets_path"]).parent / "ansible"
+
+
+@pytest.fixture(scope="module")
+def identity(state_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The private key of the escrow, where no run writes."""
+    return Path(shutil.copy(state_dir / "escrow-identity.txt", tmp_path_factory.mktemp("escrow")))
+
+
+def gateway(cloud: Client, settings: Settings, secrets: dict[str, str], folder: Path) -> Endpoint:
+    """The object gateway of the cluster, from the network of a server."""
+    server = cloud.servers.get_by_name(SERVERS[0])
+    assert server is not None
+    ca_path = folder / "platform.pem"
+    ca_path.write_text(secrets["platform_ca_certificate"])
+    values = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())
+    return Endpoint(
+        name=f"rgw.{values['platform_domain']}",
+        address=GATEWAYS[0],
+        port=GATEWAY_PORT,
+        ca_path=ca_path,
+        namespace=settings.host_namespace(server.id),
+        owner=APPLICATION,
+        multipart_bytes=0,
+    )
+
+
+def declared(playbook: str, **more: Any) -> Run:
+    run = play("-e", json.dumps(DECLARED | more), playbook=playbook)
+    assert run.code == 0, run.output[-6000:]
+    return run
+
+
+def text(run: Run) -> str:
+    return re.sub(r"\s+", " ", run.output)
+
+
+def image_digest(site: Site) -> str:
+    return site.on(ADMIN, f"cephadm shell -- rbd export --no-progress {IMAGE} - 2>/dev/null | sha256sum").split()[0]
+
+
+def save_etcd(site: Site) -> None:
+    """A snapshot of each server that holds the canary of the drill, and its manifest."""
+    for name in SERVERS:
+        site.on(name, "systemctl start slipway-snapshot@etcd")
+        site.on(name, "/usr/local/bin/rke2 etcd-snapshot save --name canary")
+        site.on(name, "systemctl start slipway-snapshot@etcd")
+
+
+def test_each_part_is_restored_beside_production(site: Site, identity: Path) -> None:
+    save_etcd(site)
+    run = play("-e", f"op_drill_site_identity_path={identity}", playbook="playbooks/operations/drill_site.yml")
+    assert run.code == 0, run.output[-6000:]
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((ARTIFACTS / "drill_site").glob("*.json")):  # by time
+        report = json.loads(path.read_text())
+        found[report["host"]] = report
+    for name in SERVERS:
+        drills = found[name]["drills"]
+        assert (drills["etcd"]["ok"], drills["config"]["ok"]) == (True, True)
+        assert drills["etcd"]["keys"] > 50 and drills["etcd"]["canary_age_seconds"] < 600
+    assert found[ADMIN]["drills"]["ceph"]["monitors"] == ["lab-ceph-1", "lab-ceph-2", "lab-ceph-3"]
+    for name in (*SERVERS, ADMIN):
+        assert site.on(name, "find /var/lib/slipway-snapshot -name 'drill-*'") == ""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"op_restore_site_confirm": "lab"}, "nothing was restored"),
+        ({"op_restore_site_confirm": "prod"}, "op_restore_site_confirm is prod"),
+    ],
+    ids=["while it exists", "another environment"],
+)
+def test_a_restore_is_rejected(cloud: Client, identity: Path, inputs: dict[str, Any], message: str) -> None:
+    before = objects(cloud, ENVIRONMENT)
+    values = {"op_restore_site_identity_path": str(identity), **inputs}
+    run = play("-e", json.dumps(values), playbook=PLAYBOOK)
+    assert run.code == 2 and message in text(run), run.output[-3000:]
+    assert run.changed == {} and objects(cloud, ENVIRONMENT) == before
+
+
+def start_and_kill(values: dict[str, Any], after_seconds: float) -> None:
+    """Run the restore and kill -9 all of its processes."""
+    started = time.monotonic()
+    with (OUTPUTS / "restore-site-killed.log").open("wb") as output:
+        process = subprocess.Popen(
+            ["ansible-playbook", PLAYBOOK, "-i", INVENTORY, "-e", json.dumps(values)],
+            cwd=REPOSITORY,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: process.poll() is not None or time.monotonic() - started > after_seconds, after_seconds + 30)
+    finally:
+        kill(process)
+
+
+def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
+    cloud: Client,
+    settings: Settings,
+    description: dict[str, Any],
+    site: Site,
+    state_dir: Path,
+    identity: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secrets_path = Path(description["secrets_path"])
+    secrets = yaml.safe_load(secrets_path.read_text())
+    # Canaries.
+    kubeconfig = state_dir / "kubeconfig"
+    write(kubeconfig, "canary", "of the lost site")
+    site.query("CREATE TABLE IF NOT EXISTS canary (value text)")
+    site.query("TRUNCATE canary")
+    site.query("INSERT INTO canary VALUES ('of the lost site')")
+    site.run(ADMIN, f"cephadm shell -- rbd rm --no-progress {IMAGE}")  # of a test that was interrupted
+    site.on(ADMIN, f"head -c 8388608 /dev/urandom | cephadm shell -- rbd import --no-progress - {IMAGE}")
+    image = image_digest(site)
+    declared("playbooks/ceph.yml")
+    store = gateway(cloud, settings, secrets, tmp_path)
+    with store.accessed(monkeypatch):
+        client = store.client()
+        client.create_bucket(Bucket=BUCKET)
+        for key, body in OBJECTS.items():
+            client.put_object(Bucket=BUCKET, Key=key, Body=body)
+    # Snapshots, and the escrow.
+    declared("playbooks/s3_snapshot.yml")
+    save_etcd(site)
+    site.on(ADMIN, "systemctl start slipway-snapshot@ceph")
+    assert site.archived()
+    listed = declared("playbooks/operations/list_snapshots.yml")
+    assert f"ceph/bucket-{BUCKET}-" in listed.output and "ceph/image-kubernetes-canary-" in listed.output
+    escrow = tmp_path / "escrow.age"
+    declared("playbooks/operations/export_escrow.yml", op_export_escrow_path=str(escrow))
+    # All is lost: machines, volumes, and what the controller knew.
+    run = destroy("-e", f"op_destroy_environment={ENVIRONMENT}")
+    assert run.code == 0 and objects(cloud, ENVIRONMENT) == set(), run.output[-6000:]
+    key = pyrage.x25519.Identity.from_str(identity.read_text().splitlines()[-1])
+    shutil.rmtree(state_dir)
+    secrets_path.write_bytes(pyrage.decrypt(escrow.read_bytes(), [key]))
+    # Restored, through kills.
+    values = DECLARED | {"op_restore_site_confirm": ENVIRONMENT, "op_restore_site_identity_path": str(identity)}
+    dice = random.Random(SEED)
+    for _ in range(KILLS):
+        start_and_kill(values, dice.uniform(30.0, LAST_KILL_SECONDS))
+    run = play("-e", json.dumps(values), playbook=PLAYBOOK)
+    assert run.code == 0, run.output[-6000:]
+    assert "Resuming the restore that began" in text(run)
+    # The canaries.
+    assert until(lambda: canaries(kubeconfig), 30, errors=FAILURES)["canary"] == "of the lost site"
+    assert site.query("SELECT value FROM canary") == "of the lost site"
+    assert image_digest(site) == image
+    store = gateway(cloud, settings, secrets, tmp_path)
+    with store.accessed(monkeypatch):
+        client = store.client()
+        bodies = {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in OBJECTS}
+    assert {key: hashlib.sha256(body).digest() for key, body in bodies.items()} == {
+        key: hashlib.sha256(body).digest() for key, body in OBJECTS.items()
+    }
+    # The report, and a site without a change to make.
+    (path,) = (ARTIFACTS / "restore_site").glob("*.json")
+    report = json.loads(path.read_text())
+    assert {part["part"] for part in report["parts"]} == {"ceph", "etcd", "postgresql"}
+    assert all(0 <= part["rpo_seconds"] < 3600 for part in report["parts"]), report["parts"]
+    assert not (state_dir / "restore_site.json").exists()
+    print(json.dumps(report, indent=1))
+    again = play("-e", json.dumps(DECLARED), playbook="playbooks/s3_snapshot.yml")
+    assert (again.code, again.changed) == (0, {}), again.output[-4000:]
+    assert play(playbook="playbooks/s3_snapshot.yml").code == 0  # without what this test declares
+    again = play()
+    assert (again.code, again.changed) == (0, {}), again.output[-4000:]
+    assert connect(kubeconfig).read_namespaced_config_map("canary", NAMESPACE).data["value"] == "of the lost site"
