@@ -131,6 +131,84 @@ def test_a_read_only_database_is_a_finding(read_only_database: None, inventory: 
     assert "accepts no write (ERROR:  cannot execute CREATE SCHEMA in a read-only transaction)" in done.stdout
 
 
+KEEP = "cp --archive {0} {0}.kept"
+PUT_BACK = "mv {0}.kept {0}"
+CHRONY, SSHD, REGISTRIES = (
+    "/etc/chrony/chrony.conf",
+    "/etc/ssh/sshd_config.d/00-local.conf",
+    "/etc/rancher/rke2/registries.yaml",
+)
+HBA = "/etc/postgresql/17/main/pg_hba.conf"
+DRIFT = [
+    # Group, fault, its repair, and the finding.
+    (
+        "rke2_agent",
+        "nft delete table inet slipway",
+        "systemctl restart slipway-firewall",
+        "`nft --stateless list table inet slipway` shows another state than the one that was activated",
+    ),
+    (
+        "load_balancer",
+        "nft insert rule inet slipway openings accept",
+        "systemctl restart slipway-firewall",
+        "`nft --stateless list table inet slipway` shows another state than the one that was activated",
+    ),
+    (
+        "postgresql",
+        "systemctl disable --quiet --now apt-daily-upgrade.timer",
+        "systemctl enable --quiet --now apt-daily-upgrade.timer",
+        "apt-daily-upgrade.timer would not start with the host, because it is not enabled",
+    ),
+    (
+        "postgresql",
+        f"{KEEP.format(HBA)}; sed --in-place '1i host all all 0.0.0.0/0 trust' {HBA}",
+        PUT_BACK.format(HBA),
+        f"{HBA} was changed since the last run of postgresql",
+    ),
+    ("ceph", f"chmod 0666 {CHRONY}", f"chmod 0644 {CHRONY}", f"{CHRONY} belongs to root:root with mode 0666"),
+    (
+        "gitlab_runner",
+        f"echo PermitRootLogin yes >{SSHD}",
+        f"rm {SSHD}",
+        "`sshd -T` shows another state than the one that was activated",
+    ),
+    (
+        "rke2_server",
+        f"{KEEP.format(REGISTRIES)}; echo '# by hand' >>{REGISTRIES}",
+        PUT_BACK.format(REGISTRIES),
+        f"{REGISTRIES} was changed since rke2 started",
+    ),
+]
+
+
+def run_on(inventory: Inventory, group: str, command: str) -> None:
+    machine = inventory.host(inventory.group(group)[0])
+    with machine.sudo():
+        machine.check_output(command)
+
+
+@pytest.fixture
+def changed_by_hand(inventory: Inventory) -> Iterator[None]:
+    for group, fault, _repair, _finding in DRIFT:
+        run_on(inventory, group, fault)
+    yield
+    for group, _fault, repair, _finding in DRIFT:
+        run_on(inventory, group, repair)
+    assert verify(inventory, inventory.settings["rke2_version"]).returncode == 0
+
+
+def test_what_was_changed_by_hand_is_a_finding_while_every_service_runs(
+    changed_by_hand: None, inventory: Inventory
+) -> None:
+    done = verify(inventory, inventory.settings["rke2_version"])
+    assert done.returncode == 2, done.stdout
+    for group, _fault, _repair, finding in DRIFT:
+        assert f"{inventory.group(group)[0]}: {finding}" in done.stdout
+    # The firewall that is missing lets another host in, which the controller cannot see.
+    agent = inventory.group("rke2_agent")[0]
+    assert any(f"port 22 of {agent} (" in line and "is open from" in line for line in done.stdout.splitlines())
+
+
 def test_all_findings_are_reported_at_once(stopped: None, inventory: Inventory) -> None:
     done = verify(inventory, ANOTHER_RELEASE)
     assert done.returncode == 2

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.platform.plugins.filter.firewall_openings import (
+    closed_inside,
     closed_ports,
     firewall_openings,
     openings_admit,
@@ -169,3 +170,26 @@ def test_the_probes_of_closed_ports_derive_from_the_port_matrix() -> None:
 def test_a_port_that_another_group_of_the_host_opens_is_not_probed_as_closed() -> None:
     shared = PLATFORM | {"rke2_server": ["lb"]}
     assert closed_ports(MATRIX, ["lb"], shared, {}) == {"lb": [2379, 2380, 2381, 9099, 9345, 10250]}
+
+
+def test_every_host_of_the_environments_is_probed_by_another_one() -> None:
+    (play, _) = yaml.safe_load((REPOSITORY / "playbooks/verify.yml").read_text())
+    hosts = ["lb", "server", "agent", "ceph", "db", "store", "runner"]
+    groups = PLATFORM | {"all": hosts, "gitlab_runner": ["runner"]}
+    addresses = {host: f"10.0.1.{number}" for number, host in enumerate(hosts, 1)}
+    further = play["vars"]["undeclared_ports"]
+    found = {host: closed_inside(MATRIX, host, hosts, groups, addresses, ADMINS, further) for host in hosts}
+    assert {probe["name"] for probes in found.values() for probe in probes} == set(hosts)
+    for source, listed in found.items():
+        assert [probe["kind"] for probe in listed] == ["ping"] + ["closed"] * (len(listed) - 1)
+        assert {probe["source"] for probe in listed} == {source} and source not in {probe["name"] for probe in listed}
+
+
+def test_a_port_that_is_open_to_a_host_is_not_probed_by_it() -> None:
+    matrix = [opening(**{"to": ["all"], "from": ["admins"], "ports": [22]}), opening(**{"from": ["agents"]})]
+    arguments = (["s1", "a1", "lb"], GROUPS, ADDRESSES, ADMINS, {})
+    assert [probe.get("port") for probe in closed_inside(matrix, "lb", *arguments)] == [None, 22, 6443]
+    assert [probe.get("port") for probe in closed_inside(matrix, "s1", *arguments)] == [None, 22]
+    # Of two hosts, one that may reach everything has nothing to probe.
+    everything = [opening(**{"to": ["all"], "from": ["all"], "ports": [22]})]
+    assert closed_inside(everything, "s1", *arguments) == []

@@ -37,11 +37,20 @@ class FakeHost:
     folders: dict[str, FolderState] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
     known_good: dict[str, str] = field(default_factory=dict)
+    verified: dict[str, str] = field(default_factory=dict)
     stages: dict[str, bytes] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     answers: dict[str, Result] = field(default_factory=dict)
     faults: list[str | None] = field(default_factory=list)
     die_at: str = ""
+
+    @property
+    def kinds(self) -> dict[str, dict[str, str]]:
+        return {
+            configuration.UNFINISHED: self.records,
+            configuration.KNOWN_GOOD: self.known_good,
+            configuration.VERIFIED: self.verified,
+        }
 
     def read(self, path: str) -> FileState | None:
         return self.files.get(path)
@@ -81,13 +90,13 @@ class FakeHost:
         return self.faults.pop(0) if self.faults else None
 
     def read_record(self, unit: str, kind: str = configuration.UNFINISHED) -> str | None:
-        return (self.records if kind == configuration.UNFINISHED else self.known_good).get(unit)
+        return self.kinds[kind].get(unit)
 
     def write_record(self, unit: str, text: str, kind: str = configuration.UNFINISHED) -> None:
-        (self.records if kind == configuration.UNFINISHED else self.known_good)[unit] = text
+        self.kinds[kind][unit] = text
 
-    def remove_record(self, unit: str) -> None:
-        self.records.pop(unit, None)
+    def remove_record(self, unit: str, kind: str = configuration.UNFINISHED) -> None:
+        self.kinds[kind].pop(unit, None)
 
 
 def state(content: str, mode: int = 0o644) -> FileState:
@@ -516,21 +525,18 @@ def test_staging_mirrors_the_host(path: str) -> None:
 
 
 def test_the_real_host_keeps_modes_links_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.slipway.platform.plugins.modules import configuration as module
+    from ansible_collections.slipway.platform.plugins.module_utils import configuration_host as module
 
     monkeypatch.setattr(module, "STATE_FOLDER", tmp_path / "state")
     monkeypatch.setattr(module, "STAGING_FOLDER", tmp_path)
 
     class Stand:
-        def __init__(self) -> None:
-            self.params = {"name": "test"}
-
         def atomic_move(self, source: str, target: str, unsafe_writes: bool) -> None:
             Path(source).replace(target)
 
     umask = os.umask(0o077)  # as sudo may set it
     try:
-        host = module.RealHost(Stand())
+        host = module.RealHost(Stand(), "test")
         user, group = module._user(os.getuid()), module._group(os.getgid())
         target = tmp_path / "new" / "deep" / "a.conf"
         host.write(str(target), FileState(b"x", 0o640, user, group))
@@ -570,9 +576,27 @@ def options(**given: object) -> dict[str, object]:
     file |= {"content": None, "target": None}
     files = [file | entry for entry in given.pop("files", [])]  # type: ignore[attr-defined]
     empty = dict.fromkeys(
-        ("folders", "test", "commands", "service", "live_command", "live_contains", "digest_mark", "probes", *KNOWN)
+        (
+            "folders",
+            "test",
+            "commands",
+            "service",
+            "live_command",
+            "live_contains",
+            "live_lines",
+            "digest_mark",
+            "probes",
+            *KNOWN,
+        )
     )
-    fixed = {"name": "web", "commands_on_rollback": True, "on_change": "reload", "probe_seconds": 10, "restart": False}
+    fixed = {
+        "name": "web",
+        "live_exact": False,
+        "commands_on_rollback": True,
+        "on_change": "reload",
+        "probe_seconds": 10,
+        "restart": False,
+    }
     return {**empty, **fixed, "files": files, **given}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.slipway.platform.plugins.module_utils.configuration import Probe
-from ansible_collections.slipway.platform.plugins.modules.configuration import probe_port
+from ansible_collections.slipway.platform.plugins.module_utils.configuration_host import probe_port
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

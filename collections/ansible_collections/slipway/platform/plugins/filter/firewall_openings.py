@@ -176,6 +176,31 @@ def closed_ports(
     return ports
 
 
+def closed_inside(
+    matrix: Sequence[Mapping[str, Any]],
+    source: str,
+    hosts: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    addresses: Mapping[str, str],
+    admin_cidrs: Sequence[str],
+    further: Mapping[str, Sequence[int]],
+) -> list[dict[str, Any]]:
+    """Probes that a host runs: ports that the next host of the list keeps closed to it, as in `closed_ports`, and SSH.
+
+    Hetzner's firewalls do not filter the private network, so only the host's own firewall drops these packets. A ping
+    is the control: every host answers it.
+    """
+    own = hosts.index(source)
+    for target in (*hosts[own + 1 :], *hosts[:own]):
+        openings = firewall_openings(matrix, target, groups, addresses, admin_cidrs)
+        ports = {22, *closed_ports(matrix, [target], groups, further).get(target, [])}
+        closed = sorted(port for port in ports if not openings_admit(openings, addresses[source], "tcp", port))
+        if closed:
+            common = {"name": target, "address": addresses[target], "source": source}
+            return [{"kind": "ping", **common}, *({"kind": "closed", "port": port, **common} for port in closed)]
+    return []
+
+
 class FilterModule:
     """Filters of the port matrix."""
 
@@ -185,4 +210,5 @@ class FilterModule:
             "openings_admit": openings_admit,
             "public_openings": public_openings,
             "closed_ports": closed_ports,
+            "closed_inside": closed_inside,
         }

@@ -100,6 +100,20 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: st
     return list(dict.fromkeys(found))
 
 
+def host_findings(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> list[str]:
+    """Findings of every host: its drift, and ports of others that are open to it; a missing result is a finding."""
+    found: list[str] = []
+    for name in hosts:
+        drift = _result(hostvars, name, "__verify_host_drift")
+        probe = _result(hostvars, name, "__verify_host_probe")
+        if "findings" in drift:
+            found += [f"{name}: {sentence}" for sentence in drift["findings"]]
+            found += probe["findings"] if "findings" in probe else [_missing_result(name, probe)]
+        else:
+            found.append(_missing_result(name, drift))
+    return found
+
+
 def database_probes(host: str, server_name: str, authority: str, valid_days: int) -> list[dict[str, Any]]:
     """Probes of PostgreSQL and PgBouncer as clients connect, from the host itself: the firewall drops other hosts."""
     common: dict[str, Any] = {"name": host, "kind": "postgres", "address": host, "server_name": server_name}
@@ -257,6 +271,7 @@ class FilterModule:
             "verify_ingress_probes": ingress_probes,
             "verify_closed_probes": closed_probes,
             "verify_closed_hosts": closed_hosts,
+            "verify_host_findings": host_findings,
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
             "verify_database_probes": database_probes,

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-UNFINISHED, KNOWN_GOOD = "unfinished", "known-good"
-"""Kinds of records: the files before an unfinished change, and those that the running service is known to work with."""
+UNFINISHED, KNOWN_GOOD, VERIFIED = "unfinished", "known-good", "verified"
+"""Kinds of records: the files before an unfinished change, those that the running service is known to work with, and
+the state of the unit when it was last verified."""
 SYSTEMD_FOLDERS = ("/etc/systemd/system/", "/lib/systemd/system/", "/usr/lib/systemd/system/")
 
 
@@ -79,6 +80,10 @@ class Unit:
     on_change: str = "reload"
     live_command: tuple[str, ...] = ()
     live_contains: str = ""
+    live_lines: tuple[str, ...] = ()
+    """Lines of the output of `live_command`, regardless of their order."""
+    live_exact: bool = False
+    """Whether the output of `live_command` stays the same as long as nobody changes what the unit activated."""
     probes: tuple[Probe, ...] = ()
     probe_seconds: float = 10.0
     restart: bool = False
@@ -119,6 +124,8 @@ class ServiceState:
     """A start is in progress, which may fail. A service that waits for its next automatic restart is not active."""
     failed: bool = False
     """It failed, in contrast to one that was stopped."""
+    elapsed: bool = False
+    """A timer that is active, but has no next time."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ class Host(Protocol):
     def probe(self, probe: Probe) -> str | None: ...
     def read_record(self, unit: str, kind: str = UNFINISHED) -> str | None: ...
     def write_record(self, unit: str, text: str, kind: str = UNFINISHED) -> None: ...
-    def remove_record(self, unit: str) -> None: ...
+    def remove_record(self, unit: str, kind: str = UNFINISHED) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -237,6 +244,8 @@ def unit_from(options: Mapping[str, Any]) -> Unit:
         on_change=options["on_change"],
         live_command=tuple(options["live_command"] or ()),
         live_contains=live_contains.replace(mark, digest) if mark else live_contains,
+        live_lines=tuple(options["live_lines"] or ()),
+        live_exact=options["live_exact"],
         probes=tuple(
             Probe(
                 address=p["address"],
@@ -274,6 +283,7 @@ def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]
             and block.get("SubState") != "auto-restart",
             enabled=block.get("UnitFileState") in {"enabled", "enabled-runtime", "static", "generated", "alias"},
             failed=block.get("ActiveState") == "failed" or block.get("SubState") == "auto-restart",
+            elapsed=name.endswith(".timer") and block.get("SubState") == "elapsed",
             starting=block.get("ActiveState") == "activating" and block.get("SubState") != "auto-restart",
         )
         for name, block in zip(names, blocks, strict=True)
@@ -284,10 +294,14 @@ def services(units: Iterable[Unit], host: Host) -> dict[str, ServiceState]:
     names = sorted({unit.service for unit in units if unit.service})
     if not names:
         return {}
+    return parse_services(names, _show_services(names, host))
+
+
+def _show_services(names: Sequence[str], host: Host) -> str:
     result = host.run(["systemctl", "show", "--property=LoadState,ActiveState,SubState,UnitFileState", *names])
     if not result.ok:
         raise ConfigurationError(f"systemd does not answer: {result.output}")
-    return parse_services(names, result.output)
+    return result.output
 
 
 def differs(wanted: File, found: FileState | None) -> bool:
@@ -323,7 +337,10 @@ def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
     inactive, live_output = False, None
     if not changes and not resume and unit.live_command:
         result = host.run(unit.live_command)
-        inactive = not result.ok or unit.live_contains not in result.output
+        inactive = _live_fault(unit, result) is not None or (
+            unit.live_exact
+            and _verified(host, unit.name).get("live_digest", _digest(result.output)) != _digest(result.output)
+        )
         live_output = result.output if result.ok else ""
     return Plan(
         unit=unit,
@@ -382,6 +399,7 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
     fault = _activate(plan, host, previous) or verify(unit, host, sleep)
     if fault is None:
         record_known_good(unit, host)
+        record_verified(unit, host)
         host.remove_record(unit.name)
         return
     good = _known_good_files(unit, host)
@@ -410,6 +428,125 @@ def record_known_good(unit: Unit, host: Host, output: str | None = None) -> None
         record = _dump({path: host.read(path) for path in unit.known_good}, active=True)
         if host.read_record(unit.name, KNOWN_GOOD) != record:
             host.write_record(unit.name, record, KNOWN_GOOD)
+
+
+def record_verified(unit: Unit, host: Host, output: str | None = None) -> None:
+    """Record the state of a unit that has just been verified, for `drift`. `output` is that of the live command."""
+    if unit.restart or not (unit.files or unit.folders or unit.service):
+        return  # an action on the service, not a state
+    if unit.live_exact and output is None:
+        output = host.run(unit.live_command).output
+    record = json.dumps(
+        {
+            "files": {
+                file.path: None if file.content is None else _described(_wanted_state(file)) for file in unit.files
+            },
+            "folders": {
+                folder.path: {
+                    "mode": folder.mode,
+                    "owner": folder.owner,
+                    "group": folder.group,
+                    "exclusive": folder.exclusive,
+                }
+                for folder in unit.folders
+            },
+            "service": unit.service,
+            "live_command": unit.live_command,
+            "live_contains": unit.live_contains,
+            "live_lines": unit.live_lines,
+            **({"live_digest": _digest(output or "")} if unit.live_exact else {}),
+        }
+    )
+    if host.read_record(unit.name, VERIFIED) != record:
+        host.write_record(unit.name, record, VERIFIED)
+
+
+def forget_verified(unit: Unit, host: Host) -> None:
+    """Remove the record of a unit that does not apply any more."""
+    host.remove_record(unit.name, VERIFIED)
+
+
+def _described(state: FileState) -> dict[str, Any]:
+    """A file without its content, which may be a secret."""
+    if state.link:
+        return {"link": state.link}
+    content = hashlib.sha256(state.content).hexdigest()
+    return {"content": content, "mode": state.mode, "owner": state.owner, "group": state.group}
+
+
+def _digest(output: str) -> str:
+    return hashlib.sha256(output.encode()).hexdigest()
+
+
+def _verified(host: Host, unit: str) -> dict[str, Any]:
+    """The record of a unit's last verification; empty without one."""
+    try:
+        found = json.loads(host.read_record(unit, VERIFIED) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def drift(host: Host, units: Sequence[str]) -> list[str]:
+    """What differs from the last verification of the units, whose records are given from the oldest on. Read-only."""
+    records = [_verified(host, unit) for unit in units]
+    # A path that a unit has taken over from another one is described by its newest record.
+    files = {path: described for record in records for path, described in record.get("files", {}).items()}
+    found = [sentence for path, described in files.items() for sentence in _file_drift(path, described, host)]
+    for record in records:
+        found += _folder_drift(record, files, host)
+        found += _live_drift(record, host)
+    return found + _service_drift(sorted({record.get("service") or "" for record in records} - {""}), host)
+
+
+def _file_drift(path: str, described: Mapping[str, Any] | None, host: Host) -> list[str]:
+    state = host.read(path)
+    if described is None or state is None:
+        return [] if described is None and state is None else [f"{path} {'exists again' if state else 'is missing'}"]
+    now = _described(state)
+    if now.get("content") != described.get("content") or now.get("link") != described.get("link"):
+        return [f"{path} was changed"]
+    if now != described:
+        return [f"{path} belongs to {state.owner}:{state.group} with mode {state.mode:04o}"]
+    return []
+
+
+def _folder_drift(record: Mapping[str, Any], files: Iterable[str], host: Host) -> list[str]:
+    found = []
+    for path, described in record.get("folders", {}).items():
+        state = host.read_folder(path)
+        if state is None:
+            found.append(f"{path} is missing")
+        elif state != FolderState(described["mode"], described["owner"], described["group"]):
+            found.append(f"{path} belongs to {state.owner}:{state.group} with mode {state.mode:04o}")
+        if described["exclusive"]:
+            found += [f"{file} was added" for file in sorted(set(host.list_files(path)) - set(files))]
+    return found
+
+
+def _live_drift(record: Mapping[str, Any], host: Host) -> list[str]:
+    command = tuple(record.get("live_command") or ())
+    if not command:
+        return []
+    unit = Unit("", live_command=command, live_contains=record["live_contains"], live_lines=tuple(record["live_lines"]))
+    result = host.run(command)
+    if _live_fault(unit, result) is None and record.get("live_digest") in (None, _digest(result.output)):
+        return []
+    return [f"`{' '.join(command)}` shows another state than the one that was activated"]
+
+
+def _service_drift(names: Sequence[str], host: Host) -> list[str]:
+    if not names:
+        return []
+    found = []
+    for name, service in parse_services(names, _show_services(names, host)).items():
+        if not service.active or service.failed:
+            found.append(f"{name} does not run")
+        elif service.elapsed:
+            found.append(f"{name} runs, but has no next time")
+        if not service.enabled:
+            found.append(f"{name} would not start with the host, because it is not enabled")
+    return found
 
 
 def _known_good_files(unit: Unit, host: Host) -> dict[str, FileState | None]:
@@ -446,12 +583,18 @@ def plan_reactivation(plan: Plan, host: Host, sleep: Callable[[float], None] = t
 def _service_fault(unit: Unit, host: Host) -> str | None:
     if unit.service and not host.run(["systemctl", "is-active", "--quiet", unit.service]).ok:
         return f"the service {unit.service} is not active"
-    if unit.live_command:
-        result = host.run(unit.live_command)
-        if not result.ok or unit.live_contains not in result.output:
-            output = " ".join(result.output.split())[-200:] or "none"
-            return f"`{' '.join(unit.live_command)}` does not show the new configuration (output: {output})"
-    return None
+    return _live_fault(unit, host.run(unit.live_command)) if unit.live_command else None
+
+
+def _live_fault(unit: Unit, result: Result) -> str | None:
+    """What the output of the live command lacks of the unit's configuration, or None."""
+    found = set(result.output.splitlines())
+    missing = next((line for line in unit.live_lines if line not in found), None)
+    if result.ok and unit.live_contains in result.output and missing is None:
+        return None
+    wanted = f"`{missing}`" if result.ok and missing is not None else "the new configuration"
+    output = " ".join(result.output.split())[-200:] or "none"
+    return f"`{' '.join(unit.live_command)}` does not show {wanted} (output: {output})"
 
 
 def _port_fault(unit: Unit, host: Host) -> str | None:

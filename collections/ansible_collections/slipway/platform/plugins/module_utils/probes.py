@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import os
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -137,7 +139,7 @@ def _closed(probe: Probe, timeout: float) -> Outcome:
     """The port must be refused or dropped. Evidence only together with an `open` probe of the same address."""
     try:
         with socket.create_connection((probe["address"], probe["port"]), timeout=min(timeout, CLOSED_SECONDS)):
-            return [f"port {probe['port']} of {probe['name']} ({probe['address']}) is open from outside"], {}
+            return [f"port {probe['port']} of {probe['name']} ({probe['address']}) is open from {_source(probe)}"], {}
     except (ConnectionRefusedError, TimeoutError):
         return [], {}
     except OSError as error:
@@ -145,8 +147,43 @@ def _closed(probe: Probe, timeout: float) -> Outcome:
             return [], {}  # the control port is the one finding for all ports
         return [
             f"port {probe['port']} of {probe['name']} ({probe['address']}) could not be probed ({error}). "
-            "Restore the connection from the controller to it."
+            f"Restore the connection from {probe.get('source') or 'the controller'} to it."
         ], {}
+
+
+def _source(probe: Probe) -> str:
+    return probe.get("source") or "outside"
+
+
+def _ping(probe: Probe, timeout: float) -> Outcome:
+    """The control of closed ports between hosts: an ICMP echo request is answered (RFC 792)."""
+    request = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, 1)
+    request = request[:2] + struct.pack("!H", _checksum(request)) + request[4:]
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as channel:
+            channel.connect((probe["address"], 0))
+            channel.send(request)
+            deadline = time.monotonic() + timeout
+            while (left := deadline - time.monotonic()) > 0:
+                channel.settimeout(left)
+                packet = channel.recv(1024)
+                answer = packet[(packet[0] & 15) * 4 :]
+                if answer[:2] == b"\0\0" and answer[4:8] == request[4:8]:
+                    return [], {}
+    except OSError as error:
+        reason = str(error)
+    else:
+        reason = "timed out"
+    return [
+        f"{probe['name']} ({probe['address']}) does not answer a ping from {_source(probe)} ({reason}), so that ports "
+        "closed to it cannot be verified. Restore the private network between them."
+    ], {}
+
+
+def _checksum(packet: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def _api(probe: Probe, timeout: float) -> Outcome:
@@ -212,6 +249,7 @@ KINDS = {
     "redirect": _redirect,
     "tls_refused": _tls_refused,
     "open": _open,
+    "ping": _ping,
     "closed": _closed,
     "api": _api,
     "postgres": _postgres,

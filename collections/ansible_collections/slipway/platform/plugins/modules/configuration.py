@@ -14,6 +14,7 @@ description:
   - A service that does not start with its files, as after a restart that a value waited for, gets those of
     O(units[].known_good) back with which it was last verified, and is started with them. One that was stopped stays so.
   - A record of the previous files is kept until the verification, so that the next run completes an interrupted one.
+  - The state that was verified is recorded by digests, for M(slipway.platform.host_drift).
   - Supports check mode (with the tests, if their programs are installed) and diff.
 options:
   name:
@@ -85,6 +86,16 @@ options:
       live_contains:
         description: Text that the output of O(units[].live_command) must contain.
         type: str
+      live_lines:
+        description: Lines that the output of O(units[].live_command) must have, in any order.
+        type: list
+        elements: str
+      live_exact:
+        description: >-
+          Whether the output of O(units[].live_command) stays the same as long as nobody changes what the unit
+          activated. If it differs from that of the last verification, the unit is activated again.
+        type: bool
+        default: false
       digest_mark:
         description: >-
           Text in the files, and in O(units[].live_contains), that is replaced by a digest of all files of the unit, so
@@ -145,45 +156,26 @@ units:
   returned: always
 """
 
-import errno
-import grp
-import os
-import pwd
-import shutil
-import socket
-import ssl
-import stat
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils.configuration import (
-    UNFINISHED,
     ConfigurationError,
-    FileState,
-    Folder,
-    FolderState,
     Plan,
-    Probe,
-    Result,
     ServiceState,
     apply,
     diff,
+    forget_verified,
     plan,
     plan_reactivation,
     record_known_good,
+    record_verified,
     services,
-    staged_path,
     test,
     unit_from,
 )
-from ansible_collections.slipway.platform.plugins.module_utils.postgresql_tls import request_tls
-
-STATE_FOLDER = Path("/var/lib/slipway")
-# In memory, and readable by root alone.
-STAGING_FOLDER = Path("/run")
+from ansible_collections.slipway.platform.plugins.module_utils.configuration_host import RealHost
 
 
 class QuietModule(AnsibleModule):
@@ -191,166 +183,6 @@ class QuietModule(AnsibleModule):
 
     def _log_invocation(self) -> None:
         pass
-
-
-class RealHost:
-    """The host that the module runs on."""
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.records = STATE_FOLDER / str(module.params["name"])
-        self.staging = tempfile.mkdtemp(prefix="slipway-staging-", dir=STAGING_FOLDER)
-        # For parent directories and files that commands create, independent of the umask that sudo sets.
-        os.umask(0o022)
-
-    def read(self, path: str) -> FileState | None:
-        try:
-            found = Path(path).lstat()
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError as error:
-            raise ConfigurationError(f"{path} cannot be written: a part of its path is a file") from error
-        if stat.S_ISDIR(found.st_mode):
-            raise ConfigurationError(f"{path} is a directory, but should be a file. Move the directory")
-        link, content = "", b""
-        if stat.S_ISLNK(found.st_mode):
-            link = str(Path(path).readlink())
-        else:
-            content = Path(path).read_bytes()
-        return FileState(content, stat.S_IMODE(found.st_mode), _user(found.st_uid), _group(found.st_gid), link)
-
-    def read_folder(self, path: str) -> FolderState | None:
-        try:
-            found = Path(path).stat()
-        except FileNotFoundError:
-            return None
-        return FolderState(stat.S_IMODE(found.st_mode), _user(found.st_uid), _group(found.st_gid))
-
-    def list_files(self, folder: str) -> list[str]:
-        try:
-            with os.scandir(folder) as entries:
-                return [entry.path for entry in entries if not entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
-            return []
-
-    def write(self, path: str, state: FileState) -> None:
-        target = Path(path)
-        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if state.link or target.is_symlink():
-            self.remove(path)
-        if state.link:
-            target.symlink_to(state.link)
-            return
-        with tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
-            file.write(state.content)
-        try:
-            Path(file.name).chmod(state.mode)
-            shutil.chown(file.name, state.owner, state.group)
-        except LookupError as error:
-            raise ConfigurationError(
-                f"the owner of {path} cannot be set to {state.owner}:{state.group}: {error}"
-            ) from error
-        # atomic_move keeps mode and owner of a replaced file, so both are set again.
-        self.module.atomic_move(file.name, path, unsafe_writes=True)
-        target.chmod(state.mode)
-        shutil.chown(path, state.owner, state.group)
-
-    def remove(self, path: str) -> None:
-        Path(path).unlink(missing_ok=True)
-
-    def make_folder(self, folder: Folder) -> None:
-        Path(folder.path).mkdir(mode=0o755, parents=True, exist_ok=True)
-        Path(folder.path).chmod(folder.mode)
-        shutil.chown(folder.path, folder.owner, folder.group)
-
-    def staged(self, path: str) -> str:
-        return staged_path(self.staging, path)
-
-    def stage(self, path: str, content: bytes) -> str:
-        staged = Path(self.staged(path))
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_bytes(content)
-        staged.chmod(0o600)
-        return str(staged)
-
-    def run(self, command: Sequence[str]) -> Result:
-        program = self.module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
-        if program is None:
-            return Result(None, f"the program {command[0]} is not installed")
-        code, out, err = self.module.run_command([program, *command[1:]], environ_update={"LC_ALL": "C.UTF-8"})
-        return Result(code, out + err)
-
-    def probe(self, probe: Probe) -> str | None:
-        return probe_port(probe)
-
-    def _record(self, unit: str, kind: str) -> Path:
-        return self.records / f"{unit}.{kind}.json"
-
-    def read_record(self, unit: str, kind: str = UNFINISHED) -> str | None:
-        try:
-            return self._record(unit, kind).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-
-    def write_record(self, unit: str, text: str, kind: str = UNFINISHED) -> None:
-        self.records.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self.records / f"{unit}.new"
-        new.touch(mode=0o600)
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._record(unit, kind))
-
-    def remove_record(self, unit: str) -> None:
-        self._record(unit, UNFINISHED).unlink(missing_ok=True)
-
-
-def probe_port(probe: Probe) -> str | None:
-    """Connect, with a handshake if required. Return the fault, or None."""
-    try:
-        with socket.create_connection((probe.address, probe.port), timeout=3) as connection:
-            if not probe.tls:
-                return None
-            if probe.starttls == "postgres" and not request_tls(connection):
-                return f"{probe} offers no TLS"
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            # The certificate is compared with the file, which is stricter than a verification of its chain.
-            context.verify_mode = ssl.CERT_NONE
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            with context.wrap_socket(connection, server_hostname=probe.server_name or None) as channel:
-                presented = channel.getpeercert(binary_form=True)
-    except ssl.SSLError as error:
-        return f"{probe} rejects a TLS 1.3 handshake for {probe.server_name or 'no name'}: {error.reason or error}"
-    except OSError as error:
-        reason = "no listener" if error.errno == errno.ECONNREFUSED else str(error)
-        return f"{probe} does not answer: {reason}"
-    if not probe.certificate_path:
-        return None
-    try:
-        text = Path(probe.certificate_path).read_text(encoding="ascii")
-        first = text[text.index("-----BEGIN CERTIFICATE") :].split("-----END CERTIFICATE-----")[0]
-        expected = ssl.PEM_cert_to_DER_cert(first + "-----END CERTIFICATE-----\n")
-    except (OSError, ValueError) as error:
-        return f"the certificate {probe.certificate_path} cannot be read: {error}"
-    if presented != expected:
-        return f"{probe} presents another certificate for {probe.server_name} than {probe.certificate_path}"
-    return None
-
-
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def _group(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
 
 
 def _options() -> dict[str, Any]:
@@ -393,6 +225,8 @@ def _options() -> dict[str, Any]:
         "on_change": {"type": "str", "choices": ["reload", "restart", "none"], "default": "reload"},
         "live_command": words,
         "live_contains": text,
+        "live_lines": words,
+        "live_exact": {"type": "bool", "default": False},
         "digest_mark": text,
         "probes": {"type": "list", "elements": "dict", "options": probe},
         "probe_seconds": {"type": "int", "default": 10},
@@ -409,8 +243,9 @@ def _options() -> dict[str, Any]:
 def main() -> None:
     build: Callable[..., AnsibleModule] = QuietModule
     module = build(argument_spec=_options(), supports_check_mode=True)
-    host = RealHost(module)
+    host = RealHost(module, str(module.params["name"]))
     units = [unit_from(options) for options in module.params["units"] if options["applies"]]
+    outdated = [unit_from(options) for options in module.params["units"] if not options["applies"]]
     plans: list[Plan] = []
     shown: list[dict[str, str]] = []
     try:
@@ -430,10 +265,13 @@ def main() -> None:
                 apply(planned, host)
             else:
                 record_known_good(planned.unit, host, planned.live_output)
+                record_verified(planned.unit, host, planned.live_output)
+        for unit in outdated if not module.check_mode else ():
+            forget_verified(unit, host)
     except ConfigurationError as error:
         module.fail_json(msg=str(error), diff=shown)
     finally:
-        shutil.rmtree(host.staging, ignore_errors=True)
+        host.close()
     module.exit_json(
         changed=any(planned.changed for planned in plans),
         units={planned.unit.name: planned.reasons() for planned in plans},

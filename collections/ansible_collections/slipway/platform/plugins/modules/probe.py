@@ -28,19 +28,23 @@ options:
       kind:
         type: str
         required: true
-        choices: [https, redirect, tls_refused, open, closed, api, postgres]
+        choices: [https, redirect, tls_refused, open, ping, closed, api, postgres]
         description:
           - V(https) answers over TLS 1.3 with a certificate of the authority, V(redirect) redirects HTTP to HTTPS,
             V(tls_refused) rejects TLS 1.2 by the alert protocol_version, V(open) accepts a connection, V(closed)
             refuses or drops it, V(api) is a ready Kubernetes API with its nodes Ready, V(postgres) answers clients of
             PostgreSQL over TLS 1.3 with a certificate of the authority.
-          - Probe a control port with V(open) on the same address as V(closed); a host that is down answers on no port.
+          - Probe a control on the same address as V(closed), a port with V(open) or the host with V(ping) (needs root);
+            a host that is down answers on no port.
       address:
         type: str
         description: Address to connect to, an empty one is a finding; not for V(api).
       port:
         type: int
-        description: Port to connect to; not for V(api).
+        description: Port to connect to; not for V(api) and V(ping).
+      source:
+        type: str
+        description: Name of the host that runs the probe, for findings; empty for one outside.
       server_name:
         type: str
         description: Server name to request.
@@ -130,10 +134,11 @@ def main() -> None:
                     "kind": {
                         "type": "str",
                         "required": True,
-                        "choices": ["https", "redirect", "tls_refused", "open", "closed", "api", "postgres"],
+                        "choices": ["https", "redirect", "tls_refused", "open", "ping", "closed", "api", "postgres"],
                     },
                     "address": {"type": "str"},
                     "port": {"type": "int"},
+                    "source": {"type": "str"},
                     "server_name": {"type": "str"},
                     "path": {"type": "str", "default": "/"},
                     "statuses": {"type": "list", "elements": "int", "default": [200]},
@@ -149,6 +154,7 @@ def main() -> None:
                     ("kind", "redirect", ["address", "port", "server_name"]),
                     ("kind", "tls_refused", ["address", "port", "server_name", "authority"]),
                     ("kind", "open", ["address", "port"]),
+                    ("kind", "ping", ["address"]),
                     ("kind", "closed", ["address", "port"]),
                     ("kind", "api", ["kubeconfig", "nodes", "version"]),
                     ("kind", "postgres", ["address", "port", "server_name", "authority"]),
