@@ -7,6 +7,7 @@ import contextlib
 import errno
 import http.server
 import json
+import os
 import socket
 import socketserver
 import ssl
@@ -417,7 +418,8 @@ RELEASE = {"release": [f"rke2 version {VERSION} (abc)", "go version go1.26"]}
 
 @pytest.fixture
 def carried(tmp_path: Path) -> dict[str, Any]:
-    return RELEASE | {"ingress_certificate": certificate(tmp_path)[0]}
+    pem = certificate(tmp_path)[0]
+    return RELEASE | {"ingress_certificate": pem, "serving_certificate": pem, "cordoned": []}
 
 
 def test_findings_name_where_they_were_seen(carried: dict[str, Any]) -> None:
@@ -446,11 +448,20 @@ def test_an_ingress_certificate_that_ends_soon_is_a_finding(carried: dict[str, A
     assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == []
     ends = datetime.now(UTC) + timedelta(days=1)
     assert verify.server_findings(hostvars, ["s1", "s2"], VERSION, 30) == [
-        f"the certificate of RKE2's ingress: it expires on {ends:%Y-%m-%d}. Run playbooks/rke2.yml."
+        f"the certificate of RKE2's ingress: it expires on {ends:%Y-%m-%d}. Run playbooks/rke2.yml.",
+        f"s1: the certificate of the API server: it expires on {ends:%Y-%m-%d}. Restart rke2-server on this host.",
+        f"s2: the certificate of the API server: it expires on {ends:%Y-%m-%d}. Restart rke2-server on this host.",
     ]
     hostvars["s2"]["__verify_server_status"]["ingress_certificate"] = ""
     assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
         "the certificate of RKE2's ingress: there is none yet. Run playbooks/rke2.yml."
+    ]
+
+
+def test_a_cordoned_node_is_one_finding(carried: dict[str, Any]) -> None:
+    hostvars = {name: {"__verify_server_status": carried | {"unmet": [], "cordoned": ["a1"]}} for name in ("s1", "s2")}
+    assert verify.server_findings(hostvars, ["s1", "s2"], VERSION) == [
+        "node a1 is cordoned and takes no new pods. Finish its maintenance: kubectl uncordon a1"
     ]
 
 
@@ -465,7 +476,9 @@ def test_a_server_that_would_not_come_back_as_it_is_is_a_finding(carried: dict[s
     hostvars = {
         "s1": {"__verify_server_status": carried | {"unmet": [], "release": []}},
         "s2": {"__verify_server_status": carried | {"unmet": [], "release": older}},
-        "s3": {"__verify_server_status": {"unmet": [], "ingress_certificate": carried["ingress_certificate"]}},
+        "s3": {
+            "__verify_server_status": {key: value for key, value in carried.items() if key != "release"} | {"unmet": []}
+        },
     }
     assert verify.server_findings(hostvars, ["s1", "s2", "s3"], VERSION) == [
         "s1: rke2 --version printed nothing; a reboot would start no RKE2. Run playbooks/rke2.yml.",
@@ -481,3 +494,40 @@ def test_a_simulation_is_never_kept_quiet() -> None:
     }
     assert verify.simulation(hostvars, ["s1", "s2"]) == "RKE2 is a simulation (a simulation)."
     assert verify.simulation({"s1": {"__verify_server_status": {"release": ["v1", "go1.26"]}}}, ["s1"]) == ""
+
+
+def test_the_findings_of_hosts_name_the_host() -> None:
+    hostvars = {
+        "s1": {"__verify_host_drift": {"findings": ["/etc/a was changed"]}, "__verify_host_probe": {"findings": []}},
+        "s2": {"__verify_host_drift": {"findings": []}, "__verify_host_probe": {"findings": ["port 22 of s1 is open"]}},
+        "s3": {"__verify_host_drift": {"unreachable": True}},
+        "s4": {"__verify_host_drift": {"findings": []}, "__verify_host_probe": {"failed": True, "msg": "boom"}},
+    }
+    assert verify.host_findings(hostvars, ["s1", "s2", "s3", "s4", "s5"]) == [
+        "s1: /etc/a was changed",
+        "port 22 of s1 is open",
+        "s3 cannot be reached by SSH",
+        f"s4: a check has no result (boom). {AGAIN}",
+        f"s5: a check has no result (it was not part of this run). {AGAIN}",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a raw socket needs root")
+def test_a_host_answers_a_ping() -> None:
+    assert probes.run([{"name": "s1", "kind": "ping", "address": "127.0.0.1", "source": "s2"}], 1)[0] == []
+    # The kernel sends nothing to the broadcast address without permission.
+    found = probes.run([{"name": "s1", "kind": "ping", "address": "255.255.255.255", "source": "s2"}], 0.2)[0]
+    assert len(found) == 1 and found[0].startswith("s1 (255.255.255.255) does not answer a ping from s2 (")
+
+
+def test_a_bucket_that_differs_is_a_finding() -> None:
+    assert verify.bucket_findings({"skipped": True}) == []
+    assert verify.bucket_findings({"changed": False, "changes": []}) == []
+    assert verify.bucket_findings({"changes": ["enable versioning of the bucket backup"]}) == [
+        "the object storage differs from its declaration (enable versioning of the bucket backup). Find out who "
+        "changed it; playbooks/object_storage.yml restores the declared state."
+    ]
+    assert verify.bucket_findings({"failed": True, "msg": "no answer"}) == [
+        "the buckets of the object storage cannot be compared: no answer"
+    ]
+    assert verify.bucket_findings({}) == ["the buckets of the object storage cannot be compared: there is no result"]

@@ -244,8 +244,8 @@ class Memory:
         return Answer(200, {}, b"")
 
 
-def reconcile(store: Memory, *, check: bool = False) -> tuple[list[str], list[str]]:
-    return module.reconcile(check, [WANTED], {"owner": store}, [])  # type: ignore[dict-item]
+def reconcile(store: Memory, *, check: bool = False, compare_only: bool = False) -> tuple[list[str], list[str]]:
+    return module.reconcile(check, [WANTED], {"owner": store}, [], compare_only)  # type: ignore[dict-item]
 
 
 def test_a_second_run_changes_nothing() -> None:
@@ -269,6 +269,15 @@ def test_an_unreachable_store_is_empty_in_check_mode_only() -> None:
     store.down = S3Error("busy", 503, "SlowDown")
     with pytest.raises(S3Error):
         reconcile(store, check=True)
+
+
+def test_a_comparison_changes_nothing_and_needs_the_store() -> None:
+    store = Memory()
+    planned, _ = reconcile(store, compare_only=True)
+    assert len(planned) == 4 and store.buckets == {}
+    store.down = S3Error("does not answer")
+    with pytest.raises(S3Error):
+        reconcile(store, compare_only=True)
 
 
 def test_discarded_changes_are_an_error() -> None:

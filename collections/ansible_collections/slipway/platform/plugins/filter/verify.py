@@ -97,6 +97,13 @@ def server_findings(hostvars: Mapping[str, Any], servers: list[str], version: st
             found += release_findings(name, status.get("release") or [], version)
             if reason := certificates.expiry_due(str(status.get("ingress_certificate") or ""), int(valid_days)):
                 found.append(f"the certificate of RKE2's ingress: {reason}. Run playbooks/rke2.yml.")
+            if reason := certificates.expiry_due(str(status.get("serving_certificate") or ""), int(valid_days)):
+                # RKE2 renews its certificates when it starts.
+                found.append(f"{name}: the certificate of the API server: {reason}. Restart rke2-server on this host.")
+            found += [
+                f"node {node} is cordoned and takes no new pods. Finish its maintenance: kubectl uncordon {node}"
+                for node in status.get("cordoned") or []
+            ]
     return list(dict.fromkeys(found))
 
 
@@ -112,6 +119,16 @@ def host_findings(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> list[str
         else:
             found.append(_missing_result(name, drift))
     return found
+
+
+def bucket_findings(result: Mapping[str, Any]) -> list[str]:
+    """Findings of the comparison of the buckets, which is skipped without a store."""
+    if result.get("skipped"):
+        return []
+    if result.get("failed") or "changes" not in result:
+        return [f"the buckets of the object storage cannot be compared: {result.get('msg') or 'there is no result'}"]
+    remedy = "Find out who changed it; playbooks/object_storage.yml restores the declared state."
+    return [f"the object storage differs from its declaration ({change}). {remedy}" for change in result["changes"]]
 
 
 def database_probes(host: str, server_name: str, authority: str, valid_days: int) -> list[dict[str, Any]]:
@@ -271,6 +288,7 @@ class FilterModule:
             "verify_ingress_probes": ingress_probes,
             "verify_closed_probes": closed_probes,
             "verify_closed_hosts": closed_hosts,
+            "verify_bucket_findings": bucket_findings,
             "verify_host_findings": host_findings,
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,

@@ -241,6 +241,14 @@ def read_certificate() -> dict[str, str] | None:
     return {"pem": pem, "digest": hashlib.sha256(manifest.encode()).hexdigest()}
 
 
+def read_serving_certificate() -> str:
+    """The certificate of this server's API server, PEM; RKE2 renews it at a start within 120 days of its expiry."""
+    try:
+        return (DATA / "server/tls/serving-kube-apiserver.crt").read_text()
+    except FileNotFoundError:
+        return ""
+
+
 # --- the Kubernetes API ----------------------------------------------------------------------------------------------
 
 

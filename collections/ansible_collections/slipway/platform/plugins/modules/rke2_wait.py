@@ -72,8 +72,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+cordoned:
+  description: Nodes that are unschedulable.
+  returned: with O(release_wanted) when no condition is unmet
+  type: list
+  elements: str
 ingress_certificate:
   description: The ingress certificate in the host's manifests folder, PEM; empty where there is none.
+  returned: with O(release_wanted)
+  type: str
+serving_certificate:
+  description: The certificate of the host's API server, PEM; empty where there is none.
   returned: with O(release_wanted)
   type: str
 release:
@@ -104,6 +113,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     read_own_node,
     read_release,
     read_service,
+    read_serving_certificate,
 )
 from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
@@ -133,9 +143,13 @@ def main() -> None:
     parameters = module.params
     if module.check_mode:
         module.exit_json(changed=False, waited_seconds=0.0, unmet=[])
-    installed: dict[str, Any] = {"release": [], "ingress_certificate": ""}
+    installed: dict[str, Any] = {}
     if parameters["release_wanted"]:
-        installed = {"release": read_release(), "ingress_certificate": (read_certificate() or {}).get("pem", "")}
+        installed = {
+            "release": read_release(),
+            "ingress_certificate": (read_certificate() or {}).get("pem", ""),
+            "serving_certificate": read_serving_certificate(),
+        }
     unit = f"rke2-{parameters['type']}.service"
     name, started_at = parameters["node_name"], time.monotonic()
     restarts = read_service(unit)["restarts"]
@@ -161,7 +175,7 @@ def main() -> None:
         return conditions
 
     try:
-        wait_until(
+        view = wait_until(
             WHAT.format(name),
             read,
             unmet_conditions,
@@ -180,6 +194,8 @@ def main() -> None:
             unmet=error.conditions,
             **installed,
         )
+    if parameters["release_wanted"]:
+        installed["cordoned"] = sorted(name for name, node in view["api"]["nodes"].items() if node["unschedulable"])
     waited_seconds = round(time.monotonic() - started_at, 1)
     module.exit_json(changed=False, waited_seconds=waited_seconds, unmet=[], **installed)
 

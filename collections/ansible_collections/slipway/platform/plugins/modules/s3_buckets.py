@@ -114,6 +114,10 @@ options:
     elements: str
     default: []
     description: Names of buckets whose lock may be weakened.
+  compare_only:
+    type: bool
+    default: false
+    description: Whether only to return what differs. In contrast to check mode an unreachable store is an error.
 """
 
 EXAMPLES = r"""
@@ -261,6 +265,7 @@ def options() -> dict[str, Any]:
             },
         },
         "weaken_confirm": {"type": "list", "elements": "str", "default": []},
+        "compare_only": {"type": "bool", "default": False},
     }
 
 
@@ -281,14 +286,20 @@ def main() -> None:
         }
         if missing := sorted({bucket.owner for bucket in wanted} - set(stores)):
             raise BucketError(f"owner {', '.join(missing)}: no key is given. Declare that user with its keys")
-        changes, undeclared_names = reconcile(module.check_mode, wanted, stores, given["weaken_confirm"])
+        changes, undeclared_names = reconcile(
+            module.check_mode, wanted, stores, given["weaken_confirm"], given["compare_only"]
+        )
     except (S3Error, BucketError) as error:
         module.fail_json(msg=f"{error}.")
-    module.exit_json(changed=bool(changes), changes=changes, undeclared=undeclared_names)
+    module.exit_json(changed=bool(changes) and not given["compare_only"], changes=changes, undeclared=undeclared_names)
 
 
 def reconcile(
-    check_mode: bool, wanted: Sequence[Bucket], stores: dict[str, Store], confirm: Sequence[str]
+    check_mode: bool,
+    wanted: Sequence[Bucket],
+    stores: dict[str, Store],
+    confirm: Sequence[str],
+    compare_only: bool = False,
 ) -> tuple[list[str], list[str]]:
     """(changes, undeclared buckets). All buckets are planned before the first change."""
     owned, unreadable = {}, {}
@@ -313,7 +324,7 @@ def reconcile(
             exists = unreadable[bucket.owner].code == OTHER_SECRET
             later = f"compare the bucket {bucket.name} after the new keys of {bucket.owner} are set"
             changes += [later] if exists else plan(bucket, None).changes
-    if not check_mode:
+    if not check_mode and not compare_only:
         for bucket, planned in plans:
             if planned.changes:
                 apply(stores[bucket.owner], bucket, planned)
