@@ -39,13 +39,17 @@ def test_a_full_file_system_is_a_finding(
 ) -> None:
     space = SimpleNamespace(f_blocks=100, f_bfree=100 - used, f_bavail=100 - used, f_files=100, f_ffree=100 - inodes)
     monkeypatch.setattr(os, "statvfs", lambda path: space)
-    mounts = "/dev/sdb /data\\040disk ext4 rw,noatime 0 0\n/dev/sdb /mnt/bind ext4 rw 0 0\nproc /proc proc rw 0 0\n"
+    mounts = (
+        "40 20 8:16 / /data\\040disk rw,noatime shared:1 - ext4 /dev/sdb rw\n"
+        "41 20 8:16 / /mnt/bind ro,noatime - ext4 /dev/sdb rw\n"
+        "42 20 0:5 / /proc rw - proc proc rw\n"
+    )
     assert host_drift.mount_findings(mounts, 90) == expected
 
 
 def test_a_file_system_that_became_read_only_is_a_finding() -> None:
-    found = host_drift.mount_findings("/dev/sda1 / ext4 ro,relatime,errors=remount-ro 0 0\n", 90)
-    volume = "/dev/rbd0 /var/lib/kubelet/pods/1/volumes/data ext4 ro 0 0\n"
+    found = host_drift.mount_findings("20 1 8:1 / / rw,relatime - ext4 /dev/sda1 ro,errors=remount-ro\n", 90)
+    volume = "50 20 252:0 / /var/lib/kubelet/pods/1/volumes/data ro - ext4 /dev/rbd0 ro\n"
     assert host_drift.mount_findings(volume, 90) == []
     assert found == ["the file system / is read-only. Read its errors: journalctl --dmesg --grep /dev/sda1."]
 

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.slipway.platform.plugins.module_utils import configuration_host
 from ansible_collections.slipway.platform.plugins.module_utils.configuration import VERIFIED, drift
 
-MOUNTS = Path("/proc/self/mounts")
+MOUNTS = Path("/proc/self/mountinfo")
 STARTED_WITH = "slipway-*/started-with"
 """Below /run: the digests of the files that a service read at its start, after a line with its invocation ID."""
 
@@ -48,11 +48,13 @@ def started_with_findings(service: str, record: str) -> list[str]:
 
 
 def mount_findings(mounts: str, full_percent: int) -> list[str]:
-    """File systems on block devices that are read-only although mounted to be written, or nearly full."""
+    """File systems on block devices that are read-only, as after an error, or nearly full."""
     found: list[str] = []
     devices: set[str] = set()
     for line in mounts.splitlines():
-        device, point, kind, options = line.split()[:4]
+        # The options of the file system itself, not those of this mount, which may be read-only on purpose.
+        mount, _separator, filesystem = line.partition(" - ")
+        point, (kind, device, options) = mount.split()[4], filesystem.split()[:3]
         # Volumes of pods belong to Kubernetes, and may be read-only on purpose.
         volume = point.startswith("/var/lib/kubelet/")
         if volume or not device.startswith("/dev/") or device in devices or kind in {"squashfs", "iso9660"}:
