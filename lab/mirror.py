@@ -147,6 +147,7 @@ def _use_official(url: str, cache: Path, folder: Path, progress: Progress) -> Re
 
 
 def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
+    from lab.debian import DebianError
     from lab.kubernetes.build import BuildError, programs
     from lab.machines.base import MachineError
     from lab.rke2sim import package
@@ -167,7 +168,7 @@ def _simulate(settings: Settings, folder: Path, progress: Progress) -> Release:
                     version, built / version, settings.cache_dir / "rke2sim", kubernetes[version], progress
                 )
                 _copy(built / version, folder / version)
-        except (BuildError, MachineError, package.PackageError) as error:
+        except (BuildError, DebianError, MachineError, package.PackageError) as error:
             raise MirrorError(f"building the lab's release failed: {error}") from error
     return Release(
         Source.SIMULATION,

@@ -57,9 +57,9 @@ PARTS = (
     ),
     Part(
         "rke2",
-        f"lab up && {PLATFORM}test_rke2.py",
-        "each server lost in turn; rolling restart without a failed call",
-        20,
+        f"lab up && {PLATFORM}test_rke2.py tests/platform/test_pods.py",
+        "each server lost in turn; rolling restart without a failed call or request of an application; its pods",
+        30,
     ),
     Part(
         "rke2_restore",

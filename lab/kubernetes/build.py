@@ -1,7 +1,8 @@
 """Builds the programs of Kubernetes from Go modules, once per content, into the lab's cache.
 
 `go.mod` names the versions; `cmd/` has the programs of which upstream has no main that can be built. Only modules are
-downloaded: a machine that has them, or the finished programs, needs no network.
+downloaded, and Go where this machine has none that is new enough: a machine that has the finished programs needs no
+network.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab import debian
 from lab.machines import builds
 
 HERE = Path(__file__).parent
 GO = (1, 26)
 """The oldest Go that builds the modules."""
+GO_SUITE = "sid"
+"""The Debian release that has it."""
 BUILD_MEGABYTES = 6000
 """Free disk space that a build needs: Go's cache takes 2.5 GB, the modules 1.5 GB, the programs 0.6 GB."""
+KEPT_BUILDS = 2
 VERSION_VARIABLES = "k8s.io/component-base/version"
 KUBERNETES = "kubernetes"
 """The one program that has the version of the release in it."""
@@ -66,19 +72,22 @@ def programs(cache: Path, versions: Sequence[str], progress: Progress) -> dict[s
                 (work / "programs").mkdir()
                 _build(work, versions, progress)
                 (work / "programs").replace(folder)
-            for stale in set(folder.parent.iterdir()) - {folder, folder.parent / "lock"}:
-                shutil.rmtree(stale)
+        folder.touch()
+        # The one that was used before is kept, for a machine with two checkouts.
+        used = sorted(folder.parent.glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for stale in used[KEPT_BUILDS:]:
+            shutil.rmtree(stale)
     return {version: folder / version for version in versions}
 
 
 def _build(work: Path, versions: Sequence[str], progress: Progress) -> None:
-    environment = _environment(work)
-    go = _go(environment)
     if (free := shutil.disk_usage(work).free // 2**20) < BUILD_MEGABYTES:
         raise BuildError(
             f"{work.parent}: {free} MB are free, building Kubernetes needs {BUILD_MEGABYTES} MB. Free space there or "
             "set SLIPWAY_CACHE_ROOT to a folder on another disk."
         )
+    go = find_go(work / "go", progress)
+    environment = _environment(work, go)
     packages = subprocess.run(
         [go, "list", "-deps", "tool", "./cmd/..."],
         cwd=HERE,
@@ -95,14 +104,18 @@ def _build(work: Path, versions: Sequence[str], progress: Progress) -> None:
         done = 0
         with subprocess.Popen(
             [go, "build", "-v", "-trimpath", f"-ldflags={link_flags(version)}", "-o", f"{target}/", *what],
-            cwd=HERE, env=environment, stderr=subprocess.PIPE, text=True,
+            cwd=HERE, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
         ) as process:  # fmt: skip
             assert process.stderr is not None
             output = []
-            for line in process.stderr:
-                output.append(line.rstrip())
-                done += 1
-                progress(f"building Kubernetes {version}: {min(done, total)} of {total} packages")
+            try:
+                for line in process.stderr:
+                    output.append(line.rstrip())
+                    done += 1
+                    progress(f"building Kubernetes {version}: {min(done, total)} of {total} packages")
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         if process.returncode:
             faults = [line for line in output if " " in line][-3:]
             raise BuildError(f"go build of {HERE} failed: {'; '.join(faults)}. Correct the cause and run again.")
@@ -117,7 +130,7 @@ def link_flags(version: str) -> str:
     return " ".join(["-s", "-w", *(f"-X {VERSION_VARIABLES}.{name}={value}" for name, value in values.items())])
 
 
-def _environment(work: Path) -> dict[str, str]:
+def _environment(work: Path, go: Path) -> dict[str, str]:
     """Variables of Go. Its cache is in the work folder and ends with the build; a refused module ends the build.
 
     `SLIPWAY_GO_CACHE` names a folder that keeps the cache, for those who work on the programs.
@@ -125,22 +138,25 @@ def _environment(work: Path) -> dict[str, str]:
     cache = Path(os.environ.get("SLIPWAY_GO_CACHE", work / "gocache"))
     temporary = work / "tmp"
     temporary.mkdir()
-    environment = {
+    proxies = subprocess.run([go, "env", "GOPROXY"], capture_output=True, text=True, check=True).stdout
+    return {
         **os.environ,
         "GOCACHE": str(cache), "GOTMPDIR": str(temporary), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly",
-        "CGO_ENABLED": "0",
+        "GOPROXY": proxies.strip().removesuffix(",direct"), "CGO_ENABLED": "0",
     }  # fmt: skip
-    if shutil.which("go"):
-        shown = subprocess.run(["go", "env", "GOPROXY"], capture_output=True, text=True, check=True)
-        environment["GOPROXY"] = shown.stdout.strip().removesuffix(",direct")
-    return environment
 
 
-def _go(environment: dict[str, str]) -> str:
-    if (go := shutil.which("go")) is None:
-        raise BuildError(f"go: is not installed on this machine. Install Go {GO[0]}.{GO[1]} or newer.")
-    shown = subprocess.run([go, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=True).stdout
-    found = re.match(r"go(\d+)\.(\d+)", shown)
-    if found is None or (int(found.group(1)), int(found.group(2))) < GO:
-        raise BuildError(f"go: is {shown.strip()} on this machine. Install Go {GO[0]}.{GO[1]} or newer.")
-    return go
+def find_go(target: Path, progress: Progress) -> Path:
+    """The go command: this machine's where it is new enough, else Debian's, extracted to a folder of the build."""
+    if (own := shutil.which("go")) is not None:
+        shown = subprocess.run([own, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
+        found = re.match(r"go(\d+)\.(\d+)", shown)
+        if found is not None and (int(found.group(1)), int(found.group(2))) >= GO:
+            return Path(own)
+    name = f"{GO[0]}.{GO[1]}"
+    progress(f"downloading Go {name} from Debian {GO_SUITE}")
+    try:
+        debian.extract(GO_SUITE, (f"golang-{name}-go", f"golang-{name}-src"), target)
+    except debian.DebianError as error:
+        raise BuildError(f"this machine has no Go {name}, and {error}. Install Go {name} or newer.") from error
+    return target / f"usr/lib/go-{name}/bin/go"

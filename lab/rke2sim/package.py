@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import tarfile
 import tempfile
 import zipfile
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from lab import debian
 from lab.kubernetes import archive
 from lab.kubernetes.images import write_archive
 
@@ -34,7 +34,6 @@ PACKAGES = ("etcd-server", "etcd-client", "openssl", "runc")
 PROGRAMS = {"etcd": "usr/bin", "etcdctl": "usr/bin", "openssl": "usr/bin", "runc": "usr/sbin"}
 PACKED = ("etcd", "etcdctl", "openssl")
 """Those in bin/rke2; the others are in the images."""
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 VERSION = re.compile(r"v\d+\.\d+\.\d+(-rc\d+)?\+rke2r\d+")
 EPOCH = (2026, 1, 1, 0, 0, 0)
 EPOCH_SECONDS = 1767225600
@@ -44,52 +43,16 @@ class PackageError(Exception):
     """The release cannot be built; the message names what is missing."""
 
 
-def mirror() -> str:
-    """The Debian mirror of this machine: `SLIPWAY_DEBIAN_MIRROR`, else the first that apt is configured with."""
-    if chosen := os.environ.get("SLIPWAY_DEBIAN_MIRROR"):
-        return chosen
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian",
-         "Label: Debian", "Component: main"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    addresses = listed.stdout.split()
-    if not addresses:
-        raise PackageError("apt on this machine has no Debian mirror. Set SLIPWAY_DEBIAN_MIRROR to the URL of one.")
-    return addresses[0]
-
-
 def fetch_programs(folder: Path) -> None:
-    """Download Debian 13's programs to `folder`, with an apt configuration separate from this machine's."""
-    with tempfile.TemporaryDirectory(prefix="slipway-apt-") as name:
-        root = Path(name)
-        root.chmod(0o755)
-        for part in ("lists/partial", "archives/partial"):
-            (root / part).mkdir(parents=True)
-        (root / "status").touch()
-        (root / "sources.list").write_text(f"deb [signed-by={KEYRING} arch=amd64] {mirror()} {SUITE} main\n")
-        (root / "apt.conf").write_text(
-            f'Dir::State "{root}";\nDir::State::lists "{root}/lists";\nDir::State::status "{root}/status";\n'
-            f'Dir::Cache "{root}";\nDir::Etc::sourcelist "{root}/sources.list";\nDir::Etc::sourceparts "-";\n'
-            'APT::Architecture "amd64";\nAPT::Architectures {"amd64";};\nAcquire::Languages "none";\n'
-            'APT::Sandbox::User "root";\nAcquire::Retries "3";\n'
-            'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";\n'
-        )
-        environment = {**os.environ, "APT_CONFIG": str(root / "apt.conf")}
-        for command in (["apt-get", "-q", "update"], ["apt-get", "-q", "download", *PACKAGES]):
-            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise PackageError(
-                    f"{' '.join(command)} for Debian {SUITE} failed: {(done.stderr or done.stdout).strip()[-400:]}"
-                )
-        for package in sorted(root.glob("*.deb")):
-            subprocess.run(["dpkg-deb", "-x", str(package), str(root / "tree")], check=True)
+    """Download Debian 13's programs to `folder`."""
+    with tempfile.TemporaryDirectory(prefix="slipway-programs-") as name:
+        tree = Path(name)
+        packages = debian.extract(SUITE, PACKAGES, tree)
         staging = folder.with_name(f".{folder.name}.{os.getpid()}")
         staging.mkdir(parents=True)
         for program, directory in PROGRAMS.items():
-            shutil.copyfile(root / "tree" / directory / program, staging / program)
+            shutil.copyfile(tree / directory / program, staging / program)
             (staging / program).chmod(0o755)
-        packages = [path.name for path in sorted(root.glob("*.deb"))]
         (staging / "packages.json").write_text(json.dumps(packages))
         try:
             staging.rename(folder)

@@ -1,9 +1,8 @@
-"""The cluster behind the load balancer: availability when a server loses power, and rolling restarts."""
+"""The cluster behind the load balancer: availability when a server loses power; test_pods.py restarts all of them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from kubernetes import config
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from tests.platform.conftest import play
 from tests.support.deadlines import until
 
 SERVERS = ["lab-rke2-server-1", "lab-rke2-server-2", "lab-rke2-server-3"]
@@ -166,20 +164,3 @@ def cordons(kubeconfig: Path) -> Iterator[list[set[str]]]:
     finally:
         done.set()
         watcher.join()
-
-
-@pytest.mark.soak
-def test_a_changed_setting_restarts_servers_one_at_a_time_without_a_failed_call(kubeconfig: Path) -> None:
-    """Each server is Ready again before the next one restarts; the API responds throughout."""
-    calls = Calls(kubeconfig)
-    change = json.dumps({"rke2_kube_apiserver_args": ["audit-log-maxage=7"]})
-    with cordons(kubeconfig) as cordoned, calls.running():
-        run = play("--extra-vars", change, playbook="playbooks/rke2.yml")
-    assert run.code == 0, run.output[-4000:]
-    assert sorted(run.changed) == SERVERS
-    assert set().union(*cordoned) == set(SERVERS)
-    assert max(len(names) for names in cordoned) == 1
-    assert calls.failed == []
-    restored = play(playbook="playbooks/rke2.yml")
-    assert restored.code == 0, restored.output[-4000:]
-    assert play(playbook="playbooks/rke2.yml").changed == {}

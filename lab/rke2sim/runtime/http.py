@@ -49,6 +49,18 @@ class Response:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None
+    relay: Relay | None = None
+    """Another server's answer, in place of status and body."""
+
+
+@dataclass(slots=True)
+class Relay:
+    """A connection to another server, to which the request was sent."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    both_ways: bool
+    """After an upgrade of the protocol the client sends on."""
 
 
 def json_response(value: Any, status: int = 200, content_type: str = "application/json") -> Response:
@@ -206,6 +218,9 @@ class Server:
             if response.stream is not None:
                 await self._stream(reader, writer, response)
                 return
+            if response.relay is not None:
+                await self._relay(reader, writer, response.relay)
+                return
             await self._answer(writer, response, close=close, head_only=words[0] == "HEAD")
             if close:
                 return
@@ -267,6 +282,24 @@ class Server:
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
+
+    @staticmethod
+    async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, relay: Relay) -> None:
+        """Copy bytes until the other server ends its answer."""
+
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(MAX_HEAD):
+                target.write(data)
+                await target.drain()
+
+        sending = asyncio.ensure_future(copy(reader, relay.writer)) if relay.both_ways else None
+        try:
+            await copy(relay.reader, writer)
+        finally:
+            if sending is not None:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            relay.writer.close()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The ingress in its pod, on Traefik's ports: every response contains the request."""
+"""The ingress in its pod, on Traefik's ports: routes Ingress objects; other responses contain the request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from . import http, log, traefik
+from . import http, ingress_routes, log, traefik
 from .api_client import ApiClient
 from .ingress_settings import IngressSettings
 
 PORTS = {entry: int(port) for entry, port in traefik.ENTRIES.items()}
+CONNECT_SECONDS = 5
+HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "expect", "te", "trailer", "upgrade")
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -53,15 +55,36 @@ class Ingress:
         self.node = ""
         self.entries: dict[str, Any] = {}
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certificates: dict[str, ssl.SSLContext] = {}
+        self.routes: list[ingress_routes.Route] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.load()
 
     def load(self) -> None:
         settings = json.loads((self.folder / "settings.json").read_text())
-        context = http.server_context(self.folder / "tls.crt", self.folder / "tls.key")
-        context.minimum_version = ssl.TLSVersion[settings["minimum"]]
-        self.node, self.entries, self.context = settings["node"], settings["entries"], context
-        log.info(f"ingress of {self.node}: certificate loaded, TLS from {settings['minimum']} on, {self.entries}")
+        path = self.folder / "routes.json"
+        found = json.loads(path.read_text()) if path.exists() else {"routes": [], "certificates": {}}
+
+        def context(folder: Path) -> ssl.SSLContext:
+            made = http.server_context(folder / "tls.crt", folder / "tls.key")
+            made.minimum_version = ssl.TLSVersion[settings["minimum"]]
+            return made
+
+        self.node, self.entries, self.context = settings["node"], settings["entries"], context(self.folder)
+        self.certificates = {host: context(Path(folder)) for host, folder in found["certificates"].items()}
+        self.context.sni_callback = self.choose_certificate
+        self.routes = [ingress_routes.Route(**route) for route in found["routes"]]
+        log.info(
+            f"ingress of {self.node}: {len(self.routes)} routes, {1 + len(self.certificates)} certificates, "
+            f"TLS from {settings['minimum']} on, {self.entries}"
+        )
+
+    def choose_certificate(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        host = (name or "").lower()
+        for pattern in (host, f"*.{host.partition('.')[2]}"):
+            if pattern in self.certificates:
+                connection.context = self.certificates[pattern]
+                return
 
     async def answer(self, entry: str, request: http.Request) -> http.Response:
         if request.path == "/ping":
@@ -72,6 +95,8 @@ class Ingress:
         headers = request.headers
         if not trusted(request.remote, settings["forwarded"]):
             headers = {name: value for name, value in headers.items() if not name.startswith("x-forwarded-")}
+        if route := ingress_routes.find(self.routes, headers.get("host", ""), request.path):
+            return await forward(route, request, headers, entry)
         return http.json_response(
             {
                 "node": self.node,
@@ -107,6 +132,36 @@ class Ingress:
             await server.guarded(reader, writer, remote)
         except (OSError, TimeoutError, http.BadRequest):
             connection.close()
+
+
+async def forward(
+    route: ingress_routes.Route, request: http.Request, headers: dict[str, str], entry: str
+) -> http.Response:
+    """Send the request to the Service, with the headers about the client that Traefik adds."""
+    if not route.address:
+        return http.text_response("no available server\n", 503)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            reader, writer = await asyncio.open_connection(route.address, route.port)
+    except (OSError, TimeoutError) as fault:
+        log.warning(f"{request.method} {request.target}: {route.address}:{route.port}: {fault or 'timeout'}")
+        return http.text_response("Bad Gateway\n", 502)
+    upgrade = headers.get("upgrade", "")
+    before = headers.get("x-forwarded-for")
+    sent = {
+        "x-forwarded-host": headers.get("host", ""),
+        "x-forwarded-port": {"web": "80", "websecure": "443"}[entry],
+        "x-forwarded-proto": {"web": "http", "websecure": "https"}[entry],
+        "x-real-ip": request.remote,
+        **{name: value for name, value in headers.items() if name not in HOP_BY_HOP},
+        "x-forwarded-for": f"{before}, {request.remote}" if before else request.remote,
+        "connection": "upgrade" if upgrade else "close",
+        **({"upgrade": upgrade} if upgrade else {}),
+        **({"content-length": str(len(request.body))} if request.body or "content-length" in headers else {}),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+    writer.write(f"{request.method} {request.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + request.body)
+    return http.Response(relay=http.Relay(reader, writer, bool(upgrade)))
 
 
 def redirect(redirection: traefik.Settings, request: http.Request) -> http.Response:

@@ -1,4 +1,4 @@
-"""The ingress's certificate and settings, read from the cluster: Secrets and the values of its HelmChartConfig."""
+"""The ingress's settings, read from the cluster: values of its HelmChartConfig, Ingress objects and certificates."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import base64
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
 import yaml
 
-from . import log, traefik
-from .api_client import ApiClient
+from . import ingress_routes, log, traefik
+from .api_client import ApiClient, expected
 from .pki import new_key, openssl, write
 
 POLL_SECONDS = 5
 VALUES = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs/rke2-traefik"
-SECRETS = "/api/v1/namespaces/kube-system/secrets"
+SECRETS = "/api/v1/namespaces/{}/secrets/{}"
+INGRESSES = "/apis/networking.k8s.io/v1/ingresses"
+SERVICES = "/api/v1/services"
 
 
 class IngressSettings:
@@ -61,10 +64,27 @@ class IngressSettings:
             return False
         changed = self.apply_values(answer.json()["spec"].get("valuesContent", "") if answer.status == 200 else "")
         if name := self._settings().get("secret"):
-            secret = await self.api.call("GET", f"{SECRETS}/{quote(name)}")
-            if secret.status == 200:
-                changed = self._apply_certificate(secret.json().get("data") or {}) or changed
-        return changed
+            changed = await self._apply_certificate("kube-system", name, self.folder) or changed
+        return await self._apply_routes() or changed
+
+    async def _apply_routes(self) -> bool:
+        """Routes and certificates of Ingress objects; True when they changed."""
+        ingresses = ingress_routes.selected(expected(await self.api.call("GET", INGRESSES))["items"])
+        services = expected(await self.api.call("GET", SERVICES))["items"] if ingresses else []
+        changed = False
+        folders = {}
+        for host, (namespace, name) in ingress_routes.certificates(ingresses).items():
+            folder = self.folder / "certificates" / f"{namespace}.{name}"
+            changed = await self._apply_certificate(namespace, name, folder) or changed
+            if (folder / "tls.key").exists():
+                folders[host] = str(folder)
+        routes = [asdict(route) for route in ingress_routes.table(ingresses, services)]
+        text = json.dumps({"routes": routes, "certificates": folders})
+        path = self.folder / "routes.json"
+        if path.exists() and path.read_text() == text:
+            return changed
+        write(path, text)
+        return True
 
     def _settings(self) -> traefik.Settings:
         path = self.folder / "settings.json"
@@ -89,12 +109,14 @@ class IngressSettings:
         write(self.folder / "settings.json", json.dumps(settings))
         return True
 
-    def _apply_certificate(self, data: dict[str, str]) -> bool:
-        pair = [base64.b64decode(data.get(name, "")) for name in ("tls.crt", "tls.key")]
+    async def _apply_certificate(self, namespace: str, name: str, folder: Path) -> bool:
+        secret = await self.api.call("GET", SECRETS.format(quote(namespace), quote(name)))
+        data = (secret.json().get("data") or {}) if secret.status == 200 else {}
+        pair = [base64.b64decode(data.get(file, "")) for file in ("tls.crt", "tls.key")]
         if not all(pair):
             return False
-        paths = [self.folder / name for name in ("tls.crt", "tls.key")]
-        if [path.read_bytes() for path in paths] == pair:
+        paths = [folder / file for file in ("tls.crt", "tls.key")]
+        if all(path.exists() for path in paths) and [path.read_bytes() for path in paths] == pair:
             return False
         for path, content in zip(paths, pair, strict=True):
             write(path, content)

@@ -279,7 +279,12 @@ def ingress(release: Release) -> list[Obj]:
         "networking.k8s.io/v1", "IngressClass", "traefik", spec={"controller": "traefik.io/ingress-controller"}
     )
     ingress_class["metadata"]["annotations"] = {"ingressclass.kubernetes.io/is-default-class": "true"}
-    rules = [rule("helm.cattle.io", "helmchartconfigs", "get"), rule("", "secrets", "get")]
+    rules = [
+        rule("helm.cattle.io", "helmchartconfigs", "get"),
+        rule("", "secrets", "get"),
+        rule("", "services", "list"),
+        rule("networking.k8s.io", "ingresses", "list"),
+    ]
     update = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
     return [*account(name, rules), ingress_class, workload("DaemonSet", name, pod, updateStrategy=update)]
 

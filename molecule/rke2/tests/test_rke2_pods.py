@@ -10,6 +10,7 @@ from testinfra.host import Host
 
 from tests.support.deadlines import until
 from tests.support.inventory import Inventory
+from tests.support.probe import PROBE
 
 KUBECTL = "/var/lib/rancher/rke2/bin/kubectl --kubeconfig /etc/rancher/rke2/rke2.yaml"
 NODE_PORT = 30080
@@ -23,17 +24,6 @@ channel.sendto(b"\\x12\\x34\\x01\\0\\0\\x01\\0\\0\\0\\0\\0\\0" + name + b"\\0\\x
 print(socket.inet_ntoa(channel.recv(512)[-4:]))
 """
 """The last address of a DNS answer; hosts have no client that takes a server."""
-
-PROBE = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3).close()
-    print("open")
-except TimeoutError:
-    print("dropped")
-except OSError as error:
-    print(error.strerror)
-"""
 
 
 @pytest.fixture

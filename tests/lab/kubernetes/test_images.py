@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from lab import debian
 from lab.kubernetes import archive, build
 from lab.kubernetes.images import Image, Link, files_tar, store_layer, write_archive
 from lab.rke2sim.runtime import archives
@@ -97,3 +99,44 @@ def test_kubernetes_reports_the_version_of_the_release() -> None:
 def test_a_module_that_is_not_required_is_an_error() -> None:
     with pytest.raises(build.BuildError, match=r"requires no module example\.org/none"):
         build.module_version("example.org/none")
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_own"), [("go1.26.8", True), ("go1.27.1", True), ("go1.24.4", False), ("devel", False), (None, False)]
+)
+def test_an_older_go_of_the_machine_is_replaced_by_debian_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str | None, is_own: bool
+) -> None:
+    extracted: list[tuple[str, tuple[str, ...], Path]] = []
+    monkeypatch.setattr(debian, "extract", lambda *arguments: extracted.append(arguments))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if shown:
+        (tmp_path / "go").write_text(f"#!/bin/sh\necho {shown}\n")
+        (tmp_path / "go").chmod(0o755)
+    go = build.find_go(tmp_path / "work", lambda text: None)
+    if is_own:
+        assert (go, extracted) == (tmp_path / "go", [])
+    else:
+        assert go == tmp_path / "work/usr/lib/go-1.26/bin/go"
+        assert extracted == [("sid", ("golang-1.26-go", "golang-1.26-src"), tmp_path / "work")]
+
+
+def test_a_machine_without_go_and_without_debian_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise debian.DebianError("apt-get -q update for Debian sid failed: no route")
+
+    monkeypatch.setattr(debian, "extract", fail)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(build.BuildError, match=r"has no Go 1\.26, and apt-get .* no route\. Install Go 1\.26 or newer"):
+        build.find_go(tmp_path / "work", lambda text: None)
+
+
+def test_the_build_before_is_kept_and_older_ones_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_build", lambda work, versions, progress: None)
+    for moment, versions in enumerate((["v1.36.1"], ["v1.36.2"], ["v1.36.3"])):
+        build.programs(tmp_path, versions, lambda text: None)
+        os.utime(tmp_path / "kubernetes" / build.content_hash(versions), (moment, moment))
+    kept = {path.name for path in (tmp_path / "kubernetes").glob("*/")}
+    assert kept == {build.content_hash(["v1.36.2"]), build.content_hash(["v1.36.3"])}

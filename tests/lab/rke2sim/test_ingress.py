@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import http.server
 import json
 import socket
 import ssl
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lab.rke2sim.runtime import ingress_routes
 from lab.rke2sim.runtime.ingress import Ingress
 from lab.rke2sim.runtime.ingress_settings import IngressSettings
 from lab.rke2sim.runtime.pki import issue, make_ca
@@ -121,6 +123,96 @@ def test_invalid_values_change_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     assert "the simulation ignores logs.level" in capsys.readouterr().err
 
 
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+def ingress(name: str, *hosts: str, created: str = "2026-01-01T00:00:00Z", **spec: Any) -> dict[str, Any]:
+    backend = {"service": {"name": "shop", "port": {"name": "http"}}}
+    rules = [
+        {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}} for host in hosts
+    ]
+    metadata = {"namespace": "a", "name": name, "creationTimestamp": created}
+    return {"metadata": metadata, "spec": {"ingressClassName": "traefik", "rules": rules, **spec}}
+
+
+SHOP: dict[str, Any] = {
+    "metadata": {"namespace": "a", "name": "shop"},
+    "spec": {"clusterIP": "10.43.1.1", "ports": [{"name": "http", "port": 80}, {"name": "metrics", "port": 9090}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "port"),
+    [
+        ("a.test", "/", 1),
+        ("A.TEST:443", "/shop", 2),
+        ("a.test", "/shop/x", 2),
+        ("a.test", "/shopping", 1),
+        ("a.test", "/shop/cart", 3),
+        ("a.test", "/shop/cart/x", 2),
+        ("b.apps.test", "/", 4),
+        ("c.b.apps.test", "/", 5),
+        ("other.test", "/", 5),
+    ],
+)
+def test_the_most_specific_route_is_chosen(host: str, path: str, port: int) -> None:
+    routes = [
+        ingress_routes.Route(name, prefix, exact, "10.43.1.1", number)
+        for name, prefix, exact, number in (
+            ("", "/", False, 5),
+            ("a.test", "/", False, 1),
+            ("a.test", "/shop/", False, 2),
+            ("a.test", "/shop/cart", True, 3),
+            ("*.apps.test", "/", False, 4),
+        )
+    ]
+    found = ingress_routes.find(routes, host, path)
+    assert found is not None and found.port == port
+
+
+def test_no_route_matches_another_host() -> None:
+    routes = ingress_routes.table([ingress("shop", "a.test")], [SHOP])
+    assert ingress_routes.find(routes, "b.test", "/") is None
+
+
+@pytest.mark.parametrize(
+    ("service", "address"),
+    [
+        ([SHOP], ("10.43.1.1", 80)),
+        ([], ("", 0)),
+        ([{**SHOP, "spec": {**SHOP["spec"], "clusterIP": "None"}}], ("", 0)),
+        ([{**SHOP, "spec": {"type": "ExternalName", "externalName": "c.test"}}], ("", 0)),
+        ([{**SHOP, "metadata": {"namespace": "b", "name": "shop"}}], ("", 0)),
+    ],
+)
+def test_a_route_leads_to_the_service_of_its_namespace(service: list[Any], address: tuple[str, int]) -> None:
+    (route,) = ingress_routes.table([ingress("shop", "a.test")], service)
+    assert (route.address, route.port) == address
+
+
+def test_a_default_backend_serves_every_name() -> None:
+    backend = {"service": {"name": "shop", "port": {"number": 9090}}}
+    (route,) = ingress_routes.table([ingress("shop", defaultBackend=backend)], [SHOP])
+    assert route == ingress_routes.Route("", "/", False, "10.43.1.1", 9090)
+
+
+def test_ingresses_of_another_class_are_left_out() -> None:
+    other = ingress("other", "a.test", ingressClassName="nginx")
+    legacy = ingress("legacy", "a.test", ingressClassName=None)
+    legacy["metadata"]["annotations"] = {"kubernetes.io/ingress.class": "nginx"}
+    unset = ingress("unset", "a.test", ingressClassName=None)
+    chosen = ingress_routes.selected([other, legacy, unset, ingress("own", "a.test", created="2025-01-01T00:00:00Z")])
+    assert [item["metadata"]["name"] for item in chosen] == ["own", "unset"]
+
+
+def test_the_certificate_of_the_oldest_ingress_counts() -> None:
+    def tls(name: str) -> list[dict[str, Any]]:
+        return [{"hosts": ["a.test"], "secretName": name}, {"hosts": ["b.test"]}]
+
+    chosen = [ingress("first", tls=tls("old")), ingress("second", tls=tls("new"))]
+    assert ingress_routes.certificates(chosen) == {"a.test": ("a", "old")}
+
+
 # --- the process ------------------------------------------------------------------------------------------------------
 
 Start = Callable[[dict[str, Any]], dict[str, int]]
@@ -221,3 +313,102 @@ def test_forwarded_headers_are_used_only_from_a_trusted_proxy(start: Start) -> N
     headers = content(get(port, headers=claims))["headers"]
     assert "x-forwarded-for" not in headers
     assert headers["x-request-id"] == "7"
+
+
+# --- forwarding -------------------------------------------------------------------------------------------------------
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """An application that answers the request, and takes an upgraded connection over."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(201)
+        self.send_header("Set-Cookie", "a=1")
+        self.send_header("Set-Cookie", "b=2")
+        self.end_headers()
+        self.wfile.write(json.dumps({"headers": dict(self.headers), "body": body.decode(), "path": self.path}).encode())
+
+    def do_GET(self) -> None:
+        self.send_response(101)
+        self.send_header("Upgrade", "echo")
+        self.end_headers()
+        self.wfile.write(self.rfile.readline().upper())
+
+
+@pytest.fixture
+def application() -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def add_routes(folder: Path, port: int, certificates: dict[str, str] | None = None) -> None:
+    route = {"host": "a.test", "path": "/", "exact": False, "address": "127.0.0.1", "port": port}
+    (folder / "routes.json").write_text(json.dumps({"routes": [route], "certificates": certificates or {}}))
+
+
+def test_a_request_reaches_the_service_with_the_client_s_address(
+    start: Start, application: int, tmp_path: Path
+) -> None:
+    add_routes(tmp_path, application)
+    ports = start({"ports": {"websecure": {"forwardedHeaders": {"trustedIPs": ["127.0.0.1"]}}}})
+    connection = http.client.HTTPSConnection("127.0.0.1", ports["websecure"], context=trust(tmp_path), timeout=5)
+    connection.sock = trust(tmp_path).wrap_socket(
+        socket.create_connection(("127.0.0.1", ports["websecure"])), server_hostname="a.test"
+    )
+    connection.request(
+        "POST", "/x?y=1", b"ping", {"Host": "a.test", "X-Forwarded-For": "198.51.100.7", "TE": "trailers"}
+    )
+    answer = connection.getresponse()
+    seen = json.loads(answer.read())
+    headers = {name.lower(): value for name, value in seen["headers"].items()}
+    assert (answer.status, seen["body"], seen["path"]) == (201, "ping", "/x?y=1")
+    assert answer.headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+    assert headers["x-forwarded-for"] == "198.51.100.7, 127.0.0.1"
+    assert (headers["host"], headers["x-forwarded-proto"], headers["x-real-ip"]) == ("a.test", "https", "127.0.0.1")
+    assert "te" not in headers
+
+
+def test_an_upgraded_connection_is_copied_both_ways(start: Start, application: int, tmp_path: Path) -> None:
+    add_routes(tmp_path, application)
+    port = start({})["web"]
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhello\n")
+        answer = b""
+        while data := raw.recv(1000):
+            answer += data
+    assert answer.startswith(b"HTTP/1.0 101 ") and answer.endswith(b"\r\n\r\nHELLO\n")
+
+
+def test_a_service_that_does_not_answer_is_a_bad_gateway(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    add_routes(tmp_path, port)
+    assert get(start({})["web"]).status == 502
+
+
+def test_a_missing_service_is_unavailable(start: Start, tmp_path: Path) -> None:
+    route = {"host": "a.test", "path": "/", "exact": False, "address": "", "port": 0}
+    (tmp_path / "routes.json").write_text(json.dumps({"routes": [route], "certificates": {}}))
+    assert get(start({})["web"]).status == 503
+
+
+def test_the_certificate_of_an_ingress_is_served_for_its_host(start: Start, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    pair = tmp_path / "ca.crt", tmp_path / "ca.key"
+    issue(pair, own / "tls.crt", own / "tls.key", "own", names=["a.test", "own.test"], usage="serverAuth")
+    add_routes(tmp_path, 1, {"a.test": str(own)})
+    port = start({})["websecure"]
+
+    def names(host: str) -> list[str]:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+            context = trust(tmp_path)
+            context.check_hostname = False
+            certificate = context.wrap_socket(raw, server_hostname=host).getpeercert() or {}
+        return [str(name[1]) for name in certificate["subjectAltName"]]
+
+    assert names("a.test") == ["a.test", "own.test"]
+    assert names("b.test") == ["a.test"]
