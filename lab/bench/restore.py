@@ -21,11 +21,13 @@ VOLUME_FACTOR, VOLUME_GB = 3, 5
 """The volume holds the data, WAL that is not archived yet, and the restored copy; the second number is constant."""
 DISK_FACTOR = 5
 """GB on this machine for a GB of data: also WAL and backup in the bucket, both compressed by half."""
-ROW_BYTES = 1920
+ROW_BYTES = 2048
+"""On disk: four rows fill a page."""
+DIGESTS = 60
 FILL = f"""\
 CREATE TABLE IF NOT EXISTS filling (content text);
 INSERT INTO filling
-SELECT (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, {ROW_BYTES // 32}) WHERE row > 0)
+SELECT (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, {DIGESTS}) WHERE row > 0)
 FROM generate_series(1, {{rows}}) AS row;
 CHECKPOINT;
 """
