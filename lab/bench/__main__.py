@@ -29,7 +29,7 @@ import yaml
 from rich.console import Console
 
 from lab import daemon, mirror, preflight, summary
-from lab.bench import postgresql, scale, storage
+from lab.bench import postgresql, restore, scale, storage
 from lab.bench.goals import Figure, table
 from lab.settings import SLOTS, Settings
 
@@ -63,11 +63,8 @@ def main(
             figures += list(_print_figures(site_runs()))
             figures += list(_print_figures(storage.ratios(settings, REPOSITORY / "inventories" / "lab")))
             figures += list(_print_figures(postgresql.ratios(settings, REPOSITORY / "inventories" / "lab")))
-            figures += list(
-                _print_figures(
-                    scale.per_host(REPOSITORY / INVENTORY, lambda name, where: _run_playbook(name, inventory=where)[0])
-                )
-            )
+            figures += list(_print_figures(restore.restores(settings, REPOSITORY / INVENTORY, _play)))
+            figures += list(_print_figures(scale.per_host(REPOSITORY / INVENTORY, _play)))
     out.rule(style="dim")
     out.print(table(figures))
     results_path = REPOSITORY / "artifacts" / "bench" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
@@ -257,6 +254,11 @@ def no_op_runs() -> Iterator[Figure]:
 def _host_names() -> list[str]:
     inventory = yaml.safe_load((REPOSITORY / INVENTORY / "hosts.yml").read_text(encoding="utf-8"))
     return [name for group in inventory["all"]["children"].values() for name in group.get("hosts") or {}]
+
+
+def _play(playbook: str, inventory: Path) -> float:
+    """Wall-clock seconds of a playbook on another inventory."""
+    return _run_playbook(playbook, inventory=inventory)[0]
 
 
 def _run_playbook(playbook: str, *options: str, inventory: Path | str = INVENTORY) -> tuple[float, float]:

@@ -1,8 +1,7 @@
-"""Transactions through PgBouncer as a share of an untuned server from the package, and the time of a restore."""
+"""Transactions through PgBouncer as a share of an untuned server from the package."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import statistics
@@ -10,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -49,10 +47,9 @@ def ratios(settings: Settings, inventory: Path) -> Iterator[Figure]:
         100 * pooled_connect_rate / packaged_connect_rate,
         "%",
     )
-    yield from _measure_restore(inventory)
 
 
-def _run_on(host: str, command: str, *, input: str | None = None) -> str:
+def run_on(host: str, command: str, *, input: str | None = None) -> str:
     done = subprocess.run(
         [PROGRAMS / "lab", "ssh", host, "--", f"sudo sh -c {shlex.quote(command)}"],
         input=input, capture_output=True, text=True, check=False,
@@ -63,25 +60,25 @@ def _run_on(host: str, command: str, *, input: str | None = None) -> str:
 
 
 def _version() -> str:
-    return _run_on(HOST, "ls /etc/postgresql | sort -n | tail -n 1").strip()
+    return run_on(HOST, "ls /etc/postgresql | sort -n | tail -n 1").strip()
 
 
 def _install_pgbench(version: str) -> None:
     """Copy pgbench to the client: Debian's package of it would install a server as well."""
-    program = _run_on(HOST, f"base64 --wrap=0 /usr/lib/postgresql/{version}/bin/pgbench")
-    _run_on(CLIENT, "apt-get install --quiet --yes --no-install-recommends libpq5")
-    _run_on(CLIENT, "base64 --decode > /tmp/pgbench && chmod 0755 /tmp/pgbench", input=program)
+    program = run_on(HOST, f"base64 --wrap=0 /usr/lib/postgresql/{version}/bin/pgbench")
+    run_on(CLIENT, "apt-get install --quiet --yes --no-install-recommends libpq5")
+    run_on(CLIENT, "base64 --decode > /tmp/pgbench && chmod 0755 /tmp/pgbench", input=program)
 
 
-def _psql(statement: str, database: str = "app") -> None:
-    _run_on(HOST, f"psql -XAtq -U postgres -d {database} -v ON_ERROR_STOP=1", input=statement)
+def psql(statement: str) -> str:
+    return run_on(HOST, "psql -XAtq -U postgres -d app -v ON_ERROR_STOP=1", input=statement).strip()
 
 
 def _initialize_pgbench(name: str, password: str) -> None:
     """Create pgbench's tables as the owner and grant them to the application."""
     tables = "pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history"
-    _run_on(HOST, f"/usr/lib/postgresql/{_version()}/bin/pgbench -q -i -s {SCALE} -U postgres -h /run/postgresql app")
-    _psql(f"GRANT ALL ON {tables} TO app_rw")
+    run_on(HOST, f"/usr/lib/postgresql/{_version()}/bin/pgbench -q -i -s {SCALE} -U postgres -h /run/postgresql app")
+    psql(f"GRANT ALL ON {tables} TO app_rw")
 
 
 def _rate(environment: Mapping[str, str], *options: str) -> float:
@@ -94,7 +91,7 @@ def _rate(environment: Mapping[str, str], *options: str) -> float:
     rates = []
     for _ in range(TRIES):
         # By standard input: every user of the host can read command line arguments, and this one holds a password.
-        output = _run_on(CLIENT, "sh -s", input=f"{text}{command} 2>&1\n")
+        output = run_on(CLIENT, "sh -s", input=f"{text}{command} 2>&1\n")
         rate = re.search(r"^tps = ([\d.]+)", output, re.M)
         if rate is None:
             raise SystemExit(f"bench: pgbench failed: {output[-2000:]}")
@@ -118,31 +115,14 @@ def _measure_packaged(name: str, version: str, password: str) -> tuple[float, fl
         f"systemctl start {service} pgbouncer",
     ]
     try:
-        _run_on(HOST, " && ".join(start_commands))
+        run_on(HOST, " && ".join(start_commands))
         role = f"CREATE ROLE app LOGIN PASSWORD '{password}'; CREATE DATABASE app OWNER app;"
-        _run_on(HOST, "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1", input=role)
+        run_on(HOST, "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1", input=role)
         initialize = f"/usr/lib/postgresql/{version}/bin/pgbench -q -i -s {SCALE} -h /run/postgresql app"
-        _run_on(HOST, f"cd / && runuser -u postgres -- {initialize}")
+        run_on(HOST, f"cd / && runuser -u postgres -- {initialize}")
         tables = "pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history"
-        _run_on(HOST, "runuser -u postgres -- psql -XAtq -d app", input=f"GRANT ALL ON {tables} TO app")
+        run_on(HOST, "runuser -u postgres -- psql -XAtq -d app", input=f"GRANT ALL ON {tables} TO app")
         direct = {"PGHOST": name, "PGPASSWORD": password, "PGPORT": "5432", "PGSSLMODE": "require"}
         return _rate(direct), _rate(direct, "--connect")
     finally:
-        _run_on(HOST, "; ".join(stop_commands))
-
-
-def _measure_restore(inventory: Path) -> Iterator[Figure]:
-    """Figures from the report of a restore drill."""
-    _run_on(HOST, "runuser -u postgres -- /usr/local/lib/slipway/postgresql-backup full")
-    artifacts = inventory.parents[1] / "artifacts" / "lab" / "drill_postgresql"
-    before = set(artifacts.glob("*/drill.json"))
-    command = [str(PROGRAMS / "ansible-playbook"), "playbooks/operations/drill_postgresql.yml", "-i", str(inventory)]
-    done = subprocess.run(command, cwd=inventory.parents[1], capture_output=True, text=True, check=False)
-    new = sorted(set(artifacts.glob("*/drill.json")) - before)
-    if done.returncode or not new:
-        raise SystemExit(f"bench: the restore drill failed: {done.stdout[-3000:]}")
-    report: dict[str, Any] = json.loads(new[-1].read_text(encoding="utf-8"))
-    megabytes = float(report["bytes"]) / 1e6
-    note = f"{megabytes:.0f} MB of data"
-    yield Figure("restore, bytes from the bucket", megabytes / float(report["fetch_seconds"]), "MB/s", note=note)
-    yield Figure("restore, until the database accepts connections", float(report["rto_seconds"]), "s", note=note)
+        run_on(HOST, "; ".join(stop_commands))

@@ -30,6 +30,13 @@ def test_check_mode_of_a_built_platform_reports_no_change() -> None:
     assert run.changed == {}, run.output[-6000:]
 
 
+def test_a_new_environment_has_every_snapshot_that_is_due() -> None:
+    """Before the schedule of RKE2 takes its first one."""
+    run = play(playbook="playbooks/operations/list_snapshots.yml")
+    assert run.code == 0, run.output[-6000:]
+    assert run.changed == {}
+
+
 NEW_HOSTS: dict[str, dict[str, dict[str, Any]]] = {
     "ceph": {"lab-ceph-4": {"provision_private_ip": "10.90.1.54"}},
     "postgresql": {"lab-postgresql-2": {"provision_private_ip": "10.90.1.72", "postgresql_standby": True}},

@@ -129,6 +129,12 @@ def test_the_files_of_the_host_are_in_the_bucket_and_the_escrow_decrypts_them(
     assert {"etc/rancher/rke2/config.yaml", "var/lib/rancher/rke2/server/token"} <= set(files.split())
 
 
+def test_the_run_took_the_first_snapshot_of_etcd(host: Host, name: str, with_key: Callable[..., str]) -> None:
+    newest = json.loads(host.check_output(f"{TOOL} status"))["results"]["etcd"]["newest"]["object"]
+    assert newest.startswith(f"etcd/etcd-snapshot-{name}-")
+    assert manifest(with_key, "etcd", newest)["software"] == {"rke2": "v1.36.3+rke2r1"}
+
+
 def test_a_snapshot_of_etcd_gets_a_manifest_with_the_fingerprint_of_the_token(
     host: Host, name: str, with_key: Callable[..., str], inventory: Inventory
 ) -> None:

@@ -207,6 +207,14 @@ def test_what_retention_deleted_is_pruned_and_older_local_snapshots_are_no_fault
     assert (planned.prune, planned.faults) == ([KEY], [])
 
 
+def test_retention_counts_the_snapshots_of_each_name() -> None:
+    on_demand, newer = f"etcd/before-upgrade-server-1-{NOW - 90000}", f"etcd/etcd-snapshot-server-1-{NOW - 3600}"
+    objects = {key: entry(key) for key in (on_demand, newer)}
+    manifests = {key: replace(MANIFEST, object=key) for key in (on_demand, newer, KEY)}
+    planned = etcd.plan({}, objects, manifests, "server-1", NOW)
+    assert (planned.prune, planned.faults) == ([KEY], [])
+
+
 # series and pgBackRest
 
 

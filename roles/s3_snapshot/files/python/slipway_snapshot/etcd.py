@@ -32,6 +32,8 @@ CANARY_NAME = "slipway-canary"
 """A ConfigMap with the time of the last run: a restore drill reads it from the restored data."""
 UPLOAD_SECONDS = 900
 """A local snapshot younger than this may still be uploading; RKE2's own limit is 5 minutes."""
+SAVE_SECONDS = 600
+PROGRAM_PATH = "/usr/local/bin:/opt/rke2/bin:/usr/bin"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ def snapshot_time(name: str, node: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def snapshot_series(name: str, node: str) -> str:
+    """The name of a snapshot without its time: RKE2's retention counts those of the same name."""
+    return re.sub(rf"-{re.escape(node)}-\d{{9,}}(?:\.zip)?$", "", name)
+
+
 def own_objects(entries: Iterable[Entry], node: str) -> dict[str, Entry]:
     return {
         entry.key: entry
@@ -76,7 +83,10 @@ def plan(
     """Compare the local snapshots, the objects of this node and their manifests."""
     planned = Plan()
     times = {key: snapshot_time(key, node) or 0 for key in {*objects, *manifests}}
-    oldest = min((times[key] for key in objects), default=0)
+    oldest: dict[str, int] = {}
+    for key in objects:
+        of = snapshot_series(key, node)
+        oldest[of] = min(oldest.get(of, times[key]), times[key])
     for key, entry in sorted(objects.items()):
         file = local.get(key.removeprefix(PREFIX))
         if entry.size_bytes == 0:
@@ -91,8 +101,8 @@ def plan(
         elif reason := disagreement(manifests[key], entry):
             planned.faults.append(f"{key}: {reason}")
     for key in sorted(set(manifests) - set(objects)):
-        # Retention deletes the oldest first.
-        if times[key] < oldest:
+        # Retention deletes the oldest of a name first.
+        if times[key] < oldest.get(snapshot_series(key, node), 0):
             planned.prune.append(key)
         else:
             planned.faults.append(f"{key}: its object was deleted, and older snapshots of this host were not")
@@ -119,12 +129,32 @@ def list_local(folder: Path, node: str) -> dict[str, LocalFile]:
 
 def release() -> dict[str, str]:
     """The version of the installed RKE2, which a restore must not be older than."""
-    program = shutil.which("rke2", path="/usr/local/bin:/opt/rke2/bin:/usr/bin")
+    program = shutil.which("rke2", path=PROGRAM_PATH)
     if program is None:
         return {}
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=60)
     found = re.search(r"v\d+\.\d+\.\d+\S*\+rke2r\d+", done.stdout)
     return {"rke2": found[0]} if found else {}
+
+
+def save_first() -> None:
+    """Take a snapshot for a host that has none in the bucket, with name, retention and bucket of the scheduled ones.
+
+    RKE2 takes one when its schedule is next due: until then nothing could be restored, and a fault of its upload would
+    stay unknown. RKE2 does not upload again what failed, so this also ends such a fault once its cause is corrected.
+    """
+    program = shutil.which("rke2", path=PROGRAM_PATH)
+    if program is None:
+        raise SnapshotError("rke2: is not installed on this host. Run playbooks/rke2.yml")
+    try:
+        done = subprocess.run(
+            [program, "etcd-snapshot", "save"], capture_output=True, text=True, check=False, timeout=SAVE_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SnapshotError(f"the first snapshot was not saved within {SAVE_SECONDS} s") from error
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        raise SnapshotError(f"the first snapshot was not saved: {words[-1] if words else 'no output'}")
 
 
 def verified_digest(run: Run, entry: Entry, file: LocalFile | None) -> str:
@@ -173,8 +203,14 @@ def canary_time(content: str) -> str | None:
 def execute(run: Run) -> None:
     """Write a manifest for each snapshot of this host that is complete in the bucket; report the others."""
     folder, token_path = Path(run.options["snapshot_dir"]), Path(run.options["token_path"])
-    local = list_local(folder, run.host)
     objects = own_objects(run.bucket.list_objects(PREFIX), run.host)
+    if not objects:
+        write_canary(run.now())
+        save_first()
+        objects = own_objects(run.bucket.list_objects(PREFIX), run.host)
+        if not objects:
+            raise SnapshotError("the first snapshot was saved and not uploaded. See journalctl --unit rke2-server")
+    local = list_local(folder, run.host)
     manifests, faults = run.bucket.manifests(PREFIX)
     own = {key: manifest for key, manifest in manifests.items() if snapshot_time(key, run.host) is not None}
     planned = plan(local, objects, own, run.host, run.now())
