@@ -8,7 +8,7 @@ from typing import Any
 from lab.cloud import catalogue
 from lab.cloud.catalogue import LOAD_BALANCER_TYPES, LOCATIONS, LoadBalancerType, Location
 from lab.cloud.domain import actions, networks, primary_ips
-from lab.cloud.domain.common import Site, require, require_unique_name
+from lab.cloud.domain.common import Site, relabel, require, require_unique_name
 from lab.cloud.domain.objects import (
     Action,
     BalancerTarget,
@@ -47,7 +47,7 @@ from lab.cloud.errors import (
 )
 from lab.cloud.store import Transaction
 from lab.cloud.wire import load_balancers as wire
-from lab.cloud.wire.base import Body
+from lab.cloud.wire.base import Body, Update
 
 LOAD_BALANCERS = 20
 
@@ -93,6 +93,12 @@ def create(tx: Transaction, site: Site, body: wire.Create) -> tuple[LoadBalancer
     return balancer, _sync(tx, "create_load_balancer", tx.put(balancer), network)
 
 
+def update(tx: Transaction, balancer: LoadBalancer, body: Update) -> LoadBalancer:
+    balancer = relabel(tx, balancer, body.name, body.labels)
+    actions.enqueue(tx, "sync_load_balancer", balancer, share=_networks(tx, balancer))
+    return balancer
+
+
 def delete(tx: Transaction, balancer: LoadBalancer) -> Action:
     actions.require_unlocked(tx, balancer)
     if balancer.protected:
@@ -127,7 +133,7 @@ def update_service(tx: Transaction, balancer: LoadBalancer, body: wire.UpdateSer
         health_check=check,
         http=_http(protocol, old.http or ServiceHttp(), body.http),
     )
-    return _change(tx, "update_service", _with_service(tx, balancer, service))
+    return _change(tx, "update_service", _with_service(tx, balancer, service, old))
 
 
 def delete_service(tx: Transaction, balancer: LoadBalancer, listen_port: int) -> Action:
@@ -196,21 +202,21 @@ def _given(body: Body | None, without: str = "") -> dict[str, Any]:
     return {name: getattr(body, name) for name in sorted(body.model_fields_set) if name != without}
 
 
-def _with_service(tx: Transaction, balancer: LoadBalancer, service: Service) -> LoadBalancer:
-    """Add the service, or replace the one with its port."""
-    others = [other for other in balancer.services if other.listen_port != service.listen_port]
-    is_new = len(others) == len(balancer.services)
-    used = {port for other in others for port in other.ports}
+def _with_service(
+    tx: Transaction, balancer: LoadBalancer, service: Service, old: Service | None = None
+) -> LoadBalancer:
+    """Add the service, or replace `old` by it."""
+    used = {port for other in balancer.services if other is not old for port in other.ports}
     for port in service.ports:
         if port in used:
             raise SourcePortAlreadyUsed(f"port {port} is already used by a service of this load balancer")
     for id in service.http.certificates if service.http else ():
         require(tx, Certificate, id)
-    services = tuple(service if other.listen_port == service.listen_port else other for other in balancer.services)
-    balancer = replace(balancer, services=(*services, service) if is_new else services)
-    if exceeded := _exceeded(balancer, type_of(balancer)):
-        raise ResourceLimitExceeded(exceeded, f"a {type_of(balancer).name} allows no more {exceeded}")
-    return balancer
+    if old:
+        services = tuple(service if other is old else other for other in balancer.services)
+    else:
+        services = (*balancer.services, service)
+    return _within_limits(replace(balancer, services=services))
 
 
 # Targets
@@ -252,10 +258,7 @@ def _with_target(tx: Transaction, site: Site, balancer: LoadBalancer, body: wire
         _require_address(tx, balancer, target)
     if target.type == "ip":
         target = replace(target, ip=_outside_address(site, balancer, body.use_private_ip, target.ip or ""))
-    balancer = replace(balancer, targets=(*balancer.targets, target))
-    if exceeded := _exceeded(balancer, type_of(balancer)):
-        raise ResourceLimitExceeded(exceeded, f"a {type_of(balancer).name} allows no more {exceeded}")
-    return balancer
+    return _within_limits(replace(balancer, targets=(*balancer.targets, target)))
 
 
 def _require_address(tx: Transaction, balancer: LoadBalancer, target: BalancerTarget) -> None:
@@ -382,6 +385,12 @@ def _sync(tx: Transaction, command: str, balancer: LoadBalancer, *attached: Netw
 
 def _networks(tx: Transaction, balancer: LoadBalancer) -> list[Network]:
     return [network for entry in balancer.attachments if (network := tx.get(Network, entry.network))]
+
+
+def _within_limits(balancer: LoadBalancer) -> LoadBalancer:
+    if exceeded := _exceeded(balancer, type_of(balancer)):
+        raise ResourceLimitExceeded(exceeded, f"a {type_of(balancer).name} allows no more {exceeded}")
+    return balancer
 
 
 def _exceeded(balancer: LoadBalancer, type: LoadBalancerType) -> str | None:

@@ -5,7 +5,6 @@ from starlette.routing import Route
 from lab.cloud import metrics
 from lab.cloud.catalogue import LOAD_BALANCER_TYPES, load_balancer_type_shape
 from lab.cloud.domain import load_balancers
-from lab.cloud.domain.common import relabel
 from lab.cloud.domain.objects import LoadBalancer
 from lab.cloud.errors import NotFound
 from lab.cloud.web import Call, Handler, Reply, route
@@ -65,8 +64,7 @@ def get(call: Call) -> Reply:
 
 
 def update(call: Call) -> Reply:
-    body = call.body(Update)
-    return _shaped(call, relabel(call.tx, call.find(LoadBalancer), body.name, body.labels))
+    return _shaped(call, load_balancers.update(call.tx, call.find(LoadBalancer), call.body(Update)))
 
 
 def delete(call: Call) -> Reply:
