@@ -91,6 +91,11 @@ def _timeouts(service: ServiceSpec) -> list[str]:
     return [f"  timeout {{side}} {service.timeout_idle}s"]
 
 
+def _binds(port: int, tls: str = "") -> list[str]:
+    """One listener for each family: in a common one IPv4 clients would have addresses such as ::ffff:198.18.0.1."""
+    return [f"  bind 0.0.0.0:{port}{tls}", f"  bind [::]:{port} v6only{tls}"]
+
+
 def _frontend(service: ServiceSpec, folder: Path) -> list[str]:
     port, mode = service.listen_port, _mode(service)
     crts = "".join(f" crt {folder}/{bundle_name(pem)}" for pem in service.certificates)
@@ -98,7 +103,7 @@ def _frontend(service: ServiceSpec, folder: Path) -> list[str]:
     lines = [
         f"frontend service-{port}",
         f"  mode {mode}",
-        f"  bind :::{port} v4v6{tls}",
+        *_binds(port, tls),
         *(line.format(side="client") for line in _timeouts(service)),
         f"  default_backend service-{port}",
     ]
@@ -114,7 +119,7 @@ def _frontend(service: ServiceSpec, folder: Path) -> list[str]:
         lines += [
             f"frontend redirect-{port}",
             "  mode http",
-            "  bind :::80 v4v6",
+            *_binds(80),
             f"  http-request redirect code 301 location https://%[req.hdr(host),field(1,:)]{where}%[capture.req.uri]",
         ]
     return lines

@@ -79,10 +79,15 @@ class LoadBalancers:
         for member in self._networks.of_host(id):
             if spec.attachment is None or member.network_id != spec.attachment.network_id:
                 self._networks.detach(id, member.network_id)
-        self._router.set_link(link, id)
+        namespace = self._settings.host_namespace(id)
         if link is None:
-            self._router.close(id)
-        self._router.open(id, self._settings.host_namespace(id))
+            self._router.remove_host(id)
+            namespaces.batch(namespace, ["link set lo up"])
+        else:
+            if id not in self._router.ports():
+                self._router.close(id)
+            self._router.set_link(link, id)
+            self._router.open(id, namespace)
         self._networks.open(id, private_only=link is None)
         if spec.attachment:
             self._networks.attach(spec.attachment)
