@@ -8,7 +8,17 @@ from functools import cached_property
 from lab.cloud import labels
 from lab.cloud.catalogue import IMAGES, LOCATIONS, SERVER_TYPES, Image, Location, ServerType
 from lab.cloud.domain import actions
-from lab.cloud.domain.objects import Firewall, Job, Network, PlacementGroup, PrimaryIp, Rescue, Server, Volume
+from lab.cloud.domain.objects import (
+    Firewall,
+    Job,
+    LoadBalancer,
+    Network,
+    PlacementGroup,
+    PrimaryIp,
+    Rescue,
+    Server,
+    Volume,
+)
 from lab.cloud.store import Transaction
 
 RESCUE_SECONDS = 3600
@@ -105,7 +115,7 @@ _TYPES = {entry.id: entry for entry in SERVER_TYPES}
 _IMAGES = {entry.id: entry for entry in IMAGES}
 
 
-def location_of(obj: Server | Volume | PrimaryIp) -> Location:
+def location_of(obj: Server | Volume | PrimaryIp | LoadBalancer) -> Location:
     return _LOCATIONS[obj.location]
 
 

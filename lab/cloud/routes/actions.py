@@ -5,7 +5,17 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from lab.cloud import web
-from lab.cloud.domain.objects import Action, Firewall, Network, Object, PrimaryIp, Server, Volume
+from lab.cloud.domain.objects import (
+    Action,
+    Certificate,
+    Firewall,
+    LoadBalancer,
+    Network,
+    Object,
+    PrimaryIp,
+    Server,
+    Volume,
+)
 from lab.cloud.errors import DeprecatedEndpoint, InvalidInput, NotFound
 from lab.cloud.web import Call, Reply, route
 from lab.cloud.wire import actions as wire
@@ -19,6 +29,8 @@ PLURALS: dict[str, type[Object] | None] = {
     "firewalls": Firewall,
     "volumes": Volume,
     "primary_ips": PrimaryIp,
+    "certificates": Certificate,
+    "load_balancers": LoadBalancer,
     "images": None,
 }
 

@@ -8,11 +8,8 @@ from lab.cloud.errors import EndpointNotSupported
 from lab.cloud.web import Call, Handler, Reply, route
 
 RESOURCES = {
-    "certificates": "certificates",
     "floating_ips": "floating IPs",
     "isos": "ISOs",
-    "load_balancers": "load balancers",
-    "load_balancer_types": "load balancers",
     "zones": "DNS zones",
 }
 

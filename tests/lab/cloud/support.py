@@ -41,6 +41,7 @@ def differences(cloud: Cloud) -> list[str]:
         "firewalls": (machines.firewalls, {spec.firewall_id: spec for spec in wanted.firewalls}),
         "members": ({id: ids for id, ids in machines.members.items() if ids}, wanted.firewall_members),
         "volumes": (machines.volumes, {spec.volume_id: spec for spec in wanted.volumes}),
+        "load balancers": (machines.load_balancers, {spec.load_balancer_id: spec for spec in wanted.load_balancers}),
         "volume hosts": (machines.volume_hosts, wanted.volume_attachments),
     }
     return machines.broken + [

@@ -17,13 +17,13 @@ from typing import Any
 TRIMMED = Path(__file__).with_name("openapi.json.gz")
 
 KEPT = re.compile(
-    r"/(actions|firewalls|images|locations|networks|placement_groups|pricing|primary_ips|server_types|servers|ssh_keys"
-    r"|volumes)(/|$)"
+    r"/(actions|certificates|firewalls|images|load_balancers|load_balancer_types|locations|networks|placement_groups"
+    r"|pricing|primary_ips|server_types|servers|ssh_keys|volumes)(/|$)"
 )
 # Prose and annotations that validate nothing.
 DROPPED = frozenset({"description", "example", "examples", "title", "deprecated", "x-enumDescriptions", "default"})
 UNSUPPORTED = re.compile(
-    r"/(attach_iso|detach_iso|create_image|request_console|metrics)$|^/images/.*/change_protection$"
+    r"/(attach_iso|detach_iso|create_image|request_console)$|^/servers/.*/metrics$|^/images/.*/change_protection$"
 )
 
 
