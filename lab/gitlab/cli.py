@@ -164,22 +164,18 @@ def push(
     from lab.gitlab import deployer, service
     from lab.gitlab.documents import PipelineError
     from lab.gitlab.repository import RepositoryError
-    from lab.gitlab.store import GitlabError
 
     settings = Settings.from_environment()
-    variables = [
-        *deployer.variables(settings),
-        *_variables(variable),
-        *_variables(masked, masked=True),
-        *_variables(file, file=True),
-    ]
-    variables += _variables([f"SLIPWAY_SCHEDULE={schedule}"] if schedule else [])
+    given = [*_variables(variable), *_variables(masked, masked=True), *_variables(file, file=True)]
+    given += _variables([f"SLIPWAY_SCHEDULE={schedule}"] if schedule else [])
+    variables = [*deployer.variables(settings), *given]
     trigger = "schedule" if schedule else "push"
-    try:
-        run = service.push(settings, repository, branch, trigger=trigger, variables=variables)
-    except (GitlabError, PipelineError, RepositoryError) as error:
-        print(f"lab: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+    with _store() as store:
+        try:
+            run = service.push(settings, store, repository, branch, trigger=trigger, variables=variables)
+        except (PipelineError, RepositoryError) as error:
+            print(f"lab: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
     print(run.id)
 
 

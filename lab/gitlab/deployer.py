@@ -34,6 +34,7 @@ AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 def variables(settings: Settings) -> list[Variable]:
     """Variables of the project, by which its jobs apply to the lab (docs/pipeline.md)."""
+    token = secrets.gitlab_token(settings)
     return [
         Variable("PATH", f"/{PYTHON}/bin:/usr/local/bin:/usr/bin:/bin"),
         Variable("INVENTORY", "inventories/lab"),
@@ -41,7 +42,10 @@ def variables(settings: Settings) -> list[Variable]:
         Variable("SLIPWAY_CONTROLLER_NETWORK", "private"),
         # The library of the cloud's API brings its own authorities; the lab's is among those of the host.
         Variable("REQUESTS_CA_BUNDLE", AUTHORITIES),
-        Variable("SLIPWAY_API_TOKEN", secrets.gitlab_token(settings), masked=True, raw=True),
+        *(
+            Variable("SLIPWAY_API_TOKEN", token, masked=True, raw=True, protected=True, scope=environment)
+            for environment in ("stage", "prod")
+        ),
     ]
 
 
@@ -57,7 +61,8 @@ def prepare(settings: Settings) -> None:
     command = (
         # A package that is gone must not stay; the directories of the jobs' own files do.
         f"sudo rm -rf /{PYTHON} && sudo tar --extract --directory / --no-same-owner --owner=root && "
-        f"sudo chown --recursive {USER}: {folder} && sudo chmod 0700 {folder}"
+        f"sudo install --directory {folder}/ansible && sudo chown --recursive {USER}: {folder} && "
+        f"sudo chmod 0700 {folder}"
     )
     with subprocess.Popen(
         [sys.executable, "-m", "lab.cli", "ssh", HOST, "--", command],
