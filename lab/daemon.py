@@ -224,6 +224,7 @@ def write_description(settings: Settings, release: Any, storage: Any, authority:
         "pid": os.getpid(),
         "code": code_fingerprint(),
         "api_endpoint": f"http://127.0.0.1:{settings.api_port}/v1",
+        "hosts_api_endpoint": f"https://{settings.machine_address}:{settings.hosts_api_port}/v1",
         "token": secrets.api_token(settings),
         "mirror_url": mirror_url,
         "ca_certificate_path": str(authority),
@@ -322,6 +323,16 @@ async def _serve(settings: Settings, kind: str) -> None:
             yield
 
     api = Server(uvicorn.Config(app, lifespan="on", log_config=None))
+    # For controllers and clients on hosts. The app is the same and has started once, hence no lifespan.
+    hosts_api = Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            ssl_certfile=outside.certificate_path,
+            ssl_keyfile=outside.key_path,
+        )
+    )
     files = Server(
         uvicorn.Config(
             mirror.create_app(settings),
@@ -342,6 +353,7 @@ async def _serve(settings: Settings, kind: str) -> None:
     )
     servers = (
         (api, _listen("127.0.0.1", settings.api_port)),
+        (hosts_api, _listen(mirror_address, settings.hosts_api_port)),
         (files, _listen(mirror_address, settings.mirror_port)),
         (projects, _listen(mirror_address, settings.gitlab_port)),
     )

@@ -179,6 +179,7 @@ def _ports_taken(settings: Settings) -> dict[str, int]:
         "the release mirror": ("", settings.mirror_port),
         "the image registry": ("", settings.registry_port),
         "GitLab": ("", settings.gitlab_port),
+        "the cloud's API for hosts": ("", settings.hosts_api_port),
     }
     taken = {}
     for purpose, (address, port) in wanted.items():

@@ -104,6 +104,11 @@ class Settings:
         return 8405 + 10 * self.slot
 
     @property
+    def hosts_api_port(self) -> int:
+        """The Hetzner Cloud API for hosts (HTTPS), on the uplink address."""
+        return 8406 + 10 * self.slot
+
+    @property
     def gitlab_dir(self) -> Path:
         """Database, traces and artifacts of the simulation of GitLab."""
         return self.state_dir / "gitlab"

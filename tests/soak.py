@@ -81,6 +81,12 @@ PARTS = (
         60,
     ),
     Part(
+        "pipeline",
+        f"lab up && {PLATFORM}test_pipeline.py",
+        "a commit applied from the runner's host, promoted, rolled back; cancel, outage, killed runner, secrets",
+        45,
+    ),
+    Part(
         "object_storage",
         f"lab up && {PLATFORM}test_object_storage.py tests/platform/test_ceph_csi.py",
         "S3 of the store and of the gateways, object lock, large objects; Kubernetes' users of Ceph",

@@ -161,20 +161,35 @@ def push(
     file: Annotated[list[str] | None, typer.Option(help="KEY=PATH of a file variable; repeatable.")] = None,
 ) -> None:
     """Push the commit that is checked out, and start the pipeline of its .gitlab-ci.yml."""
-    from lab.gitlab import service
+    from lab.gitlab import deployer, service
     from lab.gitlab.documents import PipelineError
     from lab.gitlab.repository import RepositoryError
+
+    settings = Settings.from_environment()
+    given = [*_variables(variable), *_variables(masked, masked=True), *_variables(file, file=True)]
+    given += _variables([f"SLIPWAY_SCHEDULE={schedule}"] if schedule else [])
+    variables = [*deployer.variables(settings), *given]
+    trigger = "schedule" if schedule else "push"
+    with _store() as store:
+        try:
+            run = service.push(settings, store, repository, branch, trigger=trigger, variables=variables)
+        except (PipelineError, RepositoryError) as error:
+            print(f"lab: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+    print(run.id)
+
+
+@app.command()
+def prepare() -> None:
+    """Give the runner's host what deploy jobs need: Python's environment, and the files that inventories/lab reads."""
+    from lab.gitlab import deployer
     from lab.gitlab.store import GitlabError
 
-    variables = [*_variables(variable), *_variables(masked, masked=True), *_variables(file, file=True)]
-    variables += _variables([f"SLIPWAY_SCHEDULE={schedule}"] if schedule else [])
-    trigger = "schedule" if schedule else "push"
     try:
-        run = service.push(Settings.from_environment(), repository, branch, trigger=trigger, variables=variables)
-    except (GitlabError, PipelineError, RepositoryError) as error:
-        print(f"lab: {error}", file=sys.stderr)
+        deployer.prepare(Settings.from_environment())
+    except (GitlabError, OSError) as error:
+        print(f"lab: {error}.", file=sys.stderr)
         raise typer.Exit(1) from None
-    print(run.id)
 
 
 @app.command()

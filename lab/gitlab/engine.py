@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from pydantic import TypeAdapter
 
@@ -133,6 +134,16 @@ def resolve(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value_of(name, ()) for name in variables}
 
 
+def visible(variables: Sequence[Variable], environment: str, protected: bool) -> dict[str, Variable]:
+    """The project's variables that a job gets: protected ones on protected refs, scoped ones in their environments."""
+    return {
+        variable.key: variable
+        for variable in variables
+        if protected or not variable.protected
+        if variable.scope == "*" or (environment and fnmatchcase(environment, variable.scope))
+    }
+
+
 def node_of(entry: Planned, stages: Sequence[str], names: AbstractSet[str]) -> Node:
     spec = entry.spec
     needs = None if spec.needs is None else tuple(need.job for need in spec.needs if need.job in names)
@@ -198,8 +209,8 @@ class Engine:
                 predefined["CI_MERGE_REQUEST_IID"] = str(merge_request)
             else:
                 predefined["CI_COMMIT_TAG" if tag else "CI_COMMIT_BRANCH"] = ref
-            given = {variable.key: variable for variable in variables}
-            outside = predefined | {key: variable.value for key, variable in given.items()}
+            unscoped = visible(variables, "", protected)
+            outside = predefined | {key: variable.value for key, variable in unscoped.items()}
             pipeline = read_pipeline(read, outside)
             planned = plan(pipeline, outside, changed)
             if not planned:
@@ -215,6 +226,8 @@ class Engine:
             )
             sql.execute("INSERT INTO pipeline VALUES (?, ?)", (id, _RUN.dump_json(run).decode()))
             for entry in planned:
+                named = entry.spec.environment.name if entry.spec.environment else ""
+                given = visible(variables, expand(named, {**predefined, **entry.variables}), protected)
                 self._queue(run, entry, predefined, given, protected)
             if source in ("push", "merge_request_event"):
                 self._cancel_redundant(run)

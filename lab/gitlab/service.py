@@ -34,30 +34,34 @@ def create_app(settings: Settings, address: str) -> Starlette:
 
 
 def push(
-    settings: Settings, source: Path, branch: str, *, trigger: str = "push", variables: Sequence[Variable] = ()
+    settings: Settings,
+    store: Store,
+    source: Path,
+    branch: str,
+    *,
+    trigger: str = "push",
+    variables: Sequence[Variable] = (),
 ) -> Run:
-    """Push the commit that is checked out in `source` and create its pipeline."""
+    """Push the commit that is checked out in `source` and create its pipeline.
+
+    The caller's store: where a process closes a second connection to the database, SQLite releases the locks of the
+    first one, and the daemon's next start replaces the journal under it.
+    """
     bare = settings.gitlab_dir / "repository.git"
     before, now = repository.publish(bare, source, branch)
-    store = open_store(settings)
-    try:
-        store.put_project(PROJECT, str(bare))
-        engine = Engine(store, f"https://{settings.machine_address}:{settings.gitlab_port}")
-        changed = repository.changed_paths(bare, before, now) if trigger == "push" else None
-        read = files_of_commit(bare, now)
-        return engine.create(
-            read,
-            PROJECT,
-            branch,
-            now,
-            source=trigger,
-            protected=branch == DEFAULT_BRANCH,
-            default_branch=DEFAULT_BRANCH,
-            variables=variables,
-            changed=changed,
-        )
-    finally:
-        store.close()
+    store.put_project(PROJECT, str(bare))
+    engine = Engine(store, f"https://{settings.machine_address}:{settings.gitlab_port}")
+    return engine.create(
+        files_of_commit(bare, now),
+        PROJECT,
+        branch,
+        now,
+        source=trigger,
+        protected=branch == DEFAULT_BRANCH,
+        default_branch=DEFAULT_BRANCH,
+        variables=variables,
+        changed=repository.changed_paths(bare, before, now) if trigger == "push" else None,
+    )
 
 
 def describe(settings: Settings, mirror_url: str, key_fingerprint: str) -> dict[str, Any]:

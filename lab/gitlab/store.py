@@ -66,6 +66,10 @@ class Variable:
     file: bool = False
     raw: bool = False
     public: bool = False
+    protected: bool = False
+    """Of a project: for jobs of protected branches and tags only."""
+    scope: str = "*"
+    """Of a project: the environments whose jobs get it; * stands for any text."""
 
 
 @dataclass(frozen=True, slots=True)

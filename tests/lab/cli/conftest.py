@@ -20,6 +20,7 @@ from lab.preflight import addresses_taken
 from lab.settings import SLOTS, Settings
 
 TOKEN = "t" * 64
+PORTS = ("api_port", "mirror_port", "registry_port", "gitlab_port", "hosts_api_port")
 
 SERVERS: list[dict[str, Any]] = [
     {
@@ -63,7 +64,7 @@ def slot() -> Iterator[int]:
             except BlockingIOError:
                 continue
             # A lab without a daemon uses its addresses but not its ports
-            ports = (candidate.api_port, candidate.mirror_port, candidate.registry_port, candidate.gitlab_port)
+            ports = [getattr(candidate, name) for name in PORTS]
             if all(is_free(port) for port in ports) and not addresses_taken(candidate):
                 yield number
                 return
@@ -84,7 +85,7 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) ->
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A lab for one process: its own folders, and free ports whatever labs this machine has."""
-    for name in ("api_port", "mirror_port", "registry_port", "gitlab_port"):
+    for name in PORTS:
         port = free_port()
         monkeypatch.setattr(Settings, name, property(lambda self, port=port: port))
     return set_environment(monkeypatch, tmp_path, slot=6)

@@ -99,6 +99,11 @@ def test_the_daemon_writes_its_description_and_serves_api_mirror_and_gitlab(
     version = f"https://127.0.0.1:{slot_settings.gitlab_port}/api/v4/version"
     with urllib.request.urlopen(urllib.request.Request(version, headers=headers), context=context) as response:
         assert json.load(response)["version"] == gitlab["version"]
+    servers = f"https://127.0.0.1:{slot_settings.hosts_api_port}/v1/servers"
+    assert description["hosts_api_endpoint"].endswith(f":{slot_settings.hosts_api_port}/v1")
+    token = {"Authorization": f"Bearer {description['token']}"}
+    with urllib.request.urlopen(urllib.request.Request(servers, headers=token), context=context) as response:
+        assert json.load(response)["servers"] == []
     packages = f"https://127.0.0.1:{slot_settings.mirror_port}/runner/gitlab-runner/debian/dists/trixie/InRelease"
     with urllib.request.urlopen(packages, context=context) as response:
         assert b"BEGIN PGP SIGNATURE" in response.read()

@@ -5,11 +5,8 @@ The project has this repository's .gitlab-ci.yml and ci/; its playbooks write an
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +16,9 @@ import pytest
 from lab.gitlab import repository
 from lab.gitlab.documents import files_of_commit
 from lab.gitlab.engine import Engine, Run
-from lab.gitlab.store import Job, State, Variable
+from lab.gitlab.store import State, Variable
 from tests.lab.gitlab.conftest import OPERATOR, PROJECT, REPOSITORY, Gitlab, StartRunner
+from tests.support import pipelines
 from tests.support.deadlines import until
 
 SITE = """
@@ -70,17 +68,16 @@ EXECUTABLE = {
 }
 
 
-class Project:
-    """A clone that a person pushes from, and the pipelines of its commits."""
+class Project(pipelines.Project):
+    """The shipped pipeline over playbooks of the test, and an inventory of one host for each environment."""
 
     def __init__(self, folder: Path, gitlab: Gitlab, temporary: Path) -> None:
-        self.gitlab = gitlab
+        super().__init__(folder / "clone", gitlab.store, Engine(gitlab.store, gitlab.url))
         self.temporary = temporary
-        self.engine = Engine(gitlab.store, gitlab.url)
-        self._clone, self._bare = folder / "clone", folder / "repository.git"
+        self._bare = folder / "repository.git"
         self.hosts = {name: folder / name for name in ("stage", "prod")}
-        shutil.copytree(REPOSITORY / "ci", self._clone / "ci", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(REPOSITORY / ".gitlab-ci.yml", self._clone)
+        shutil.copytree(REPOSITORY / "ci", self.clone / "ci", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(REPOSITORY / ".gitlab-ci.yml", self.clone)
         playbooks = {"site": SITE, "playbooks/verify": VERIFY, "playbooks/check": CHECK}
         playbooks |= {"playbooks/s3_snapshot": CHECK, "playbooks/operations/list_snapshots": CHECK}
         for name, text in playbooks.items():
@@ -88,7 +85,7 @@ class Project:
         self.write("ansible.cfg", "[defaults]\n")
         for name, text in EXECUTABLE.items():
             self.write(name, text)
-            (self._clone / name).chmod(0o755)
+            (self.clone / name).chmod(0o755)
         for name, path in self.hosts.items():
             path.mkdir()
             self.write(
@@ -96,7 +93,7 @@ class Project:
                 "all:\n  hosts: { one: { ansible_connection: local } }\n"
                 f"  vars: {{ ansible_python_interpreter: {sys.executable}, folder: {path} }}\n",
             )
-        self._git("init", "--quiet", "--initial-branch", "main")
+        self.git("init", "--quiet", "--initial-branch", "main")
         self._variables = (
             Variable("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin"),
             # Ansible puts a socket in it, whose path has 107 characters at most.
@@ -106,44 +103,18 @@ class Project:
             Variable("SMOKE_URLS", f"{gitlab.url}/api/v4/version"),
         )
 
-    def write(self, name: str, text: str) -> None:
-        path = self._clone / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    def _git(self, *arguments: str) -> str:
-        identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-        return subprocess.run(
-            ["git", "-C", str(self._clone), *identity, *arguments], check=True, capture_output=True, text=True
-        ).stdout
-
     def push(self, version: str) -> Run:
         """Commit a version for both environments, and start the pipeline of the commit."""
         for name in self.hosts:
             self.write(f"inventories/{name}/group_vars/all/platform.yml", f"version: {version}\n")
-        self._git("add", "--all", "--force")
-        self._git("commit", "--quiet", "--message", version)
-        before, now = repository.publish(self._bare, self._clone, "main")
-        self.gitlab.store.put_project(PROJECT, str(self._bare))
+        return self.commit(version)
+
+    def start(self) -> Run:
+        before, now = repository.publish(self._bare, self.clone, "main")
+        self.store.put_project(PROJECT, str(self._bare))
         changed = repository.changed_paths(self._bare, before, now)
         read = files_of_commit(self._bare, now)
         return self.engine.create(read, PROJECT, "main", now, variables=self._variables, changed=changed)
-
-    def jobs(self, run: Run) -> dict[str, Job]:
-        return self.engine.jobs(run)
-
-    def wait(self, run: Run, *status: str) -> None:
-        """Until the pipeline has one of these results."""
-
-        def advanced() -> str:
-            self.engine.advance()
-            return self.engine.status(run)
-
-        until(advanced, 180, lambda found: found in status, pause=0.2)
-
-    def explain(self, run: Run) -> str:
-        jobs = [job for job in self.jobs(run).values() if job.state in (State.FAILED, State.CANCELED)]
-        return "\n".join(f"{job.name}: {self.gitlab.store.trace(job.id).decode()[-3000:]}" for job in jobs)
 
     def version(self, environment: str) -> str | None:
         path = self.hosts[environment] / "version"
@@ -173,20 +144,20 @@ def test_a_commit_reaches_prod_after_an_approval_and_a_broken_one_is_rolled_back
     assert project.version("prod") == "one"
     assert project.tags() == ["passed/prod", "passed/stage"]
     # The dry run said what the apply changed, and the second run changed nothing.
-    reports = {name: report(project, run, name) for name in ("dry-run-stage", "apply-stage", "second-run-stage")}
+    reports = {name: project.report(run, name) for name in ("dry-run-stage", "apply-stage", "second-run-stage")}
     assert [reports[name]["changed"] for name in reports] == [1, 1, 0]
     assert reports["apply-stage"]["commit"] == run.sha
 
     broken = project.push("broken")
     project.wait(broken, "failed")
-    states = {name: job.state for name, job in project.jobs(broken).items()}
+    states = project.states(broken)
     assert states["verify-stage"] == State.FAILED
     assert states["rollback-verify-stage"] == State.SUCCESS, project.explain(broken)
     assert {states[name] for name in ("rollback-apply-stage", "check-prod", "approve-prod")} == {State.SKIPPED}
     assert (project.version("stage"), project.version("prod")) == ("one", "one")
     assert project.tags() == ["passed/prod", "passed/stage"]
 
-    traces = [project.gitlab.store.trace(job.id).decode() for job in project.gitlab.store.jobs()]
+    traces = [project.store.trace(job.id).decode() for job in project.store.jobs()]
     assert any("token [MASKED]" in trace for trace in traces)
     for secret in (TOKEN, OPERATOR):
         assert [trace for trace in traces if secret in trace] == []
@@ -201,21 +172,13 @@ def test_a_canceled_apply_ends_in_order_and_the_next_one_converges(project: Proj
     following = project.push("two")
     project.wait(run, "canceled", "failed", "success")
     assert project.engine.status(run) == "canceled", project.explain(run)
-    trace = project.gitlab.store.trace(project.jobs(run)["apply"].id).decode()
+    trace = project.trace(run, "apply")
     assert "site.yml: canceled, 1 changed tasks; exit code 130." in trace
-    assert report(project, run, "apply")["result"] == "canceled"
+    assert project.report(run, "apply")["result"] == "canceled"
     project.wait(following, "success", "failed")
     assert project.engine.status(following) == "success", project.explain(following)
     assert project.version("stage") == "two"
     assert [path for path in project.temporary.iterdir() if "slipway-run" in path.name] == []
-
-
-def report(project: Project, run: Run, job: str) -> dict[str, object]:
-    """The report of a playbook, from the artifacts of its job."""
-    path = project.gitlab.store.artifact(project.jobs(run)[job].id)
-    assert path is not None, job
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(f"artifacts/ci/{job}.json"))  # type: ignore[no-any-return]
 
 
 def test_tags_are_set_by_the_operator_only(project: Project, gitlab: Gitlab) -> None:

@@ -19,9 +19,9 @@ SOUND: dict[str, Any] = {
 }
 
 
-def checked(folder: Path, values: dict[str, Any], user: str = "slipway", address: str = "198.51.100.7") -> str:
+def checked(folder: Path, values: dict[str, Any], **changes: Any) -> str:
     """The output of the checks; empty when they pass."""
-    login = {"user": user, "address": address, "port": 22}
+    login = {"user": "slipway", "address": "198.51.100.7", "port": 22, "is_local": False} | changes
     host = {"login": login, "clock": "{{ now().timestamp() | int }}", "container": "none", "interface": None}
     task = {"ansible.builtin.include_role": {"name": "base", "tasks_from": "check"}, "vars": {"__base_host": host}}
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": SOUND | values, "tasks": [task]}
@@ -33,6 +33,10 @@ def checked(folder: Path, values: dict[str, Any], user: str = "slipway", address
 
 def test_a_sound_host_passes(tmp_path: Path) -> None:
     assert checked(tmp_path, {}) == ""
+
+
+def test_a_session_from_the_host_itself_passes_no_firewall(tmp_path: Path) -> None:
+    assert checked(tmp_path, {}, address="10.0.0.5", is_local=True) == ""
 
 
 @pytest.mark.parametrize(

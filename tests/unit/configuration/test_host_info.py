@@ -29,10 +29,11 @@ def test_only_installed_packages_have_a_version() -> None:
 
 def test_the_session_has_client_and_port() -> None:
     expected = session({"SSH_CONNECTION": "198.19.255.1 50000 198.18.0.5 22"}, "anna")
-    assert expected == {"user": "anna", "address": "198.19.255.1", "port": 22}
+    assert expected == {"user": "anna", "address": "198.19.255.1", "port": 22, "is_local": False}
+    assert session({"SSH_CONNECTION": "10.0.0.5 50000 ::ffff:10.0.0.5 22"}, "anna")["is_local"] is True
     assert session({"SSH_CONNECTION": "::ffff:203.0.113.7 1 ::1 2222"}, "anna")["address"] == "203.0.113.7"
     assert session({"SSH_CONNECTION": "fe80::1%eth0 1 fe80::2%eth0 22"}, "anna")["address"] == "fe80::1"
-    assert session({}, "root") == {"user": "root", "address": None, "port": None}
+    assert session({}, "root") == {"user": "root", "address": None, "port": None, "is_local": False}
 
 
 def test_the_interface_with_the_address_is_found() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.gitlab.documents import PipelineError
-from lab.gitlab.engine import Engine, Node, Run, composite, decide, dependents, resolve
+from lab.gitlab.engine import Engine, Node, Run, composite, decide, dependents, resolve, visible
 from lab.gitlab.store import GitlabError, Job, State, Store, Variable
 
 C, P, R, S, F, X, K, M = (
@@ -295,3 +295,27 @@ def test_pipelines_are_kept(pipelines: Pipelines, tmp_path: Path) -> None:
     other.close()
     with pytest.raises(GitlabError, match="pipeline 1: does not exist"):
         pipelines.engine.run(1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "protected", "expected"),
+    [
+        ("", False, {"open": "1"}),
+        ("", True, {"open": "1", "kept": "2"}),
+        ("stage", True, {"open": "1", "kept": "2", "token": "of stage"}),
+        ("prod", True, {"open": "1", "kept": "2", "token": "of prod"}),
+        ("review/one", False, {"open": "1", "token": "of reviews"}),
+    ],
+)
+def test_a_job_gets_the_variables_of_its_environment_and_ref(
+    environment: str, protected: bool, expected: dict[str, str]
+) -> None:
+    variables = [
+        Variable("open", "1"),
+        Variable("kept", "2", protected=True),
+        Variable("token", "of stage", protected=True, scope="stage"),
+        Variable("token", "of prod", protected=True, scope="prod"),
+        Variable("token", "of reviews", scope="review/*"),
+    ]
+    found = visible(variables, environment, protected)
+    assert {key: variable.value for key, variable in found.items()} == expected

@@ -53,32 +53,15 @@ def test_the_defaults_are_valid() -> None:
 @pytest.mark.parametrize(
     ("changed", "name", "text"),
     [
-        ({"concurrent": 0}, "concurrent", "0 is not from 1 to 100"),
-        ({"concurrent": True}, "concurrent", "True is not from 1 to 100"),
-        ({"build_cpus": "many"}, "build_cpus", "'many' is not from 0.1 to 256"),
-        ({"metrics_port": 80}, "metrics_port", "80 is not from 1024 to 65535"),
-        ({"prune_hours": 10**12}, "prune_hours", "is not from 1 to 8760"),
-        ({"url": "http://gitlab.example.org"}, "url", "Set https://<name>"),
-        ({"url": "https://gitlab.example.org/path"}, "url", "has another format"),
-        ({"url": "https://a\nb"}, "url", "has another format"),
-        ({"version": "19.3"}, "version", "three numbers"),
-        ({"server_version": "latest"}, "server_version", "three numbers"),
         ({"version": "19.4.0"}, "version", "is newer than the server, 19.3.1"),
         ({"version": "20.0.0"}, "version", "is newer than the server, 19.3.1"),
-        ({"apt_key_fingerprint": "F640 3F65"}, "apt_key_fingerprint", "40 hexadecimal digits"),
-        ({"build_image": "debian:13"}, "build_image", "with its registry"),
         ({"build_allowed_images": []}, "build_allowed_images", "allows every image"),
-        ({"build_allowed_images": ["a b"]}, "build_allowed_images", "a pattern of images"),
-        ({"build_added_capabilities": ["CAP_CHOWN; x"]}, "build_added_capabilities", "a capability without CAP_"),
-        ({"build_user": "root"}, "build_user", "number or number:number"),
-        ({"build_allowed_ports": [443, 0]}, "build_allowed_ports", "0 is not from 1 to 65535"),
         ({"build_subnet": "8.8.8.0/24"}, "build_subnet", "no private IPv4 network"),
         ({"build_subnet": "172.30.250.1/24"}, "build_subnet", "no private IPv4 network"),
         ({"build_subnet": "10.0.0.0/8"}, "build_subnet", "of /16 to /28"),
         ({"build_blocked_cidrs": ["10.0.0.0/8"]}, "build_blocked_cidrs", "the metadata service 169.254.169.254"),
         ({"build_blocked_cidrs": ["169.254.0.0/16"]}, "build_blocked_cidrs", "the private address of the host"),
         ({"build_blocked_cidrs": ["10.0.0.0/8", "169.254.0.0/16", "x"]}, "build_blocked_cidrs", "'x' is no IPv4"),
-        ({"metrics_address": "10.40.1.256"}, "metrics_address", "an IPv4 address"),
         ({"deploy_token": TOKEN}, "deploy_token", "is the same as gitlab_runner_build_token"),
         ({"build_token": "", "deploy_token": ""}, "build_token", "playbooks/operations/create_runner.yml"),
         ({"source": "binary"}, "binary_checksum", "Set the SHA-256"),
@@ -89,7 +72,6 @@ def test_the_defaults_are_valid() -> None:
              "cache_access_key": "a", "cache_secret_key": "b"},
             "cache_bucket", "is the bucket of the backups",
         ),
-        ({"prune_schedule": "daily\nExecStart=x"}, "prune_schedule", "an OnCalendar expression"),
     ],
 )  # fmt: skip
 def test_a_faulty_option_is_named(changed: dict[str, Any], name: str, text: str) -> None:
@@ -98,11 +80,12 @@ def test_a_faulty_option_is_named(changed: dict[str, Any], name: str, text: str)
 
 
 def test_no_message_shows_a_secret() -> None:
-    secrets = {"build_token": "glrt- secret", "deploy_token": "secret", "cache_secret_key": "sec ret"}
+    secrets = {"build_token": TOKEN, "deploy_token": TOKEN, "cache_bucket": "cache", "cache_secret_key": "secret"}
     messages = filters.gitlab_runner_faults(
         {f"gitlab_runner_{name}": value for name, value in (VALID | secrets).items()}
     )
-    assert len(messages) == 3 and not [message for message in messages if "sec" in message.replace("secret_key", "")]
+    assert len(messages) == 3
+    assert [message for message in messages if TOKEN in message or "'secret'" in message] == []
 
 
 def test_the_network_has_a_gateway_and_no_dns_server() -> None:

@@ -1,4 +1,4 @@
-"""Options of GitLab Runner that its argument spec cannot express: ranges, formats and what belongs together."""
+"""Options of GitLab Runner that belong together. Ranges and formats of each: roles/gitlab_runner/meta/formats.yml."""
 
 from __future__ import annotations
 
@@ -8,86 +8,12 @@ from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 PREFIX = "gitlab_runner_"
-RANGES: Mapping[str, tuple[float, float]] = {
-    "build_id": (0, 2**63 - 1),
-    "deploy_id": (0, 2**63 - 1),
-    "concurrent": (1, 100),
-    "check_interval_seconds": (1, 60),
-    "drain_timeout_seconds": (1, 86400),
-    "output_limit_kb": (64, 1048576),
-    "metrics_port": (1024, 65535),
-    "build_limit": (1, 100),
-    "build_memory_mb": (64, 1048576),
-    "build_cpus": (0.1, 256),
-    "deploy_limit": (1, 100),
-    "prune_hours": (1, 8760),
-}
-ADDRESS = r"(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}"
-NAME = r"[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?"
-IMAGE = r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?"
-FORMATS: Mapping[str, tuple[str, str]] = {
-    "url": (rf"https://{NAME}(:\d+)?", "https://<name>, with a port at most"),
-    "version": (r"\d+\.\d+\.\d+", "three numbers, for example 19.3.0"),
-    "server_version": (r"\d+\.\d+\.\d+(-[\w.-]+)?", "three numbers, for example 19.3.1"),
-    "apt_url": (r"https?://\S+", "the address of an apt repository"),
-    "apt_key_url": (r"https?://\S+", "the address of a key"),
-    "apt_key_fingerprint": (r"[0-9A-Fa-f]{40}", "40 hexadecimal digits"),
-    "binary_url": (r"https?://\S+", "the address of the program"),
-    "binary_checksum": (r"([0-9a-f]{64})?", "64 hexadecimal digits in lower case"),
-    "build_token": (r"(glrt-[\w.-]{20,})?", "an authentication token of GitLab, glrt-…"),
-    "deploy_token": (r"(glrt-[\w.-]{20,})?", "an authentication token of GitLab, glrt-…"),
-    "metrics_address": (ADDRESS, "an IPv4 address"),
-    "build_image": (IMAGE, "an image with its registry, for example docker.io/library/debian:13"),
-    "build_user": (r"(\d+(:\d+)?)?", "number or number:number"),
-    "deploy_image": (rf"({IMAGE})?", "an image with its registry"),
-    "cache_bucket": (r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "the name of a bucket"),
-    "cache_endpoint": (rf"({NAME}(:\d+)?)?", "the name of an S3 store, with a port at most"),
-    "cache_region": (r"[\w-]*", "the name of a region"),
-    "cache_access_key": (r"\S*", "a key without blanks"),
-    "cache_secret_key": (r"\S*", "a key without blanks"),
-    "backup_bucket": (r"\S*", "the name of a bucket"),
-    "prune_schedule": (r"[\w*:/., ~-]+", "an OnCalendar expression of systemd"),
-}
-SECRETS = ("token", "_key")
-ELEMENTS: Mapping[str, tuple[str, str]] = {
-    "build_allowed_images": (r"[\w*?.:/@-]+", "a pattern of images"),
-    "build_added_capabilities": (r"[A-Z][A-Z_]*", "a capability without CAP_, for example CHOWN"),
-}
 
 
 def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The name of each faulty option, and what is wrong with it and what to do. Options without the role's prefix."""
-    yield from range_faults(options)
-    yield from format_faults(options)
     yield from network_faults(options)
     yield from combination_faults(options)
-
-
-def range_faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, (low, high) in RANGES.items():
-        if name in options and not low <= _number(options[name]) <= high:
-            yield name, f"{options[name]!r} is not from {low} to {high}. Set a number in that range."
-
-
-def _number(value: Any) -> float:
-    try:
-        return float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def format_faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, (pattern, wanted) in FORMATS.items():
-        if name in options and not re.fullmatch(pattern, str(options[name])):
-            shown = "the value" if name.endswith(SECRETS) else repr(options[name])
-            yield name, f"{shown} has another format. Set {wanted}."
-    for name, (pattern, wanted) in ELEMENTS.items():
-        for value in options.get(name, ()):
-            if not re.fullmatch(pattern, str(value)):
-                yield name, f"the element {value!r} has another format. Set {wanted}."
-    for port in options.get("build_allowed_ports", ()):
-        if not 1 <= _number(port) <= 65535:
-            yield "build_allowed_ports", f"{port!r} is not from 1 to 65535. Set a TCP port."
 
 
 def _network(value: Any) -> IPv4Network | None:

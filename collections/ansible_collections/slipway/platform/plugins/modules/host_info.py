@@ -93,7 +93,9 @@ container:
   returned: always
   type: str
 login:
-  description: The user of this session, and client address and server port of the SSH session (null without one).
+  description:
+    - The user of this session, client address and server port of the SSH session (null without one).
+    - C(is_local) is whether the client is this host itself.
   returned: always
   type: dict
 clock:
@@ -195,8 +197,10 @@ def session(environment: Mapping[str, str], user: str) -> dict[str, Any]:
     """Read SSH_CONNECTION: client address, client port, server address, server port."""
     parts = environment.get("SSH_CONNECTION", "").split()
     if len(parts) != 4:
-        return {"user": user, "address": None, "port": None}
-    return {"user": user, "address": parts[0].removeprefix("::ffff:").split("%")[0], "port": int(parts[3])}
+        return {"user": user, "address": None, "port": None, "is_local": False}
+    client, server = (part.removeprefix("::ffff:").split("%")[0] for part in (parts[0], parts[2]))
+    # Linux connects to an address of its own from that address.
+    return {"user": user, "address": client, "port": int(parts[3]), "is_local": client == server}
 
 
 def interface_with(address: str, output: str) -> dict[str, Any] | None:
