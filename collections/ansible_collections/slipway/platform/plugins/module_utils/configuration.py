@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from ansible_collections.slipway.platform.plugins.module_utils.output import shortened
+
 UNFINISHED, KNOWN_GOOD = "unfinished", "known-good"
 """Kinds of records: the files before an unfinished change, and those that the running service is known to work with."""
 SYSTEMD_FOLDERS = ("/etc/systemd/system/", "/lib/systemd/system/", "/usr/lib/systemd/system/")
@@ -449,7 +451,7 @@ def _service_fault(unit: Unit, host: Host) -> str | None:
     if unit.live_command:
         result = host.run(unit.live_command)
         if not result.ok or unit.live_contains not in result.output:
-            output = " ".join(result.output.split())[-200:] or "none"
+            output = " ".join(shortened(result.output, 200).split())
             return f"`{' '.join(unit.live_command)}` does not show the new configuration (output: {output})"
     return None
 
@@ -489,7 +491,7 @@ def _run_all(commands: Iterable[Sequence[str]], host: Host) -> str | None:
     for command in commands:
         result = host.run(command)
         if not result.ok:
-            return f"`{' '.join(command)}` failed: {result.output.strip()[-1500:] or 'no output'}"
+            return f"`{' '.join(command)}` failed: {shortened(result.output, 1500)}"
     return None
 
 
