@@ -13,6 +13,8 @@ description:
     that no play changes them.
   - Adds nothing without a token. If the API rejects the token, it prints one warning and adds nothing, so that reading
     the inventory never requires the cloud; C(playbooks/check.yml) fails the run in that case.
+  - If the environment names a proxy (C(http_proxy), C(https_proxy)), adds a local C(api_endpoint) and the servers'
+    addresses to C(no_proxy), for this run and its modules on the controller.
   - If the API is unreachable, it prints a warning and adds the cached values of the last successful read, so that the
     hosts can still be operated.
 author: [Slipway]
@@ -63,9 +65,11 @@ from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible_collections.slipway.platform.plugins.module_utils import proxies
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIRONMENT_LABEL
 from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import static_hosts
@@ -156,6 +160,8 @@ class InventoryModule(BaseInventoryPlugin):
         self._read_config_data(path)
         inventory.add_group(GROUP)
         known = self._read_servers(Path(path))
+        # Hosts are reached without a proxy, by SSH and by the API of Kubernetes.
+        proxies.bypass(os.environ, [own for found in known.values() for own in found.get("hcloud_addresses", ())])
         wanted = static_hosts(Path(path).parent, loader)
         for name, found in known.items():
             if wanted and name not in wanted:
@@ -178,6 +184,8 @@ class InventoryModule(BaseInventoryPlugin):
         if not token:
             self.display.v(f"{path}: no token, so no addresses")
             return {}
+        host = urlsplit(endpoint).hostname or ""
+        proxies.bypass(os.environ, [host] if proxies.is_local(host) else [])
         cache_path = path.parent / last_known
         try:
             owners = [self.get_option("environment"), *self.get_option("beside")]
