@@ -9,7 +9,13 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
-from ansible_collections.slipway.platform.plugins.plugin_utils.ssh import Kind, LoginError, kind_of, login_error, target_of
+from ansible_collections.slipway.platform.plugins.plugin_utils.ssh import (
+    Kind,
+    LoginError,
+    kind_of,
+    login_error,
+    target_of,
+)
 
 POLL_SECONDS = 1.0
 # cloud-init writes it at the end of every boot; reading it costs less than `cloud-init status`.
