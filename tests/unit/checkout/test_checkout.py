@@ -73,6 +73,17 @@ def test_check_reads_the_inventory(checkout: Path) -> None:
     assert "was not found" not in output
 
 
+def test_a_missing_vault_password_is_named_with_its_file_and_remedy(checkout: Path) -> None:
+    vault = checkout / "inventories/prod/group_vars/all/vault.yml"
+    vault.write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n")
+    output = " ".join(run(checkout, Path("playbooks/check.yml")).split())
+    assert f"{vault}: it is encrypted, and there is no vault password. Set ANSIBLE_VAULT_PASSWORD_FILE" in output
+    password = checkout / "password"
+    password.write_text("x")
+    output = run(checkout, Path("playbooks/check.yml"), "--vault-password-file", str(password))
+    assert "there is no vault password" not in output
+
+
 def test_make_names_the_configuration_from_another_folder(tmp_path: Path) -> None:
     makefile = tmp_path / "Makefile"
     makefile.write_text(f"include {REPOSITORY}/Makefile\nshown:\n\t@echo $(ANSIBLE_CONFIG)\n")

@@ -149,6 +149,12 @@ def read_cache(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
         return "", {}
 
 
+def encrypted_files(folder: Path) -> list[Path]:
+    """Files of variables that need a vault password."""
+    files = [path for path in sorted((folder / "group_vars").rglob("*")) if path.is_file()]
+    return [path for path in files if path.read_bytes().startswith(b"$ANSIBLE_VAULT;")]
+
+
 class InventoryModule(BaseInventoryPlugin):
     NAME = "slipway.platform.hcloud"
 
@@ -159,6 +165,12 @@ class InventoryModule(BaseInventoryPlugin):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         inventory.add_group(GROUP)
+        # Ansible's own error, which follows, names neither the file nor a remedy.
+        if not loader._vault.secrets and (encrypted := encrypted_files(Path(path).parent)):
+            self.display.warning(
+                f"{encrypted[0]}: it is encrypted, and there is no vault password. Set ANSIBLE_VAULT_PASSWORD_FILE to "
+                "a file that holds it, or add --vault-password-file."
+            )
         known = self._read_servers(Path(path))
         # Hosts are reached without a proxy, by SSH and by the API of Kubernetes.
         proxies.bypass(os.environ, [own for found in known.values() for own in found.get("hcloud_addresses", ())])
