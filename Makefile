@@ -1,6 +1,8 @@
 # The verbs. Each runs one command, which can be run by hand as well; `make` alone lists them.
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Named, Ansible reads it also where everybody may write to the checkout, and from another folder (make -C).
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 E ?= lab
 
 .PHONY: help setup lint test soak role role-down lab lab-down check bench

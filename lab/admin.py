@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from lab import daemon
+from lab import daemon, direct
 from lab.settings import Settings
 
 
@@ -40,7 +40,7 @@ class Admin:
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as response:
+            with direct.urlopen(request, timeout=seconds) as response:
                 content, content_type = response.read(), response.headers.get_content_type()
         except urllib.error.HTTPError as error:
             raise AdminError(_message(error)) from error

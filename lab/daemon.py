@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import secrets
+from lab import direct, secrets
 from lab.machines.base import ExitReason, MachineError
 from lab.mirror import MirrorError
 from lab.settings import Settings
@@ -148,7 +148,7 @@ def answers(settings: Settings, pid: int) -> bool:
             f"http://127.0.0.1:{settings.api_port}/_lab/status",
             headers={"Authorization": f"Bearer {description['token']}"},
         )
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with direct.urlopen(request, timeout=5) as response:
             return int(response.status) == 200
     except (OSError, ValueError, KeyError):
         return False

@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from lab import direct
 from lab.machines.base import MachineError
 from lab.oci import Storage
 from lab.pki import KeyPair
@@ -177,7 +178,7 @@ def serves_image(settings: Settings, authority: Path, image: str, digest: str) -
     request.add_header("Accept", "application/vnd.oci.image.manifest.v1+json")
     try:
         context = ssl.create_default_context(cafile=str(authority))
-        with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+        with direct.urlopen(request, timeout=5, context=context) as answer:
             return int(answer.status) == 200
     except (OSError, urllib.error.URLError):
         return False

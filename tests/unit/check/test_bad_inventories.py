@@ -182,6 +182,12 @@ CASES = [
         'postgresql_databases[0].name: "my-app" is no usable name',
     ),
     case(
+        "extension whose package nothing installs",
+        lambda i: i.edit(DATABASE, "extensions: \\[pg_trgm\\]", "extensions: [pg_trgm, vector]"),
+        DATABASE,
+        'postgresql_databases: app has the extension "vector", which PostgreSQL itself does not contain',
+    ),
+    case(
         "role for a database that nobody declared",
         lambda i: i.edit(DATABASE, "database: app, access: ro", "database: shop, access: ro"),
         DATABASE,

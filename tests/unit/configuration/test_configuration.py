@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -597,6 +598,7 @@ def options(**given: object) -> dict[str, object]:
         "probe_seconds": 10,
         "restart": False,
     }
+    fixed |= {"lock_timeout_seconds": 0, "unmask": False}
     return {**empty, **fixed, "files": files, **given}
 
 
@@ -633,3 +635,49 @@ def test_the_diff_shows_where_links_lead() -> None:
     host = FakeHost(files={"/link": FileState(b"", 0o777, "root", "root", "/elsewhere")})
     (shown,) = configuration.diff(configuration.plan(unit, host, RUNNING))
     assert (shown["before"], shown["after"]) == ("link to /elsewhere\n", "link to /there\n")
+
+
+def test_a_masked_service_is_an_error_before_any_change_unless_it_may_be_unmasked() -> None:
+    masked = configuration.parse_services(["web"], "LoadState=masked\nActiveState=inactive\nUnitFileState=masked\n")[
+        "web"
+    ]
+    host = FakeHost()
+    with pytest.raises(ConfigurationError, match="the service web is masked, so that it cannot start"):
+        converge(WEB, host, masked)
+    assert host.files == {}
+    planned = converge(replace(WEB, unmask=True), host, masked)
+    assert "unmask web" in planned.reasons()
+    assert host.commands.index("systemctl unmask --quiet web") < host.commands.index("systemctl enable --quiet web")
+
+
+LOCKED = [
+    "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 8 (apt-get)",
+    "dpkg: error: dpkg frontend lock was locked by /usr/bin/apt-get process with pid 8",
+    "dpkg: error: dpkg frontend lock was locked by another process with pid 8",
+]
+
+
+@pytest.mark.parametrize("output", LOCKED)
+def test_a_command_waits_for_the_lock_of_another_process(output: str) -> None:
+    unit = Unit(
+        name="apt", files=(File("/etc/apt/a", "new"),), commands=(("apt-get", "update"),), lock_timeout_seconds=9
+    )
+    locked = Result(100, f"{output}\n")
+
+    class Locked(FakeHost):
+        left = 5
+
+        def run(self, command: Sequence[str]) -> Result:
+            self.left -= 1
+            return locked if self.left > 0 else super().run(command)
+
+    host = Locked()
+    converge(unit, host)
+    assert host.files == {"/etc/apt/a": state("new")}
+    assert host.left == 0
+    for failing, text in ((locked, output), (Result(100, "E: no such host"), "no such host")):
+        host = FakeHost(answers={"apt-get": failing})
+        with pytest.raises(ConfigurationError, match=re.escape(text)):
+            converge(unit, host)
+        assert host.files == {}
+    assert len(host.commands) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ansible_collections.slipway.platform.plugins.modules.host_info import (
     content_of,
+    dpkg_interrupted,
     installed_versions,
     interface_with,
     matching,
@@ -18,13 +19,23 @@ from ansible_collections.slipway.platform.plugins.modules.host_info import (
 
 
 def test_only_installed_packages_have_a_version() -> None:
-    output = "installed nginx 1.26.3-3\nconfig-files chrony 4.6\nnot-installed curl \ninstalled other 1\n"
-    assert installed_versions(["nginx", "chrony", "curl", "lego"], output) == {
-        "nginx": "1.26.3-3",
-        "chrony": None,
-        "curl": None,
-        "lego": None,
-    }
+    output = "installed ok nginx 1.26.3-3\nconfig-files ok chrony 4.6\nnot-installed ok curl \ninstalled ok other 1\n"
+    versions, unfinished = installed_versions(["nginx", "chrony", "curl", "lego"], output)
+    assert versions == {"nginx": "1.26.3-3", "chrony": None, "curl": None, "lego": None}
+    assert unfinished == []
+
+
+def test_packages_of_a_killed_installation_are_unfinished() -> None:
+    output = "unpacked ok b 1\nhalf-installed reinstreq a 1\ninstalled ok c 1\ntriggers-pending ok d 1\n"
+    assert installed_versions(["a", "c"], output) == ({"a": None, "c": "1"}, ["a", "b", "d"])
+
+
+def test_a_killed_dpkg_leaves_numbered_files(tmp_path: Path) -> None:
+    assert not dpkg_interrupted(tmp_path / "none")
+    (tmp_path / "tmp.i").touch()
+    assert not dpkg_interrupted(tmp_path)
+    (tmp_path / "0001").touch()
+    assert dpkg_interrupted(tmp_path)
 
 
 def test_the_session_has_client_and_port() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -97,6 +98,12 @@ def test_a_kubeconfig_gets_the_load_balancers_address() -> None:
     assert document["current-context"] == document["users"][0]["name"] == document["contexts"][0]["name"] == "prod"
     assert rke2_documents.kubeconfig_due(text, **WANT) == ""
     assert rke2.kubeconfig(text, "https://lb:6443", "api.test", "prod") == text
+
+
+def test_a_server_that_no_client_could_use_never_replaces_a_kubeconfig() -> None:
+    message = "rke2_kubeconfig_server: 'https://2001:db8::1:6443' is not the URL of a server"
+    with pytest.raises(AnsibleFilterError, match=re.escape(message)):
+        rke2.kubeconfig(kubeconfig(), "https://2001:db8::1:6443", "api.test", "prod")
 
 
 LOCAL = {"server": "https://127.0.0.1:6443", "name": "default"}

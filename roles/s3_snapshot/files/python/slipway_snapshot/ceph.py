@@ -13,6 +13,7 @@ from typing import Any
 from ansible_collections.slipway.platform.plugins.module_utils.ceph import CephError
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_backup import BackupError
 from ansible_collections.slipway.platform.plugins.module_utils.ceph_monitor_snapshot import MonitorSnapshot
+from ansible_collections.slipway.platform.plugins.module_utils.output import error_line
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import Bucket, SnapshotError, faults_of
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import Manifest
 
@@ -28,10 +29,6 @@ TIMEOUT_SECONDS = 120
 def run_command(arguments: Sequence[str], data: str | None = None) -> tuple[int, str, str]:
     done = subprocess.run(arguments, input=data, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
-
-
-def last_line(errors: str) -> str:
-    return (errors.strip().splitlines() or ["no output"])[-1]
 
 
 def read_file(path: Path) -> Iterator[bytes]:
@@ -90,7 +87,7 @@ def save_image(run: Run, image: str) -> Manifest:
     run_command([*rbd, "snap", "rm", "--no-progress", point])
     code, _, errors = run_command([*rbd, "snap", "create", "--no-progress", point])
     if code != 0:
-        raise SnapshotError(f"rbd snap create {point} failed: {last_line(errors)}")
+        raise SnapshotError(f"rbd snap create {point} failed: {error_line(errors)}")
     try:
         export = stream([[*rbd, "export", "--no-progress", "--export-format", "2", point, "-"]])
         return store(run, f"image-{image.replace('/', '-')}", ".rbd.zst.age", export, {})

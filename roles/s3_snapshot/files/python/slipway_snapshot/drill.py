@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_backup
+from ansible_collections.slipway.platform.plugins.module_utils.output import error_line
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
     Manifest,
@@ -81,10 +82,8 @@ def restore_command(programs: Mapping[str, Path], snapshot: Path, data: Path) ->
 def require(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise SnapshotError(
-            f"{Path(command[0]).name} failed ({done.returncode}): {words[-1] if words else 'no output'}"
-        )
+        reason = error_line(done.stderr or done.stdout)
+        raise SnapshotError(f"{Path(command[0]).name} failed ({done.returncode}): {reason}")
     return done.stdout
 
 
@@ -107,10 +106,8 @@ def running_etcd(programs: Mapping[str, Path], data: Path) -> Iterator[Callable[
                 break
             except SnapshotError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    words = (data.parent / "etcd.log").read_text().strip().splitlines()
-                    raise SnapshotError(
-                        f"etcd does not start on the restored data: {words[-1] if words else error}"
-                    ) from error
+                    log_text = (data.parent / "etcd.log").read_text().strip() or str(error)
+                    raise SnapshotError(f"etcd does not start on the restored data: {error_line(log_text)}") from error
                 time.sleep(1)
         yield lambda *arguments: require([*client, *arguments])
     finally:

@@ -12,6 +12,7 @@ from io import BufferedReader
 from types import TracebackType
 from typing import IO, cast
 
+from ansible_collections.slipway.platform.plugins.module_utils.output import error_line
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
 BLOCK_BYTES = 1 << 20
@@ -62,7 +63,7 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
         if feed.failure is not None:
             raise feed.failure
         failed = [
-            f"{command[0]} failed ({program.returncode}): {_last_line(file)}"
+            f"{command[0]} failed ({program.returncode}): {_error_line(file)}"
             for command, program, file in zip(commands, programs, errors, strict=True)
             if program.returncode != 0
         ]
@@ -70,10 +71,9 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
             raise SnapshotError(failed[-1])  # the programs before it failed because their reader ended
 
 
-def _last_line(errors: IO[bytes]) -> str:
+def _error_line(errors: IO[bytes]) -> str:
     errors.seek(0)
-    lines = errors.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
+    return error_line(errors.read().decode(errors="replace"))
 
 
 class _Feed:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.slipway.platform.plugins.module_utils.output import error_line
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError, faults_of
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import format_time
 
@@ -28,8 +29,7 @@ def key_of(prefix: str, label: str) -> str:
 def read_info() -> list[Mapping[str, Any]]:
     done = subprocess.run(INFO, capture_output=True, text=True, check=False, timeout=600, cwd="/")
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise SnapshotError(f"pgbackrest info failed ({done.returncode}): {words[-1] if words else 'no output'}")
+        raise SnapshotError(f"pgbackrest info failed ({done.returncode}): {error_line(done.stderr or done.stdout)}")
     return list(json.loads(done.stdout))
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
+from ansible_collections.slipway.platform.plugins.module_utils.output import error_line
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import S3Error
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import Bucket, SnapshotError
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
@@ -22,7 +23,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest
     manifest_key,
 )
 
-from slipway_snapshot.ceph import PREFIX, last_line, run_command
+from slipway_snapshot.ceph import PREFIX, run_command
 from slipway_snapshot.pipeline import BLOCK_BYTES, Counted, decryption, stream
 from slipway_snapshot.run import Run
 
@@ -143,7 +144,7 @@ def restore_image(
     if code == 0:
         return 0, 1
     if code != MISSING_IMAGE:
-        raise SnapshotError(f"rbd info {image} failed: {last_line(errors)}")
+        raise SnapshotError(f"rbd info {image} failed: {error_line(errors)}")
     partial = f"{image}.restoring"
     run_command([*rbd, "rm", "--no-progress", partial])  # of a run that was killed
     for _ in stream([[*rbd, "import", "--no-progress", "--export-format", "2", "-", partial]], export):
@@ -151,7 +152,7 @@ def restore_image(
     require_unchanged()
     code, _, errors = run_command([*rbd, "rename", partial, image])
     if code != 0:
-        raise SnapshotError(f"rbd rename {partial} {image} failed: {last_line(errors)}")
+        raise SnapshotError(f"rbd rename {partial} {image} failed: {error_line(errors)}")
     return 1, 0
 
 

@@ -92,6 +92,10 @@ def kubeconfig(text: str, server: str, tls_name: str, name: str) -> str:
         return rke2_documents.rewrite_kubeconfig(str(text), server=str(server), tls_name=str(tls_name), name=str(name))
     except (KeyError, IndexError, TypeError) as error:
         raise AnsibleFilterError("rke2_kubeconfig: the input is not RKE2's kubeconfig") from error
+    except ValueError as error:
+        raise AnsibleFilterError(
+            f"rke2_kubeconfig_server: {error}. The kubeconfig is unchanged; correct the address of the load balancer"
+        ) from error
 
 
 def kubeconfig_due(text: str, authority_digest: str, server: str, tls_name: str, name: str, days: int) -> str:

@@ -13,6 +13,8 @@ description:
     that no play changes them.
   - Adds nothing without a token. If the API rejects the token, it prints one warning and adds nothing, so that reading
     the inventory never requires the cloud; C(playbooks/check.yml) fails the run in that case.
+  - If the environment names a proxy (C(http_proxy), C(https_proxy)), adds a local C(api_endpoint) and the servers'
+    addresses to C(no_proxy), for this run and its modules on the controller.
   - If the API is unreachable, it prints a warning and adds the cached values of the last successful read, so that the
     hosts can still be operated.
 author: [Slipway]
@@ -63,9 +65,11 @@ from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible_collections.slipway.platform.plugins.module_utils import proxies
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIRONMENT_LABEL
 from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import static_hosts
@@ -145,6 +149,12 @@ def read_cache(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
         return "", {}
 
 
+def encrypted_files(folder: Path) -> list[Path]:
+    """Files of variables that need a vault password."""
+    files = [path for path in sorted((folder / "group_vars").rglob("*")) if path.is_file()]
+    return [path for path in files if path.read_bytes().startswith(b"$ANSIBLE_VAULT;")]
+
+
 class InventoryModule(BaseInventoryPlugin):
     NAME = "slipway.platform.hcloud"
 
@@ -155,7 +165,15 @@ class InventoryModule(BaseInventoryPlugin):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         inventory.add_group(GROUP)
+        # Ansible's own error, which follows, names neither the file nor a remedy.
+        if not loader._vault.secrets and (encrypted := encrypted_files(Path(path).parent)):
+            self.display.warning(
+                f"{encrypted[0]}: it is encrypted, and there is no vault password. Set ANSIBLE_VAULT_PASSWORD_FILE to "
+                "a file that holds it, or add --vault-password-file."
+            )
         known = self._read_servers(Path(path))
+        # Hosts are reached without a proxy, by SSH and by the API of Kubernetes.
+        proxies.bypass(os.environ, [own for found in known.values() for own in found.get("hcloud_addresses", ())])
         wanted = static_hosts(Path(path).parent, loader)
         for name, found in known.items():
             if wanted and name not in wanted:
@@ -178,6 +196,8 @@ class InventoryModule(BaseInventoryPlugin):
         if not token:
             self.display.v(f"{path}: no token, so no addresses")
             return {}
+        host = urlsplit(endpoint).hostname or ""
+        proxies.bypass(os.environ, [host] if proxies.is_local(host) else [])
         cache_path = path.parent / last_known
         try:
             owners = [self.get_option("environment"), *self.get_option("beside")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.slipway.platform.plugins.module_utils import ceph_commands
+from ansible_collections.slipway.platform.plugins.module_utils.output import error_line
 
 ETC = Path("/etc/ceph")
 DATA = Path("/var/lib/ceph")
@@ -163,8 +164,8 @@ class Cluster:
         code, output, errors = self._run_command([*limit, *prefix, "python3", "-c", source], data=json.dumps(request))
         if code != 0:
             self._exec_prefix = None  # the container may have been replaced
-            reason = (errors.strip().splitlines() or ["no output"])[-1]
-            raise CephError(errno.ETIMEDOUT if code == 124 else errno.EIO, f"{' '.join(prefix[:4])} failed: {reason}")
+            reason = f"{' '.join(prefix[:4])} failed: {error_line(errors)}"
+            raise CephError(errno.ETIMEDOUT if code == 124 else errno.EIO, reason)
         result = json.loads(output)
         if "unreachable" in result:
             raise NoQuorum(errno.ETIMEDOUT, f"the monitors of {self.fsid} do not answer: {result['unreachable']}")

@@ -19,6 +19,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.ceph_backup impor
     verify,
     write,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.output import shortened
 from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 POLL_SECONDS = 1.0
@@ -96,7 +97,7 @@ class MonitorSnapshot:
             ["timeout", "120", *command, "--entrypoint=ceph-kvstore-tool", image, *arguments]
         )
         if code != 0 or "exists" not in output:
-            raise BackupError(f"{self.path}: not a valid monitor store: {(errors or output).strip()[-500:]}")
+            raise BackupError(f"{self.path}: not a valid monitor store: {shortened(errors or output, 500)}")
 
     def create(self) -> dict[str, Any]:
         self.require_stoppable()

@@ -9,15 +9,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from ansible_collections.slipway.platform.plugins.module_utils.output import shortened
+
 UNFINISHED, KNOWN_GOOD, VERIFIED = "unfinished", "known-good", "verified"
 """Kinds of records: the files before an unfinished change, those that the running service is known to work with, and
 the state of the unit when it was last verified."""
+LOCKED = re.compile(r"Could not get lock|Unable to (?:lock|acquire)|lock was locked by")
+"""What apt and dpkg print while another process holds their locks."""
 SYSTEMD_FOLDERS = ("/etc/systemd/system/", "/lib/systemd/system/", "/usr/lib/systemd/system/")
 
 
@@ -76,7 +81,11 @@ class Unit:
     test: tuple[str, ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
     commands_on_rollback: bool = True
+    lock_timeout_seconds: float = 0.0
+    """Seconds for which a command is repeated while another process holds the lock that it needs."""
     service: str = ""
+    unmask: bool = False
+    """Unmask the service; otherwise a masked one is an error, for it may be masked on purpose."""
     on_change: str = "reload"
     live_command: tuple[str, ...] = ()
     live_contains: str = ""
@@ -118,6 +127,7 @@ class ServiceState:
     """State of a service in systemd; `known` False means that there is no such unit."""
 
     known: bool = False
+    masked: bool = False
     active: bool = False
     enabled: bool = False
     starting: bool = False
@@ -180,6 +190,7 @@ class Plan:
     """Output of the live command, if it was run."""
     start: bool = False
     enable: bool = False
+    unmask: bool = False
     service: ServiceState = field(default_factory=ServiceState)
 
     @property
@@ -192,7 +203,7 @@ class Plan:
 
     @property
     def changed(self) -> bool:
-        return self.activate or bool(self.folders) or self.start or self.enable
+        return self.activate or bool(self.folders) or self.start or self.enable or self.unmask
 
     def reasons(self) -> list[str]:
         """The reasons of the change, for the result."""
@@ -204,6 +215,8 @@ class Plan:
             found.append("activate the files on disk")
         if self.restart:
             found.append(f"restart {self.unit.service}")
+        if self.unmask:
+            found.append(f"unmask {self.unit.service}")
         if self.start:
             found.append(f"start {self.unit.service}")
         if self.enable:
@@ -240,7 +253,9 @@ def unit_from(options: Mapping[str, Any]) -> Unit:
         test=tuple(options["test"] or ()),
         commands=tuple(tuple(command) for command in options["commands"] or ()),
         commands_on_rollback=options["commands_on_rollback"],
+        lock_timeout_seconds=float(options["lock_timeout_seconds"]),
         service=options["service"] or "",
+        unmask=options["unmask"],
         on_change=options["on_change"],
         live_command=tuple(options["live_command"] or ()),
         live_contains=live_contains.replace(mark, digest) if mark else live_contains,
@@ -279,6 +294,7 @@ def parse_services(names: Sequence[str], output: str) -> dict[str, ServiceState]
     return {
         name: ServiceState(
             known=block.get("LoadState") == "loaded",
+            masked=block.get("LoadState") == "masked",
             active=block.get("ActiveState") in {"active", "activating", "reloading"}
             and block.get("SubState") != "auto-restart",
             enabled=block.get("UnitFileState") in {"enabled", "enabled-runtime", "static", "generated", "alias"},
@@ -318,6 +334,11 @@ def _wanted_state(wanted: File) -> FileState:
 
 def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
     """Compare the current with the desired state. Read-only."""
+    if service.masked and not unit.unmask:
+        raise ConfigurationError(
+            f"{unit.name}: the service {unit.service} is masked, so that it cannot start. Run `systemctl unmask "
+            f"{unit.service}` on the host if it is not masked on purpose, and run again"
+        )
     changes = []
     for wanted in unit.files:
         found = host.read(wanted.path)
@@ -351,6 +372,7 @@ def plan(unit: Unit, host: Host, service: ServiceState) -> Plan:
         live_output=live_output,
         start=bool(unit.service) and not service.active,
         enable=bool(unit.service) and not service.enabled,
+        unmask=service.masked,
         service=service,
     )
 
@@ -396,7 +418,7 @@ def apply(plan: Plan, host: Host, sleep: Callable[[float], None] = time.sleep) -
             host.remove(change.path)
         elif change.after.content is not None:
             host.write(change.path, _wanted_state(change.after))
-    fault = _activate(plan, host, previous) or verify(unit, host, sleep)
+    fault = _activate(plan, host, previous, sleep) or verify(unit, host, sleep)
     if fault is None:
         record_known_good(unit, host)
         record_verified(unit, host)
@@ -593,7 +615,7 @@ def _live_fault(unit: Unit, result: Result) -> str | None:
     if result.ok and unit.live_contains in result.output and missing is None:
         return None
     wanted = f"`{missing}`" if result.ok and missing is not None else "the new configuration"
-    output = " ".join(result.output.split())[-200:] or "none"
+    output = " ".join(shortened(result.output, 200).split())
     return f"`{' '.join(unit.live_command)}` does not show {wanted} (output: {output})"
 
 
@@ -601,9 +623,13 @@ def _port_fault(unit: Unit, host: Host) -> str | None:
     return next((fault for fault in map(host.probe, unit.probes) if fault is not None), None)
 
 
-def _activate(plan: Plan, host: Host, previous: Mapping[str, FileState | None]) -> str | None:
+def _activate(
+    plan: Plan, host: Host, previous: Mapping[str, FileState | None], sleep: Callable[[float], None]
+) -> str | None:
     unit = plan.unit
     commands: list[Sequence[str]] = []
+    if plan.unmask:
+        commands.append(["systemctl", "unmask", "--quiet", unit.service])
     if plan.activate:
         if any(path.startswith(SYSTEMD_FOLDERS) for path in previous):
             commands.append(["systemctl", "daemon-reload"])
@@ -619,7 +645,7 @@ def _activate(plan: Plan, host: Host, previous: Mapping[str, FileState | None]) 
             commands.append(["systemctl", _verb(unit, active), unit.service])
         elif plan.start or not active:
             commands.append(["systemctl", "start", unit.service])
-    return _run_all(commands, host)
+    return _run_all(commands, host, unit.lock_timeout_seconds, sleep)
 
 
 def _verb(unit: Unit, active: bool) -> str:
@@ -628,11 +654,19 @@ def _verb(unit: Unit, active: bool) -> str:
     return "reload" if unit.on_change == "reload" and not unit.restart else "restart"
 
 
-def _run_all(commands: Iterable[Sequence[str]], host: Host) -> str | None:
+def _run_all(
+    commands: Iterable[Sequence[str]],
+    host: Host,
+    lock_timeout_seconds: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str | None:
+    elapsed = 0.0
     for command in commands:
-        result = host.run(command)
+        while not (result := host.run(command)).ok and LOCKED.search(result.output) and elapsed < lock_timeout_seconds:
+            sleep(1.0)
+            elapsed += 1.0
         if not result.ok:
-            return f"`{' '.join(command)}` failed: {result.output.strip()[-1500:] or 'no output'}"
+            return f"`{' '.join(command)}` failed: {shortened(result.output, 1500)}"
     return None
 
 

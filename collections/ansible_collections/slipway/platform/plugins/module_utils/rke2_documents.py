@@ -12,13 +12,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
+from ansible_collections.slipway.platform.plugins.module_utils.urls import server_fault
 
 
 def rewrite_kubeconfig(text: str, *, server: str, tls_name: str, name: str) -> str:
     """RKE2's admin kubeconfig with the load balancer's address, and one name for cluster, user and context.
 
     The API's certificate is verified under `tls_name`: the address may change while the certificate stays valid.
+    A server that no client could use is a ValueError, so that it never replaces a working one.
     """
+    if fault := server_fault(server):
+        raise ValueError(fault)
     document = yaml.safe_load(text)
     cluster = document["clusters"][0]["cluster"]
     user = document["users"][0]["user"]

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import CORDON_ANNOTATION, RESTORE_RECORD
+from ansible_collections.slipway.platform.plugins.module_utils.urls import https_url
 
 ETC = Path("/etc/rancher")
 DATA = Path("/var/lib/rancher/rke2")
@@ -369,7 +370,7 @@ def read_own_node(node_name: str, api_address: str, timeout: float = 5) -> dict[
         return {"ready": False, "nodes": {}, "error": _reason(error)}
     for address in ("127.0.0.1", api_address):
         try:
-            status, text = request(f"https://{address}:6443", context, f"/api/v1/nodes/{node_name}", timeout=timeout)
+            status, text = request(https_url(address, 6443), context, f"/api/v1/nodes/{node_name}", timeout=timeout)
             if status in (200, 404):
                 nodes = {node_name: node_view(json.loads(text))} if status == 200 else {}
                 return {"ready": True, "nodes": nodes, "error": None}

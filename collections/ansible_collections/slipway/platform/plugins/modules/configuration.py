@@ -71,9 +71,17 @@ options:
         description: Whether the commands are run again during a rollback.
         type: bool
         default: true
+      lock_timeout_seconds:
+        description: Seconds for which a command is repeated while another process holds apt's or dpkg's lock.
+        type: int
+        default: 0
       service:
         description: Service that must run and be enabled.
         type: str
+      unmask:
+        description: Whether to unmask the service. Otherwise a masked one is an error, for it may be masked on purpose.
+        type: bool
+        default: false
       on_change:
         description: Action on the running service after a change. An inactive service is started.
         type: str
@@ -221,7 +229,9 @@ def _options() -> dict[str, Any]:
         "test": words,
         "commands": {"type": "list", "elements": "list"},
         "commands_on_rollback": {"type": "bool", "default": True},
+        "lock_timeout_seconds": {"type": "int", "default": 0},
         "service": text,
+        "unmask": {"type": "bool", "default": False},
         "on_change": {"type": "str", "choices": ["reload", "restart", "none"], "default": "reload"},
         "live_command": words,
         "live_contains": text,

@@ -14,7 +14,7 @@ description:
   - Run it without become if the SSH session is needed, because sudo hides it.
 options:
   packages:
-    description: Debian packages to look up.
+    description: Debian packages to look up. With any, packages whose installation is unfinished are returned too.
     type: list
     elements: str
     default: []
@@ -27,6 +27,11 @@ options:
     description: Text files to read. No secrets.
     type: list
     elements: path
+    default: []
+  file_globs:
+    description: Patterns of absolute paths of text files to read. No secrets.
+    type: list
+    elements: str
     default: []
   globs:
     description: Patterns of absolute paths to look up, with C(*) and C(?) as in a shell.
@@ -66,12 +71,19 @@ packages:
   description: Version of each package, null where it is not installed.
   returned: always
   type: dict
+unfinished_packages:
+  description: >-
+    Sorted names of packages whose installation was interrupted, and V(dpkg) if dpkg itself was; empty without
+    O(packages).
+  returned: always
+  type: list
+  elements: str
 accounts:
   description: Login shell of each account, null where there is none.
   returned: always
   type: dict
 files:
-  description: Content of each file, null where there is none.
+  description: Content of each file, null where there is none, and of each file that O(file_globs) match.
   returned: always
   type: dict
 globs:
@@ -120,6 +132,7 @@ import grp
 import hashlib
 import json
 import os
+import platform
 import pwd
 import stat
 import time
@@ -129,15 +142,27 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+PROGRAMS = {"ip": "iproute2", "systemd-detect-virt": "systemd"}
+FINISHED = frozenset({"installed", "config-files", "not-installed"})
+JOURNAL = Path("/var/lib/dpkg/updates")
 
-def installed_versions(wanted: list[str], output: str) -> dict[str, str | None]:
-    """Read `dpkg-query --show` with the format "status package version"."""
+
+def installed_versions(wanted: list[str], output: str) -> tuple[dict[str, str | None], list[str]]:
+    """Versions and unfinished packages from `dpkg-query --show` with the format "status flag package version"."""
     found: dict[str, str | None] = dict.fromkeys(wanted)
+    unfinished = set()
     for line in output.splitlines():
-        status, package, version = [*line.split(" "), "", ""][:3]
+        status, flag, package, version = [*line.split(" "), "", "", ""][:4]
         if status == "installed" and package in found:
             found[package] = version
-    return found
+        if status not in FINISHED or flag == "reinstreq":
+            unfinished.add(package)
+    return found, sorted(unfinished)
+
+
+def dpkg_interrupted(journal: Path = JOURNAL) -> bool:
+    """As apt decides it: a killed dpkg leaves numbered files."""
+    return any(entry.name.isdigit() for entry in journal.glob("*"))
 
 
 def shell_of(account: str) -> str | None:
@@ -217,6 +242,7 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "accounts": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "file_globs": {"type": "list", "elements": "str", "default": []},
             "globs": {"type": "list", "elements": "str", "default": []},
             "private_keys": {"type": "list", "elements": "path", "default": [], "no_log": False},
             "sensitive_files": {"type": "list", "elements": "path", "default": []},
@@ -226,11 +252,12 @@ def main() -> None:
     )
     wanted = module.params["packages"]
     packages: dict[str, str | None] = {}
+    unfinished: list[str] = []
     if wanted:
-        # dpkg-query exits 1 if a package is unknown; it prints the others nevertheless.
-        status = "${db:Status-Status} ${Package} ${Version}\n"
-        _code, out, _err = module.run_command(["dpkg-query", "--show", "--showformat", status, *wanted])
-        packages = installed_versions(wanted, out)
+        status = "${db:Status-Status} ${db:Status-Eflag} ${Package} ${Version}\n"
+        _code, out, _err = module.run_command(["dpkg-query", "--show", "--showformat", status])
+        packages, unfinished = installed_versions(wanted, out)
+        unfinished += ["dpkg"] if dpkg_interrupted() else []
 
     def public_half(path: str) -> str:
         openssl = module.get_bin_path("openssl")
@@ -240,7 +267,10 @@ def main() -> None:
         code, out, _err = module.run_command([openssl, "pkey", "-in", path, "-passin", "pass:", "-pubout"])
         return str(out) if code == 0 else ""
 
-    # systemd-detect-virt exits 1 for "none".
+    # A missing program is reported with its package. systemd-detect-virt exits 1 for "none".
+    for program, package in PROGRAMS.items():
+        if module.get_bin_path(program, opt_dirs=["/usr/sbin", "/sbin"]) is None:
+            module.fail_json(msg=f"{platform.node()}: the program {program} is missing. Install Debian's {package}.")
     _code, container, _err = module.run_command(["systemd-detect-virt", "--container"])
     interface = None
     if module.params["address"]:
@@ -248,11 +278,13 @@ def main() -> None:
         if code != 0:
             module.fail_json(msg=f"The network interfaces cannot be read: {err.strip() or out.strip()}")
         interface = interface_with(module.params["address"], out)
+    read_too = [path for pattern in module.params["file_globs"] for path in matching(pattern)]
     module.exit_json(
         changed=False,
         packages=packages,
+        unfinished_packages=unfinished,
         accounts={name: shell_of(name) for name in module.params["accounts"]},
-        files={path: content_of(path) for path in module.params["files"]},
+        files={path: content_of(path) for path in module.params["files"] + read_too},
         globs={pattern: matching(pattern) for pattern in module.params["globs"]},
         private_keys={path: private_key_of(path, public_half) for path in module.params["private_keys"]},
         sensitive_files={path: sensitive_file_of(path) for path in module.params["sensitive_files"]},

@@ -59,6 +59,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.platform.plugins.module_utils import rke2_restore
+from ansible_collections.slipway.platform.plugins.module_utils.output import shortened
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_plan import RESTORE_RECORD
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import (
     BINARY,
@@ -105,7 +106,7 @@ def write_record(record: dict[str, Any]) -> None:
 def run(*command: str, timeout: int = 120) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
-        reason = (done.stderr.strip() or done.stdout.strip() or "no output")[-500:]
+        reason = shortened(done.stderr.strip() or done.stdout, 500)
         raise StepError(f"{' '.join(command[:2])} exited with {done.returncode}: {reason}")
 
 

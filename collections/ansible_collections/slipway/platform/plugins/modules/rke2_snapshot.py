@@ -55,6 +55,7 @@ snapshot:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.platform.plugins.module_utils.output import shortened
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import BINARY, journal_since
 from ansible_collections.slipway.platform.plugins.module_utils.rke2_snapshots import (
     find_new,
@@ -90,8 +91,7 @@ def main() -> None:
         command = ["timeout", str(parameters["timeout_seconds"]), str(BINARY), "etcd-snapshot", *arguments]
         code, output, errors = module.run_command(command)
         if code != 0:
-            reason = errors.strip()[-1000:] or "no output"
-            fail(f"rke2 etcd-snapshot {arguments[0]} exited with {code}: {reason}")
+            fail(f"rke2 etcd-snapshot {arguments[0]} exited with {code}: {shortened(errors)}")
         return str(output), str(errors)
 
     started = int(time.time())

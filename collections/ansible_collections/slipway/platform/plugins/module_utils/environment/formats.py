@@ -476,6 +476,7 @@ FORMATS: dict[str, Format] = {
     "listen_address": listen_address,
     "location": matching("location of Hetzner", "fsn1", r"[a-z]{2,8}\d{0,2}", 10),
     "minor": matching("minor version", "1.36", r"1\.\d{1,3}", 6),
+    "mirror_path": matching("path on a mirror", "debian-security", r"/?[\w.~-]+(/[\w.~-]+)*/?", 200),
     "mode": matching("file mode", "0600", r"0?[0-7]{3}", 4),
     "network_zone": matching("network zone of Hetzner", "eu-central", r"[a-z]+-[a-z]+", 30),
     "node_label": node_label,
@@ -509,6 +510,7 @@ FORMATS: dict[str, Format] = {
         "authentication token of a runner", "glrt-… from create_runner", r"glrt-[\w.-]{20,200}", 210
     ),
     "sha256": matching("SHA-256 in hexadecimal", "9f86d081884c7d65…", r"[0-9a-f]{64}", 64),
+    "startup_parameter": matching("parameter of PostgreSQL", "search_path", r"[A-Za-z_][\w.]*", 63),
     "store_name": matching("name of a store", "s3.example.com:443", rf"{DOMAIN.pattern}(:\d{{1,5}})?"),
     "rbd_image": matching("image of Ceph", "kubernetes/data", r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*){1,2}", 200),
     "principal": matching(

@@ -12,6 +12,15 @@ from .specs import SECRETS_FILE
 
 GROUP = "postgresql"
 VOLUME = "data"
+CONTAINED = """
+adminpack amcheck autoinc bloom btree_gin btree_gist citext cube dblink dict_int dict_xsyn earthdistance file_fdw
+fuzzystrmatch hstore insert_username intagg intarray isn lo ltree moddatetime old_snapshot pageinspect pg_buffercache
+pg_freespacemap pg_logicalinspect pg_prewarm pg_stat_statements pg_surgery pg_trgm pg_visibility pg_walinspect
+pgcrypto pgrowlocks pgstattuple plpgsql postgres_fdw refint seg sslinfo tablefunc tcn tsm_system_rows
+tsm_system_time unaccent uuid-ossp xml2
+"""
+CONTAINED_EXTENSIONS = frozenset(CONTAINED.split())
+"""Extensions of Debian's server package, which contains those of PostgreSQL 15 to 18 but for the languages."""
 DISTRO_VERSIONS = {"debian-12": "15", "debian-13": "17"}
 
 
@@ -26,6 +35,7 @@ def faults(environment: Environment) -> Iterator[Fault]:
     databases = entries(environment, "postgresql_databases")
     roles = entries(environment, "postgresql_roles")
     yield from names(environment, databases, roles)
+    yield from extensions(environment, databases)
     yield from ranges(environment, roles)
     yield from passwords(environment, roles)
 
@@ -93,6 +103,22 @@ def version(environment: Environment, hosts: list[Host]) -> Iterator[Fault]:
                 f"postgresql_version: {show(wanted)}, but {image} itself has {packaged}",
                 "Set that, or postgresql_source to pgdg.",
             )
+
+
+def extensions(environment: Environment, databases: list[dict[str, Any]]) -> Iterator[Fault]:
+    """Extensions that no package contains which the role would install."""
+    if environment.group_value(GROUP, "postgresql_extra_packages"):
+        return
+    for database in databases:
+        declared = database.get("extensions")
+        for name in declared if isinstance(declared, list) else ():
+            if isinstance(name, str) and name not in CONTAINED_EXTENSIONS:
+                yield Fault(
+                    environment.group_value_origin(GROUP, "postgresql_databases"),
+                    f"postgresql_databases: {database['name']} has the extension {show(name)}, which PostgreSQL itself "
+                    "does not contain, and postgresql_extra_packages is empty",
+                    "Set it to the package of the extension, like postgresql-{{ postgresql_version }}-pgvector.",
+                )
 
 
 def renewal(environment: Environment) -> Iterator[Fault]:
