@@ -77,10 +77,10 @@ def serves_on_two_nodes(kubectl: Kubectl) -> bool:
 @pytest.fixture(scope="module", autouse=True)
 def application(kubectl: Kubectl, image: str, name: str) -> Iterator[None]:
     try:
-        kubectl.apply(*manifests(image, name), client(image, "friend"), client(image, "stranger"))
+        kubectl.apply(*manifests(image, name), client(image, "admitted"), client(image, "excluded"))
         until(lambda: serves_on_two_nodes(kubectl), 120)
         kubectl(
-            "wait", "--namespace", NAMESPACE, "--for=condition=Ready", "--timeout=60s", "pod/friend", "pod/stranger"
+            "wait", "--namespace", NAMESPACE, "--for=condition=Ready", "--timeout=60s", "pod/admitted", "pod/excluded"
         )
         yield
     finally:
@@ -113,7 +113,7 @@ def test_a_service_is_found_by_its_name_and_reaches_pods_on_different_nodes(kube
     seen: set[str] = set()
 
     def reached() -> set[str]:
-        seen.add(json.loads(kubectl.fetch("friend", f"http://shop.{NAMESPACE}.svc.cluster.local/"))["pod"])
+        seen.add(json.loads(kubectl.fetch("admitted", f"http://shop.{NAMESPACE}.svc.cluster.local/"))["pod"])
         return seen
 
     until(reached, 60, lambda names: names == set(pods))
@@ -172,14 +172,14 @@ def test_a_network_policy_admits_only_the_clients_that_it_names(kubectl: Kubectl
         "shop",
         spec={
             "podSelector": {"matchLabels": LABELS},
-            "ingress": [{"from": [{"podSelector": {"matchLabels": {"client": "friend"}}}]}],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"client": "admitted"}}}]}],
         },
     )
     url = f"http://shop.{NAMESPACE}/"
 
     def served() -> tuple[bool, bool]:
-        friend, stranger = (kubectl.fetch(pod, url).startswith("{") for pod in ("friend", "stranger"))
-        return friend, stranger
+        admitted, excluded = (kubectl.fetch(pod, url).startswith("{") for pod in ("admitted", "excluded"))
+        return admitted, excluded
 
     assert served() == (True, True)
     try:
@@ -292,7 +292,7 @@ def test_replicas_follow_the_load(kubectl: Kubectl) -> None:
         kubectl.apply(scaler)
 
         def loaded() -> int:
-            kubectl.fetch("friend", f"http://shop.{NAMESPACE}/busy")
+            kubectl.fetch("admitted", f"http://shop.{NAMESPACE}/busy")
             return len(kubectl.pods())
 
         until(loaded, 240, lambda count: count == 4, pause=0)

@@ -59,7 +59,7 @@ class Relay:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    both_ways: bool
+    bidirectional: bool
     """After an upgrade of the protocol the client sends on."""
 
 
@@ -292,7 +292,7 @@ class Server:
                 target.write(data)
                 await target.drain()
 
-        sending = asyncio.ensure_future(copy(reader, relay.writer)) if relay.both_ways else None
+        sending = asyncio.ensure_future(copy(reader, relay.writer)) if relay.bidirectional else None
         try:
             await copy(relay.reader, writer)
         finally:

@@ -371,7 +371,7 @@ def test_a_request_reaches_the_service_with_the_client_s_address(
     assert "te" not in headers
 
 
-def test_an_upgraded_connection_is_copied_both_ways(start: Start, application: int, tmp_path: Path) -> None:
+def test_an_upgraded_connection_is_copied_in_both_directions(start: Start, application: int, tmp_path: Path) -> None:
     add_routes(tmp_path, application)
     port = start({})["web"]
     with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
