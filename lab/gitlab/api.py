@@ -437,7 +437,7 @@ def predefined(url: str, job: Job, runner: Runner, project_id: int, repository: 
         "CI_RUNNER_DESCRIPTION": runner.description,
         "CI_RUNNER_TAGS": json.dumps(list(runner.tags)),
     }
-    if not repository:
+    if not repository or not job.sha:  # a job outside of any pipeline has no commit
         values["GIT_STRATEGY"] = "none"
     token = [
         Variable("CI_JOB_TOKEN", job.token, masked=True),

@@ -150,6 +150,15 @@ def test_only_suitable_runners_get_a_job(
     assert (gitlab.request(gitlab.runner(**runner_fields)).status_code == 201) is suits
 
 
+def test_a_job_without_a_commit_gets_no_sources(gitlab: Gitlab, runner: Runner) -> None:
+    gitlab.store.put_project(PROJECT, "/srv/repository.git")
+    for sha, strategies in (("", ["none"]), ("a" * 40, [])):
+        gitlab.queue("true", sha=sha)
+        body = gitlab.request(runner).json()
+        found = [variable["value"] for variable in body["variables"] if variable["key"] == "GIT_STRATEGY"]
+        assert found == strategies
+
+
 def test_two_runners_never_get_one_job(gitlab: Gitlab) -> None:
     queued = {gitlab.queue("true").id for _ in range(30)}
     runners = [gitlab.runner() for _ in range(4)]
