@@ -53,6 +53,10 @@ class HostSpec:
     rescue: bool = False
     rescue_ssh_keys: tuple[str, ...] = ()
     public_mac: str = ""
+    floating_ips: tuple[str, ...] = ()
+    """Addresses, and /64 networks of IPv6, that are routed to the host; its system configures them."""
+    snapshot_id: int | None = None
+    """The snapshot that a new root disk is copied from, instead of `image`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Desired:
     volumes: tuple[VolumeSpec, ...] = ()
     volume_attachments: dict[int, int] = field(default_factory=dict)
     """Volume id → server id."""
+    snapshots: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +193,9 @@ class Machines(Protocol):
     def set_public_link(self, spec: HostSpec) -> None:
         """Set the public addresses of a host that is off to those of `spec` (primary IPs assigned or unassigned)."""
 
+    def route_floating_ips(self, spec: HostSpec) -> None:
+        """Route exactly the floating IPs of `spec` to the host, which may be running."""
+
     def state(self, server_id: int) -> PowerState: ...
 
     def reset_password(self, server_id: int, password: str) -> None: ...
@@ -223,6 +231,12 @@ class Machines(Protocol):
         """The device appears in the host as `/dev/disk/by-id/scsi-0HC_Volume_<id>`, now or at its next start."""
 
     def detach_volume(self, volume_id: int, server_id: int) -> None: ...
+
+    # snapshots
+    def create_snapshot(self, snapshot_id: int, server_id: int) -> float:
+        """Copy the root disk of a host, running or not; returns the size of the copy in GB."""
+
+    def delete_snapshot(self, snapshot_id: int) -> None: ...
 
     # the whole lab
     def reconcile(self, desired: Desired) -> list[str]:

@@ -8,7 +8,18 @@ from functools import cached_property
 from lab.cloud import labels
 from lab.cloud.catalogue import IMAGES, LOCATIONS, SERVER_TYPES, Image, Location, ServerType
 from lab.cloud.domain import actions
-from lab.cloud.domain.objects import Firewall, Job, Network, PlacementGroup, PrimaryIp, Rescue, Server, Volume
+from lab.cloud.domain.objects import (
+    Firewall,
+    FloatingIp,
+    Job,
+    Network,
+    PlacementGroup,
+    PrimaryIp,
+    Rescue,
+    Server,
+    Snapshot,
+    Volume,
+)
 from lab.cloud.store import Transaction
 
 RESCUE_SECONDS = 3600
@@ -60,6 +71,9 @@ class View:
     def ips(self, server: Server) -> list[PrimaryIp]:
         return list(self._ips.get(server.id, {}).values())
 
+    def floating_ips(self, server: Server) -> list[FloatingIp]:
+        return [ip for ip in self.tx.all(FloatingIp) if ip.server == server.id]
+
     def members(self, group: PlacementGroup) -> list[int]:
         return self._groups.get(group.id, [])
 
@@ -105,7 +119,7 @@ _TYPES = {entry.id: entry for entry in SERVER_TYPES}
 _IMAGES = {entry.id: entry for entry in IMAGES}
 
 
-def location_of(obj: Server | Volume | PrimaryIp) -> Location:
+def location_of(obj: Server | Volume | PrimaryIp | FloatingIp) -> Location:
     return _LOCATIONS[obj.location]
 
 
@@ -113,5 +127,6 @@ def type_of(server: Server) -> ServerType:
     return _TYPES[server.server_type]
 
 
-def image_of(server: Server) -> Image:
-    return _IMAGES[server.image]
+def image_of(obj: Server | Snapshot) -> Image:
+    """The system image that the disk began with."""
+    return _IMAGES[obj.image]

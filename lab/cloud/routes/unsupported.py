@@ -1,30 +1,37 @@
-"""The resources of Hetzner's API that the lab does not implement: an error with one sentence."""
+"""The resources of Hetzner's API that the lab does not implement: their lists are empty, changes are an error."""
 
 from __future__ import annotations
 
 from starlette.routing import Route
 
-from lab.cloud.errors import EndpointNotSupported
+from lab.cloud.errors import EndpointNotSupported, NotFound
 from lab.cloud.web import Call, Handler, Reply, route
 
 RESOURCES = {
     "certificates": "certificates",
-    "floating_ips": "floating IPs",
-    "isos": "ISOs",
     "load_balancers": "load balancers",
     "load_balancer_types": "load balancers",
-    "zones": "DNS zones",
 }
 
 
 def routes() -> list[Route]:
     table = []
-    for name, noun in RESOURCES.items():
-        for path in (f"/{name}", f"/{name}/{{rest:path}}"):
-            table += [route(path, _unsupported(noun), method) for method in ("GET", "POST", "PUT", "DELETE")]
-    table += [route("/images/{id}", _unsupported("custom images"), method) for method in ("PUT", "DELETE")]
-    table += [route("/images/{id}/actions/change_protection", _unsupported("custom images"), "POST")]
+    for plural, noun in RESOURCES.items():
+        paths = (f"/{plural}", f"/{plural}/{{rest:path}}")
+        table += [route(f"/{plural}", _empty(plural)), route(f"/{plural}/{{id:path}}", _not_found(plural[:-1]))]
+        table += [route(path, _unsupported(noun), method) for path in paths for method in ("POST", "PUT", "DELETE")]
     return table
+
+
+def _empty(plural: str) -> Handler:
+    return lambda call: call.listing(plural, [], dict, labels_of=None)
+
+
+def _not_found(noun: str) -> Handler:
+    def handle(call: Call) -> Reply:
+        raise NotFound.of(noun, call.request.path_params["id"])
+
+    return handle
 
 
 def _unsupported(noun: str) -> Handler:
