@@ -162,7 +162,7 @@ class PodmanMachines:
             disk.create(image, spec.disk_gb)
             self._write_identity(disk.root, spec.name)
         else:
-            # As at Hetzner, the copy keeps the identity of the first server until cloud-init changes it at its boot.
+            # As at Hetzner, cloud-init sets the host name and new SSH keys at the first boot; the machine id is copied.
             image = disk.restore(self._snapshot(spec.snapshot_id), spec.disk_gb)
         if spec.root_password:
             set_password(disk.root, spec.root_password)

@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.routing import Route
 
+from lab.cloud import labels
 from lab.cloud.domain import zones
 from lab.cloud.domain.objects import Action, RRSet, Zone
 from lab.cloud.store import Transaction
@@ -70,9 +71,13 @@ def export(call: Call) -> Reply:
 def list_rrsets(call: Call) -> Reply:
     zone = call.find(Zone)
     zones.require_primary(zone)
+    rows = zones.rrsets(call.tx, zone)
+    for key in labels.unequal_keys(call.query.get("label_selector", "")):
+        # Only in this list of Hetzner's, `key!=value` does not match what has no such key.
+        rows = [rrset for rrset in rows if key in rrset.labels]
     return call.listing(
         "rrsets",
-        zones.rrsets(call.tx, zone),
+        rows,
         wire.rrset_shape,
         equal={"name": lambda rrset: rrset.name},
         one_of={"type": (lambda rrset: rrset.type, wire.TYPES)},

@@ -111,6 +111,9 @@ def test_life_of_a_record_set(api: Api) -> None:
     assert serial(api) == before + 1
     assert api.code("POST", "/zones/example.com/rrsets", A) == "uniqueness_error"
     assert rrsets(api, type="A", label_selector="a=b") == {"www/A": ["198.51.100.1", "198.51.100.2"]}
+    assert rrsets(api, label_selector="a!=b") == {}, "sets without the label do not match either"
+    assert set(rrsets(api, label_selector="a!=c")) == {"www/A"}
+    assert set(rrsets(api, label_selector="!a")) == {"@/SOA", "@/NS"}
     assert api.put(path, {"labels": {}})["rrset"]["labels"] == {}
 
     api.post(f"{path}/actions/change_ttl", {"ttl": None})
