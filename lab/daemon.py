@@ -303,7 +303,7 @@ async def _serve(settings: Settings, kind: str) -> None:
 
     release = mirror.read_release(settings)
     storage = ceph.read_release(settings)
-    folder = settings.state_dir / "pki"
+    folder = settings.pki_dir
     authority = pki.ensure_authority(folder, settings.name)
     mirror_address = "127.0.0.1" if kind == "stub" else str(settings.machine_address)
     outside = pki.ensure_certificate(folder, authority, "mirror", (mirror_address,))

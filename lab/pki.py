@@ -6,6 +6,7 @@ It corresponds to the public authorities outside the lab; hosts trust it through
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -60,6 +61,22 @@ def ensure_certificate(folder: Path, authority: KeyPair, name: str, subjects: tu
         if list(held) == names and _signed_by(current, issuer):
             return pair
     make_private_dir(folder)
+    _write(pair, *_issue(authority, issuer, name, names))
+    return pair
+
+
+def issue_for_domains(folder: Path, lab: str, domain_names: Sequence[str]) -> tuple[str, str]:
+    """A server certificate of the lab's CA with its key, both in PEM format; nothing is written."""
+    authority = ensure_authority(folder, lab)
+    issuer = x509.load_pem_x509_certificate(authority.certificate_path.read_bytes())
+    # A common name has 64 characters at most.
+    key, certificate = _issue(authority, issuer, domain_names[0][:64], [x509.DNSName(name) for name in domain_names])
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), _pem(key).decode()
+
+
+def _issue(
+    authority: KeyPair, issuer: x509.Certificate, name: str, names: list[x509.GeneralName]
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     issuer_key = serialization.load_pem_private_key(authority.key_path.read_bytes(), None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -78,8 +95,7 @@ def ensure_certificate(folder: Path, authority: KeyPair, name: str, subjects: tu
         )
         .sign(issuer_key, hashes.SHA256())
     )
-    _write(pair, key, certificate)
-    return pair
+    return key, certificate
 
 
 def _builder(
@@ -135,9 +151,12 @@ def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _write(pair: KeyPair, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-    write_private(
-        pair.key_path,
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _write(pair: KeyPair, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    write_private(pair.key_path, _pem(key))
     write_private(pair.certificate_path, certificate.public_bytes(serialization.Encoding.PEM))

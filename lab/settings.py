@@ -79,6 +79,11 @@ class Settings:
         return self.state_dir / "lab.json"
 
     @property
+    def pki_dir(self) -> Path:
+        """The certificate authority of this lab, and the certificates of what the lab serves itself."""
+        return self.state_dir / "pki"
+
+    @property
     def api_port(self) -> int:
         """The Hetzner Cloud API and the admin API, on 127.0.0.1."""
         return 8400 + 10 * self.slot

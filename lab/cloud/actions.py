@@ -40,9 +40,9 @@ def runnable(jobs: Iterable[Job]) -> Iterator[Job]:
 
 
 class Engine:
-    def __init__(self, store: Store, machines: Machines, faults: Faults) -> None:
+    def __init__(self, store: Store, machines: Machines, faults: Faults, issue: work.Issuer) -> None:
         self._store = store
-        self._context = work.Context(store, machines)
+        self._context = work.Context(store, machines, issue)
         self._machines = machines
         self._faults = faults
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="job")

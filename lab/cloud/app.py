@@ -6,12 +6,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from lab import pki
 from lab.cloud import admin, metadata, web
 from lab.cloud.actions import Engine
 from lab.cloud.domain import actions
@@ -22,15 +23,16 @@ from lab.cloud.faults import Faults
 from lab.cloud.routes import actions as action_routes
 from lab.cloud.routes import (
     catalogue,
+    certificates,
     firewalls,
     floating_ips,
     images,
+    load_balancers,
     networks,
     placement_groups,
     primary_ips,
     servers,
     ssh_keys,
-    unsupported,
     volumes,
     zones,
 )
@@ -100,7 +102,7 @@ def create_app(
     """The application; backends call `app.state.cloud`. Its lifespan reconciles the machines and resumes jobs."""
     faults = Faults()
     rate = web.RateLimit(rate_limit, clock)
-    engine = Engine(store, machines, faults)
+    engine = Engine(store, machines, faults, partial(pki.issue_for_domains, settings.pki_dir, settings.name))
     cloud = Cloud(settings, store, machines, faults, engine, rate, token, settle_seconds)
 
     @asynccontextmanager
@@ -123,7 +125,8 @@ def create_app(
             *floating_ips.routes(),
             *images.routes(),
             *zones.routes(),
-            *unsupported.routes(),
+            *certificates.routes(),
+            *load_balancers.routes(),
             *admin.routes(),
         ],
         middleware=[Middleware(web.Envelope, rate=rate)],

@@ -94,6 +94,30 @@ class ServerType:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadBalancerType:
+    id: int
+    name: str
+    max_services: int
+    max_targets: int
+    max_assigned_certificates: int
+    max_connections: int
+    net_monthly: str
+    included_traffic: int
+
+    def prices(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "location": location,
+                "price_hourly": _price(Decimal(self.net_monthly) / HOURS_A_MONTH),
+                "price_monthly": _price(Decimal(self.net_monthly)),
+                "included_traffic": self.included_traffic,
+                "price_per_tb_traffic": _price(Decimal(1)),
+            }
+            for location in ALL
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     id: int
     name: str
@@ -201,6 +225,12 @@ SERVER_TYPES = (
     ServerType(117, "cx53", 16, 32, 320, "16.99", EU),
 )
 
+LOAD_BALANCER_TYPES = (
+    LoadBalancerType(1, "lb11", 5, 25, 10, 20_000, "5.39", 20 * TERABYTE),
+    LoadBalancerType(2, "lb21", 15, 75, 25, 40_000, "14.90", 20 * TERABYTE),
+    LoadBalancerType(3, "lb31", 30, 150, 50, 100_000, "29.90", 20 * TERABYTE),
+)
+
 _AUGUST_2025 = "2025-08-14T00:00:00+00:00"
 
 IMAGES = (
@@ -243,7 +273,7 @@ ISOS = (
 )
 
 
-def find[Entry: (Location, ServerType, Image)](
+def find[Entry: (Location, ServerType, LoadBalancerType, Image)](
     entries: Iterable[Entry], ref: int | str, architecture: str | None = None
 ) -> Entry | None:
     """By id (a number or its digits) or by name; images also by architecture, because two share each name."""
@@ -288,6 +318,21 @@ def server_type_shape(type: ServerType, sold_out: frozenset[str] = frozenset()) 
     }
 
 
+def load_balancer_type_shape(type: LoadBalancerType) -> dict[str, Any]:
+    return {
+        "id": type.id,
+        "name": type.name,
+        "description": type.name.upper(),
+        "max_connections": type.max_connections,
+        "max_services": type.max_services,
+        "max_targets": type.max_targets,
+        "max_assigned_certificates": type.max_assigned_certificates,
+        "deprecated": None,
+        "deprecation": None,
+        "prices": type.prices(),
+    }
+
+
 def pricing_shape() -> dict[str, Any]:
     def everywhere(hourly: str | None, monthly: str) -> list[dict[str, Any]]:
         return [
@@ -313,5 +358,7 @@ def pricing_shape() -> dict[str, Any]:
         "volume": {"price_per_gb_month": _price(Decimal("0.044"))},
         "server_backup": {"percentage": "20.0000000000"},
         "server_types": [{"id": type.id, "name": type.name, "prices": type.prices()} for type in SERVER_TYPES],
-        "load_balancer_types": [],
+        "load_balancer_types": [
+            {"id": type.id, "name": type.name, "prices": type.prices()} for type in LOAD_BALANCER_TYPES
+        ],
     }

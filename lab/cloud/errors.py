@@ -259,3 +259,57 @@ class ServerHasIpv4(ApiError):
 
 class ServerHasIpv6(ApiError):
     code = "server_has_ipv6"
+
+
+class CloudResourceIpNotAllowed(ApiError):
+    code = "cloud_resource_ip_not_allowed"
+
+
+class IpNotAssignedToServer(ApiError):
+    code = "ip_not_assigned_to_server"
+
+
+class NetworkHasNoVswitchSubnet(ApiError):
+    code = "network_has_no_vswitch_subnet"
+
+
+class SourcePortAlreadyUsed(ApiError):
+    status, code = 412, "source_port_already_used"
+
+
+class TargetAlreadyDefined(ApiError):
+    code = "target_already_defined"
+
+
+class LoadBalancerAlreadyAttached(ApiError):
+    code = "load_balancer_already_attached"
+
+
+class LoadBalancerNotAttachedToNetwork(ApiError):
+    code = "load_balancer_not_attached_to_network"
+
+    def __init__(self) -> None:
+        super().__init__("load balancer is not attached to a network")
+
+
+class LoadBalancerPublicInterfaceDisabled(ApiError):
+    code = "load_balancer_public_interface_disabled"
+
+    def __init__(self) -> None:
+        super().__init__("load balancer public interface is disabled, cannot add target using public IP")
+
+
+class ResolveCloudPrivateTargetsError(ApiError):
+    code = "resolve_cloud_private_targets_error"
+
+
+class ResolveCloudPublicTargetsError(ApiError):
+    code = "resolve_cloud_public_targets_error"
+
+
+class TargetsWithoutUsePrivateIp(ApiError):
+    code = "targets_without_use_private_ip"
+
+
+class InvalidLoadBalancerType(ApiError):
+    code = "invalid_load_balancer_type"

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lab.cloud import labels
+from lab.cloud.domain import load_balancers
 from lab.cloud.domain.objects import Action, Job, Labels, Object
 from lab.cloud.domain.view import View
 from lab.cloud.errors import (
@@ -181,6 +182,7 @@ async def _serve(cloud: Cloud, handle: Handler, request: Request) -> Reply:
     def transact() -> tuple[Reply, list[Job]]:
         with cloud.store.transaction() as tx:
             reply = handle(Call(cloud, tx, request, data))
+            load_balancers.follow(tx)
             requested = set(_running(reply.payload)) if reply.wait_seconds else set()
             jobs = tx.jobs + [job for job in tx.all(Job) if job.action in requested]
         return reply, jobs

@@ -7,15 +7,29 @@ changes the state in the transaction that completes the job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lab.cloud import specs
-from lab.cloud.domain import actions
-from lab.cloud.domain.objects import ActionError, Firewall, FloatingIp, Job, Network, Server, Snapshot, Volume
+from lab.cloud.domain import actions, certificates, load_balancers
+from lab.cloud.domain.objects import (
+    ActionError,
+    Certificate,
+    Firewall,
+    FloatingIp,
+    Job,
+    LoadBalancer,
+    Network,
+    Server,
+    Snapshot,
+    Volume,
+)
 from lab.cloud.domain.view import View
 from lab.cloud.store import Store, Transaction
 from lab.machines.base import ExitReason, HostSpec, Machines, PowerState
+
+Issuer = Callable[[Sequence[str]], tuple[str, str]]
+"""Domain names → certificate chain and private key, both in PEM format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +38,7 @@ class Context:
 
     store: Store
     machines: Machines
+    issue: Issuer
 
     def host(self, job: Job) -> HostSpec | None:
         with self.store.transaction() as tx:
@@ -292,6 +307,30 @@ def delete_image(context: Context, job: Job) -> None:
     context.machines.delete_snapshot(job.args["image"])
 
 
+# Load balancers and certificates
+
+
+def sync_load_balancer(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
+        balancer = tx.get(LoadBalancer, job.args["load_balancer"])
+        spec = specs.load_balancer(View(tx), balancer) if balancer else None
+    if spec:
+        context.machines.apply_load_balancer(spec)
+    else:
+        context.machines.delete_load_balancer(job.args["load_balancer"])
+
+
+def issue_certificate(context: Context, job: Job) -> None:
+    with context.store.transaction() as tx:
+        certificate = tx.get(Certificate, job.args["certificate"])
+    if certificate:
+        chain, key = context.issue(certificate.domain_names)
+        with context.store.transaction() as tx:
+            if current := tx.get(Certificate, certificate.id):
+                certificates.issued(tx, current, chain, key)
+                load_balancers.follow(tx)
+
+
 def reset(context: Context, job: Job) -> None:
     """Remove the hosts and networks of the deleted objects."""
     with context.store.transaction() as tx:
@@ -325,5 +364,7 @@ WORK: Mapping[str, Work] = {
     "delete_volume": Work(delete_volume),
     "create_image": Work(create_image, failed=image_not_created),
     "delete_image": Work(delete_image),
+    "sync_load_balancer": Work(sync_load_balancer),
+    "issue_certificate": Work(issue_certificate, failed=certificates.not_issued),
     "reset": Work(reset),
 }

@@ -115,6 +115,76 @@ class VolumeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheckSpec:
+    protocol: str
+    """`tcp` or `http`; the fields from `domain` on are for `http`."""
+    port: int
+    interval: int
+    timeout: int
+    retries: int
+    domain: str = ""
+    path: str = "/"
+    response: str = ""
+    status_codes: tuple[str, ...] = ()
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One service of a load balancer. `certificates`: PEM chains with their keys; without any, TLS passes through."""
+
+    protocol: str
+    listen_port: int
+    destination_port: int
+    proxyprotocol: bool
+    health_check: HealthCheckSpec
+    cookie_name: str | None = None
+    """None without sticky sessions."""
+    cookie_lifetime: int = 300
+    timeout_idle: int = 50
+    certificates: tuple[str, ...] = ()
+    redirect_http: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancerSpec:
+    """A load balancer. `targets` are addresses; the same ones serve every service."""
+
+    load_balancer_id: int
+    name: str
+    public_mac: str
+    ipv4: str | None
+    """None while the public interface is disabled, like `ipv6_network`."""
+    ipv6_network: str | None
+    attachment: AttachmentSpec | None
+    algorithm: str
+    """`round_robin` or `least_connections`."""
+    max_connections: int
+    services: tuple[ServiceSpec, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetHealth:
+    status: str
+    """`healthy`, `unhealthy` or `unknown`."""
+    detail: str | None = None
+    http_status_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Counters of a load balancer at one time; all but `open_connections` only grow until its process is replaced."""
+
+    time: float
+    open_connections: int
+    connections: int
+    requests: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """The complete desired state, for `reconcile`."""
 
@@ -130,6 +200,7 @@ class Desired:
     volume_attachments: dict[int, int] = field(default_factory=dict)
     """Volume id → server id."""
     snapshots: frozenset[int] = frozenset()
+    load_balancers: tuple[LoadBalancerSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +308,17 @@ class Machines(Protocol):
         """Copy the root disk of a host, running or not; returns the size of the copy in GB."""
 
     def delete_snapshot(self, snapshot_id: int) -> None: ...
+    # load balancers
+    def apply_load_balancer(self, spec: LoadBalancerSpec) -> None:
+        """Create the load balancer, or change it without closing established connections."""
+
+    def delete_load_balancer(self, load_balancer_id: int) -> None: ...
+
+    def load_balancer_health(self, load_balancer_id: int) -> dict[tuple[int, str], TargetHealth]:
+        """(listen port, address of the target) → health. Never raises: without an answer the dictionary is empty."""
+
+    def load_balancer_samples(self, load_balancer_id: int) -> list[Sample]:
+        """The samples since the start of the daemon, oldest first."""
 
     # the whole lab
     def reconcile(self, desired: Desired) -> list[str]:

@@ -3,6 +3,7 @@
     server     containers.py (one boot) on disks.py (root disk), watched by watch.py
     network    router.py (public), networks.py (private), firewalls.py, faults.py, metadata.py
     volume     volumes.py
+    balancer   load_balancers.py, haproxy.py
 
 A container is one boot: starting a server creates new namespaces, links and a container for its root disk, so nothing
 of an earlier boot (addresses, firewall rules, the state of a container) remains. The cloud owns the desired state: it
@@ -32,11 +33,14 @@ from lab.machines.base import (
     FirewallSpec,
     HostSpec,
     ImageSupport,
+    LoadBalancerSpec,
     MachineError,
     MetadataHandler,
     NetworkSpec,
     OnExit,
     PowerState,
+    Sample,
+    TargetHealth,
     VolumeSpec,
 )
 from lab.machines.commands import CommandError, run
@@ -44,6 +48,7 @@ from lab.machines.containers import Boot, Facts
 from lab.machines.disks import DiskSnapshot, RescueDisk, RootDisk, remove_folder, unmount, write_identity
 from lab.machines.faults import Faults
 from lab.machines.firewalls import Firewalls
+from lab.machines.load_balancers import LoadBalancers, public_link
 from lab.machines.metadata import Metadata
 from lab.machines.networks import Networks
 from lab.machines.router import PublicLink, Router
@@ -84,6 +89,7 @@ class PodmanMachines:
         self._volumes = Volumes(self._folder / "volumes")
         self._router = Router(settings)
         self._networks = Networks(settings)
+        self._balancers = LoadBalancers(settings, self._folder / "load_balancers", self._router, self._networks)
         self._address_of = address_of
         # The lab's resolver first; the machine's own ones answer while the daemon is down.
         self._resolvers = [str(settings.machine_address), *resolver.machine_servers()]
@@ -415,6 +421,22 @@ class PodmanMachines:
     def delete_snapshot(self, snapshot_id: int) -> None:
         self._snapshot(snapshot_id).remove()
 
+    # --- load balancers
+
+    def apply_load_balancer(self, spec: LoadBalancerSpec) -> None:
+        self._prepare()
+        self._balancers.apply(spec)
+
+    def delete_load_balancer(self, load_balancer_id: int) -> None:
+        self._prepare()
+        self._balancers.delete(load_balancer_id)
+
+    def load_balancer_health(self, load_balancer_id: int) -> dict[tuple[int, str], TargetHealth]:
+        return self._balancers.health(load_balancer_id)
+
+    def load_balancer_samples(self, load_balancer_id: int) -> list[Sample]:
+        return self._balancers.samples(load_balancer_id)
+
     # --- the whole lab
 
     def reconcile(self, desired: Desired) -> list[str]:
@@ -434,14 +456,26 @@ class PodmanMachines:
         done += self._stop_or_restore_namespace(desired, specs)
         plugged = {server_id for server_id, host in self._hosts.items() if host.init}
         links = {server_id: PublicLink.of(spec) for server_id, spec in specs.items()}
-        done += self._restore_public_links(specs, links, plugged)
+        for balancer in desired.load_balancers:
+            if self._balancers.prepare(balancer.load_balancer_id):
+                done.append(f"created the namespace of load balancer {balancer.name}")
+            plugged.add(balancer.load_balancer_id)
+            links[balancer.load_balancer_id] = public_link(balancer)
+        done += self._restore_public_links(links, plugged)
         private_only = {server_id for server_id, link in links.items() if link is None}
-        done += self._networks.load(desired.networks, desired.attachments, plugged, private_only)
+        balanced = [entry.attachment for entry in desired.load_balancers if entry.attachment]
+        done += self._networks.load(desired.networks, [*desired.attachments, *balanced], plugged, private_only)
         for network in desired.networks:
             self._listen(network.network_id, again=True)
         self._firewalls.replace(desired.firewalls, desired.firewall_members)
         self._load_faults(specs, {network.network_id for network in desired.networks})
         done += self._start_missing(desired, specs)
+        for balancer in desired.load_balancers:
+            try:
+                done += self._balancers.apply(balancer)
+            except MachineError as error:
+                log.error("load balancer %s: %s", balancer.name, error)
+                done.append(f"load balancer {balancer.name}: {error}")
         return done
 
     def _repair_infrastructure(self) -> list[str]:
@@ -452,8 +486,12 @@ class PodmanMachines:
 
     def _remove_unwanted(self, desired: Desired, specs: dict[int, HostSpec]) -> list[str]:
         done = []
+        balancers = {spec.load_balancer_id for spec in desired.load_balancers}
+        for balancer_id in sorted(self._balancers.ids() - balancers):
+            self._balancers.delete(balancer_id)
+            done.append(f"removed undeclared load balancer {balancer_id}")
         known = set(containers.records(self._settings.name)) | self._server_folders() | self._numbered("h")
-        for server_id in sorted(known - set(specs)):
+        for server_id in sorted(known - set(specs) - balancers):
             self.delete_host(server_id)
             done.append(f"removed undeclared server {server_id}")
         networks = {spec.network_id for spec in desired.networks}
@@ -503,9 +541,8 @@ class PodmanMachines:
                     done.append(f"restored the namespace of server {specs[server_id].name}")
         return done
 
-    def _restore_public_links(
-        self, specs: dict[int, HostSpec], links: dict[int, PublicLink | None], plugged: set[int]
-    ) -> list[str]:
+    def _restore_public_links(self, links: dict[int, PublicLink | None], plugged: set[int]) -> list[str]:
+        """The links of hosts and load balancers."""
         done = []
         for server_id in sorted(self._router.ports() - plugged):
             self._router.close(server_id)
@@ -514,7 +551,7 @@ class PodmanMachines:
         done += self._router.load([link for link in links.values() if link], plugged - missing)
         for server_id in sorted(missing):
             if self._router.open(server_id, self._settings.host_namespace(server_id)):
-                done.append(f"plugged server {specs[server_id].name} into the public network")
+                done.append(f"plugged server {server_id} into the public network")
         return done
 
     def _start_missing(self, desired: Desired, specs: dict[int, HostSpec]) -> list[str]:
@@ -588,6 +625,7 @@ class PodmanMachines:
 
     def close(self) -> None:
         with self._lock:
+            self._balancers.close()
             self._metadata.close()
             self._faults.close()
             if self._resolver:
@@ -606,6 +644,7 @@ class PodmanMachines:
         """Remove the lab's objects as found on the machine, so that it works without the state of the daemon."""
         self.close()
         self._hosts.clear()
+        self._balancers.stop_all()
         containers.remove_all(self._settings.name)
         self._unmount_all()
         for volume_id in self._volumes.ids():

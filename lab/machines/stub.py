@@ -15,10 +15,13 @@ from lab.machines.base import (
     FirewallSpec,
     HostSpec,
     ImageSupport,
+    LoadBalancerSpec,
     MachineError,
     NetworkSpec,
     OnExit,
     PowerState,
+    Sample,
+    TargetHealth,
     VolumeSpec,
 )
 
@@ -41,6 +44,9 @@ class StubMachines:
         self.members: dict[int, tuple[int, ...]] = {}
         self.volumes: dict[int, VolumeSpec] = {}
         self.volume_hosts: dict[int, int] = {}
+        self.load_balancers: dict[int, LoadBalancerSpec] = {}
+        self.health: dict[tuple[int, str], TargetHealth] = {}
+        self.samples: list[Sample] = []
         self.passwords: dict[int, str] = {}
         self.snapshots: set[int] = set()
         self.broken: list[str] = []
@@ -180,6 +186,9 @@ class StubMachines:
         with self._operation("delete_network", network_id, server=False):
             if any(network == network_id for _, network in self.attachments):
                 self.broken.append(f"network {network_id} is deleted while hosts are attached to it")
+            for balancer in self.load_balancers.values():
+                if balancer.attachment and balancer.attachment.network_id == network_id:
+                    self.broken.append(f"network {network_id} is deleted while {balancer.name} is attached to it")
             self.networks.pop(network_id, None)
 
     def attach(self, spec: AttachmentSpec) -> None:
@@ -244,6 +253,22 @@ class StubMachines:
         with self._operation("delete_snapshot", snapshot_id, server=False):
             self.snapshots.discard(snapshot_id)
 
+    def apply_load_balancer(self, spec: LoadBalancerSpec) -> None:
+        with self._operation("apply_load_balancer", spec.load_balancer_id):
+            if spec.attachment:
+                self._require(self.networks, "network", spec.attachment.network_id)
+            self.load_balancers[spec.load_balancer_id] = spec
+
+    def delete_load_balancer(self, load_balancer_id: int) -> None:
+        with self._operation("delete_load_balancer", load_balancer_id):
+            self.load_balancers.pop(load_balancer_id, None)
+
+    def load_balancer_health(self, load_balancer_id: int) -> dict[tuple[int, str], TargetHealth]:
+        return dict(self.health)
+
+    def load_balancer_samples(self, load_balancer_id: int) -> list[Sample]:
+        return list(self.samples)
+
     def reconcile(self, desired: Desired) -> list[str]:
         done: list[str] = []
         with self._lock:
@@ -259,6 +284,7 @@ class StubMachines:
             self.volumes = {spec.volume_id: spec for spec in desired.volumes}
             self.volume_hosts = dict(desired.volume_attachments)
             self.snapshots = set(desired.snapshots)
+            self.load_balancers = {spec.load_balancer_id: spec for spec in desired.load_balancers}
         return sorted(done)
 
     def set_fault(self, fault: Fault) -> None:
@@ -291,3 +317,4 @@ class StubMachines:
             self.hosts, self.networks, self.firewalls, self.volumes = {}, {}, {}, {}
             self.on, self.attachments, self.members, self.volume_hosts = set(), {}, {}, {}
             self.snapshots = set()
+            self.load_balancers = {}

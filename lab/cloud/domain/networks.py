@@ -7,7 +7,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueE
 from lab.cloud.catalogue import LOCATIONS
 from lab.cloud.domain import actions
 from lab.cloud.domain.common import relabel, require_unique_name
-from lab.cloud.domain.objects import Action, Attachment, Network, NetworkRoute, Server, Subnet
+from lab.cloud.domain.objects import Action, Attachment, LoadBalancer, Network, NetworkRoute, Server, Subnet
 from lab.cloud.errors import (
     InvalidInput,
     IpNotAvailable,
@@ -63,6 +63,10 @@ def delete(tx: Transaction, network: Network) -> None:
         if server.attachment(network.id):
             _drop_attachment(tx, server, network)
             actions.enqueue(tx, "sync_attachment", server, network, share=[network])
+    for balancer in tx.all(LoadBalancer):
+        if balancer.attachment(network.id):
+            balancer = tx.put(replace(balancer, attachments=()))
+            actions.enqueue(tx, "sync_load_balancer", balancer, share=[network])
     tx.drop(network)
     actions.enqueue(tx, "sync_network", network)
 
@@ -79,7 +83,7 @@ def delete_subnet(tx: Transaction, network: Network, ip_range: str) -> Action:
     if removed is None:
         raise InvalidInput.field("ip_range", f"{ip_range} is not a subnet of this network")
     inside = IPv4Network(removed.ip_range)
-    if any(ip in inside for server in tx.all(Server) for ip in _addresses(server.attachment(network.id))):
+    if any(ip in inside for member in _members(tx, network) for ip in _addresses(member)):
         raise ServiceError("cannot remove subnet because servers are attached to it")
     tx.put(replace(network, subnets=tuple(subnet for subnet in network.subnets if subnet is not removed)))
     return actions.done(tx, "delete_subnet", network)
@@ -133,15 +137,27 @@ def attach(
         raise ResourceLimitExceeded(
             "server_network_limit", f"a server attaches to {NETWORKS_A_SERVER} networks at most"
         )
-    members = [other for other in tx.all(Server) if other.attachment(network.id)]
-    if len(members) >= MEMBERS:
-        raise ResourceLimitExceeded("network_attachment_limit", f"a network holds {MEMBERS} resources at most")
     for existing in server.attachments:
         other = tx.get(Network, existing.network)
         if other and IPv4Network(other.ip_range).overlaps(IPv4Network(network.ip_range)):
             raise NetworksOverlap(
                 f"network IP range overlaps with network {other.name}, which the server is attached to"
             )
+    return join(tx, server, network, zone, ip, ip_range, alias_ips)
+
+
+def join[M: (Server, LoadBalancer)](
+    tx: Transaction,
+    member: M,
+    network: Network,
+    zone: str,
+    ip: str | None = None,
+    ip_range: str | None = None,
+    alias_ips: Iterable[str] = (),
+) -> M:
+    members = _members(tx, network)
+    if len(members) >= MEMBERS:
+        raise ResourceLimitExceeded("network_attachment_limit", f"a network holds {MEMBERS} resources at most")
     subnets = [subnet for subnet in reversed(network.subnets) if subnet.network_zone == zone]
     if ip_range is not None:
         subnets = [subnet for subnet in subnets if subnet.ip_range == ip_range]
@@ -149,21 +165,21 @@ def attach(
     if not ranges:
         where = f"subnet {ip_range}" if ip_range else "subnet"
         raise NoSubnetAvailable(f"network {network.name} has no {where} in network zone {zone}")
-    used = {address for member in members for address in _addresses(member.attachment(network.id))}
+    used = {address for other in members for address in _addresses(other)}
     address = _requested(network, ranges, used, "ip", ip) if ip else _first_free(network, ranges, used)
     attachment = Attachment(
         network=network.id,
         ip=str(address),
         mac_address=mac_address("86", tx.new_id()),
-        number=min({1, 2, 3} - {other.number for other in server.attachments}),
+        number=min({1, 2, 3} - {other.number for other in member.attachments}),
     )
     attachment = _with_aliases(network, attachment, alias_ips, used | {address})
-    return tx.put(replace(server, attachments=(*server.attachments, attachment)))
+    return tx.put(replace(member, attachments=(*member.attachments, attachment)))
 
 
 def change_alias_ips(tx: Transaction, server: Server, network: Network, alias_ips: Iterable[str]) -> Server:
     attachment = _attachment(server, network)
-    others = (other.attachment(network.id) for other in tx.all(Server) if other.id != server.id)
+    others = [other for other in _members(tx, network) if other is not attachment]
     used = {address for other in others for address in _addresses(other)} | {IPv4Address(attachment.ip)}
     return _put_attachment(tx, server, _with_aliases(network, attachment, alias_ips, used))
 
@@ -199,8 +215,14 @@ def _drop_attachment(tx: Transaction, server: Server, network: Network) -> Serve
     return tx.put(replace(server, attachments=remaining))
 
 
-def _addresses(attachment: Attachment | None) -> list[IPv4Address]:
-    return [IPv4Address(ip) for ip in (attachment.ip, *attachment.alias_ips)] if attachment else []
+def _members(tx: Transaction, network: Network) -> list[Attachment]:
+    """All attachments to the network."""
+    members: list[Server | LoadBalancer] = [*tx.all(Server), *tx.all(LoadBalancer)]
+    return [attached for member in members if (attached := member.attachment(network.id))]
+
+
+def _addresses(attachment: Attachment) -> list[IPv4Address]:
+    return [IPv4Address(ip) for ip in (attachment.ip, *attachment.alias_ips)]
 
 
 def _with_aliases(network: Network, attachment: Attachment, ips: Iterable[str], used: set[IPv4Address]) -> Attachment:

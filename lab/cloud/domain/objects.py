@@ -167,6 +167,7 @@ class PrimaryIp(Named):
     """An address, or for IPv6 the /64 network."""
     location: int
     server: int | None = None
+    load_balancer: int | None = None
     auto_delete: bool = False
     protected: bool = False
     dns_ptr: Mapping[str, str] = field(default_factory=dict)
@@ -248,6 +249,100 @@ class RRSet(Named):
     protected: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate(Named):
+    """`certificate` (a PEM chain) and what is derived from it are None until a managed certificate is issued."""
+
+    TYPE: ClassVar[str] = "certificate"
+
+    type: str
+    domain_names: tuple[str, ...]
+    certificate: str | None = None
+    private_key: str | None = None
+    not_valid_before: str | None = None
+    not_valid_after: str | None = None
+    fingerprint: str | None = None
+    issuance: str | None = None
+    """Of a managed certificate: `pending`, `completed` or `failed`."""
+    error: ActionError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheckHttp:
+    domain: str = ""
+    path: str = "/"
+    response: str = ""
+    status_codes: tuple[str, ...] = ("2??", "3??")
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    protocol: str
+    port: int
+    interval: int = 15
+    timeout: int = 10
+    retries: int = 3
+    http: HealthCheckHttp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHttp:
+    cookie_name: str = "HCLBSTICKY"
+    cookie_lifetime: int = 300
+    timeout_idle: int = 50
+    certificates: tuple[int, ...] = ()
+    redirect_http: bool = False
+    sticky_sessions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    protocol: str
+    listen_port: int
+    destination_port: int
+    proxyprotocol: bool
+    health_check: HealthCheck
+    http: ServiceHttp | None = None
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports that the service listens on: with a redirect also that of HTTP."""
+        redirects = self.http is not None and self.http.redirect_http
+        return (self.listen_port, 80) if redirects else (self.listen_port,)
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerTarget:
+    """One of `server`, `selector` and `ip`; with `server`, `ip` is the address of it that was requested."""
+
+    type: str
+    server: int | None = None
+    selector: str | None = None
+    ip: str | None = None
+    use_private_ip: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadBalancer(Named):
+    TYPE: ClassVar[str] = "load_balancer"
+
+    load_balancer_type: int
+    location: int
+    algorithm: str
+    mac_address: str
+    services: tuple[Service, ...] = ()
+    targets: tuple[BalancerTarget, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    """At most one."""
+    public: bool = True
+    """Whether the public interface is enabled."""
+    protected: bool = False
+
+    def attachment(self, network: int) -> Attachment | None:
+        return next((entry for entry in self.attachments if entry.network == network), None)
+
+
 @dataclass(frozen=True, slots=True)
 class ActionError:
     code: str
@@ -297,5 +392,5 @@ class Job(Object):
 
 KINDS: tuple[type[Object], ...] = (
     SshKey, Network, Firewall, PlacementGroup, Server, Volume, PrimaryIp, FloatingIp, Snapshot, Zone, RRSet,
-    Action, Job,
+    Certificate, LoadBalancer, Action, Job,
 )  # fmt: skip

@@ -83,15 +83,15 @@ def delete(tx: Transaction, ip: PrimaryIp) -> None:
     actions.require_unlocked(tx, ip)
     if ip.protected:
         raise Protected("Primary IP deletion is protected")
-    if ip.server is not None:
+    if ip.server is not None or ip.load_balancer is not None:
         raise MustBeUnassigned("Primary IP must be unassigned before it can be deleted")
     tx.drop(ip)
 
 
 def assign(tx: Transaction, ip: PrimaryIp, server: Server) -> Action:
     actions.require_unlocked(tx, ip, server)
-    if ip.server is not None:
-        raise PrimaryIpAlreadyAssigned("Primary IP is already assigned to a server")
+    if ip.server is not None or ip.load_balancer is not None:
+        raise PrimaryIpAlreadyAssigned("Primary IP is already assigned")
     if ip.location != server.location:
         raise PrimaryIpDatacenterMismatch("primary IP and server are in different locations")
     if View(tx).ip(server, ip.type):

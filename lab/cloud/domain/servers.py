@@ -406,8 +406,8 @@ def _given_ips(tx: Transaction, public: PublicNet) -> list[PrimaryIp]:
         actions.require_unlocked(tx, ip)
         if ip.type != kind:
             raise PrimaryIpVersionMismatch(f"Primary IP {ip.name} is not an {kind} address")
-        if ip.server is not None:
-            raise PrimaryIpAssigned(f"Primary IP {ip.name} is already assigned to a server")
+        if ip.server is not None or ip.load_balancer is not None:
+            raise PrimaryIpAssigned(f"Primary IP {ip.name} is already assigned")
         ips.append(ip)
     return ips
 

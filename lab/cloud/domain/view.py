@@ -12,6 +12,7 @@ from lab.cloud.domain.objects import (
     Firewall,
     FloatingIp,
     Job,
+    LoadBalancer,
     Network,
     PlacementGroup,
     PrimaryIp,
@@ -119,7 +120,7 @@ _TYPES = {entry.id: entry for entry in SERVER_TYPES}
 _IMAGES = {entry.id: entry for entry in IMAGES}
 
 
-def location_of(obj: Server | Volume | PrimaryIp | FloatingIp) -> Location:
+def location_of(obj: Server | Volume | PrimaryIp | FloatingIp | LoadBalancer) -> Location:
     return _LOCATIONS[obj.location]
 
 

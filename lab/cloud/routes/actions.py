@@ -8,8 +8,10 @@ from lab.cloud import web
 from lab.cloud.catalogue import Image
 from lab.cloud.domain.objects import (
     Action,
+    Certificate,
     Firewall,
     FloatingIp,
+    LoadBalancer,
     Network,
     Object,
     PrimaryIp,
@@ -34,6 +36,8 @@ PLURALS: dict[str, type[Object]] = {
     "floating_ips": FloatingIp,
     "images": Snapshot,
     "zones": Zone,
+    "certificates": Certificate,
+    "load_balancers": LoadBalancer,
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from starlette.routing import Route
 
 from lab.cloud.domain import networks
-from lab.cloud.domain.objects import Network, Server
+from lab.cloud.domain.objects import LoadBalancer, Network, Server
 from lab.cloud.web import Call, Reply, route
 from lab.cloud.wire import networks as wire
 from lab.cloud.wire.base import Protection
@@ -69,6 +69,18 @@ def members(call: Call) -> Reply:
             )
             for server in call.tx.all(Server)
             if (attachment := server.attachment(network.id))
+        ]
+        + [
+            wire.Member(
+                id=balancer.id,
+                type="load_balancer",
+                ip=attachment.ip,
+                alias_ips=(),
+                subnet=networks.subnet_of(network, attachment.ip),
+                status="ok",
+            )
+            for balancer in call.tx.all(LoadBalancer)
+            if (attachment := balancer.attachment(network.id))
         ],
         asdict,
         sort=("id",),

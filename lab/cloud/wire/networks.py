@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from lab.cloud.domain import targets
 from lab.cloud.domain.objects import Network
 from lab.cloud.domain.view import View
 from lab.cloud.wire.base import Body, LabelMap, Name
@@ -57,7 +58,7 @@ def shape(view: View, network: Network) -> dict[str, Any]:
         ],
         "routes": [{"destination": route.destination, "gateway": route.gateway} for route in network.routes],
         "servers": view.attached(network),
-        "load_balancers": [],
+        "load_balancers": targets.attached(view, network),
         "protection": {"delete": network.protected},
         "labels": network.labels,
         "created": network.created,

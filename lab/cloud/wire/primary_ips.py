@@ -49,6 +49,6 @@ def shape(view: View, ip: PrimaryIp) -> dict[str, Any]:
         "protection": {"delete": ip.protected},
         "type": ip.type,
         "auto_delete": ip.auto_delete,
-        "assignee_type": "unassigned" if ip.server is None else "server",
-        "assignee_id": ip.server,
+        "assignee_type": "load_balancer" if ip.load_balancer else "server" if ip.server else "unassigned",
+        "assignee_id": ip.load_balancer or ip.server,
     }

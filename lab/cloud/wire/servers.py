@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from lab.cloud.catalogue import TERABYTE, server_type_shape
+from lab.cloud.domain import targets
 from lab.cloud.domain.objects import PlacementGroup, PrimaryIp, Server
 from lab.cloud.domain.view import View, location_of, type_of
 from lab.cloud.wire import images, placement_groups
@@ -133,7 +134,7 @@ def shape(view: View, server: Server) -> dict[str, Any]:
         "protection": {"delete": server.protected, "rebuild": server.protected},
         "labels": server.labels,
         "volumes": view.volumes(server),
-        "load_balancers": [],
+        "load_balancers": targets.balancers_of(view, server),
         "primary_disk_size": server.primary_disk_size,
         "placement_group": placement_groups.shape(view, group) if group else None,
     }

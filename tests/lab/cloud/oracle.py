@@ -25,7 +25,8 @@ HEADERS = {
 STATUS = {
     "json_error": 400, "unauthorized": 401, "resource_limit_exceeded": 403, "not_found": 404,
     "firewall_resource_not_found": 404, "method_not_allowed": 405, "uniqueness_error": 409, "conflict": 409,
-    "deprecated_api_endpoint": 410, "resource_unavailable": 412, "primary_ip_version_mismatch": 412, "locked": 423,
+    "deprecated_api_endpoint": 410, "resource_unavailable": 412, "primary_ip_version_mismatch": 412,
+    "source_port_already_used": 412, "locked": 423,
     "protected": 423, "rate_limit_exceeded": 429, "server_error": 500, "bad_gateway": 502, "unavailable": 503,
     "timeout": 504,
 }  # fmt: skip
@@ -71,7 +72,7 @@ class Oracle:
         for schema in definitions.values():
             properties = schema.get("properties", {})
             if "assignee_type" in properties:
-                properties["assignee_type"] = {"enum": ["server", "unassigned"]}
+                properties["assignee_type"] = {"enum": ["server", "load_balancer", "unassigned"]}
             for described in properties.values():
                 # The document has nullable values whose lists of values lack null.
                 if "enum" in described and "null" in described.get("type", ()):
@@ -83,7 +84,9 @@ class Oracle:
             "required": ["members", "meta"],
             "properties": {"members": {"type": "array", "items": MEMBER}},
         }
-        document["answers"]["GET /networks/{id}/members"] = {"200": "members"}
+        answers = document["answers"]
+        answers["GET /networks/{id}/members"] = {"200": "members"}
+        answers["DELETE /load_balancers/{id}"] = answers["POST /load_balancers/{id}/actions/change_protection"]
 
     def operation(self, method: str, path: str) -> str | None:
         requested = f"{method} {path.removeprefix('/v1')}"

@@ -49,6 +49,7 @@ def differences(cloud: Cloud) -> list[str]:
         "members": ({id: ids for id, ids in machines.members.items() if ids}, wanted.firewall_members),
         "volumes": (machines.volumes, {spec.volume_id: spec for spec in wanted.volumes}),
         "snapshots": (machines.snapshots, set(wanted.snapshots)),
+        "load balancers": (machines.load_balancers, {spec.load_balancer_id: spec for spec in wanted.load_balancers}),
         "volume hosts": (machines.volume_hosts, wanted.volume_attachments),
     }
     return machines.broken + [

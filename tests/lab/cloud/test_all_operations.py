@@ -134,9 +134,42 @@ def test_every_operation_responds_as_documented(lab: Lab, public_key: str) -> No
     api.post(f"/volumes/{volume}/actions/change_protection", {"delete": False})
     api.put(f"/volumes/{volume}", {"name": "data"})
 
+    api.post(f"{lab.url}/_lab/faults", {"kind": "action_error", "command": "create_certificate", "count": 1})
+    body = {"name": "web", "type": "managed", "domain_names": ["www.example.com"]}
+    certificate = api.post("/certificates", body)["certificate"]["id"]
+    lab.wait_idle()
+    api.post(f"/certificates/{certificate}/actions/retry")
+    lab.wait_idle()
+    api.put(f"/certificates/{certificate}", {"labels": {"a": "b"}})
+    body = {"name": "lb", "load_balancer_type": "lb11", "location": "fsn1"}
+    balancer = api.post("/load_balancers", body)["load_balancer"]["id"]
+    api.put(f"/load_balancers/{balancer}", {"name": "front"})
+    lab.wait_idle()
+    for verb, body in (
+        ("add_service", {"protocol": "https", "http": {"certificates": [certificate]}}),
+        ("add_service", {"protocol": "tcp", "listen_port": 5432, "destination_port": 5432}),
+        ("update_service", {"listen_port": 5432, "proxyprotocol": True}),
+        ("attach_to_network", {"network": network}),
+        ("add_target", chosen | {"use_private_ip": True}),
+        ("disable_public_interface", {}),
+        ("enable_public_interface", {}),
+        ("add_target", target),
+        ("change_algorithm", {"type": "least_connections"}),
+        ("change_type", {"load_balancer_type": "lb21"}),
+        ("change_protection", {"delete": True}),
+        ("change_protection", {"delete": False}),
+    ):
+        api.post(f"/load_balancers/{balancer}/actions/{verb}", body)
+        lab.wait_idle()
+    shown = api.get(f"/load_balancers/{balancer}")["load_balancer"]["public_net"]["ipv4"]["ip"]
+    api.post(f"/load_balancers/{balancer}/actions/change_dns_ptr", {"ip": shown, "dns_ptr": "lb.example.com"})
+    period = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
+    api.get(f"/load_balancers/{balancer}/metrics", type="bandwidth", **period)
+
     for plural, id in (
         ("servers", server), ("networks", network), ("firewalls", firewall), ("volumes", volume), ("primary_ips", ip),
         ("images", image), ("floating_ips", floating["id"]), ("zones", zone),
+        ("certificates", certificate), ("load_balancers", balancer),
     ):  # fmt: skip
         api.get(f"/{plural}")
         api.get(f"/{plural}/{id}")
@@ -149,12 +182,22 @@ def test_every_operation_responds_as_documented(lab: Lab, public_key: str) -> No
         assert [action["id"] for action in api.get("/actions", id=last)["actions"]] == [last]
     api.get("/placement_groups")
     api.get(f"/placement_groups/{group}")
-    for path in ("locations", "server_types", "images", "isos"):
+    for path in ("locations", "server_types", "images", "isos", "load_balancer_types"):
         rows = api.get(f"/{path}", per_page=50)[path]
         api.get(f"/{path}/{rows[0]['id']}")
     api.get("/pricing")
     assert api.get("/images/114690387/actions")["actions"] == []
 
+    for verb, body in (
+        ("remove_target", target),
+        ("remove_target", chosen),
+        ("detach_from_network", {"network": network}),
+        ("delete_service", {"listen_port": 443}),
+    ):
+        api.post(f"/load_balancers/{balancer}/actions/{verb}", body)
+        lab.wait_idle()
+    api.delete(f"/load_balancers/{balancer}")
+    api.delete(f"/certificates/{certificate}")
     api.post(f"/volumes/{volume}/actions/detach")
     api.post(f"{address}/actions/unassign")
     api.delete(f"/servers/{server}")

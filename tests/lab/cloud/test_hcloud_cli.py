@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lab import pki
 from tests.lab.cloud.conftest import Lab
 from tests.lab.cloud.support import TOKEN
 
@@ -126,3 +127,60 @@ def test_hcloud_commands(lab: Lab, hcloud: Hcloud, tmp_path: Path, public_key: s
                  "placement-group delete group", "ssh-key delete key"):  # fmt: skip
         hcloud(noun)
     assert lab.machines.hosts == {} and lab.machines.volumes == {}
+
+
+def test_hcloud_commands_of_load_balancers(lab: Lab, hcloud: Hcloud, tmp_path: Path) -> None:
+    chain, key = pki.issue_for_domains(tmp_path / "authority", "other", ["www.example.com"])
+    (tmp_path / "chain.pem").write_text(chain)
+    (tmp_path / "key.pem").write_text(key)
+    hcloud(f"certificate create --name own --cert-file {tmp_path}/chain.pem --key-file {tmp_path}/key.pem")
+    hcloud("certificate create --name issued --type managed --domain issued.example.com")
+    assert table(hcloud("certificate list -o columns=name,type")) == [["own", "uploaded"], ["issued", "managed"]]
+    assert "issued.example.com" in hcloud("certificate describe issued")
+    hcloud("certificate add-label own a=b")
+    hcloud("certificate update own --name mine")
+    ids = {row["name"]: row["id"] for row in json.loads(hcloud("certificate list -o json"))}
+
+    assert len(table(hcloud("load-balancer-type list"))) == 3
+    assert "lb11" in hcloud("load-balancer-type describe lb11")
+    hcloud("network create --name net --ip-range 10.0.0.0/16")
+    hcloud("network add-subnet net --type cloud --network-zone eu-central --ip-range 10.0.1.0/24")
+    hcloud("server create --name web --type cx23 --image debian-13 --location fsn1 --network net --label role=web")
+
+    hcloud("load-balancer create --name lb --type lb11 --location fsn1 --label a=b")
+    hcloud("load-balancer add-service lb --protocol tcp --listen-port 5432 --destination-port 5432")
+    hcloud(f"load-balancer add-service lb --protocol https --http-certificates {ids['mine']},{ids['issued']} "
+           "--http-redirect-http --http-sticky-sessions --http-cookie-name KEKS")  # fmt: skip
+    hcloud("load-balancer update-service lb --listen-port 5432 --proxy-protocol --health-check-interval 5s")
+    services = described(hcloud, "load-balancer describe lb")["services"]
+    assert [(service["listen_port"], service["proxyprotocol"]) for service in services] == [(5432, True), (443, False)]
+    assert services[0]["health_check"]["interval"] == 5 and services[1]["http"]["cookie_name"] == "KEKS"
+    hcloud("load-balancer attach-to-network lb --network net --ip 10.0.1.60")
+    hcloud("load-balancer add-target lb --server web --use-private-ip")
+    hcloud("load-balancer add-target lb --label-selector role=web")
+    hcloud("load-balancer add-target lb --ip 142.132.203.104")
+    assert len(described(hcloud, "load-balancer describe lb")["targets"]) == 3
+    assert "Health" in hcloud("load-balancer describe lb")
+    hcloud("load-balancer disable-public-interface lb", fails=True)
+    hcloud("load-balancer remove-target lb --label-selector role=web")
+    hcloud("load-balancer remove-target lb --ip 142.132.203.104")
+    hcloud("load-balancer disable-public-interface lb")
+    hcloud("load-balancer enable-public-interface lb")
+    hcloud("load-balancer change-algorithm lb --algorithm-type least_connections")
+    hcloud("load-balancer change-type lb lb21")
+    hcloud("load-balancer set-rdns lb --hostname lb.example.com")
+    hcloud("load-balancer metrics lb --type open_connections")
+    hcloud("load-balancer add-label lb tier=front")
+    hcloud("load-balancer update lb --name front")
+    assert [row[0] for row in table(hcloud("load-balancer list -o columns=name"))] == ["front"]
+    hcloud("load-balancer remove-target front --server web")
+    hcloud("load-balancer detach-from-network front --network net")
+    hcloud("load-balancer delete-service front --listen-port 5432")
+    hcloud("load-balancer enable-protection front delete")
+    assert "protected" in hcloud("load-balancer delete front", fails=True)
+    hcloud("load-balancer disable-protection front delete")
+    assert "in use" in hcloud("certificate delete mine", fails=True)
+    for noun in ("load-balancer delete front", "certificate delete mine", "certificate delete issued",
+                 "server delete web", "network delete net"):  # fmt: skip
+        hcloud(noun)
+    assert lab.machines.load_balancers == {}

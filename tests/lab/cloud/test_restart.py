@@ -201,6 +201,11 @@ def test_every_kind_of_object_can_be_read_back(serve: Serve, public_key: str) ->
     lab.api.post("/zones", {"name": "example.com", "mode": "primary"})
     lab.wait_idle()
     lab.api.post(f"/servers/{server}/actions/create_image")
+    body = {"name": "web", "type": "managed", "domain_names": ["www.example.com"]}
+    certificate = lab.api.post("/certificates", body)["certificate"]["id"]
+    services = [{"protocol": "https", "http": {"certificates": [certificate], "sticky_sessions": True}}]
+    body = {"name": "lb", "load_balancer_type": "lb11", "location": "fsn1", "services": services, "targets": [target]}
+    lab.api.post("/load_balancers", body)
     lab.wait_idle()
     lab.stop()
     store = Store(lab.cloud.settings.database)

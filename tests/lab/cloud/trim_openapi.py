@@ -17,12 +17,12 @@ from typing import Any
 TRIMMED = Path(__file__).with_name("openapi.json.gz")
 
 KEPT = re.compile(
-    r"/(actions|firewalls|floating_ips|images|isos|locations|networks|placement_groups|pricing|primary_ips"
-    r"|server_types|servers|ssh_keys|volumes|zones)(/|$)"
+    r"/(actions|certificates|firewalls|floating_ips|images|isos|load_balancers|load_balancer_types|locations|networks"
+    r"|placement_groups|pricing|primary_ips|server_types|servers|ssh_keys|volumes|zones)(/|$)"
 )
 # Prose and annotations that validate nothing.
 DROPPED = frozenset({"description", "example", "examples", "title", "deprecated", "x-enumDescriptions", "default"})
-UNSUPPORTED = re.compile(r"/(attach_iso|request_console|metrics)$")
+UNSUPPORTED = re.compile(r"/(attach_iso|request_console)$|^/servers/.*/metrics$")
 
 
 def trim(document: dict[str, Any]) -> dict[str, Any]:

@@ -163,6 +163,7 @@ class Lab:
             "table": ["nft", "list", "tables"],
             "loop device": ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"],
             "route": ["ip", "route"],
+            "process": ["ps", "-e", "-o", "args"],
         }
         found = [f"namespace {item}" for item in namespaces.existing() if item.startswith(f"{name}-")]
         found += [f"link {item}" for item in namespaces.links(None) if item.startswith(f"{name}-")]
