@@ -72,6 +72,20 @@ def test_modules_build_converge_and_remove(lab: Lab, ansible: dict[str, str]) ->
     assert lab.machines.hosts == {} and lab.machines.networks == {} and lab.machines.volumes == {}
 
 
+def test_modules_build_a_load_balancer(lab: Lab, ansible: dict[str, str]) -> None:
+    # Network, subnetwork, servers, certificate, load balancer, attachment, two services, target, rdns
+    assert play(ansible, "load_balancer.yml")[0] == 10
+    [balancer] = lab.machines.load_balancers.values()
+    assert balancer.attachment and balancer.attachment.ip == "10.40.1.60"
+    assert balancer.targets == tuple(attachment.ip for attachment in lab.machines.attachments.values())
+    assert [(service.listen_port, service.redirect_http) for service in balancer.services] == [
+        (5432, False),
+        (443, True),
+    ]
+    changed, output = play(ansible, "load_balancer.yml")
+    assert changed == 1, output
+
+
 def test_failures_contain_the_code_of_the_error(lab: Lab, ansible: dict[str, str], tmp_path: Path) -> None:
     """The platform's fallback of types and locations depends on it."""
     fault = {"kind": "out_of_stock", "server_type": "cx23", "location": "fsn1"}

@@ -72,7 +72,8 @@ def test_tcp_service() -> None:
     lines = rendered(dataclasses.replace(ECHO, proxyprotocol=True), algorithm="least_connections")
     check = "check port 8080 inter 3s fall 1 rise 1 send-proxy check-send-proxy"
     for line in (
-        "mode tcp", "bind 0.0.0.0:7", "bind [::]:7 v6only", "balance leastconn", f"server 198.18.0.11 198.18.0.11:8080 {check}",
+        "mode tcp", "bind 0.0.0.0:7", "bind [::]:7 v6only", "balance leastconn",
+        f"server 198.18.0.11 198.18.0.11:8080 {check}",
         f"server 2001:db8:0:2::1 [2001:db8:0:2::1]:8080 {check}",
     ):  # fmt: skip
         assert line in lines
