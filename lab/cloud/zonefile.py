@@ -12,6 +12,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.zone
+from dns.rdtypes.ANY.SOA import SOA
 
 _TTL_DIRECTIVE = re.compile(r"^\$TTL\s+(\S+)", re.MULTILINE)
 _ORIGIN_DIRECTIVE = re.compile(r"^\$ORIGIN\s+(\S+)", re.MULTILINE)
@@ -74,6 +75,7 @@ def render(zone: str, ttl: int, entries: Iterable[Entry]) -> str:
 
 def next_serial(soa: str, today: str) -> str:
     """The value of an SOA record with its next serial number; `today` as YYYYMMDD."""
-    words = soa.split()
-    words[2] = str(max(int(words[2]) + 1, int(f"{today}00")))
-    return " ".join(words)
+    record = dns.rdata.from_text(dns.rdataclass.IN, "SOA", soa)
+    assert isinstance(record, SOA)
+    serial = max(record.serial + 1, int(f"{today}00")) % 2**32
+    return str(record.replace(serial=serial).to_text())

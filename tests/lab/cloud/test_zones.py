@@ -136,6 +136,24 @@ def test_life_of_a_record_set(api: Api) -> None:
     assert api.code("DELETE", "/zones/example.com/rrsets/@/SOA") == "invalid_input"
 
 
+@pytest.mark.parametrize(
+    ("written", "increased"),
+    [
+        ("ns. admin. ( 4000000000 1 2 3 4 )", "ns. admin. 4000000001 1 2 3 4"),
+        ("ns admin 4294967295 1 2 3 4", "ns admin 0 1 2 3 4"),
+    ],
+)
+def test_the_serial_of_a_changed_zone_is_increased(api: Api, written: str, increased: str) -> None:
+    create(api)
+    path = "/zones/example.com/rrsets"
+    assert api.code("DELETE", f"{path}/@/SOA") == "invalid_input"
+    api.post(f"{path}/@/SOA/actions/set_records", {"records": [{"value": written}]})
+    assert rrsets(api)["@/SOA"] == [increased]
+    before = serial(api)
+    api.post(path, A)
+    assert serial(api) > before
+
+
 def test_protection(api: Api) -> None:
     create(api, rrsets=[A])
     zone, path = "/zones/example.com", "/zones/example.com/rrsets/www/A"
