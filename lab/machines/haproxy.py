@@ -187,7 +187,7 @@ class Process:
         """Serve the specification; True when the process was started or replaced."""
         text = render(spec, self.folder)
         # Without an answer, the processes only serve their last connections.
-        states = self._ask("show servers state")
+        states = self._query("show servers state")
         if states and self.config.exists() and self.config.read_text() == text:
             return False
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -255,9 +255,9 @@ class Process:
         return Sample(time.time(), *map(total, ("scur", "stot", "req_tot", "bin", "bout")))
 
     def _statistics(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self._ask("show stat"))))
+        return list(csv.DictReader(io.StringIO(self._query("show stat"))))
 
-    def _ask(self, command: str) -> str:
+    def _query(self, command: str) -> str:
         """The answer to a command of the runtime API; empty without an answer."""
         try:
             with socket.socket(socket.AF_UNIX) as connection:

@@ -90,7 +90,7 @@ def create(tx: Transaction, site: Site, body: wire.Create) -> tuple[LoadBalancer
         balancer = _with_service(tx, balancer, _new_service(service))
     for target in body.targets:
         balancer = _with_target(tx, site, balancer, target)
-    return balancer, _sync(tx, "create_load_balancer", tx.put(balancer), network)
+    return balancer, _sync(tx, "create_load_balancer", tx.put(balancer), hold=map(primary_ips.address_key, ips))
 
 
 def update(tx: Transaction, balancer: LoadBalancer, body: Update) -> LoadBalancer:
@@ -103,13 +103,13 @@ def delete(tx: Transaction, balancer: LoadBalancer) -> Action:
     actions.require_unlocked(tx, balancer)
     if balancer.protected:
         raise Protected("load balancer deletion is protected")
-    action = _sync(tx, "delete_load_balancer", balancer, *_networks(tx, balancer))
-    for ip in tx.all(PrimaryIp):
-        if ip.load_balancer == balancer.id:
-            if ip.auto_delete:
-                tx.drop(ip)
-            else:
-                tx.put(replace(ip, load_balancer=None))
+    ips = _ips(tx, balancer)
+    action = _sync(tx, "delete_load_balancer", balancer, hold=map(primary_ips.address_key, ips))
+    for ip in ips:
+        if ip.auto_delete:
+            tx.drop(ip)
+        else:
+            tx.put(replace(ip, load_balancer=None))
     tx.drop(balancer)
     return action
 
@@ -347,8 +347,8 @@ def change_protection(tx: Transaction, balancer: LoadBalancer, delete: bool | No
 
 def change_dns_ptr(tx: Transaction, balancer: LoadBalancer, address: str, name: str | None) -> Action:
     actions.require_unlocked(tx, balancer)
-    for ip in tx.all(PrimaryIp):
-        if ip.load_balancer == balancer.id and own_address(ip) == address:
+    for ip in _ips(tx, balancer):
+        if own_address(ip) == address:
             tx.put(primary_ips.with_ptr(ip, address, name))
             return actions.done(tx, "change_dns_ptr", balancer)
     raise InvalidInput.field("ip", f"{address!r} does not belong to the load balancer")
@@ -373,14 +373,21 @@ def follow(tx: Transaction) -> None:
 
 def _change(tx: Transaction, command: str, changed: LoadBalancer) -> Action:
     actions.require_unlocked(tx, changed)
-    return _sync(tx, command, tx.put(changed), *_networks(tx, changed))
+    return _sync(tx, command, tx.put(changed))
 
 
-def _sync(tx: Transaction, command: str, balancer: LoadBalancer, *attached: Network | None) -> Action:
+def _sync(
+    tx: Transaction, command: str, balancer: LoadBalancer, network: Network | None = None, hold: Iterable[str] = ()
+) -> Action:
+    """`network`: the one that the action attaches to or detaches from."""
     # Other members of the network may change at the same time, so its key is shared.
-    shared = [network for network in attached if network]
-    named = shared if command in ("attach_to_network", "detach_from_network") else []
-    return actions.start(tx, command, balancer, *named, work="sync_load_balancer", share=shared)
+    shared = [network] if network else _networks(tx, balancer)
+    named = [network] if network else []
+    return actions.start(tx, command, balancer, *named, work="sync_load_balancer", share=shared, hold=hold)
+
+
+def _ips(tx: Transaction, balancer: LoadBalancer) -> list[PrimaryIp]:
+    return [ip for ip in tx.all(PrimaryIp) if ip.load_balancer == balancer.id]
 
 
 def _networks(tx: Transaction, balancer: LoadBalancer) -> list[Network]:

@@ -36,7 +36,7 @@ def get(api: Api, id: int) -> dict[str, Any]:
     return shown
 
 
-def act(api: Api, id: int, name: str, body: Any = None) -> dict[str, Any]:
+def change(api: Api, id: int, name: str, body: Any = None) -> dict[str, Any]:
     action: dict[str, Any] = api.post(f"/load_balancers/{id}/actions/{name}", body)["action"]
     assert {"id": id, "type": "load_balancer"} in action["resources"]
     return action
@@ -157,11 +157,11 @@ def test_types(api: Api) -> None:
 
 def test_defaults_of_a_service(api: Api) -> None:
     id = create(api)
-    act(api, id, "add_service", TCP)
+    change(api, id, "add_service", TCP)
     # The collection sends nulls and an empty list of certificates.
     sent = {"protocol": "http", "listen_port": 80, "http": {"certificates": []}, "health_check": {"port": None}}
-    act(api, id, "add_service", sent)
-    act(api, id, "add_service", {"protocol": "https"})
+    change(api, id, "add_service", sent)
+    change(api, id, "add_service", {"protocol": "https"})
     tcp, http, https = get(api, id)["services"]
     check = {"interval": 15, "timeout": 10, "retries": 3}
     assert tcp == {**TCP, "proxyprotocol": False, "health_check": {"protocol": "tcp", "port": 5433, **check}}
@@ -174,20 +174,20 @@ def test_defaults_of_a_service(api: Api) -> None:
 
 def test_update_changes_only_what_is_sent(api: Api) -> None:
     id = create(api)
-    act(api, id, "add_service", TCP | {"proxyprotocol": True, "health_check": {"interval": 5}})
-    act(api, id, "update_service", {"listen_port": 5432, "protocol": "http"})
+    change(api, id, "add_service", TCP | {"proxyprotocol": True, "health_check": {"interval": 5}})
+    change(api, id, "update_service", {"listen_port": 5432, "protocol": "http"})
     [service] = get(api, id)["services"]
     assert (service["protocol"], service["http"], service["proxyprotocol"]) == ("http", HTTP_DEFAULTS, True)
     assert service["health_check"] == {"protocol": "tcp", "port": 5433, "interval": 5, "timeout": 10, "retries": 3}
-    change = {"health_check": {"protocol": "http", "http": {"path": "/up"}}, "http": {"timeout_idle": 60}}
-    act(api, id, "update_service", {"listen_port": 5432, **change})
+    sent = {"health_check": {"protocol": "http", "http": {"path": "/up"}}, "http": {"timeout_idle": 60}}
+    change(api, id, "update_service", {"listen_port": 5432, **sent})
     [service] = get(api, id)["services"]
     assert service["health_check"]["http"] == CHECK_DEFAULTS | {"path": "/up"}
     assert service["http"] == HTTP_DEFAULTS | {"timeout_idle": 60}
-    act(api, id, "update_service", {"listen_port": 5432, "protocol": "tcp", "health_check": {"protocol": "tcp"}})
+    change(api, id, "update_service", {"listen_port": 5432, "protocol": "tcp", "health_check": {"protocol": "tcp"}})
     [service] = get(api, id)["services"]
     assert "http" not in service and "http" not in service["health_check"]
-    act(api, id, "delete_service", {"listen_port": 5432})
+    change(api, id, "delete_service", {"listen_port": 5432})
     assert get(api, id)["services"] == []
 
 
@@ -223,8 +223,8 @@ def test_a_redirect_uses_port_80(lab: Lab) -> None:
     id = create(lab.api, services=[TCP | {"listen_port": 80}])
     redirect = {"protocol": "https", "http": {"certificates": [managed(lab)], "redirect_http": True}}
     assert code(lab.api, id, "add_service", redirect) == "source_port_already_used"
-    act(lab.api, id, "delete_service", {"listen_port": 80})
-    act(lab.api, id, "add_service", redirect)
+    change(lab.api, id, "delete_service", {"listen_port": 80})
+    change(lab.api, id, "add_service", redirect)
     assert code(lab.api, id, "add_service", {"protocol": "http"}) == "source_port_already_used"
     assert code(lab.api, id, "update_service", {"listen_port": 80, "proxyprotocol": True}) == "not_found"
 
@@ -260,7 +260,7 @@ def test_a_service_waits_for_its_managed_certificate(lab: Lab) -> None:
 def test_server_targets(lab: Lab) -> None:
     api, server = lab.api, lab.server()
     id = create(api, services=[TCP])
-    act(api, id, "add_target", on(server["id"]))
+    change(api, id, "add_target", on(server["id"]))
     assert code(api, id, "add_target", on(server["id"])) == "target_already_defined"
     address = server["public_net"]["ipv4"]["ip"]
     assert lab.machines.load_balancers[id].targets == (address,)
@@ -277,7 +277,7 @@ def test_server_targets(lab: Lab) -> None:
         {"listen_port": 5432, "status": "unhealthy", "detail": "unexpected_http_status", "http_status_code": 500}
     ]
     lab.machines.health = {}
-    act(api, id, "remove_target", on(server["id"]))
+    change(api, id, "remove_target", on(server["id"]))
     assert code(api, id, "remove_target", on(server["id"])) == "not_found"
     assert get(api, id)["targets"] == [] and lab.machines.load_balancers[id].targets == ()
 
@@ -320,10 +320,10 @@ def test_targets_by_private_address(lab: Lab) -> None:
     id = create(api, services=[TCP])
     private = on(inside["id"], use_private_ip=True)
     assert code(api, id, "add_target", private) == "load_balancer_not_attached_to_network"
-    act(api, id, "attach_to_network", {"network": network})
+    change(api, id, "attach_to_network", {"network": network})
     assert code(api, id, "add_target", on(outside["id"], use_private_ip=True)) == "resolve_cloud_private_targets_error"
-    act(api, id, "add_target", private)
-    act(api, id, "add_target", matching("a=b", use_private_ip=True))
+    change(api, id, "add_target", private)
+    change(api, id, "add_target", matching("a=b", use_private_ip=True))
     address = inside["private_net"][0]["ip"]
     assert lab.machines.load_balancers[id].targets == (address,)
     api.put(f"/servers/{outside['id']}", {"labels": {"a": "b"}})
@@ -338,7 +338,7 @@ def test_targets_by_private_address(lab: Lab) -> None:
 def test_addresses_as_targets(lab: Lab) -> None:
     api, server = lab.api, lab.server()
     id = create(api)
-    act(api, id, "add_target", {"type": "ip", "ip": {"ip": "142.132.203.104"}})
+    change(api, id, "add_target", {"type": "ip", "ip": {"ip": "142.132.203.104"}})
     [target] = get(api, id)["targets"]
     assert target == {"type": "ip", "ip": {"ip": "142.132.203.104"}, "health_status": []}
     for ip, expected in (
@@ -348,10 +348,10 @@ def test_addresses_as_targets(lab: Lab) -> None:
         ("x", "invalid_input"),
     ):
         assert code(api, id, "add_target", {"type": "ip", "ip": {"ip": ip}}) == expected
-    act(api, id, "attach_to_network", {"network": lab.network()["id"]})
+    change(api, id, "attach_to_network", {"network": lab.network()["id"]})
     assert code(api, id, "add_target", {"type": "ip", "ip": {"ip": "10.0.0.1"}}) == "network_has_no_vswitch_subnet"
     v6 = server["public_net"]["ipv6"]["ip"].replace("/64", "7")
-    act(api, id, "add_target", {"type": "server", "server": {"id": server["id"], "ip": v6}})
+    change(api, id, "add_target", {"type": "server", "server": {"id": server["id"], "ip": v6}})
     assert get(api, id)["targets"][1]["server"]["ip"] == v6
     other = lab.server("other")["id"]
     wrong = {"type": "server", "server": {"id": other, "ip": v6}}
@@ -368,7 +368,7 @@ def test_networks(lab: Lab) -> None:
     id = create(api)
     assert code(api, id, "attach_to_network", {"network": network, "ip": "10.9.0.1"}) == "ip_not_available"
     assert code(api, id, "attach_to_network", {"network": network, "ip_range": "10.0.9.0/24"}) == "no_subnet_available"
-    action = act(api, id, "attach_to_network", {"network": network, "ip": "10.0.1.7"})
+    action = change(api, id, "attach_to_network", {"network": network, "ip": "10.0.1.7"})
     assert {"id": network, "type": "network"} in action["resources"]
     assert get(api, id)["private_net"] == [{"network": network, "ip": "10.0.1.7"}]
     assert code(api, id, "attach_to_network", {"network": network}) == "load_balancer_already_attached"
@@ -380,9 +380,9 @@ def test_networks(lab: Lab) -> None:
     assert api.code("POST", f"/servers/{server}/actions/attach_to_network", taken) == "ip_not_available"
     subnet = {"ip_range": "10.0.1.0/24"}
     assert api.code("POST", f"/networks/{network}/actions/delete_subnet", subnet) == "service_error"
-    act(api, id, "detach_from_network", {"network": network})
+    change(api, id, "detach_from_network", {"network": network})
     assert code(api, id, "detach_from_network", {"network": network}) == "invalid_input"
-    act(api, id, "attach_to_network", {"network": network})
+    change(api, id, "attach_to_network", {"network": network})
     api.delete(f"/networks/{network}")
     lab.wait_idle()
     assert get(api, id)["private_net"] == [] and lab.machines.load_balancers[id].attachment is None
@@ -393,34 +393,34 @@ def test_public_interface(lab: Lab) -> None:
     server = lab.server(networks=[network])["id"]
     id = create(api, targets=[on(server)])
     assert code(api, id, "disable_public_interface") == "load_balancer_not_attached_to_network"
-    act(api, id, "attach_to_network", {"network": network})
+    change(api, id, "attach_to_network", {"network": network})
     assert code(api, id, "disable_public_interface") == "targets_without_use_private_ip"
-    act(api, id, "remove_target", on(server))
-    act(api, id, "add_target", on(server, use_private_ip=True))
-    act(api, id, "disable_public_interface")
+    change(api, id, "remove_target", on(server))
+    change(api, id, "add_target", on(server, use_private_ip=True))
+    change(api, id, "disable_public_interface")
     shown = get(api, id)["public_net"]
     assert shown["enabled"] is False and shown["ipv4"]["ip"]
     assert lab.machines.load_balancers[id].ipv4 is None
     assert code(api, id, "add_target", matching("a")) == "load_balancer_public_interface_disabled"
-    act(api, id, "enable_public_interface")
+    change(api, id, "enable_public_interface")
     assert lab.machines.load_balancers[id].ipv4 == shown["ipv4"]["ip"]
 
 
 def test_type_algorithm_and_names(lab: Lab) -> None:
     api = lab.api
     id = create(api)
-    act(api, id, "change_algorithm", {"type": "least_connections"})
-    assert act(api, id, "change_type", {"load_balancer_type": "lb21"})["command"] == "change_load_balancer_type"
+    change(api, id, "change_algorithm", {"type": "least_connections"})
+    assert change(api, id, "change_type", {"load_balancer_type": "lb21"})["command"] == "change_load_balancer_type"
     for port in range(1, 7):
-        act(api, id, "add_service", TCP | {"listen_port": port})
+        change(api, id, "add_service", TCP | {"listen_port": port})
     assert code(api, id, "change_type", {"load_balancer_type": "lb11"}) == "invalid_load_balancer_type"
     shown = get(api, id)
     assert (shown["algorithm"], shown["load_balancer_type"]["name"]) == ({"type": "least_connections"}, "lb21")
     for type, default in (("ipv4", "clients.your-server.de"), ("ipv6", None)):
         ip = shown["public_net"][type]["ip"]
-        act(api, id, "change_dns_ptr", {"ip": ip, "dns_ptr": "lb.example.com"})
+        change(api, id, "change_dns_ptr", {"ip": ip, "dns_ptr": "lb.example.com"})
         assert get(api, id)["public_net"][type]["dns_ptr"] == "lb.example.com"
-        act(api, id, "change_dns_ptr", {"ip": ip, "dns_ptr": None})
+        change(api, id, "change_dns_ptr", {"ip": ip, "dns_ptr": None})
         name = get(api, id)["public_net"][type]["dns_ptr"]
         assert name.endswith(default) if default else name is None
     assert code(api, id, "change_dns_ptr", {"ip": "198.18.0.250", "dns_ptr": "x.example.com"}) == "invalid_input"
@@ -431,11 +431,11 @@ def test_type_algorithm_and_names(lab: Lab) -> None:
 def test_a_busy_load_balancer_is_locked(lab: Lab) -> None:
     lab.api.post(f"{lab.url}/_lab/faults", {"kind": "action_error", "command": "add_service", "seconds": 1, "count": 1})
     id = create(lab.api)
-    action = act(lab.api, id, "add_service", TCP)
+    action = change(lab.api, id, "add_service", TCP)
     assert action["status"] == "running"
     assert code(lab.api, id, "change_algorithm", {"type": "least_connections"}) == "locked"
     lab.wait_idle()
-    act(lab.api, id, "change_algorithm", {"type": "least_connections"})
+    change(lab.api, id, "change_algorithm", {"type": "least_connections"})
 
 
 # Metrics
