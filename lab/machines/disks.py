@@ -93,6 +93,10 @@ class RootDisk:
         self._extend(size_gb)
         self._mount_disk()
         self.fill_file.unlink(missing_ok=True)
+        # The lab's data source trusts the cached instance; without the link to it cloud-init recognizes a new server.
+        cloud = self.var_lib / "cloud"
+        if not cloud.is_symlink():
+            (cloud / "instance").unlink(missing_ok=True)
         self._mount_root(image)
         return image
 
