@@ -16,8 +16,8 @@ from lab import pki
 from lab.cloud import admin, metadata, web
 from lab.cloud.actions import Engine
 from lab.cloud.domain import actions
-from lab.cloud.domain.common import Site
-from lab.cloud.domain.objects import PrimaryIp, Server
+from lab.cloud.domain.common import Site, public_ips
+from lab.cloud.domain.objects import Server
 from lab.cloud.domain.view import View
 from lab.cloud.faults import Faults
 from lab.cloud.routes import actions as action_routes
@@ -25,21 +25,23 @@ from lab.cloud.routes import (
     catalogue,
     certificates,
     firewalls,
+    floating_ips,
+    images,
     load_balancers,
     networks,
     placement_groups,
     primary_ips,
     servers,
     ssh_keys,
-    unsupported,
     volumes,
+    zones,
 )
 from lab.cloud.store import Clock, Store
 from lab.machines.base import ExitReason, Machines
 from lab.settings import Settings
 
-DEFAULT_RATE_LIMIT = 1_000_000
-"""Requests per hour. Hetzner's 3600 would throttle a lab under test; tests of the rate limit set a lower value."""
+DEFAULT_RATE_LIMIT = 3600
+"""Requests per hour, as at Hetzner."""
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Cloud:
     def address_of(self, name: str) -> str | None:
         """The IPv4 address whose reverse entry is this name, for the lab's resolver."""
         with self.store.transaction() as tx:
-            return next((ip.ip for ip in tx.all(PrimaryIp) if ip.dns_ptr.get(ip.ip, "").lower() == name), None)
+            return next((ip.ip for ip in public_ips(tx) if ip.dns_ptr.get(ip.ip, "").lower() == name), None)
 
     def on_exit(self, server_id: int, reason: ExitReason) -> None:
         """A host stopped without an action of the API."""
@@ -120,9 +122,11 @@ def create_app(
             *servers.routes(),
             *volumes.routes(),
             *primary_ips.routes(),
+            *floating_ips.routes(),
+            *images.routes(),
+            *zones.routes(),
             *certificates.routes(),
             *load_balancers.routes(),
-            *unsupported.routes(),
             *admin.routes(),
         ],
         middleware=[Middleware(web.Envelope, rate=rate)],

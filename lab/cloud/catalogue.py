@@ -1,4 +1,4 @@
-"""Hetzner's catalogue with the ids that clients use: locations, server types, images and prices.
+"""Hetzner's catalogue with the ids that clients use: locations, server types, images, ISOs and prices.
 
 Prices approximate those of 2026 and are only displayed. `ServerType.sold` lists where a type can be ordered.
 """
@@ -73,8 +73,8 @@ class ServerType:
     @property
     def category(self) -> str:
         if self.cpu_type == "dedicated":
-            return "General Purpose"
-        return "Regular Performance" if self.name.startswith("cpx") else "Cost-Optimized"
+            return "general_purpose"
+        return "regular_purpose" if self.name.startswith("cpx") else "cost_optimized"
 
     @property
     def withdrawn(self) -> bool:
@@ -154,13 +154,33 @@ class Image:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Iso:
+    """A public ISO. `architecture` None: any."""
+
+    id: int
+    name: str
+    description: str
+    architecture: str | None
+
+    def shape(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "description": self.description,
+            "type": "public",
+            "deprecation": None,
+            "architecture": self.architecture,
+        }
+
+
 def _price(net: Decimal) -> dict[str, str]:
     digits = Decimal("0.0000000001")
     gross = net * (1 + VAT_RATE / 100)
     return {"net": f"{net.quantize(digits, ROUND_HALF_UP)}", "gross": f"{gross.quantize(digits, ROUND_HALF_UP)}"}
 
 
-_CX11_DEPRECATION = Deprecation("2024-06-06T08:00:00+00:00", "2024-09-06T08:00:00+00:00")
+_CX11_DEPRECATION = Deprecation("2024-06-06T08:00:00+00:00", "2024-09-06T00:00:00+00:00")
 _OCTOBER_2025_DEPRECATION = Deprecation("2025-10-16T06:00:00+00:00", "2025-12-31T23:59:59+00:00")
 
 LOCATIONS = (
@@ -239,6 +259,17 @@ IMAGES = (
     Image(310557765, "debian-13", "arm", "Debian 13", "debian", "13"),
     Image(40093140, "docker-ce", "x86", "Docker CE", "ubuntu", "24.04", type="app"),
     Image(105888141, "docker-ce", "arm", "Docker CE", "ubuntu", "24.04", type="app"),
+)
+
+
+ISOS = (
+    Iso(122898, "systemrescue-12.02-amd64.iso", "SystemRescue 12.02", "x86"),
+    Iso(122900, "debian-12.11.0-amd64-netinst.iso", "Debian 12.11 (amd64/netinstall)", "x86"),
+    Iso(122901, "debian-12.11.0-arm64-netinst.iso", "Debian 12.11 (arm64/netinstall)", "arm"),
+    Iso(122902, "debian-13.0.0-amd64-netinst.iso", "Debian 13.0 (amd64/netinstall)", "x86"),
+    Iso(122903, "debian-13.0.0-arm64-netinst.iso", "Debian 13.0 (arm64/netinstall)", "arm"),
+    Iso(122904, "ubuntu-24.04.2-live-server-arm64.iso", "Ubuntu 24.04.2 (arm64/server)", "arm"),
+    Iso(122905, "virtio-win-0.1.271.iso", "virtio 0.1.271", None),
 )
 
 

@@ -245,6 +245,14 @@ class PrimaryIpDatacenterMismatch(ApiError):
     code = "primary_ip_datacenter_mismatch"
 
 
+class FloatingIpAssigned(ApiError):
+    code = "floating_ip_assigned"
+
+
+class IncorrectZoneMode(ApiError):
+    code = "incorrect_zone_mode"
+
+
 class ServerHasIpv4(ApiError):
     code = "server_has_ipv4"
 

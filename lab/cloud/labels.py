@@ -37,6 +37,11 @@ def _valid_key(key: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
+def unequal_keys(selector: str) -> list[str]:
+    """The keys that a selector compares by `!=`."""
+    return [match["key"] for match in _REQUIREMENT.finditer(selector) if match["op"] == "!="]
+
+
 @lru_cache(maxsize=256)
 def parse(text: str) -> Selector:
     """The predicate of a selector. Raises ValueError with one sentence when the selector is invalid."""

@@ -21,9 +21,9 @@ class Page[T]:
     total: int
 
     @classmethod
-    def cut(cls, rows: Sequence[T], page: str | None, per_page: str | None) -> Page[T]:
+    def cut(cls, rows: Sequence[T], page: str | None, per_page: str | None, max_per_page: int) -> Page[T]:
         number = _positive("page", page, 1)
-        size = min(_positive("per_page", per_page, DEFAULT_PER_PAGE), MAX_PER_PAGE)
+        size = min(_positive("per_page", per_page, DEFAULT_PER_PAGE), max_per_page)
         return cls(rows[(number - 1) * size : number * size], number, size, len(rows))
 
     @property

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from lab.cloud.domain import targets
-from lab.cloud.domain.objects import Attachment, Certificate, Firewall, LoadBalancer, Network, Server, Service, Volume
+from lab.cloud.domain.objects import (
+    Attachment,
+    Certificate,
+    Firewall,
+    LoadBalancer,
+    Network,
+    Server,
+    Service,
+    Snapshot,
+    Volume,
+)
 from lab.cloud.domain.view import View, image_of, type_of
 from lab.machines.base import (
     AttachmentSpec,
@@ -41,6 +51,8 @@ def host(view: View, server: Server) -> HostSpec:
         rescue=rescue is not None,
         rescue_ssh_keys=rescue.ssh_keys if rescue else (),
         public_mac=server.mac_address,
+        floating_ips=tuple(ip.ip for ip in view.floating_ips(server)),
+        snapshot_id=server.snapshot,
     )
 
 
@@ -141,5 +153,6 @@ def desired(view: View) -> Desired:
         firewall_members={server.id: tuple(ids) for server in servers if (ids := view.firewalls(server))},
         volumes=tuple(volume(entry) for entry in volumes),
         volume_attachments={entry.id: entry.server for entry in volumes if entry.server is not None},
+        snapshots=frozenset(entry.id for entry in view.tx.all(Snapshot) if entry.size_gb is not None),
         load_balancers=tuple(load_balancer(view, entry) for entry in view.tx.all(LoadBalancer)),
     )

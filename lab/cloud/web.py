@@ -35,7 +35,7 @@ from lab.cloud.errors import (
     ServiceError,
     Unauthorized,
 )
-from lab.cloud.pagination import Page
+from lab.cloud.pagination import MAX_PER_PAGE, Page
 from lab.cloud.store import Clock, Transaction
 from lab.cloud.wire import actions as action_wire
 from lab.cloud.wire.base import Body, parse
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lab.cloud")
 
+TRUE = frozenset({"true", "1", "yes"})
+"""Values of a query key that is a boolean, in lower case."""
 SETTLE_SECONDS = 0.3
 """How long a change waits for its own jobs, so that most actions have succeeded in the first response."""
 POLL_SECONDS = 1.5
@@ -95,6 +97,8 @@ class Call:
     def find[T: Object](self, kind: type[T], parameter: str = "id") -> T:
         text = self.request.path_params[parameter]
         found = self.tx.get(kind, int(text)) if text.isdecimal() else None
+        if found is None and kind.HAS_NAME_IN_PATH:
+            found = next((obj for obj in self.tx.all(kind) if getattr(obj, "name", None) == text), None)
         if found is None:
             raise NotFound.of(kind.TYPE, text)
         return found
@@ -114,6 +118,7 @@ class Call:
         equal: Mapping[str, Callable[[Any], object]] | None = None,
         one_of: Mapping[str, tuple[Callable[[Any], str], frozenset[str]]] | None = None,
         labels_of: Callable[[Any], Labels] | None = lambda row: row.labels,
+        max_per_page: int = MAX_PER_PAGE,
     ) -> Reply:
         """A page of `rows`, filtered and sorted by the query.
 
@@ -134,7 +139,7 @@ class Call:
                 raise InvalidInput.field("label_selector", str(error)) from None
             rows = [row for row in rows if matches(labels_of(row))]
         rows = self._sorted(rows, sort)
-        page = Page.cut(rows, self.query.get("page"), self.query.get("per_page"))
+        page = Page.cut(rows, self.query.get("page"), self.query.get("per_page"), max_per_page)
         payload = {key: [shape(row) for row in page.rows], "meta": page.meta()}
         return Reply(payload, headers={"Link": page.link(self.request.url)})
 
@@ -261,11 +266,13 @@ class RateLimit:
         self._left -= 1
         return True
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        full = self._at + (self.limit - self._left) * 3600 / self.limit
+    def headers(self, status: int) -> list[tuple[bytes, bytes]]:
+        """A 429 says that nothing remains, also when an injected fault is its cause."""
+        left = 0 if status == RateLimitExceeded.status else self._left
+        full = self._at + (self.limit - left) * 3600 / self.limit
         return [
             (b"ratelimit-limit", str(self.limit).encode()),
-            (b"ratelimit-remaining", str(int(self._left)).encode()),
+            (b"ratelimit-remaining", str(int(left)).encode()),
             (b"ratelimit-reset", str(int(full)).encode()),
         ]
 
@@ -284,7 +291,7 @@ class Envelope:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                extra = [(b"x-correlation-id", secrets.token_hex(8).encode()), *self._rate.headers()]
+                extra = [(b"x-correlation-id", secrets.token_hex(8).encode()), *self._rate.headers(message["status"])]
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 

@@ -12,7 +12,18 @@ from dataclasses import dataclass, replace
 
 from lab.cloud import specs
 from lab.cloud.domain import actions, certificates, load_balancers
-from lab.cloud.domain.objects import ActionError, Certificate, Firewall, Job, LoadBalancer, Network, Server, Volume
+from lab.cloud.domain.objects import (
+    ActionError,
+    Certificate,
+    Firewall,
+    FloatingIp,
+    Job,
+    LoadBalancer,
+    Network,
+    Server,
+    Snapshot,
+    Volume,
+)
 from lab.cloud.domain.view import View
 from lab.cloud.store import Store, Transaction
 from lab.machines.base import ExitReason, HostSpec, Machines, PowerState
@@ -156,6 +167,21 @@ def link_host(context: Context, job: Job) -> None:
         context.machines.set_public_link(spec)
 
 
+def route_floating_ip(context: Context, job: Job) -> None:
+    """First the server that loses the address, then the one that gets it."""
+    with context.store.transaction() as tx:
+        view = View(tx)
+        servers = [tx.get(Server, id) for id in (job.args["previous"], job.args["server"])]
+        wanted = [specs.host(view, server) for server in servers if server]
+    for spec in wanted:
+        context.machines.route_floating_ips(spec)
+
+
+def floating_ip_not_routed(tx: Transaction, job: Job) -> None:
+    if ip := tx.get(FloatingIp, job.args["floating_ip"]):
+        tx.put(replace(ip, server=job.args["previous"]))
+
+
 def filter_host(context: Context, job: Job) -> None:
     with context.store.transaction() as tx:
         server = tx.get(Server, job.args["server"])
@@ -262,6 +288,25 @@ def delete_volume(context: Context, job: Job) -> None:
     context.machines.delete_volume(job.args["volume"])
 
 
+# Snapshots
+
+
+def create_image(context: Context, job: Job) -> None:
+    size_gb = context.machines.create_snapshot(job.args["image"], job.args["server"])
+    with context.store.transaction() as tx:
+        if snapshot := tx.get(Snapshot, job.args["image"]):
+            tx.put(replace(snapshot, size_gb=size_gb))
+
+
+def image_not_created(tx: Transaction, job: Job) -> None:
+    if snapshot := tx.get(Snapshot, job.args["image"]):
+        tx.drop(snapshot)
+
+
+def delete_image(context: Context, job: Job) -> None:
+    context.machines.delete_snapshot(job.args["image"])
+
+
 # Load balancers and certificates
 
 
@@ -307,6 +352,7 @@ WORK: Mapping[str, Work] = {
     "host_exited": Work(host_exited, failed=off),
     "cut_power": Work(cut_power, off),
     "link_host": Work(link_host),
+    "route_floating_ip": Work(route_floating_ip, failed=floating_ip_not_routed),
     "filter_host": Work(filter_host),
     "sync_network": Work(sync_network),
     "sync_attachment": Work(sync_attachment, failed=attachment_failed),
@@ -316,6 +362,8 @@ WORK: Mapping[str, Work] = {
     "attach_volume": Work(attach_volume, failed=volume_not_attached),
     "detach_volume": Work(detach_volume, failed=volume_not_detached),
     "delete_volume": Work(delete_volume),
+    "create_image": Work(create_image, failed=image_not_created),
+    "delete_image": Work(delete_image),
     "sync_load_balancer": Work(sync_load_balancer),
     "issue_certificate": Work(issue_certificate, failed=certificates.not_issued),
     "reset": Work(reset),

@@ -53,6 +53,10 @@ class HostSpec:
     rescue: bool = False
     rescue_ssh_keys: tuple[str, ...] = ()
     public_mac: str = ""
+    floating_ips: tuple[str, ...] = ()
+    """Addresses, and /64 networks of IPv6, that are routed to the host; its system configures them."""
+    snapshot_id: int | None = None
+    """The snapshot that a new root disk is copied from, instead of `image`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,7 @@ class Desired:
     volumes: tuple[VolumeSpec, ...] = ()
     volume_attachments: dict[int, int] = field(default_factory=dict)
     """Volume id → server id."""
+    snapshots: frozenset[int] = frozenset()
     load_balancers: tuple[LoadBalancerSpec, ...] = ()
 
 
@@ -259,6 +264,9 @@ class Machines(Protocol):
     def set_public_link(self, spec: HostSpec) -> None:
         """Set the public addresses of a host that is off to those of `spec` (primary IPs assigned or unassigned)."""
 
+    def route_floating_ips(self, spec: HostSpec) -> None:
+        """Route exactly the floating IPs of `spec` to the host, which may be running."""
+
     def state(self, server_id: int) -> PowerState: ...
 
     def reset_password(self, server_id: int, password: str) -> None: ...
@@ -295,6 +303,11 @@ class Machines(Protocol):
 
     def detach_volume(self, volume_id: int, server_id: int) -> None: ...
 
+    # snapshots
+    def create_snapshot(self, snapshot_id: int, server_id: int) -> float:
+        """Copy the root disk of a host, running or not; returns the size of the copy in GB."""
+
+    def delete_snapshot(self, snapshot_id: int) -> None: ...
     # load balancers
     def apply_load_balancer(self, spec: LoadBalancerSpec) -> None:
         """Create the load balancer, or change it without closing established connections."""

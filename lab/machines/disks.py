@@ -10,13 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.machines.base import MachineError
 from lab.machines.commands import CommandError, run
+from lab.machines.volumes import loop_of
 
 E2FSCK_CORRECTED = 1
+COPY = ("cp", "--sparse=always", "--reflink=auto")
+FROZEN = 'mount=$1; shift; fsfreeze --freeze "$mount" && trap "fsfreeze --unfreeze \\"$mount\\"" EXIT && "$@"'
+"""Script that runs a command while a file system is frozen, so that its device is consistent."""
+RELEASE_SECONDS = 5
+"""The kernel releases a loop device shortly after the last unmount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,22 @@ class RootDisk:
         self.lower.unlink(missing_ok=True)
         self.lower.symlink_to(image)
 
+    def restore(self, snapshot: DiskSnapshot, size_gb: int) -> Path:
+        """Create and mount a new disk with the content of a snapshot; returns its host image, see `finish`."""
+        image = snapshot.host_image()
+        self.remove()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        run([*COPY, str(snapshot.image), str(self.image)])
+        self._extend(size_gb)
+        self._mount_disk()
+        self.fill_file.unlink(missing_ok=True)
+        # The lab's data source trusts the cached instance; without the link to it cloud-init recognizes a new server.
+        cloud = self.var_lib / "cloud"
+        if not cloud.is_symlink():
+            (cloud / "instance").unlink(missing_ok=True)
+        self._mount_root(image)
+        return image
+
     def open(self) -> None:
         """Mount the disk unless it is mounted (after a restart of the machine)."""
         if not self.exists() or not self.image.exists():
@@ -116,6 +139,11 @@ class RootDisk:
                         f"the disk cannot grow: a process of this machine uses {mount}. "
                         f"Stop the process (fuser -vm {mount}) and resize again."
                     ) from error
+        self._require_released()
+        self._extend(size_gb)
+
+    def _extend(self, size_gb: int) -> None:
+        """Extend the file system of the unmounted disk."""
         with self.image.open("r+b") as file:
             file.truncate(size_gb * 10**9)
         try:
@@ -124,6 +152,17 @@ class RootDisk:
             if error.returncode != E2FSCK_CORRECTED:
                 raise
         run(["resize2fs", str(self.image)])
+
+    def _require_released(self) -> None:
+        """A lazy unmount, or another mount namespace, keeps a file system that this namespace no longer shows."""
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while loop := loop_of(self.image):
+            if time.monotonic() > deadline:
+                raise MachineError(
+                    f"the disk cannot grow: {loop} still has the mounted file system of {self.image}. "
+                    "Stop the process of this machine that uses it and resize again."
+                )
+            time.sleep(0.05)
 
     def fill(self, free_mb: int | None) -> None:
         """Allocate all space but `free_mb`, as root sees it; None frees it. The image stays sparse on this machine."""
@@ -154,6 +193,41 @@ class RootDisk:
     def _mount_root(self, image: Path) -> None:
         self.root.mkdir(exist_ok=True)
         overlay(image, self.mount / "upper", self.mount / "work", self.root)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSnapshot:
+    """A copy of a root disk, with a link to its host image."""
+
+    folder: Path
+
+    @property
+    def image(self) -> Path:
+        return self.folder / "disk.img"
+
+    @property
+    def lower(self) -> Path:
+        return self.folder / "image"
+
+    def create(self, disk: RootDisk) -> float:
+        """Copy the disk; returns the size of the copy in GB. The link is written last: without it, it is incomplete."""
+        self.remove()
+        self.folder.mkdir(parents=True)
+        copy = [*COPY, str(disk.image), str(self.image)]
+        # The shell thaws the file system even when this process is killed meanwhile.
+        frozen = ["sh", "-c", FROZEN, "sh", str(disk.mount), *copy]
+        run(frozen if disk.mount.is_mount() else copy)
+        self.lower.symlink_to(disk.lower.resolve())
+        return round(self.image.stat().st_blocks * 512 / 10**9, 2)
+
+    def host_image(self) -> Path:
+        if not self.lower.is_symlink() or not self.lower.resolve().is_dir():
+            raise MachineError(f"{self.folder}: the data of the snapshot is missing. Create another snapshot.")
+        return self.lower.resolve()
+
+    def remove(self) -> None:
+        self.lower.unlink(missing_ok=True)
+        remove_folder(self.folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -343,9 +343,10 @@ def ensure(settings: Settings, image: str, progress: Progress | None = None) -> 
 
 
 def _prune(settings: Settings, image: str, target: Path) -> None:
-    """Remove images of older recipes that no server uses; prepared and plain images are kept side by side."""
+    """Remove images of older recipes that no server or snapshot uses; both kinds of images are kept side by side."""
     current = {folder(replace(settings, images=kind), image) for kind in IMAGES}
-    used = {link.resolve() for link in settings.state_root.glob("*/machines/servers/*/image")}
+    kinds = ("servers", "snapshots")
+    used = {link.resolve() for kind in kinds for link in settings.state_root.glob(f"*/machines/{kind}/*/image")}
     mounts = Path("/proc/self/mountinfo").read_text()
     for old in target.parent.glob(f"{image}-*"):
         if old.is_dir() and not old.suffix and old not in current | used and f"={old}," not in mounts:

@@ -45,7 +45,7 @@ from lab.machines.base import (
 )
 from lab.machines.commands import CommandError, run
 from lab.machines.containers import Boot, Facts
-from lab.machines.disks import RescueDisk, RootDisk, remove_folder, unmount, write_identity
+from lab.machines.disks import DiskSnapshot, RescueDisk, RootDisk, remove_folder, unmount, write_identity
 from lab.machines.faults import Faults
 from lab.machines.firewalls import Firewalls
 from lab.machines.load_balancers import LoadBalancers, public_link
@@ -144,6 +144,9 @@ class PodmanMachines:
     def _disk(self, server_id: int) -> RootDisk:
         return RootDisk(self._folder / "servers" / str(server_id))
 
+    def _snapshot(self, snapshot_id: int) -> DiskSnapshot:
+        return DiskSnapshot(self._folder / "snapshots" / str(snapshot_id))
+
     def _rescue(self, server_id: int) -> RescueDisk:
         return RescueDisk(self._disk(server_id).folder)
 
@@ -159,10 +162,14 @@ class PodmanMachines:
             self._router.set_link(PublicLink.of(spec), spec.server_id)
 
     def _create_disk(self, spec: HostSpec) -> None:
-        image = images.ensure(self._settings, spec.image)
         disk = self._disk(spec.server_id)
-        disk.create(image, spec.disk_gb)
-        self._write_identity(disk.root, spec.name)
+        if spec.snapshot_id is None:
+            image = images.ensure(self._settings, spec.image)
+            disk.create(image, spec.disk_gb)
+            self._write_identity(disk.root, spec.name)
+        else:
+            # As at Hetzner, cloud-init sets the host name and new SSH keys at the first boot; the machine id is copied.
+            image = disk.restore(self._snapshot(spec.snapshot_id), spec.disk_gb)
         if spec.root_password:
             set_password(disk.root, spec.root_password)
         disk.finish(image)
@@ -310,6 +317,10 @@ class PodmanMachines:
         with self._locked(spec.server_id):
             self._router.set_link(PublicLink.of(spec), spec.server_id)
 
+    def route_floating_ips(self, spec: HostSpec) -> None:
+        with self._locked(spec.server_id):
+            self._router.set_link(PublicLink.of(spec), spec.server_id)
+
     def state(self, server_id: int) -> PowerState:
         self._prepare()
         host = self._host(server_id)
@@ -401,6 +412,15 @@ class PodmanMachines:
             if host.init:
                 containers.enter(host.init.pid, detach_script(self._volumes.device(volume_id)))
 
+    # --- snapshots
+
+    def create_snapshot(self, snapshot_id: int, server_id: int) -> float:
+        with self._locked(server_id):
+            return self._snapshot(snapshot_id).create(self._disk(server_id))
+
+    def delete_snapshot(self, snapshot_id: int) -> None:
+        self._snapshot(snapshot_id).remove()
+
     # --- load balancers
 
     def apply_load_balancer(self, spec: LoadBalancerSpec) -> None:
@@ -482,10 +502,18 @@ class PodmanMachines:
         for volume_id in sorted(self._volumes.ids() - volumes):
             self.delete_volume(volume_id)
             done.append(f"removed undeclared volume {volume_id}")
+        snapshots = self._numbered_folders("snapshots")
+        for snapshot_id in sorted(snapshots - desired.snapshots):
+            self.delete_snapshot(snapshot_id)
+            done.append(f"removed undeclared snapshot {snapshot_id}")
+        done += [f"snapshot {id}: its data is missing" for id in sorted(desired.snapshots - snapshots)]
         return done
 
     def _server_folders(self) -> set[int]:
-        folder = self._folder / "servers"
+        return self._numbered_folders("servers")
+
+    def _numbered_folders(self, kind: str) -> set[int]:
+        folder = self._folder / kind
         return {int(path.name) for path in folder.iterdir() if path.name.isdecimal()} if folder.is_dir() else set()
 
     def _numbered(self, letter: str) -> set[int]:

@@ -42,6 +42,7 @@ class PublicLink:
     mac: str
     ipv4: str | None
     ipv6_network: str | None
+    floating_ips: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: HostSpec) -> PublicLink | None:
@@ -51,7 +52,7 @@ class PublicLink:
         mac = spec.public_mac or f"96:00:00:{spec.server_id >> 16 & 255:02x}:{spec.server_id >> 8 & 255:02x}:" + (
             f"{spec.server_id & 255:02x}"
         )
-        return cls(spec.server_id, mac, spec.ipv4, spec.ipv6_network)
+        return cls(spec.server_id, mac, spec.ipv4, spec.ipv6_network, spec.floating_ips)
 
     @property
     def port(self) -> str:
@@ -71,7 +72,8 @@ class PublicLink:
     @property
     def routed(self) -> list[str]:
         """The networks that the router routes to the host."""
-        return [f"{self.source}/32", *([self.ipv6_network] if self.ipv6_network else [])]
+        primary = [f"{self.source}/32", *([self.ipv6_network] if self.ipv6_network else [])]
+        return primary + [str(ip_network(address)) for address in self.floating_ips]
 
     def router_lines(self, host_namespace: str) -> list[str]:
         peer = f"peer name eth0 mtu 1500 netns {host_namespace} address {self.mac}"

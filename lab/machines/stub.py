@@ -48,6 +48,7 @@ class StubMachines:
         self.health: dict[tuple[int, str], TargetHealth] = {}
         self.samples: list[Sample] = []
         self.passwords: dict[int, str] = {}
+        self.snapshots: set[int] = set()
         self.broken: list[str] = []
         """Violations of the interface by callers, one sentence each."""
         self._faults: dict[tuple[int, int | None], Fault] = {}
@@ -88,10 +89,17 @@ class StubMachines:
     def create_host(self, spec: HostSpec) -> None:
         with self._operation("create_host", spec.server_id):
             self._require_free(spec)
+            self._require_snapshot(spec)
             self.hosts.setdefault(spec.server_id, spec)
+
+    def _require_snapshot(self, spec: HostSpec) -> None:
+        if spec.snapshot_id is not None and spec.snapshot_id not in self.snapshots:
+            raise MachineError(f"snapshot {spec.snapshot_id} does not exist")
 
     def _require_free(self, spec: HostSpec) -> None:
         for other in self.hosts.values():
+            if other.server_id != spec.server_id and (both := set(other.floating_ips) & set(spec.floating_ips)):
+                self.broken.append(f"{both} are routed to {spec.server_id} while {other.server_id} has them")
             if other.server_id != spec.server_id and spec.ipv4 and other.ipv4 == spec.ipv4:
                 self.broken.append(f"{spec.ipv4} is assigned to {spec.server_id} while {other.server_id} has it")
 
@@ -136,6 +144,7 @@ class StubMachines:
     def rebuild(self, spec: HostSpec) -> None:
         with self._operation("rebuild", spec.server_id):
             self._require(self.hosts, "host", spec.server_id)
+            self._require_snapshot(spec)
             self.hosts[spec.server_id] = spec
             self.on.discard(spec.server_id)
 
@@ -150,6 +159,12 @@ class StubMachines:
             self._require(self.hosts, "host", spec.server_id)
             if spec.server_id in self.on:
                 self.broken.append(f"{operation} on server {spec.server_id}, which runs")
+            self._require_free(spec)
+            self.hosts[spec.server_id] = spec
+
+    def route_floating_ips(self, spec: HostSpec) -> None:
+        with self._operation("route_floating_ips", spec.server_id):
+            self._require(self.hosts, "host", spec.server_id)
             self._require_free(spec)
             self.hosts[spec.server_id] = spec
 
@@ -228,6 +243,16 @@ class StubMachines:
         with self._operation("detach_volume", server_id):
             self.volume_hosts.pop(volume_id, None)
 
+    def create_snapshot(self, snapshot_id: int, server_id: int) -> float:
+        with self._operation("create_snapshot", server_id):
+            self._require(self.hosts, "host", server_id)
+            self.snapshots.add(snapshot_id)
+        return 1.5
+
+    def delete_snapshot(self, snapshot_id: int) -> None:
+        with self._operation("delete_snapshot", snapshot_id, server=False):
+            self.snapshots.discard(snapshot_id)
+
     def apply_load_balancer(self, spec: LoadBalancerSpec) -> None:
         with self._operation("apply_load_balancer", spec.load_balancer_id):
             if spec.attachment:
@@ -258,6 +283,7 @@ class StubMachines:
             self.members = dict(desired.firewall_members)
             self.volumes = {spec.volume_id: spec for spec in desired.volumes}
             self.volume_hosts = dict(desired.volume_attachments)
+            self.snapshots = set(desired.snapshots)
             self.load_balancers = {spec.load_balancer_id: spec for spec in desired.load_balancers}
         return sorted(done)
 
@@ -290,4 +316,5 @@ class StubMachines:
         with self._lock:
             self.hosts, self.networks, self.firewalls, self.volumes = {}, {}, {}, {}
             self.on, self.attachments, self.members, self.volume_hosts = set(), {}, {}, {}
+            self.snapshots = set()
             self.load_balancers = {}

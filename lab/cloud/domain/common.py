@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 
-from lab.cloud.domain.objects import Named, PrimaryIp
+from lab.cloud.domain.objects import FloatingIp, Named, PrimaryIp
 from lab.cloud.errors import NotFound, ResourceLimitExceeded, UniquenessError
 from lab.cloud.store import Transaction
 from lab.cloud.wire.base import Ref
@@ -51,9 +51,13 @@ def require[N: Named](tx: Transaction, kind: type[N], ref: Ref) -> N:
     return found
 
 
+def public_ips(tx: Transaction) -> list[PrimaryIp | FloatingIp]:
+    return [*tx.all(PrimaryIp), *tx.all(FloatingIp)]
+
+
 def free_address(tx: Transaction, site: Site, type: str) -> str:
     """The next public address after the highest in use, so that a released address is not reused at once."""
-    used = {ip.ip for ip in tx.all(PrimaryIp) if ip.type == type}
+    used = {ip.ip for ip in public_ips(tx) if ip.type == type}
     if type == "ipv4":
         first, count = int(site.public_range[0]), site.public_range.num_addresses
         numbers = {int(IPv4Network(ip)[0]) - first for ip in used}

@@ -149,6 +149,7 @@ def _servers(tx: Transaction, ids: Iterable[int]) -> list[Server]:
 
 
 def _rules(bodies: Iterable[RuleBody]) -> tuple[Rule, ...]:
+    """As at Hetzner: inbound rules first, each direction in the order of the request."""
     return tuple(
         Rule(
             direction=body.direction,
@@ -158,5 +159,5 @@ def _rules(bodies: Iterable[RuleBody]) -> tuple[Rule, ...]:
             destination_ips=tuple(body.destination_ips),
             description=body.description,
         )
-        for body in bodies
+        for body in sorted(bodies, key=lambda body: body.direction)
     )

@@ -15,6 +15,8 @@ class Object:
     """Common to all stored objects. Times are RFC 3339 in UTC, so they sort as text."""
 
     TYPE: ClassVar[str] = ""
+    HAS_NAME_IN_PATH: ClassVar[bool] = False
+    """Whether a path of the API may have the object's name in place of its id."""
 
     id: int
     created: str
@@ -123,6 +125,7 @@ class Server(Named):
     status: str
     server_type: int
     image: int
+    """The system image; for a server from a snapshot, that of the snapshot."""
     location: int
     primary_disk_size: int
     mac_address: str
@@ -136,6 +139,8 @@ class Server(Named):
     """Delete and rebuild protection: Hetzner allows only both or none."""
     rescue: Rescue | None = None
     backup_window: str | None = None
+    snapshot: int | None = None
+    """The snapshot or backup that the disk was created from."""
 
     def attachment(self, network: int) -> Attachment | None:
         return next((entry for entry in self.attachments if entry.network == network), None)
@@ -166,6 +171,82 @@ class PrimaryIp(Named):
     auto_delete: bool = False
     protected: bool = False
     dns_ptr: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatingIp(Named):
+    TYPE: ClassVar[str] = "floating_ip"
+
+    type: str
+    ip: str
+    """An address, or for IPv6 the /64 network."""
+    location: int
+    description: str | None = None
+    server: int | None = None
+    protected: bool = False
+    dns_ptr: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot(Object):
+    """An image of a server's disk: a snapshot or a backup. System images are in the catalogue."""
+
+    TYPE: ClassVar[str] = "image"
+
+    type: str
+    description: str
+    image: int
+    """The system image that the disk began with."""
+    disk_size: int
+    created_from: int
+    created_from_name: str
+    size_gb: float | None = None
+    """None until the snapshot is complete."""
+    bound_to: int | None = None
+    """The server that a backup is deleted with."""
+    protected: bool = False
+    labels: Labels = field(default_factory=dict)
+
+    @property
+    def name(self) -> None:
+        """Only system images have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryNameserver:
+    address: str
+    port: int = 53
+    tsig_key: str | None = None
+    tsig_algorithm: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone(Named):
+    TYPE: ClassVar[str] = "zone"
+    HAS_NAME_IN_PATH: ClassVar[bool] = True
+
+    mode: str
+    ttl: int
+    primary_nameservers: tuple[PrimaryNameserver, ...] = ()
+    protected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    value: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RRSet(Named):
+    TYPE: ClassVar[str] = "zone_rrset"
+
+    zone: int
+    type: str
+    records: tuple[Record, ...]
+    ttl: int | None = None
+    """None: that of the zone."""
+    protected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,5 +391,6 @@ class Job(Object):
 
 
 KINDS: tuple[type[Object], ...] = (
-    SshKey, Network, Firewall, PlacementGroup, Server, Volume, PrimaryIp, Certificate, LoadBalancer, Action, Job,
+    SshKey, Network, Firewall, PlacementGroup, Server, Volume, PrimaryIp, FloatingIp, Snapshot, Zone, RRSet,
+    Certificate, LoadBalancer, Action, Job,
 )  # fmt: skip

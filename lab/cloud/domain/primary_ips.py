@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address, IPv6Network, ip_interface
 
 from lab.cloud.catalogue import LOCATIONS, Location, find
 from lab.cloud.domain import actions, firewalls
 from lab.cloud.domain.common import Site, free_address, relabel, require, require_unique_name
-from lab.cloud.domain.objects import Action, Labels, PrimaryIp, Server
+from lab.cloud.domain.objects import Action, FloatingIp, Labels, PrimaryIp, Server
 from lab.cloud.domain.view import View
 from lab.cloud.errors import (
     InvalidInput,
@@ -126,7 +126,7 @@ def change_dns_ptr(tx: Transaction, ip: PrimaryIp, address: str, name: str | Non
     return actions.done(tx, "change_dns_ptr", ip)
 
 
-def with_ptr(ip: PrimaryIp, address: str, name: str | None) -> PrimaryIp:
+def with_ptr[Ip: (PrimaryIp, FloatingIp)](ip: Ip, address: str, name: str | None) -> Ip:
     """Set the reverse name; None resets that of IPv4 and removes that of IPv6."""
     if not owns(ip, address):
         raise InvalidInput.field("ip", f"{address!r} does not belong to {ip.ip}")
@@ -137,11 +137,19 @@ def with_ptr(ip: PrimaryIp, address: str, name: str | None) -> PrimaryIp:
     return replace(ip, dns_ptr=rest | ({key: name} if name else {}))
 
 
-def owns(ip: PrimaryIp, address: str) -> bool:
+def owns(ip: PrimaryIp | FloatingIp, address: str) -> bool:
     if ip.type == "ipv4":
         return ip.ip == address
     try:
         return IPv6Address(address) in IPv6Network(ip.ip)
+    except ValueError:
+        return False
+
+
+def is_named(ip: PrimaryIp, text: str) -> bool:
+    """Whether the text is the address, for IPv6 in any notation, with or without the prefix length."""
+    try:
+        return ip_interface(text) in (ip_interface(ip.ip), ip_interface(ip.ip.partition("/")[0]))
     except ValueError:
         return False
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lab.cloud import catalogue
 from lab.cloud.catalogue import IMAGES, LOCATIONS, SERVER_TYPES, Image, Location, ServerType
-from lab.cloud.domain import actions, firewalls, networks, placement_groups, primary_ips, volumes
+from lab.cloud.domain import actions, firewalls, networks, placement_groups, primary_ips, snapshots, volumes
 from lab.cloud.domain.common import Site, relabel, require, require_unique_name
 from lab.cloud.domain.objects import (
     Action,
@@ -15,11 +15,13 @@ from lab.cloud.domain.objects import (
     PlacementGroup,
     PrimaryIp,
     Rescue,
+    Resource,
     Server,
+    Snapshot,
     SshKey,
     Volume,
 )
-from lab.cloud.domain.view import View, location_of, type_of
+from lab.cloud.domain.view import View, image_of, location_of, type_of
 from lab.cloud.errors import (
     AlreadyInPlacementGroup,
     InvalidInput,
@@ -43,7 +45,7 @@ NO_INTERFACE = "invalid input: server must be attached to at least one of: prima
 def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, list[Action]]:
     """A new server. The action creates the host; the following ones attach and start it."""
     type = _type(body.server_type)
-    image = _image(site, body.image, type)
+    image, snapshot = _image(tx, site, body.image, type, type.disk)
     require_unique_name(tx, Server, body.name)
     keys = [require(tx, SshKey, ref) for ref in body.ssh_keys]
     wanted = [require(tx, Network, id) for id in body.networks]
@@ -62,7 +64,8 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, l
             raise PrimaryIpDatacenterMismatch("primary IP and server are in different locations")
     if group:
         placement_groups.require_room(tx, group)
-    if not (body.public_net.enable_ipv4 or body.public_net.enable_ipv6 or wanted):
+    has_interface = body.public_net.enable_ipv4 or body.public_net.enable_ipv6 or wanted
+    if body.start_after_create and not has_interface:
         raise InvalidInput(NO_INTERFACE)
     if filters and not (body.public_net.enable_ipv4 or body.public_net.enable_ipv6):
         raise InvalidInput.field("firewalls", "require a server with a public network interface")
@@ -84,6 +87,7 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, l
             ssh_keys=tuple(key.public_key for key in keys),
             root_password=None if keys else _password(),
             placement_group=group.id if group else None,
+            snapshot=snapshot.id if snapshot else None,
         )
     )
     ips = given + [
@@ -96,7 +100,13 @@ def create(tx: Transaction, site: Site, body: Create) -> tuple[Server, Action, l
     for firewall in filters:
         tx.put(replace(firewall, servers=(*firewall.servers, id)))
 
-    creation = actions.start(tx, "create_server", server, hold=map(primary_ips.address_key, ips))
+    creation = actions.start(
+        tx,
+        "create_server",
+        server,
+        hold=map(primary_ips.address_key, ips),
+        share=[snapshot] if snapshot else [],
+    )
     if View(tx).firewalls(server):
         firewalls.refilter(tx, server)
     following = []
@@ -132,7 +142,11 @@ def delete(tx: Transaction, server: Server) -> Action:
         tx,
         "delete_server",
         server,
-        hold=[*map(primary_ips.address_key, view.ips(server)), *(volume.key for volume in disks)],
+        hold=[
+            *map(primary_ips.address_key, view.ips(server)),
+            *(volume.key for volume in disks),
+            *(ip.key for ip in view.floating_ips(server)),
+        ],
         volumes=[volume.id for volume in disks],
     )
     for volume in disks:
@@ -142,6 +156,10 @@ def delete(tx: Transaction, server: Server) -> Action:
             tx.drop(ip)
         else:
             tx.put(replace(ip, server=None))
+    for floating in view.floating_ips(server):
+        tx.put(replace(floating, server=None))
+    for backup in [image for image in tx.all(Snapshot) if image.bound_to == server.id]:
+        snapshots.remove(tx, backup)
     firewalls.remove_server(tx, server)
     tx.drop(server)
     return action
@@ -198,18 +216,19 @@ def rebuild(tx: Transaction, site: Site, server: Server, body: Rebuild) -> tuple
     actions.require_unlocked(tx, server)
     if server.protected:
         raise Protected("server rebuild is protected")
-    image = _image(site, body.image, type_of(server))
+    image, snapshot = _image(tx, site, body.image, type_of(server), server.primary_disk_size)
     password = None if server.ssh_keys else _password()
     server = tx.put(
         replace(
             server,
             image=image.id,
+            snapshot=snapshot.id if snapshot else None,
             user_data=server.user_data if body.user_data is None else body.user_data,
             root_password=password,
             status="rebuilding",
         )
     )
-    return actions.start(tx, "rebuild_server", server), password
+    return actions.start(tx, "rebuild_server", server, share=[snapshot] if snapshot else []), password
 
 
 def change_type(tx: Transaction, site: Site, server: Server, body: ChangeType) -> Action:
@@ -254,6 +273,11 @@ def set_backup(tx: Transaction, server: Server, enabled: bool) -> Action:
     actions.require_unlocked(tx, server)
     tx.put(replace(server, backup_window="22-02" if enabled else None))
     return actions.done(tx, "enable_backup" if enabled else "disable_backup", server)
+
+
+def detach_iso(tx: Transaction, server: Server) -> Action:
+    """ISOs cannot be attached in the lab, so there is nothing to detach."""
+    return actions.done(tx, "detach_iso", server)
 
 
 # Networks and names
@@ -302,8 +326,19 @@ def add_to_placement_group(tx: Transaction, server: Server, group_id: int) -> Ac
         raise AlreadyInPlacementGroup("server is already part of a placement group")
     _require_off(server)
     placement_groups.require_room(tx, group)
-    tx.put(replace(server, placement_group=group.id))
-    return actions.done(tx, "add_to_placement_group", server, group)
+    server = tx.put(replace(server, placement_group=group.id))
+    if not _was_started(tx, server):
+        return actions.done(tx, "add_to_placement_group", server, group)
+    # Hetzner moves the server to another machine and starts it again there.
+    server = tx.put(replace(server, status="starting"))
+    return actions.start(tx, "add_to_placement_group", server, group, work="start_server")
+
+
+def _was_started(tx: Transaction, server: Server) -> bool:
+    return any(
+        action.command == "start_server" and Resource(server.id, server.TYPE) in action.resources
+        for action in tx.all(Action)
+    )
 
 
 def remove_from_placement_group(tx: Transaction, server: Server) -> Action:
@@ -338,8 +373,12 @@ def _type(ref: int | str) -> ServerType:
     return type
 
 
-def _image(site: Site, ref: int | str, type: ServerType) -> Image:
-    image = catalogue.find(IMAGES, ref, type.architecture)
+def _image(
+    tx: Transaction, site: Site, ref: int | str, type: ServerType, disk_gb: int
+) -> tuple[Image, Snapshot | None]:
+    """The system image, and the snapshot of it that is meant, if any."""
+    snapshot = tx.get(Snapshot, int(ref)) if isinstance(ref, int) or ref.isdecimal() else None
+    image = image_of(snapshot) if snapshot else catalogue.find(IMAGES, ref, type.architecture)
     if image is None:
         raise NotFound.of("image", ref)
     if image.architecture != type.architecture:
@@ -349,7 +388,11 @@ def _image(site: Site, ref: int | str, type: ServerType) -> Image:
     support = site.image_support(image.name)
     if image.type != "system" or not support.supported:
         raise UnsupportedError(support.reason or f"image {image.name} cannot run in this lab")
-    return image
+    if snapshot:
+        actions.require_unlocked(tx, snapshot)
+        if snapshot.disk_size > disk_gb:
+            raise InvalidInput.field("image", f"has a disk of {snapshot.disk_size} GB, the server one of {disk_gb} GB")
+    return image, snapshot
 
 
 def _given_ips(tx: Transaction, public: PublicNet) -> list[PrimaryIp]:

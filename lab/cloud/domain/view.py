@@ -10,6 +10,7 @@ from lab.cloud.catalogue import IMAGES, LOCATIONS, SERVER_TYPES, Image, Location
 from lab.cloud.domain import actions
 from lab.cloud.domain.objects import (
     Firewall,
+    FloatingIp,
     Job,
     LoadBalancer,
     Network,
@@ -17,6 +18,7 @@ from lab.cloud.domain.objects import (
     PrimaryIp,
     Rescue,
     Server,
+    Snapshot,
     Volume,
 )
 from lab.cloud.store import Transaction
@@ -70,6 +72,9 @@ class View:
     def ips(self, server: Server) -> list[PrimaryIp]:
         return list(self._ips.get(server.id, {}).values())
 
+    def floating_ips(self, server: Server) -> list[FloatingIp]:
+        return [ip for ip in self.tx.all(FloatingIp) if ip.server == server.id]
+
     def members(self, group: PlacementGroup) -> list[int]:
         return self._groups.get(group.id, [])
 
@@ -115,7 +120,7 @@ _TYPES = {entry.id: entry for entry in SERVER_TYPES}
 _IMAGES = {entry.id: entry for entry in IMAGES}
 
 
-def location_of(obj: Server | Volume | PrimaryIp | LoadBalancer) -> Location:
+def location_of(obj: Server | Volume | PrimaryIp | FloatingIp | LoadBalancer) -> Location:
     return _LOCATIONS[obj.location]
 
 
@@ -123,5 +128,6 @@ def type_of(server: Server) -> ServerType:
     return _TYPES[server.server_type]
 
 
-def image_of(server: Server) -> Image:
-    return _IMAGES[server.image]
+def image_of(obj: Server | Snapshot) -> Image:
+    """The system image that the disk began with."""
+    return _IMAGES[obj.image]

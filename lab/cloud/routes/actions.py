@@ -5,33 +5,39 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from lab.cloud import web
+from lab.cloud.catalogue import Image
 from lab.cloud.domain.objects import (
     Action,
     Certificate,
     Firewall,
+    FloatingIp,
     LoadBalancer,
     Network,
     Object,
     PrimaryIp,
     Server,
+    Snapshot,
     Volume,
+    Zone,
 )
 from lab.cloud.errors import DeprecatedEndpoint, InvalidInput, NotFound
+from lab.cloud.routes import images
 from lab.cloud.web import Call, Reply, route
 from lab.cloud.wire import actions as wire
 
 STATUSES = frozenset({"running", "success", "error"})
 SORT = ("id", "command", "status", "started", "finished")
-# Images are read-only, so they have no actions.
-PLURALS: dict[str, type[Object] | None] = {
+PLURALS: dict[str, type[Object]] = {
     "servers": Server,
     "networks": Network,
     "firewalls": Firewall,
     "volumes": Volume,
     "primary_ips": PrimaryIp,
+    "floating_ips": FloatingIp,
+    "images": Snapshot,
+    "zones": Zone,
     "certificates": Certificate,
     "load_balancers": LoadBalancer,
-    "images": None,
 }
 
 
@@ -44,23 +50,19 @@ def routes() -> list[Route]:
             return _listing(call, [action for action in call.tx.all(Action) if _about(action, noun)])
 
         table += [route(f"/{plural}/actions", list_all), route(f"/{plural}/actions/{{id}}", get)]
-        if kind is None:
-            table += [route(f"/{plural}/{{id}}/actions", lambda call: _listing(call, []))]
-            table += [route(f"/{plural}/{{id}}/actions/{{action_id}}", _none)]
-        else:
 
-            def list_of_object(call: Call, kind: type[Object] = kind) -> Reply:
-                obj = call.find(kind)
-                return _listing(call, [action for action in call.tx.all(Action) if _about(action, obj.TYPE, obj.id)])
+        def list_of_object(call: Call, kind: type[Object] = kind) -> Reply:
+            id = _find(call, kind).id
+            return _listing(call, [action for action in call.tx.all(Action) if _about(action, kind.TYPE, id)])
 
-            def get_of_object(call: Call, kind: type[Object] = kind) -> Reply:
-                obj, action = call.find(kind), call.find(Action, "action_id")
-                if not _about(action, obj.TYPE, obj.id):
-                    raise NotFound.of("action", action.id)
-                return _single(action)
+        def get_of_object(call: Call, kind: type[Object] = kind) -> Reply:
+            id, action = _find(call, kind).id, call.find(Action, "action_id")
+            if not _about(action, kind.TYPE, id):
+                raise NotFound.of("action", action.id)
+            return _single(action)
 
-            table += [route(f"/{plural}/{{id}}/actions", list_of_object)]
-            table += [route(f"/{plural}/{{id}}/actions/{{action_id}}", get_of_object)]
+        table += [route(f"/{plural}/{{id}}/actions", list_of_object)]
+        table += [route(f"/{plural}/{{id}}/actions/{{action_id}}", get_of_object)]
     return table
 
 
@@ -80,8 +82,8 @@ def get(call: Call) -> Reply:
     return _single(call.find(Action))
 
 
-def _none(call: Call) -> Reply:
-    raise NotFound.of("action", call.request.path_params["action_id"])
+def _find(call: Call, kind: type[Object]) -> Object | Image:
+    return images.find(call) if kind is Snapshot else call.find(kind)
 
 
 def _single(action: Action) -> Reply:

@@ -1,4 +1,4 @@
-"""Read-only resources: locations, server types, images, prices."""
+"""Read-only resources: locations, server types, ISOs, prices."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from starlette.routing import Route
 
 from lab.cloud.catalogue import (
-    IMAGES,
+    ISOS,
     LOCATIONS,
     SERVER_TYPES,
-    Image,
+    Iso,
     Location,
     ServerType,
     pricing_shape,
     server_type_shape,
 )
-from lab.cloud.errors import DeprecatedEndpoint, NotFound
-from lab.cloud.web import Call, Reply, route
+from lab.cloud.errors import DeprecatedEndpoint, InvalidInput, NotFound
+from lab.cloud.web import TRUE, Call, Reply, route
 
-TRUE = frozenset({"true", "1", "yes"})
+ARCHITECTURES = frozenset({"x86", "arm"})
 
 
 def routes() -> list[Route]:
@@ -29,8 +29,8 @@ def routes() -> list[Route]:
         route("/locations/{id}", location),
         route("/server_types", server_types),
         route("/server_types/{id}", server_type),
-        route("/images", images),
-        route("/images/{id}", image),
+        route("/isos", isos),
+        route("/isos/{id}", iso),
         route("/pricing", pricing),
         route("/datacenters", datacenters),
         route("/datacenters/{id}", datacenters),
@@ -53,9 +53,10 @@ def location(call: Call) -> Reply:
 
 
 def server_types(call: Call) -> Reply:
+    """Without those that cannot be ordered any more, which are only found by id."""
     return call.listing(
         "server_types",
-        SERVER_TYPES,
+        [type for type in SERVER_TYPES if not type.withdrawn],
         lambda type: _type_shape(call, type),
         sort=("id", "name"),
         equal={"name": lambda type: type.name},
@@ -67,28 +68,18 @@ def server_type(call: Call) -> Reply:
     return Reply({"server_type": _type_shape(call, _one(call, "server_type", SERVER_TYPES))})
 
 
-def images(call: Call) -> Reply:
-    rows: list[Image] = list(IMAGES)
-    if call.query.get("include_deprecated", "").lower() not in TRUE:
-        rows = [image for image in rows if image.deprecated is None]
-    if call.query.get("bound_to"):
-        rows = []
-    return call.listing(
-        "images",
-        rows,
-        lambda image: image.shape(),
-        equal={"name": lambda image: image.name},
-        one_of={
-            "type": (lambda image: image.type, frozenset({"system", "app", "snapshot", "backup"})),
-            "status": (lambda image: "available", frozenset({"available", "creating", "unavailable"})),
-            "architecture": (lambda image: image.architecture, frozenset({"x86", "arm"})),
-        },
-        labels_of=lambda image: {},
-    )
+def isos(call: Call) -> Reply:
+    rows = list(ISOS)
+    if wanted := call.query.get("architecture"):
+        if wanted not in ARCHITECTURES:
+            raise InvalidInput.field("architecture", f"{wanted!r} is not among {sorted(ARCHITECTURES)}")
+        has_wildcard = call.query.get("include_architecture_wildcard", "").lower() in TRUE
+        rows = [iso for iso in rows if iso.architecture == wanted or (has_wildcard and iso.architecture is None)]
+    return call.listing("isos", rows, Iso.shape, equal={"name": lambda iso: iso.name}, labels_of=None)
 
 
-def image(call: Call) -> Reply:
-    return Reply({"image": _one(call, "image", IMAGES).shape()})
+def iso(call: Call) -> Reply:
+    return Reply({"iso": _one(call, "iso", ISOS).shape()})
 
 
 def pricing(call: Call) -> Reply:
@@ -103,7 +94,7 @@ def _type_shape(call: Call, type: ServerType) -> dict[str, Any]:
     return server_type_shape(type, call.cloud.faults.announced(type.name, type.sold))
 
 
-def _one[Entry: (Location, ServerType, Image)](call: Call, noun: str, entries: Iterable[Entry]) -> Entry:
+def _one[Entry: (Location, ServerType, Iso)](call: Call, noun: str, entries: Iterable[Entry]) -> Entry:
     ref = call.request.path_params["id"]
     for entry in entries:
         if str(entry.id) == ref:

@@ -28,10 +28,10 @@ def routes() -> list[Route]:
 def list_all(call: Call) -> Reply:
     return call.listing(
         "primary_ips",
-        call.tx.all(PrimaryIp),
+        [ip for ip in call.tx.all(PrimaryIp) if primary_ips.is_named(ip, call.query.get("ip") or ip.ip)],
         lambda ip: wire.shape(call.view, ip),
         sort=("id", "created"),
-        equal={"name": lambda ip: ip.name, "ip": lambda ip: ip.ip},
+        equal={"name": lambda ip: ip.name},
     )
 
 

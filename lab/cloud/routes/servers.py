@@ -17,9 +17,7 @@ STATUSES = frozenset(
     {"running", "initializing", "starting", "stopping", "off", "deleting", "migrating", "rebuilding", "unknown"}
 )
 UNSUPPORTED = {
-    "attach_iso": "ISOs are not part of the lab's cloud",
-    "detach_iso": "ISOs are not part of the lab's cloud",
-    "create_image": "snapshots and backups are not part of the lab's cloud; create servers from an image and user data",
+    "attach_iso": "hosts of the lab's cloud cannot boot from ISOs; create servers from an image and user data",
     "request_console": "VNC consoles are not part of the lab's cloud; print the host's console with `lab console NAME`",
 }
 
@@ -141,6 +139,7 @@ ACTIONS: dict[str, Handler] = {
     "rebuild": rebuild,
     "change_type": change_type,
     "enable_rescue": enable_rescue,
+    "detach_iso": without_body(servers.detach_iso),
     "disable_rescue": without_body(servers.disable_rescue),
     "enable_backup": without_body(lambda tx, server: servers.set_backup(tx, server, True)),
     "disable_backup": without_body(lambda tx, server: servers.set_backup(tx, server, False)),

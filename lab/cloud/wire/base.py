@@ -14,6 +14,14 @@ Ref = int | str
 """An id, the digits of one, or a name."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+HostName = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=253,
+        pattern=r"^(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
+    ),
+]
 
 
 def _labels(value: dict[str, str]) -> dict[str, str]:
@@ -48,7 +56,7 @@ class Protection(Body):
 
 class DnsPtr(Body):
     ip: str
-    dns_ptr: str | None = None
+    dns_ptr: HostName | None = None
 
 
 def parse[B: Body](model: type[B], data: Any) -> B:

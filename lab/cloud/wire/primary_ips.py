@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lab.cloud.domain.objects import PrimaryIp
+from lab.cloud.domain.objects import FloatingIp, PrimaryIp
 from lab.cloud.domain.view import View, location_of
 from lab.cloud.wire.base import NO_DATACENTER, Body, LabelMap, Name, Ref
 from lab.cloud.wire.base import Update as BaseUpdate
@@ -32,7 +32,7 @@ class Assign(Body):
     assignee_type: Literal["server"] = "server"
 
 
-def ptrs(ip: PrimaryIp) -> list[dict[str, str]]:
+def ptrs(ip: PrimaryIp | FloatingIp) -> list[dict[str, str]]:
     return [{"ip": address, "dns_ptr": name} for address, name in ip.dns_ptr.items()]
 
 

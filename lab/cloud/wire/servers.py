@@ -3,24 +3,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from lab.cloud.catalogue import TERABYTE, server_type_shape
 from lab.cloud.domain import targets
 from lab.cloud.domain.objects import PlacementGroup, PrimaryIp, Server
-from lab.cloud.domain.view import View, image_of, location_of, type_of
-from lab.cloud.wire import placement_groups
-from lab.cloud.wire.base import NO_DATACENTER, Body, LabelMap, Ref
+from lab.cloud.domain.view import View, location_of, type_of
+from lab.cloud.wire import images, placement_groups
+from lab.cloud.wire.base import NO_DATACENTER, Body, HostName, LabelMap, Ref
 from lab.cloud.wire.primary_ips import ptrs
-
-HostName = Annotated[
-    str,
-    StringConstraints(
-        min_length=1,
-        max_length=253,
-        pattern=r"^(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
-    ),
-]
 
 
 def _user_data(text: str) -> str:
@@ -118,7 +109,7 @@ def shape(view: View, server: Server) -> dict[str, Any]:
         "public_net": {
             "ipv4": _ipv4(view.ip(server, "ipv4")),
             "ipv6": _ipv6(view.ip(server, "ipv6")),
-            "floating_ips": [],
+            "floating_ips": [ip.id for ip in view.floating_ips(server)],
             "firewalls": [{"id": firewall, "status": status} for firewall in view.firewalls(server)],
         },
         "private_net": [
@@ -132,7 +123,7 @@ def shape(view: View, server: Server) -> dict[str, Any]:
         ],
         "server_type": server_type_shape(type_of(server)),
         "location": location_of(server).shape(),
-        "image": image_of(server).shape(),
+        "image": images.of_server(view, server),
         "iso": None,
         "rescue_enabled": view.rescue(server) is not None,
         "locked": server.key in view.locked,

@@ -21,7 +21,7 @@ from lab.cloud.store import Store
 from lab.machines.stub import StubMachines
 from lab.settings import Settings
 from tests.lab.cloud.oracle import Oracle
-from tests.lab.cloud.support import TOKEN, differences, listen
+from tests.lab.cloud.support import RATE_LIMIT, TOKEN, differences, listen
 from tests.support.deadlines import until
 
 
@@ -122,7 +122,7 @@ def serving(folder: Path, seconds: float = 0.0, machines: StubMachines | None = 
     settings = Settings(name="test", slot=7, state_root=folder)
     machines = machines or StubMachines(seconds=seconds)
     store = Store(settings.database)
-    app = create_app(settings, store, machines, token=TOKEN, **options)
+    app = create_app(settings, store, machines, token=TOKEN, **({"rate_limit": RATE_LIMIT} | options))
     machines.on_exit = app.state.cloud.on_exit
     oracle = Oracle(app)
     listener = listen()

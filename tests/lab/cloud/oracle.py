@@ -73,6 +73,10 @@ class Oracle:
             properties = schema.get("properties", {})
             if "assignee_type" in properties:
                 properties["assignee_type"] = {"enum": ["server", "load_balancer", "unassigned"]}
+            for described in properties.values():
+                # The document has nullable values whose lists of values lack null.
+                if "enum" in described and "null" in described.get("type", ()):
+                    described["enum"] = [*described["enum"], None]
             if "os_flavor" in properties:
                 schema["required"] = [*schema["required"], "deprecation"]
         definitions["members"] = {

@@ -17,13 +17,15 @@ from lab.cloud.app import create_app
 from lab.cloud.store import Store
 from lab.machines.stub import StubMachines
 from lab.settings import Settings
-from tests.lab.cloud.support import TOKEN, differences, listen
+from tests.lab.cloud.support import RATE_LIMIT, TOKEN, differences, listen
 
 
 async def main(folder: Path) -> None:
     settings = Settings(name="test", slot=7, state_root=folder)
     machines = StubMachines(seconds=0.02)
-    app = create_app(settings, Store(settings.database), machines, token=TOKEN, settle_seconds=0.01)
+    app = create_app(
+        settings, Store(settings.database), machines, token=TOKEN, settle_seconds=0.01, rate_limit=RATE_LIMIT
+    )
     machines.on_exit = app.state.cloud.on_exit
     listener = listen()
     # uvicorn raises the signal again once it has stopped; by then it must not end the process.

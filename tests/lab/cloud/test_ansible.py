@@ -46,8 +46,12 @@ def play(environment: dict[str, str], name: str, *options: str) -> tuple[int, st
 
 
 def test_modules_build_converge_and_remove(lab: Lab, ansible: dict[str, str]) -> None:
-    # Key, network, subnetwork, route, firewall, group, address, server, attachment, volume, start, selector, rdns
-    assert play(ansible, "site.yml")[0] == 13
+    # Key, network, subnetwork, route, firewall, group, address, server, attachment, volume, start, selector, rdns;
+    # floating IP, its rdns, zone, record
+    assert play(ansible, "site.yml")[0] == 17
+    [host] = lab.machines.hosts.values()
+    address = lab.api.get("/floating_ips")["floating_ips"][0]["ip"]
+    assert host.floating_ips == (address,) and lab.cloud.address_of("www.example.com") == address
     assert lab.machines.on == set(lab.machines.hosts) and len(lab.machines.on) == 1
     changed, output = play(ansible, "site.yml")
     assert changed == 0, output
@@ -64,7 +68,7 @@ def test_modules_build_converge_and_remove(lab: Lab, ansible: dict[str, str]) ->
     seen = [facts[name]["__ansible_unsafe"] for name in ("ansible_host", "hcloud_status", "hcloud_location")]
     assert seen == ["10.40.1.11", "running", "fsn1"]
 
-    assert play(ansible, "remove.yml")[0] == 7
+    assert play(ansible, "remove.yml")[0] == 9
     assert lab.machines.hosts == {} and lab.machines.networks == {} and lab.machines.volumes == {}
 
 

@@ -16,7 +16,6 @@ from tests.lab.cloud.conftest import Api, Lab
         ("locations", "ash", 4),
         ("locations", "hil", 5),
         ("locations", "sin", 6),
-        ("server_types", "cx11", 1),
         ("server_types", "cx23", 114),
         ("server_types", "cpx22", 109),
         ("server_types", "cpx32", 110),
@@ -58,10 +57,32 @@ def test_deprecated_images_are_hidden_by_default(api: Api, included: dict[str, s
 def test_locations_of_server_types(api: Api) -> None:
     types = {row["name"]: row for row in api.get("/server_types", per_page=50)["server_types"]}
     assert [entry["name"] for entry in types["cx23"]["locations"] if entry["available"]] == ["fsn1", "nbg1", "hel1"]
-    assert not any(entry["available"] for entry in types["cx22"]["locations"])
-    gone = types["cx11"]["locations"][0]["deprecation"]
-    assert (gone["announced"], gone["unavailable_after"][:10]) == ("2024-06-06T08:00:00+00:00", "2024-09-06")
+    assert not any(entry["available"] for entry in types["cpx11"]["locations"] if entry["name"] in ("fsn1", "nbg1"))
     assert types["ccx13"]["cpu_type"] == "dedicated" and types["cax11"]["architecture"] == "arm"
+
+
+@pytest.mark.parametrize(
+    ("name", "category"),
+    [
+        ("cpx22", "regular_purpose"),
+        ("cx23", "cost_optimized"),
+        ("cax11", "cost_optimized"),
+        ("ccx13", "general_purpose"),
+    ],
+)
+def test_categories_of_server_types(api: Api, name: str, category: str) -> None:
+    assert [row["category"] for row in api.get("/server_types", name=name)["server_types"]] == [category]
+
+
+def test_withdrawn_server_types_are_only_found_by_id(api: Api) -> None:
+    rows = api.get("/server_types", per_page=50)["server_types"]
+    assert rows[0]["id"] == 22, "cpx11"
+    assert not any(row["deprecated"] for row in rows)
+    for id, name in ((1, "cx11"), (104, "cx22")):
+        assert api.get("/server_types", name=name)["server_types"] == []
+        assert api.get(f"/server_types/{id}")["server_type"]["name"] == name
+    gone = api.get("/server_types/1")["server_type"]["locations"][0]["deprecation"]
+    assert gone == {"announced": "2024-06-06T08:00:00+00:00", "unavailable_after": "2024-09-06T00:00:00+00:00"}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +117,23 @@ def test_names_and_ids_are_equivalent(api: Api, type: object, image: object, loc
     server = api.post("/servers", body)["server"]
     assert (server["server_type"]["name"], server["image"]["id"]) == ("cx23", 114690387)
     assert server["location"]["name"] == ("hel1" if location else "fsn1")
+
+
+@pytest.mark.parametrize(
+    ("query", "seen", "unseen"),
+    [
+        ({}, {"x86", "arm", None}, set()),
+        ({"architecture": "arm"}, {"arm"}, {"x86", None}),
+        ({"architecture": "arm", "include_architecture_wildcard": "True"}, {"arm", None}, {"x86"}),
+        ({"name": "systemrescue-12.02-amd64.iso"}, {"x86"}, {"arm", None}),
+    ],
+)
+def test_isos(api: Api, query: dict[str, str], seen: set[str | None], unseen: set[str | None]) -> None:
+    architectures = {iso["architecture"] for iso in api.get("/isos", **query)["isos"]}
+    assert architectures == seen and not architectures & unseen
+    assert api.get("/isos/122898")["iso"]["name"] == "systemrescue-12.02-amd64.iso"
+    assert api.code("GET", "/isos", architecture="mips") == "invalid_input"
+    assert api.code("POST", "/isos", {}) == "method_not_allowed"
 
 
 def test_prices_of_all_types(api: Api) -> None:

@@ -83,6 +83,14 @@ def test_faults_of_requests(lab: Lab, fault: Any, method: str, path: str, status
         assert lab.api("GET", "/servers")[0] == 200, "the count was one"
 
 
+def test_an_injected_rate_limit_leaves_no_requests(lab: Lab) -> None:
+    inject(lab, kind="rate_limit", count=1)
+    headers = lab.api.http.get("/servers").headers
+    assert headers["ratelimit-remaining"] == "0"
+    assert int(headers["ratelimit-reset"]) > time.time() + 3500
+    assert int(lab.api.http.get("/servers").headers["ratelimit-remaining"]) > 0
+
+
 def test_the_sdk_retries_after_a_rate_limit(lab: Lab) -> None:
     inject(lab, kind="rate_limit", count=1)
     assert lab.client.servers.get_all() == []

@@ -25,16 +25,18 @@ def create(api: Api, name: str = "wall", **more: Any) -> int:
     return id
 
 
-def test_rules_are_returned_as_sent_with_every_key(lab: Lab) -> None:
+def test_rules_have_every_key_and_inbound_rules_come_first(lab: Lab) -> None:
     id = create(lab.api, rules=[DNS, SSH, PING])
     empty = {"port": None, "source_ips": [], "destination_ips": [], "description": None}
-    assert lab.api.get(f"/firewalls/{id}")["firewall"]["rules"] == [empty | DNS, empty | SSH, empty | PING]
+    assert lab.api.get(f"/firewalls/{id}")["firewall"]["rules"] == [empty | SSH, empty | PING, empty | DNS]
     lab.wait_idle()
     assert lab.machines.firewalls[id].rules == (
-        FirewallRule("out", "udp", "53", ("192.0.2.1/32",)),
         FirewallRule("in", "tcp", "22", ("0.0.0.0/0", "::/0")),
         FirewallRule("in", "icmp", None, ("192.0.2.0/24",)),
+        FirewallRule("out", "udp", "53", ("192.0.2.1/32",)),
     )
+    lab.api.post(f"/firewalls/{id}/actions/set_rules", {"rules": [PING, DNS, SSH]})
+    assert lab.api.get(f"/firewalls/{id}")["firewall"]["rules"] == [empty | PING, empty | SSH, empty | DNS]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,27 @@ def test_hcloud_commands(lab: Lab, hcloud: Hcloud, tmp_path: Path, public_key: s
     assert "protected" in hcloud("server delete web", fails=True)
     hcloud("server disable-protection web delete rebuild")
     hcloud("server create --name bad --type cx23 --image ubuntu-24.04", fails=True)
-    assert "not part of the lab's cloud" in hcloud("floating-ip list", fails=True)
+    hcloud("floating-ip create --type ipv4 --name floating --server web")
+    address = described(hcloud, "floating-ip describe floating")["ip"]
+    hcloud(f"floating-ip set-rdns floating --ip {address} --hostname web.example.com")
+    assert described(hcloud, "floating-ip describe floating")["dns_ptr"][0]["dns_ptr"] == "web.example.com"
+    hcloud("floating-ip unassign floating")
+    hcloud("floating-ip assign floating web")
+    assert table(hcloud("floating-ip list -o columns=name,server")) == [["floating", "web"]]
+    hcloud("server create-image web --type snapshot --description golden --label key=value")
+    [[image, *_]] = table(hcloud("image list -t snapshot -o columns=id,description"))
+    hcloud(f"image update {image} --description silver")
+    hcloud(f"image enable-protection {image} delete")
+    assert "protected" in hcloud(f"image delete {image}", fails=True)
+    hcloud(f"image disable-protection {image} delete")
+    hcloud(f"server create --name clone --type cx33 --image {image} --location fsn1")
+    assert described(hcloud, "server describe clone")["image"]["description"] == "silver"
+    assert "systemrescue-12.02-amd64.iso" in hcloud("iso list")
+    hcloud("server detach-iso web")
+    hcloud("server delete clone")
+    hcloud(f"image delete {image}")
+    hcloud("floating-ip unassign floating")
+    hcloud("floating-ip delete floating")
 
     for command in (
         "location list", "server-type list", "image list", "network list", "firewall list", "ssh-key list",

@@ -1,10 +1,16 @@
-"""HTTP: token, routes, methods, bodies, headers, rate limit, unsupported endpoints."""
+"""HTTP: token, routes, methods, bodies, headers, rate limit, lists."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import httpx
 import pytest
 
+from lab.cloud.app import create_app
+from lab.cloud.store import Store
+from lab.machines.stub import StubMachines
+from lab.settings import Settings
 from tests.lab.cloud.conftest import Api, Lab, Serve
 from tests.lab.cloud.support import TOKEN
 
@@ -40,23 +46,17 @@ def test_unknown_paths_methods_and_tokens(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    "name",
     [
-        (method, path)
-        for name in ("floating_ips", "zones", "isos")
-        for method, path in (("GET", f"/{name}"), ("POST", f"/{name}"), ("GET", f"/{name}/1"), ("PUT", f"/{name}/a"))
-    ]
-    + [
-        ("GET", "/zones/example.com/rrsets/@/A"),
-        ("DELETE", "/images/114690387"),
-        ("PUT", "/images/114690387"),
-        ("POST", "/images/114690387/actions/change_protection"),
+        "certificates", "firewalls", "floating_ips", "images", "isos", "load_balancer_types", "load_balancers",
+        "locations", "networks", "placement_groups", "primary_ips", "server_types", "servers", "ssh_keys", "volumes",
+        "zones",
     ],
-)
-def test_unsupported_endpoints_return_an_error_message(api: Api, method: str, path: str) -> None:
-    status, payload = api(method, path)
-    assert (status, payload["error"]["code"]) == (501, "unsupported_error")
-    assert "not part of the lab's cloud" in payload["error"]["message"]
+)  # fmt: skip
+def test_every_kind_has_a_list(api: Api, name: str) -> None:
+    """`hcloud all list` reads them all."""
+    payload = api.get(f"/{name}", name="nobody", per_page=50)
+    assert (payload[name], payload["meta"]["pagination"]["total_entries"]) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,13 @@ def test_nulls_and_unknown_keys_are_ignored(api: Api, public_key: str) -> None:
 def test_a_removed_key_is_an_error(api: Api) -> None:
     body = {"name": "web", "server_type": "cx23", "image": "debian-13", "datacenter": "fsn1-dc14"}
     assert "set a location instead" in api.message("POST", "/servers", body)
+
+
+def test_the_default_rate_limit_is_that_of_hetzner(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cloud.sqlite3")
+    app = create_app(Settings(name="test", state_root=tmp_path), store, StubMachines(), token=TOKEN)
+    assert app.state.cloud.rate.limit == 3600
+    store.close()
 
 
 def test_rate_limit_counts_down_to_429(serve: Serve) -> None:

@@ -22,9 +22,19 @@ def test_membership_changes_only_while_the_server_is_off(lab: Lab) -> None:
         lab.api.code("POST", f"{actions}/add_to_placement_group", {"placement_group": group})
         == "already_in_placement_group"
     )
+    lab.wait_idle()
+    assert lab.api.get(f"/servers/{server}")["server"]["status"] == "running", "moved and started again"
     lab.api.delete(f"/placement_groups/{group}")
     assert lab.api.get(f"/servers/{server}")["server"]["placement_group"] is None
     assert lab.api.code("POST", f"{actions}/remove_from_placement_group") == "invalid_input"
+
+
+def test_a_server_that_was_never_started_stays_off(lab: Lab) -> None:
+    group = lab.api.post("/placement_groups", {"name": "group", "type": "spread"})["placement_group"]["id"]
+    server = lab.off()["id"]
+    lab.api.post(f"/servers/{server}/actions/add_to_placement_group", {"placement_group": group})
+    lab.wait_idle()
+    assert lab.api.get(f"/servers/{server}")["server"]["status"] == "off"
 
 
 def test_type_must_be_spread(lab: Lab) -> None:

@@ -23,6 +23,21 @@ def test_addresses_are_in_the_ranges_of_the_lab(lab: Lab) -> None:
     assert len({*ips, *networks}) == 6 and all(network.endswith("::/64") for network in networks)
 
 
+def test_addresses_are_found_with_and_without_the_prefix_length(api: Api) -> None:
+    v4, v6 = create(api, name="v4"), create(api, name="v6", type="ipv6")
+    network = v6["ip"].removesuffix("/64")
+    for text, ids in (
+        (v4["ip"], [v4["id"]]),
+        (network, [v6["id"]]),
+        (v6["ip"], [v6["id"]]),
+        (network.upper().replace("::", ":0:0:0:0"), [v6["id"]]),
+        (f"{network}1", []),
+        ("web", []),
+        ("", [v4["id"], v6["id"]]),
+    ):
+        assert [row["id"] for row in api.get("/primary_ips", ip=text)["primary_ips"]] == ids, text
+
+
 def test_a_released_address_is_not_reused_at_once(lab: Lab) -> None:
     first, second = create(lab.api, name="a"), create(lab.api, name="b")
     lab.api.delete(f"/primary_ips/{first['id']}")
@@ -132,6 +147,10 @@ def test_reverse_names(lab: Lab) -> None:
     assert names(f"/primary_ips/{v4['id']}", v4["ip"], None)[0] == default
     assert names(by_ip, host, "v6.example.com")[1] == [{"ip": host, "dns_ptr": "v6.example.com"}]
     assert names(by_server, host, None)[1] == []
+    for name in ("bad host name!", "a b", "-a.example.com", "a..example.com", "x" * 64, "a." * 127 + "com"):
+        for path, ip in ((by_server, v4["ip"]), (f"/primary_ips/{v4['id']}", v4["ip"]), (by_ip, host)):
+            body = {"ip": ip, "dns_ptr": name}
+            assert lab.api.code("POST", f"{path}/actions/change_dns_ptr", body) == "invalid_input", name
     for ip in ("192.0.2.1", "x"):
         assert (
             lab.api.code("POST", f"{by_server}/actions/change_dns_ptr", {"ip": ip, "dns_ptr": "a"}) == "invalid_input"

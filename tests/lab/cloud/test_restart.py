@@ -109,8 +109,11 @@ def test_jobs_of_an_older_database_are_renamed(tmp_path: Path) -> None:
 
 
 def everything(api: Any) -> dict[str, Any]:
-    kinds = ("servers", "networks", "firewalls", "volumes", "primary_ips", "placement_groups", "ssh_keys")
-    return {kind: api.get(f"/{kind}")[kind] for kind in kinds}
+    kinds = (
+        "servers", "networks", "firewalls", "volumes", "primary_ips", "placement_groups", "ssh_keys", "floating_ips",
+        "zones", "images",
+    )  # fmt: skip
+    return {kind: api.get(f"/{kind}")[kind] for kind in kinds} | {"rrsets": api.get("/zones/example.com/rrsets")}
 
 
 def test_a_restart_keeps_every_object(serve: Serve, public_key: str) -> None:
@@ -124,8 +127,11 @@ def test_a_restart_keeps_every_object(serve: Serve, public_key: str) -> None:
     up = lab.server(
         ssh_keys=[key], networks=[net], firewalls=[{"firewall": firewall}], placement_group=group, volumes=[volume]
     )
-    lab.off("down")
+    down = lab.off("down")
     lab.api.post(f"/servers/{up['id']}/actions/enable_rescue")
+    lab.api.post("/floating_ips", {"type": "ipv6", "server": up["id"]})
+    lab.api.post(f"/servers/{down['id']}/actions/create_image", {"labels": {"a": "b"}})
+    lab.api.post("/zones", {"name": "example.com", "mode": "primary"})
     lab.api.post(f"/networks/{net}/actions/add_route", {"destination": "10.9.0.0/16", "gateway": "10.0.1.2"})
     lab.wait_idle()
     before, actions_before = everything(lab.api), lab.api.get("/servers/actions")["actions"]
@@ -191,6 +197,10 @@ def test_every_kind_of_object_can_be_read_back(serve: Serve, public_key: str) ->
     target = {"type": "server", "server": {"id": server}}
     lab.api.post("/firewalls", {"name": "wall", "apply_to": [target]})
     lab.api.post("/volumes", {"name": "disk", "size": 10, "server": server})
+    lab.api.post("/floating_ips", {"type": "ipv4", "server": server})
+    lab.api.post("/zones", {"name": "example.com", "mode": "primary"})
+    lab.wait_idle()
+    lab.api.post(f"/servers/{server}/actions/create_image")
     body = {"name": "web", "type": "managed", "domain_names": ["www.example.com"]}
     certificate = lab.api.post("/certificates", body)["certificate"]["id"]
     services = [{"protocol": "https", "http": {"certificates": [certificate], "sticky_sessions": True}}]

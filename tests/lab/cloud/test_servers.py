@@ -89,6 +89,9 @@ def test_a_server_needs_an_interface(lab: Lab) -> None:
     assert (server["public_net"]["ipv4"], server["public_net"]["ipv6"]) == (None, None)
     lab.api.post(f"/servers/{server['id']}/actions/detach_from_network", {"network": network})
     assert lab.api.message("POST", f"/servers/{server['id']}/actions/poweron") == message
+    bare = lab.off("bare", public_net=no_public_net)
+    assert (bare["status"], bare["private_net"]) == ("off", []), "only a started server needs an interface"
+    assert lab.api.message("POST", f"/servers/{bare['id']}/actions/poweron") == message
 
 
 def test_create_stopped_attach_with_an_address_then_start(lab: Lab) -> None:
@@ -276,7 +279,7 @@ def test_backup_is_a_flag(lab: Lab) -> None:
     assert shown(lab, server)["backup_window"] is None
 
 
-@pytest.mark.parametrize("verb", ["attach_iso", "detach_iso", "create_image", "request_console"])
+@pytest.mark.parametrize("verb", ["attach_iso", "request_console"])
 def test_unsupported_actions(lab: Lab, verb: str) -> None:
     server = lab.off()["id"]
     status, payload = lab.api("POST", f"/servers/{server}/actions/{verb}", {})

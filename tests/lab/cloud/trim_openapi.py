@@ -17,14 +17,12 @@ from typing import Any
 TRIMMED = Path(__file__).with_name("openapi.json.gz")
 
 KEPT = re.compile(
-    r"/(actions|certificates|firewalls|images|load_balancers|load_balancer_types|locations|networks|placement_groups"
-    r"|pricing|primary_ips|server_types|servers|ssh_keys|volumes)(/|$)"
+    r"/(actions|certificates|firewalls|floating_ips|images|isos|load_balancers|load_balancer_types|locations|networks"
+    r"|placement_groups|pricing|primary_ips|server_types|servers|ssh_keys|volumes|zones)(/|$)"
 )
 # Prose and annotations that validate nothing.
 DROPPED = frozenset({"description", "example", "examples", "title", "deprecated", "x-enumDescriptions", "default"})
-UNSUPPORTED = re.compile(
-    r"/(attach_iso|detach_iso|create_image|request_console)$|^/servers/.*/metrics$|^/images/.*/change_protection$"
-)
+UNSUPPORTED = re.compile(r"/(attach_iso|request_console)$|^/servers/.*/metrics$")
 
 
 def trim(document: dict[str, Any]) -> dict[str, Any]:
@@ -49,8 +47,7 @@ def trim(document: dict[str, Any]) -> dict[str, Any]:
     answers: dict[str, dict[str, str | None]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            writes_images = path == "/images/{id}" and method != "get"
-            if not KEPT.match(path) or UNSUPPORTED.search(path) or writes_images or "responses" not in operation:
+            if not KEPT.match(path) or UNSUPPORTED.search(path) or "responses" not in operation:
                 continue
             answers[f"{method.upper()} {path}"] = {
                 status: shared(response["content"]["application/json"]["schema"]) if "content" in response else None

@@ -157,6 +157,15 @@ def test_resize_keeps_the_disk_and_rebuild_does_not(lab: Lab, spare: HostSpec) -
     ):
         lab.machines.resize(bigger)
     assert disk.image.stat().st_size < 40 * 10**9
+    disk.open()
+    with (
+        (disk.mount / "fill_file").open("wb"),
+        pytest.raises(MachineError, match="still has the mounted file system of"),
+    ):
+        disk.close()
+        assert not disk.mount.is_mount(), "the unmount was lazy"
+        lab.machines.resize(bigger)
+    assert disk.image.stat().st_size < 40 * 10**9
     lab.machines.resize(bigger)
     lab.machines.power_on(bigger)
     lab.wait_for_ssh(4)

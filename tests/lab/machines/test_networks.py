@@ -21,6 +21,28 @@ def test_public_link(lab: Lab) -> None:
     assert lab.succeeds(1, f"ping -c1 -W1 {lab.specs[2].ipv6_network[:-3]}1")  # type: ignore[index]
 
 
+def test_floating_ips_are_routed_to_a_running_host_and_move(lab: Lab) -> None:
+    v4, v6 = str(lab.settings.public_range[200]), str(lab.settings.public_range_v6[200 << 64])
+    specs = {number: dataclasses.replace(lab.specs[number], floating_ips=(v4, f"{v6}/64")) for number in (1, 2)}
+    pings = f"ping -c1 -W1 {v4} && ping -c1 -W1 {v6}1"
+    addresses = {f"{v4}/32", f"{v6}1/64 nodad"}
+    assert not lab.succeeds(3, pings)
+    try:
+        for number, other in ((1, 2), (2, 1)):
+            lab.machines.route_floating_ips(lab.specs[other])
+            lab.machines.route_floating_ips(specs[number])
+            assert not lab.succeeds(3, pings), "the system of the host does not have the addresses yet"
+            lab.output(number, " && ".join(f"ip addr add {address} dev eth0" for address in addresses))
+            assert lab.succeeds(3, pings)
+            assert lab.succeeds(number, f"ping -c1 -W1 -I {v4} {lab.specs[3].ipv4}"), "also as a source"
+            lab.output(number, " && ".join(f"ip addr del {address.split()[0]} dev eth0" for address in addresses))
+        hosts = (lab.specs[1], specs[2], lab.specs[3])
+        assert lab.machines.reconcile(lab.desired(hosts=hosts)) == []
+    finally:
+        for number in specs:
+            lab.machines.route_floating_ips(lab.specs[number])
+
+
 def test_internet_access(lab: Lab) -> None:
     """IPv4 through this machine; IPv6 is unreachable, without a timeout."""
     assert lab.succeeds(1, "getent ahostsv4 $(awk '/^URIs/ {print $2; exit}' /etc/apt/sources.list.d/* | cut -d/ -f3)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.machines import images, namespaces, resolver
+from lab.machines import disks, images, namespaces, resolver
 from lab.machines.base import AttachmentSpec, HostSpec, NetworkSpec, Route
 from lab.machines.commands import CommandError
 from lab.machines.containers import (
@@ -26,6 +27,7 @@ from lab.machines.images import Mirror, find_mirror, recipe_hash, sources_list
 from lab.machines.networks import host_lines, parse_routes, routes
 from lab.machines.router import PublicLink, host_routes, route_changes
 from lab.machines.sysctl import NEEDED, WRITTEN_BY_HOSTS, Sysctls
+from lab.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SPEC = HostSpec(12, "web", "debian-13", 4, 7.5, 80, "198.18.0.5", "2001:db8:0:c::/64")
@@ -68,6 +70,39 @@ def test_public_link() -> None:
     assert link.routed == ["198.18.0.5/32", "2001:db8:0:c::/64"]
     assert "addr replace 2001:db8:0:c::1/64 dev eth0 nodad" in link.host_lines()
     assert PublicLink.of(HostSpec(12, "web", "debian-13", 1, 1, 1, None, None)) is None
+
+
+def test_floating_ips_are_routed_beside_the_primary_ones() -> None:
+    floating = ("198.18.0.200", "2001:db8:0:f::/64")
+    link = PublicLink.of(dataclasses.replace(SPEC, floating_ips=floating))
+    assert link is not None
+    assert link.routed == ["198.18.0.5/32", "2001:db8:0:c::/64", "198.18.0.200/32", "2001:db8:0:f::/64"]
+    assert not any(address in line for line in link.host_lines() for address in floating), "the host's own work"
+    # A host without public addresses has no link that they could be routed to.
+    assert PublicLink.of(dataclasses.replace(SPEC, ipv4=None, ipv6_network=None, floating_ips=floating)) is None
+
+
+@pytest.mark.parametrize("command", ["true", "false"])
+def test_a_file_system_is_frozen_only_during_the_copy(tmp_path: Path, command: str) -> None:
+    tool = tmp_path / "fsfreeze"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/log\n')
+    tool.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", disks.FROZEN, "sh", "/a disk", command], env=environment, check=False)
+    assert (done.returncode == 0) is (command == "true")
+    assert (tmp_path / "log").read_text() == "--freeze /a disk\n--unfreeze /a disk\n"
+
+
+def test_images_that_snapshots_need_are_kept(tmp_path: Path) -> None:
+    settings = Settings(state_root=tmp_path / "state", cache_root=tmp_path / "cache")
+    used, unused = (settings.cache_dir / "images" / f"debian-13-{name}" for name in ("used", "unused"))
+    for image in (used, unused):
+        image.mkdir(parents=True)
+    link = settings.state_root / "other/machines/snapshots/7/image"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(used)
+    images._prune(settings, "debian-13", images.folder(settings, "debian-13"))
+    assert used.is_dir() and not unused.exists()
 
 
 def test_a_host_without_ipv4_reaches_metadata_by_link_local() -> None:
