@@ -493,6 +493,11 @@ FORMATS: dict[str, Format] = {
         "docker.io/library/debian:13",
         r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?",
     ),
+    "container_volume": matching(
+        "directory for containers",
+        "/srv/state:/srv/state",
+        r"/[\w./-]+:/[\w./-]+(:ro)?",
+    ),
     "image_pattern": matching(
         "pattern of images",
         "docker.io/library/*",
