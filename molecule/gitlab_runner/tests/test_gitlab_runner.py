@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tomllib
@@ -13,6 +14,7 @@ from testinfra.host import Host
 
 from lab.gitlab.service import PROJECT, open_store
 from lab.gitlab.store import FINAL, Artifact, Job, State, Store, Variable
+from lab.runnersim import package
 from lab.settings import Settings
 from tests.support.deadlines import until
 from tests.support.inventory import Inventory
@@ -206,6 +208,37 @@ def converge(inventory: Inventory, **options: object) -> subprocess.CompletedPro
         ["ansible-playbook", "playbooks/gitlab_runner.yml", "-i", folder, "--extra-vars", given],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def binary(version: str, checksum: str) -> dict[str, str]:
+    settings = Settings.from_environment()
+    mirror = f"https://{settings.machine_address}:{settings.mirror_port}{package.PUBLIC_PATH}"
+    url = f"{mirror}/binaries/gitlab-runner-{version}"
+    return {"source": "binary", "version": version, "binary_url": url, "binary_checksum": checksum}
+
+
+@pytest.mark.scenario("another version of the runner")
+def test_a_binary_is_installed_only_with_its_checksum(host: Host, store: Store, inventory: Inventory) -> None:
+    newest, earlier = package.VERSIONS
+    checksums = {version: hashlib.sha256(package.program(version)).hexdigest() for version in package.VERSIONS}
+    program = host.file("/usr/bin/gitlab-runner")
+    assert program.sha256sum == checksums[newest]
+
+    rejected = converge(inventory, **binary(earlier, "0" * 64))
+    assert rejected.returncode == 2 and "did not match" in " ".join(rejected.stdout.split()), rejected.stdout
+    assert program.sha256sum == checksums[newest]
+    assert ended(store, deploy(store, "true")).state == State.SUCCESS
+
+    try:
+        installed = converge(inventory, **binary(earlier, checksums[earlier]))
+        assert installed.returncode == 0, installed.stdout
+        assert program.sha256sum == checksums[earlier]
+        job = ended(store, deploy(store, "true"))
+        assert job.state == State.SUCCESS and f"gitlab-runner {earlier}" in output(store, job)
+        assert "changed=0" in converge(inventory, **binary(earlier, checksums[earlier])).stdout
+    finally:
+        restored = converge(inventory, **binary(newest, checksums[newest]))
+    assert restored.returncode == 0, restored.stdout
 
 
 @pytest.mark.scenario("another executor of deploy jobs")
