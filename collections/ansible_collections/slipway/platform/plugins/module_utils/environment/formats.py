@@ -476,7 +476,7 @@ FORMATS: dict[str, Format] = {
     "listen_address": listen_address,
     "location": matching("location of Hetzner", "fsn1", r"[a-z]{2,8}\d{0,2}", 10),
     "minor": matching("minor version", "1.36", r"1\.\d{1,3}", 6),
-    "mirror_path": matching("path on a mirror", "debian-security", r"/?[\w.~-]+(/[\w.~-]+)*/?", 200),
+    "mirror_path": matching("path on a mirror", "debian-security", r"/?[\w~][\w.~-]*(/[\w~][\w.~-]*)*/?", 200),
     "mode": matching("file mode", "0600", r"0?[0-7]{3}", 4),
     "network_zone": matching("network zone of Hetzner", "eu-central", r"[a-z]+-[a-z]+", 30),
     "node_label": node_label,
