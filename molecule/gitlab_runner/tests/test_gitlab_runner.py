@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
 from lab.gitlab.service import PROJECT, open_store
 from lab.gitlab.store import FINAL, Artifact, Job, State, Store, Variable
+from lab.runnersim import package
 from lab.settings import Settings
 from tests.support.deadlines import until
 from tests.support.inventory import Inventory
 
 testinfra_hosts = ["ansible://gitlab_runner"]
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SECRET = "correct-horse-battery"
 METADATA = "169.254.169.254"
+DEPLOY_ONLY = (
+    "/etc/gitlab-runner",
+    "/home/gitlab-runner",
+    "/run/podman/podman.sock",
+    "/opt/slipway",
+    "/var/run/docker.sock",
+)
+"""Directories of deploy jobs, and sockets that would give access to them. The first three exist on the host."""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +130,10 @@ def test_a_build_job_is_isolated(host: Host, store: Store, inventory: Inventory)
         connects(METADATA, 80),
         connects(str(settings.machine_address), settings.mirror_port),
         "grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status",
-        "ls /run/podman /var/run/docker.sock /etc/gitlab-runner 2>&1 || true",
+        # Controls: a file that exists in the container, and a variable of the job.
+        *(f"test -e {path} && echo {path} found || echo {path} absent" for path in ("/etc/passwd", *DEPLOY_ONLY)),
+        "env",
+        variables=(Variable("OWN", "variable-of-the-job"),),
     )
     assert ended(store, job, 600).state == State.SUCCESS, output(store, job)
     text = output(store, job)
@@ -123,7 +141,12 @@ def test_a_build_job_is_isolated(host: Host, store: Store, inventory: Inventory)
     closed = [(own, 22), (own, 9252), (other, 22), (METADATA, 80), (settings.machine_address, settings.mirror_port)]
     assert [f"{address}:{port}" for address, port in closed if f"{address}:{port} closed" not in text] == []
     assert "CapEff:\t0000000000000000" in text and "NoNewPrivs:\t1" in text
-    assert text.count("No such file or directory") == 3
+    assert "/etc/passwd found" in text
+    assert [path for path in DEPLOY_ONLY if f"{path} absent" not in text] == []
+    assert [path for path in DEPLOY_ONLY[:3] if not host.file(path).exists] == []
+    assert "OWN=variable-of-the-job" in text
+    tokens = host.check_output("sed -n 's/^token = \"\\(.*\\)\"$/\\1/p' /etc/gitlab-runner/config.toml").split()
+    assert len(tokens) == 2 and [token[:9] for token in tokens if token in text] == []
     # The host itself reaches the metadata service: only the firewall keeps jobs from it.
     assert host.run(f"curl --silent --fail --max-time 5 http://{METADATA}/hetzner/v1/metadata/instance-id").rc == 0
 
@@ -175,6 +198,79 @@ def test_metrics_are_served_on_the_private_address_alone(host: Host, inventory: 
     assert "gitlab_runner_version_info" in host.check_output(f"curl --silent --fail http://{own}:9252/metrics")
     listeners = host.check_output("ss --listening --tcp --numeric --no-header sport = :9252").split()
     assert f"{own}:9252" in listeners and "0.0.0.0:9252" not in listeners
+
+
+def converge(inventory: Inventory, **options: object) -> subprocess.CompletedProcess[str]:
+    """The play with other options."""
+    folder = str(inventory.settings["platform_inventory"])
+    given = json.dumps({f"gitlab_runner_{name}": value for name, value in options.items()})
+    return subprocess.run(
+        ["ansible-playbook", "playbooks/gitlab_runner.yml", "-i", folder, "--extra-vars", given],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def binary(version: str, checksum: str) -> dict[str, str]:
+    settings = Settings.from_environment()
+    mirror = f"https://{settings.machine_address}:{settings.mirror_port}{package.PUBLIC_PATH}"
+    url = f"{mirror}/binaries/gitlab-runner-{version}"
+    return {"source": "binary", "version": version, "binary_url": url, "binary_checksum": checksum}
+
+
+@pytest.mark.scenario("another version of the runner")
+def test_a_binary_is_installed_only_with_its_checksum(host: Host, store: Store, inventory: Inventory) -> None:
+    newest, earlier = package.VERSIONS
+    checksums = {version: hashlib.sha256(package.program(version)).hexdigest() for version in package.VERSIONS}
+    program = host.file("/usr/bin/gitlab-runner")
+    assert program.sha256sum == checksums[newest]
+
+    rejected = converge(inventory, **binary(earlier, "0" * 64))
+    assert rejected.returncode == 2 and "did not match" in " ".join(rejected.stdout.split()), rejected.stdout
+    assert program.sha256sum == checksums[newest]
+    assert ended(store, deploy(store, "true")).state == State.SUCCESS
+
+    try:
+        installed = converge(inventory, **binary(earlier, checksums[earlier]))
+        assert installed.returncode == 0, installed.stdout
+        assert program.sha256sum == checksums[earlier]
+        job = ended(store, deploy(store, "true"))
+        assert job.state == State.SUCCESS and f"gitlab-runner {earlier}" in output(store, job)
+        assert "changed=0" in converge(inventory, **binary(earlier, checksums[earlier])).stdout
+    finally:
+        restored = converge(inventory, **binary(newest, checksums[newest]))
+    assert restored.returncode == 0, restored.stdout
+
+
+@pytest.mark.scenario("another executor of deploy jobs")
+def test_deploy_jobs_run_in_containers_of_one_image(host: Host, store: Store, inventory: Inventory) -> None:
+    target = inventory.address(inventory.group("load_balancer")[0])
+    config = tomllib.loads(host.file("/etc/gitlab-runner/config.toml").content_string)
+    image = config["runners"][0]["docker"]["image"]
+    volume = "/srv/deploy-state"
+    host.check_output(f"mkdir --parents {volume} && echo kept > {volume}/file")
+    try:
+        done = converge(
+            inventory, deploy_executor="docker", deploy_image=image, deploy_volumes=[f"{volume}:{volume}:ro"]
+        )
+        assert done.returncode == 0, done.stdout
+        job = deploy(
+            store,
+            connects(target, 22),
+            f"cat {volume}/file; touch {volume}/other || echo read-only",
+            "grep CapEff /proc/self/status; test -e /etc/gitlab-runner || echo contained",
+        )
+        assert ended(store, job, 600).state == State.SUCCESS, output(store, job)
+        text = output(store, job)
+        assert f"Using Docker executor with image {image}" in text and f"{target}:22 open" in text
+        assert "\nkept\n" in text and "\nread-only\n" in text and "\ncontained\n" in text
+        assert "CapEff:\t0000000000000000" in text
+        other = deploy(store, "true", image="docker.io/library/other:1")
+        assert ended(store, other).failure_reason == "runner_system_failure"
+    finally:
+        restored = converge(inventory)
+        host.check_output(f"rm --recursive {volume}")
+    assert restored.returncode == 0, restored.stdout
+    assert "Using Shell (bash) executor" in output(store, ended(store, deploy(store, "true")))
 
 
 def test_unused_images_are_pruned_by_the_timer(host: Host) -> None:

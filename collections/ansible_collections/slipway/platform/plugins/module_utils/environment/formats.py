@@ -476,7 +476,7 @@ FORMATS: dict[str, Format] = {
     "listen_address": listen_address,
     "location": matching("location of Hetzner", "fsn1", r"[a-z]{2,8}\d{0,2}", 10),
     "minor": matching("minor version", "1.36", r"1\.\d{1,3}", 6),
-    "mirror_path": matching("path on a mirror", "debian-security", r"/?[\w.~-]+(/[\w.~-]+)*/?", 200),
+    "mirror_path": matching("path on a mirror", "debian-security", r"/?[\w~][\w.~-]*(/[\w~][\w.~-]*)*/?", 200),
     "mode": matching("file mode", "0600", r"0?[0-7]{3}", 4),
     "network_zone": matching("network zone of Hetzner", "eu-central", r"[a-z]+-[a-z]+", 30),
     "node_label": node_label,
@@ -493,6 +493,11 @@ FORMATS: dict[str, Format] = {
         "image with its registry",
         "docker.io/library/debian:13",
         r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?",
+    ),
+    "container_volume": matching(
+        "directory for containers",
+        "/srv/state:/srv/state",
+        r"/[\w./-]+:/[\w./-]+(:ro)?",
     ),
     "image_pattern": matching(
         "pattern of images",
