@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from ansible_collections.slipway.platform.plugins.module_utils import rke2_read
+from ansible_collections.slipway.platform.plugins.module_utils.output import shortened
 from ansible_collections.slipway.platform.plugins.module_utils.s3 import Entry
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import (
@@ -153,8 +154,7 @@ def save_first() -> None:
     except subprocess.TimeoutExpired as error:
         raise SnapshotError(f"the first snapshot was not saved within {SAVE_SECONDS} s") from error
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise SnapshotError(f"the first snapshot was not saved: {words[-1] if words else 'no output'}")
+        raise SnapshotError(f"the first snapshot was not saved: {shortened(done.stderr or done.stdout, 300)}")
 
 
 def verified_digest(run: Run, entry: Entry, file: LocalFile | None) -> str:
