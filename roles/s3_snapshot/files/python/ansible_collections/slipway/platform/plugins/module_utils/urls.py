@@ -1,0 +1,1 @@
+../../../../../../../../../collections/ansible_collections/slipway/platform/plugins/module_utils/urls.py
