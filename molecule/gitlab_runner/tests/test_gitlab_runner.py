@@ -277,3 +277,5 @@ def test_unused_images_are_pruned_by_the_timer(host: Host) -> None:
     assert host.service("gitlab-runner-prune.timer").is_enabled
     host.check_output("systemctl start gitlab-runner-prune.service")
     assert host.check_output("systemctl show --property=Result --value gitlab-runner-prune.service") == "success"
+    # The network of build jobs is unused between jobs, and none can run without it.
+    assert "gitlab-build" in host.check_output("podman network ls --format '{{.Name}}'").split()

@@ -162,7 +162,8 @@ def start_runner(tmp_path: Path, gitlab: Gitlab) -> Iterator[StartRunner]:
                     [sys.executable, program, "run", "--config", folder / "config.toml", "--working-directory", folder],
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, "GITLAB_RUNNER_PROGRAM": str(program)},
+                    # Jobs run in login shells: not with the profile of the person who runs the tests.
+                    env={**os.environ, "HOME": str(folder), "GITLAB_RUNNER_PROGRAM": str(program)},
                 )
             started = RunnerProcess(folder, process)
             stack.callback(started.kill)
