@@ -9,6 +9,7 @@ import pytest
 from lab.machines.base import MachineError, VolumeSpec
 from lab.machines.volumes import Device, attach_script, detach_script
 from tests.lab.machines.conftest import Lab
+from tests.support.deadlines import until
 
 BY_ID = "/dev/disk/by-id/scsi-0HC_Volume_90"
 
@@ -66,8 +67,8 @@ def test_automount(lab: Lab, volume: VolumeSpec) -> None:
     lab.machines.power_off(2)
     lab.machines.attach_volume(90, 2, automount=True)
     lab.machines.power_on(lab.specs[2])
-    lab.wait_for_ssh(2)
-    assert lab.output(2, "findmnt --noheadings --output FSTYPE /mnt/HC_Volume_90") == "ext4"
+    # A boot does not wait for the volume (nofail), so SSH may answer before it is mounted.
+    until(lambda: lab.run(2, "findmnt --noheadings --output FSTYPE /mnt/HC_Volume_90").stdout.strip() == "ext4", 30)
 
 
 @pytest.mark.real
