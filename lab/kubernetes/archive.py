@@ -109,7 +109,8 @@ def compose(
             f"{bin_dir}/kubernetes": programs / "kubernetes",
             **{f"{bin_dir}/{name}": Link("kubernetes") for name in COMPONENTS},
         },
-        "etcd": {f"{bin_dir}/etcd": debian / "etcd"},
+        # As in RKE2's image: etcdctl restores snapshots.
+        "etcd": {f"{bin_dir}/{name}": debian / name for name in ("etcd", "etcdctl")},
         "pause": {"pause": programs / "pause"},
         "network": {
             f"{bin_dir}/network": programs / "network", f"{bin_dir}/flanneld": Link("network"),
