@@ -8,6 +8,7 @@ import pytest
 
 from lab.machines.base import AttachmentSpec, NetworkSpec, Route
 from tests.lab.machines.conftest import LEGS, NETWORKS, RANGE, Lab
+from tests.support.deadlines import until
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +34,8 @@ def test_floating_ips_are_routed_to_a_running_host_and_move(lab: Lab) -> None:
             lab.machines.route_floating_ips(specs[number])
             assert not lab.succeeds(3, pings), "the system of the host does not have the addresses yet"
             lab.output(number, " && ".join(f"ip addr add {address} dev eth0" for address in addresses))
-            assert lab.succeeds(3, pings)
+            # Neighbours that did not answer before are asked again after seconds.
+            until(lambda: lab.succeeds(3, pings), 20)
             assert lab.succeeds(number, f"ping -c1 -W1 -I {v4} {lab.specs[3].ipv4}"), "also as a source"
             lab.output(number, " && ".join(f"ip addr del {address.split()[0]} dev eth0" for address in addresses))
         hosts = (lab.specs[1], specs[2], lab.specs[3])
