@@ -57,7 +57,9 @@ def last_passed(releases: Iterable[Release], environment: str, *, but: str) -> R
 
 def git(repository: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     command = ["git", "-C", str(repository), *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, errors="replace", env=environment
+    ).stdout
 
 
 def remote(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -56,6 +56,12 @@ def test_the_time_of_the_canary(content: str, time: str | None) -> None:
     assert etcd.canary_time(content) == time
 
 
+def test_a_value_of_etcd_need_not_be_utf_8() -> None:
+    """Kubernetes stores protobuf; a length of 77 bytes and more has a byte that UTF-8 does not allow there."""
+    output = drill.require(["printf", r"k8s\0\n\315\001\n\007written\022\0242026-11-30T21:41:28Z\032"])
+    assert etcd.canary_time(output) == "2026-11-30T21:41:28Z"
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [

@@ -108,7 +108,8 @@ def psql(statement: str, database: str = "postgres", **variables: str) -> str:
     try:
         done = subprocess.run(
             psql_command("--dbname", database, **variables),
-            input=statement, capture_output=True, text=True, check=False, cwd="/", timeout=STATEMENT_TIMEOUT_SECONDS,
+            input=statement, capture_output=True, text=True, errors="replace", check=False, cwd="/",
+            timeout=STATEMENT_TIMEOUT_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Fault(f"PostgreSQL: a statement timed out after {STATEMENT_TIMEOUT_SECONDS} seconds") from None
@@ -386,7 +387,8 @@ def longest_interval(calendar: str) -> int | None:
     done = subprocess.run(
         # A thousand cover a week of four an hour, and a year of any that is rarer.
         ["systemd-analyze", "calendar", "--iterations=1000", calendar],
-        capture_output=True, text=True, check=False, timeout=60, env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
+        capture_output=True, text=True, errors="replace", check=False, timeout=60,
+        env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
     )  # fmt: skip
     elapses = re.findall(r"(?:Next elapse|Iter\S* #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", done.stdout)
     times = [datetime.fromisoformat(f"{elapse}+00:00") for elapse in elapses]

@@ -27,7 +27,7 @@ TIMEOUT_SECONDS = 120
 
 
 def run_command(arguments: Sequence[str], data: str | None = None) -> tuple[int, str, str]:
-    done = subprocess.run(arguments, input=data, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, input=data, capture_output=True, text=True, errors="replace", check=False)
     return done.returncode, done.stdout, done.stderr
 
 

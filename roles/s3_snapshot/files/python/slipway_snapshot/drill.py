@@ -80,7 +80,7 @@ def restore_command(programs: Mapping[str, Path], snapshot: Path, data: Path) ->
 
 
 def require(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=600)
     if done.returncode != 0:
         reason = error_line(done.stderr or done.stdout)
         raise SnapshotError(f"{Path(command[0]).name} failed ({done.returncode}): {reason}")
@@ -106,7 +106,7 @@ def running_etcd(programs: Mapping[str, Path], data: Path) -> Iterator[Callable[
                 break
             except SnapshotError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    log_text = (data.parent / "etcd.log").read_text().strip() or str(error)
+                    log_text = (data.parent / "etcd.log").read_text(errors="replace").strip() or str(error)
                     raise SnapshotError(f"etcd does not start on the restored data: {error_line(log_text)}") from error
                 time.sleep(1)
         yield lambda *arguments: require([*client, *arguments])

@@ -133,7 +133,9 @@ def release() -> dict[str, str]:
     program = shutil.which("rke2", path=PROGRAM_PATH)
     if program is None:
         return {}
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, errors="replace", check=False, timeout=60
+    )
     found = re.search(r"v\d+\.\d+\.\d+\S*\+rke2r\d+", done.stdout)
     return {"rke2": found[0]} if found else {}
 
@@ -149,7 +151,12 @@ def save_first() -> None:
         raise SnapshotError("rke2: is not installed on this host. Run playbooks/rke2.yml")
     try:
         done = subprocess.run(
-            [program, "etcd-snapshot", "save"], capture_output=True, text=True, check=False, timeout=SAVE_SECONDS
+            [program, "etcd-snapshot", "save"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=SAVE_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise SnapshotError(f"the first snapshot was not saved within {SAVE_SECONDS} s") from error

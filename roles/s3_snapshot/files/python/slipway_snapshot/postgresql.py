@@ -27,7 +27,7 @@ def key_of(prefix: str, label: str) -> str:
 
 
 def read_info() -> list[Mapping[str, Any]]:
-    done = subprocess.run(INFO, capture_output=True, text=True, check=False, timeout=600, cwd="/")
+    done = subprocess.run(INFO, capture_output=True, text=True, errors="replace", check=False, timeout=600, cwd="/")
     if done.returncode != 0:
         raise SnapshotError(f"pgbackrest info failed ({done.returncode}): {error_line(done.stderr or done.stdout)}")
     return list(json.loads(done.stdout))

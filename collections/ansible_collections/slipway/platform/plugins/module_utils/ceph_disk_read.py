@@ -234,7 +234,9 @@ def probe_use(path: Path) -> tuple[bool, bool]:
 def _output(command: list[str], good: tuple[int, ...] = (0,)) -> str:
     environment = {"PATH": PATH, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60, check=False, env=environment
+        )
     except FileNotFoundError as error:
         raise DiskError(f"{command[0]} is not installed") from error
     if done.returncode not in good:

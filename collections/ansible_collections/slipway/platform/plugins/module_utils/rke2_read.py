@@ -71,6 +71,7 @@ def read_service(unit: str) -> dict[str, Any]:
         ["systemctl", "show", unit, "--timestamp=us+utc", f"--property={properties}"],
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=20,
         check=True,
     )
@@ -82,6 +83,7 @@ def journal_tail(unit: str, lines: int = 30) -> str:
         ["journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=short-iso"],
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=30,
         check=False,
     )
@@ -94,6 +96,7 @@ def journal_since(unit: str, seconds: int) -> str:
         ["journalctl", f"--unit={unit}", f"--since=@{seconds}", "--no-pager", "--output=cat"],
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=30,
         check=False,
     )
@@ -115,7 +118,9 @@ def read_installed() -> str | None:
 def read_release() -> list[str]:
     """Lines of `rke2 --version`: the release that a reboot would start. Empty without a binary that prints them."""
     try:
-        shown = subprocess.run([str(BINARY), "--version"], capture_output=True, text=True, timeout=20, check=False)
+        shown = subprocess.run(
+            [str(BINARY), "--version"], capture_output=True, text=True, errors="replace", timeout=20, check=False
+        )
     except OSError:
         return []
     return shown.stdout.splitlines() if shown.returncode == 0 else []

@@ -56,7 +56,8 @@ def elapses(calendar: str) -> str:
     done = subprocess.run(
         # A thousand cover a week of four an hour, and a year of any that is rarer.
         ["systemd-analyze", "calendar", "--iterations=1000", calendar],
-        capture_output=True, text=True, check=False, timeout=60, env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
+        capture_output=True, text=True, errors="replace", check=False, timeout=60,
+        env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
     )  # fmt: skip
     return done.stdout
 

@@ -112,7 +112,8 @@ import json, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 
 def admin(*words):
-    done = subprocess.run(["radosgw-admin", *sys.argv[1:], *words], capture_output=True, text=True, close_fds=False)
+    command = ["radosgw-admin", *sys.argv[1:], *words]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", close_fds=False)
     if done.returncode == 2:
         return None
     if done.returncode:

@@ -104,7 +104,7 @@ def write_record(record: dict[str, Any]) -> None:
 
 
 def run(*command: str, timeout: int = 120) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
     if done.returncode != 0:
         reason = shortened(done.stderr.strip() or done.stdout, 500)
         raise StepError(f"{' '.join(command[:2])} exited with {done.returncode}: {reason}")
@@ -152,7 +152,7 @@ def reset(record: dict[str, Any], timeout: int) -> None:
         arguments += ["--etcd-s3=false", f"--cluster-reset-restore-path={record['snapshot']['path']}"]
     properties = [f"--property={entry}" for entry in (*PROPERTIES, f"RuntimeMaxSec={timeout}")]
     command = ["systemd-run", f"--unit={RESET_UNIT}", "--collect", "--wait", "--quiet", *properties, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout + 60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout + 60, check=False)
     if done.returncode != 0 or not RESET_FLAG.exists():
         raise StepError(f"rke2 server --cluster-reset exited with {done.returncode}. {journal_tail(RESET_UNIT, 15)}")
 
