@@ -37,6 +37,8 @@ class Stage:
 SCENARIOS = "provision check load_balancer load_balancer_acme load_balancer_passthrough"
 """Scenarios that the site does not cover; the tests of other roles run on the site, their scenarios in `make soak`."""
 
+CLUSTER = "SLIPWAY_TEST_INVENTORY=tests/cluster/lab pytest -q -m 'not soak' tests/cluster"
+
 STAGES = (
     # Images are bound by network and disk; lint and unit tests use the CPU meanwhile, beside the build of Kubernetes.
     # The labs of the second stage find both in the cache.
@@ -62,14 +64,15 @@ STAGES = (
     Stage(
         "site, roles, cloud",
         (
-            Plan("test", TEST, (Layer("platform: the whole site", "pytest -q -m 'not soak' tests/platform", 2_100),)),
+            Plan("test", TEST, (Layer("platform: the whole site", "pytest -q -m 'not soak' tests/platform", 1_700),)),
             Plan(
                 "test2",
                 TEST2,
                 (
                     Layer("local cloud and GitLab with official clients", "pytest -q -m 'not real' tests/lab", 500),
                     Layer("hosts, networks and volumes", "pytest -q -m real tests/lab", 300),
-                    Layer("molecule", f"lab up --only-cloud && python -m tests.molecule {SCENARIOS}", 600),
+                    Layer("molecule", f"lab up --only-cloud && python -m tests.molecule {SCENARIOS}", 350),
+                    Layer("cluster: upgrade and restores", CLUSTER, 1_000),
                 ),
             ),
         ),

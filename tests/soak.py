@@ -62,15 +62,15 @@ PARTS = (
         30,
     ),
     Part(
-        "rke2_restore",
-        f"lab up && {PLATFORM}test_rke2_restore.py",
-        "etcd restored from bucket and file, through 10 kills; quorum, servers and disks lost; bad snapshots rejected",
+        "cluster",
+        "lab up --only-cloud && SLIPWAY_TEST_INVENTORY=tests/cluster/lab pytest -q tests/cluster",
+        "upgrade; etcd restored from bucket and file, through 10 kills; lost quorum, servers, disks; bad snapshots",
         35,
     ),
     Part(
         "operations",
         f"lab up && {PLATFORM}test_ceph_hosts.py tests/platform/test_postgresql_upgrade.py "
-        "tests/platform/test_rke2_upgrade.py tests/platform/test_z_destroy.py",
+        "tests/platform/test_z_destroy.py",
         "storage hosts added, drained, replaced; keys rotated; PostgreSQL upgraded, rolled back; everything destroyed",
         50,
     ),

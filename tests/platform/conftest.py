@@ -25,9 +25,10 @@ from hcloud import Client
 from lab.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-INVENTORY = "inventories/lab"
-ARTIFACTS = REPOSITORY / "artifacts/test/lab"
-"""Reports of the tests' runs, apart from those of another lab."""
+INVENTORY = os.environ.get("SLIPWAY_TEST_INVENTORY", "inventories/lab")
+"""Another one for tests of a part of the platform (tests/cluster)."""
+ARTIFACTS = REPOSITORY / "artifacts/test" / os.environ.get("SLIPWAY_LAB", "lab") / "lab"
+"""Reports of the tests' runs in this lab, by the environment's name."""
 OUTPUTS = ARTIFACTS / "output"
 """Output of each run since the first build; test_2_site.py searches it for secrets."""
 

@@ -22,9 +22,6 @@ BOOTSTRAP_SECONDS = 8.0
 """Ansible prints the task before cephadm starts; this much later a monitor runs and the bootstrap is incomplete."""
 LONGEST_SECONDS = 150.0
 SEED = int(os.environ.get("SLIPWAY_TEST_SEED", "20261121"))
-RELEASE_BEFORE = "v1.36.2+rke2r1"
-"""The site is built with the previous release, so that test_1_upgrade.py upgrades a running cluster."""
-BUILD = ("-e", f"rke2_version={RELEASE_BEFORE}")
 LONGEST_BUILD_SECONDS = 1800
 
 
@@ -53,7 +50,7 @@ def run_and_kill(log: Path, moment: Callable[[float], bool]) -> bool:
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["ansible-playbook", "site.yml", "-i", INVENTORY, *BUILD],
+            ["ansible-playbook", "site.yml", "-i", INVENTORY],
             cwd=REPOSITORY,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -101,6 +98,6 @@ def test_a_build_killed_during_bootstrap_and_at_random_converges(
     killed = [f"{shown_after[0]:.0f} s (bootstrap)", *(f"{seconds:.0f} s" for seconds in moments)]
     print(f"killed {KILLS} runs in {builds} builds, after {', '.join(killed)}")
     started = time.monotonic()
-    run = play(*BUILD, "--diff")  # test_2_site.py searches the output for secrets
+    run = play("--diff")  # test_2_site.py searches the output for secrets
     print(f"the run after them took {time.monotonic() - started:.0f} s")
     assert run.code == 0, run.output[-6000:]

@@ -118,7 +118,7 @@ def test_a_failing_run_prints_no_secret(failed: Run, description: dict[str, str]
 
 
 def test_no_secret_reaches_output_or_artifacts(second: Run, description: dict[str, str]) -> None:
-    """Output of the killed build, of the run with --diff that completed it, of the upgrade, and of a run with -vvv."""
+    """Output of the killed build, of the run with --diff that completed it, and of a run with -vvv."""
     outputs = {path.name: path.read_text() for path in OUTPUTS.glob("*.log")}
     assert "killed.log" in outputs and second.output in outputs.values()
     assert any("+++ after" in output and "changed: [" in output for output in outputs.values())

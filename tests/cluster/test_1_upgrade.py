@@ -1,4 +1,4 @@
-"""The API answers while the running cluster is upgraded to the inventory's release."""
+"""A cluster of the previous release is built, and upgraded to the inventory's while its API answers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.platform.conftest import INVENTORY, REPOSITORY, play
-from tests.platform.test_1_interrupted import RELEASE_BEFORE
 from tests.platform.test_rke2 import AGENTS, SERVERS, Calls, connect, cordons
 
+RELEASE_BEFORE = "v1.36.2+rke2r1"
 LONGEST_GAP_SECONDS = 10
 """Between two answered calls, one per second. A call to a server whose etcd member restarts is not answered within
 5 s: NGINX knows only whether the port of its API server accepts connections."""
@@ -28,17 +29,28 @@ def longest_gap(calls: Calls) -> float:
     return max(after - before for before, after in pairwise(answered))
 
 
-def test_an_upgrade_takes_one_node_at_a_time_and_the_api_answers(description: dict[str, Any]) -> None:
-    kubeconfig = Path(description["secrets_path"]).parent / "ansible/kubeconfig"
-    nodes = SERVERS + AGENTS
-    assert releases(kubeconfig) == dict.fromkeys(nodes, RELEASE_BEFORE), "built by test_1_interrupted.py"
+@pytest.fixture(scope="module")
+def kubeconfig(description: dict[str, Any]) -> Path:
+    return Path(description["secrets_path"]).parent / "ansible/kubeconfig"
+
+
+def test_a_platform_of_a_cluster_and_its_store_is_built(kubeconfig: Path) -> None:
+    """Without the groups of other services, and with the previous release."""
+    run = play("-e", f"rke2_version={RELEASE_BEFORE}")
+    assert run.code == 0, run.output[-6000:]
+    assert releases(kubeconfig) == dict.fromkeys(SERVERS + AGENTS, RELEASE_BEFORE)
+
+
+def test_an_upgrade_takes_one_node_at_a_time_and_the_api_answers(kubeconfig: Path) -> None:
     calls = Calls(kubeconfig)
     with cordons(kubeconfig) as cordoned, calls.running():
         run = play("-e", f"op_upgrade_rke2_version={RELEASE}", playbook="playbooks/operations/upgrade_rke2.yml")
     assert run.code == 0, run.output[-6000:]
-    assert releases(kubeconfig) == dict.fromkeys(nodes, RELEASE)
+    assert releases(kubeconfig) == dict.fromkeys(SERVERS + AGENTS, RELEASE)
     # An agent may be drained between two reads.
     assert set(SERVERS) <= set().union(*cordoned)
     assert max(len(names) for names in cordoned) == 1
     print(f"{len(calls.failed)} of {len(calls.failed) + len(calls.answered)} calls failed")
+    again = play()
+    assert (again.code, again.changed) == (0, {}), again.output[-4000:]
     assert longest_gap(calls) <= LONGEST_GAP_SECONDS, calls.failed

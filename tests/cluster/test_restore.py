@@ -22,11 +22,11 @@ from kubernetes import client as kubernetes
 from kubernetes.client.exceptions import ApiException
 
 from lab.settings import Settings
+from tests.cluster.test_1_upgrade import RELEASE
 from tests.platform.conftest import INVENTORY, OUTPUTS, REPOSITORY, Run, kill, play
 from tests.platform.database import Site
 from tests.platform.object_storage import Endpoint, Keys
 from tests.platform.test_1_interrupted import SEED
-from tests.platform.test_1_upgrade import RELEASE
 from tests.platform.test_rke2 import AGENTS, FAILURES, NAMESPACE, SERVERS, conditions, connect
 from tests.support.deadlines import until
 
@@ -34,6 +34,7 @@ PLAYBOOK = "playbooks/operations/restore_etcd.yml"
 BUCKET, STORE, CLIENT = "lab-backup", "lab-store-1", "lab-lb-1"
 SNAPSHOTS = "/var/lib/rancher/rke2/server/db/snapshots"
 RESET_TASK = "TASK [rke2 : restore_reset | Reset etcd to one member]"
+KILLS = 10
 LAST_KILL_SECONDS = 40.0
 """Most of the steps of an undisturbed run end before that."""
 
@@ -125,7 +126,7 @@ def describe(name: str, content: bytes, token: str, **changes: Any) -> dict[str,
         "software": {"rke2": RELEASE},
         "token_fingerprint": hashlib.sha256(token.encode()).hexdigest()[:16],
         "requires": ["rke2_token"],
-        "producer": "tests/platform/test_rke2_restore.py",
+        "producer": "tests/cluster/test_restore.py",
     } | changes
 
 
@@ -305,10 +306,8 @@ def start_and_kill(log: Path, moment: Callable[[float], bool], inputs: dict[str,
     return False
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.soak)])
-def test_a_restore_that_is_killed_is_finished_by_the_same_command(
-    kubeconfig: Path, site: Site, saved: str, kills: int
-) -> None:
+@pytest.mark.soak
+def test_a_restore_that_is_killed_is_finished_by_the_same_command(kubeconfig: Path, site: Site, saved: str) -> None:
     """First killed during the reset, when another request is rejected; then at random points."""
     dice = random.Random(SEED)
     inputs = {"op_restore_etcd_file": f"{SNAPSHOTS}/{saved}"}
@@ -317,7 +316,7 @@ def test_a_restore_that_is_killed_is_finished_by_the_same_command(
     assert start_and_kill(log, lambda seconds: RESET_TASK in log.read_text(), inputs), log.read_text()[-6000:]
     other = restore(op_restore_etcd_snapshot="latest")
     assert other.code != 0 and "is unfinished, and this run requests snapshot latest" in text(other)
-    for _ in range(kills - 1):
+    for _ in range(KILLS - 1):
         after = dice.uniform(3.0, LAST_KILL_SECONDS)
         start_and_kill(log, lambda seconds, after=after: seconds > after, inputs)
     is_restored(kubeconfig, site, restore(**inputs), {"canary": "saved"})

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.test_1_upgrade import RELEASE, RELEASE_BEFORE, releases
 from tests.platform.conftest import play
-from tests.platform.test_1_interrupted import RELEASE_BEFORE
-from tests.platform.test_1_upgrade import RELEASE, releases
 
 pytestmark = pytest.mark.soak
 
