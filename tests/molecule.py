@@ -17,6 +17,7 @@ NODES = ("load_balancer", "rke2_server", "rke2_agent")
 MACHINES: dict[str, tuple[str, ...]] = {
     "base": (*NODES, "postgresql"),
     "ceph": ("ceph",),
+    "cert_manager": NODES,
     "check": (),
     "gitlab_runner": ("gitlab_runner", "load_balancer"),
     "load_balancer": ("load_balancer",),
