@@ -73,9 +73,9 @@ class Build:
 
 def charts(build: Build) -> list[Chart]:
     """All charts of the lab."""
-    from lab.charts import cert_manager
+    from lab.charts import ceph_csi, cert_manager, rancher
 
-    return [*cert_manager.charts(build)]
+    return [chart for product in (cert_manager, ceph_csi, rancher) for chart in product.charts(build)]
 
 
 def digest(content: bytes) -> str:

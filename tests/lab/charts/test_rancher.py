@@ -1,0 +1,193 @@
+"""The simulation of Rancher's server over HTTP, with the resources in memory; and the role's client against it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.platform.plugins.module_utils import rancher
+
+from lab import pki
+from lab.charts.rancher import server as simulation
+
+from .memory import Resources
+
+PASSWORD, NAME = "correct horse battery", "rancher.test.slipway.test"
+SECRETS = "/api/v1/namespaces/cattle-system/secrets"
+
+
+@dataclass
+class Running:
+    resources: Resources
+    port: int
+    authority: Path
+
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+        for name, value in headers.items():
+            request.add_header(name.replace("_", "-"), value)
+        data = None if body is None else json.dumps(body).encode()
+
+        class Direct(urllib.request.HTTPRedirectHandler):
+            def redirect_request(self, *_: Any) -> None:
+                return None
+
+        try:
+            answer = urllib.request.build_opener(Direct()).open(request, data, timeout=10)
+        except urllib.error.HTTPError as error:
+            answer = error
+        text = answer.read().decode()
+        kind = answer.headers.get("Content-Type")
+        return answer.status, json.loads(text) if kind == "application/json" else text, dict(answer.headers)
+
+    def login(self, password: str) -> tuple[int, Any]:
+        body = {"type": "localProvider", "username": "admin", "password": password}
+        status, answer, _ = self.request("POST", "/v1-public/login", body, X_Forwarded_Proto="https")
+        return status, answer
+
+
+@pytest.fixture(autouse=True)
+def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the password's hash: Rancher's number takes seconds here."""
+    for module in (simulation, rancher):
+        monkeypatch.setattr(module, "ITERATIONS", 1000)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start the simulation: plain HTTP, TLS with a certificate for its name, or the aggregated API."""
+    servers = []
+    monkeypatch.setenv("CATTLE_SERVER_VERSION", "v2.15.0-simulation")
+    monkeypatch.setenv("IMPERATIVE_API_APP_SELECTOR", "rancher")
+    monkeypatch.setattr(simulation, "AUDIT_LOG", tmp_path / "audit.log")
+
+    def start(handler: type[simulation.Handler] = simulation.Handler, tls: bool = False) -> Running:
+        resources = Resources(*simulation.CRDS)
+        encoded = base64.b64encode(PASSWORD.encode()).decode()
+        resources.call(
+            "POST", SECRETS, {"metadata": {"name": "bootstrap-secret"}, "data": {"bootstrapPassword": encoded}}
+        )
+        simulation.ensure(resources, "cattle-system")
+        state = simulation.Rancher(resources)
+        http = simulation.Server(("127.0.0.1", 0), type("Own", (handler,), {"rancher": state, "tls": tls}))
+        authority = pki.ensure_authority(tmp_path, "test")
+        if tls and handler is simulation.Handler:
+            pair = pki.ensure_certificate(tmp_path, authority, "rancher", (NAME,))
+            http.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            http.context.load_cert_chain(pair.certificate_path, pair.key_path)
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        servers.append(http)
+        return Running(resources, http.server_address[1], authority.certificate_path)
+
+    yield start
+    for http in servers:
+        http.shutdown()
+        http.server_close()
+
+
+def test_probes_are_answered_without_tls_and_pages_are_redirected(serve: Callable[..., Running]) -> None:
+    running = serve()
+    assert running.request("GET", "/ping")[:2] == (200, "pong")
+    assert running.request("GET", "/healthz")[:2] == (200, "ok")
+    status, _, headers = running.request("GET", "/dashboard/", Host=NAME)
+    assert (status, headers["Location"]) == (302, f"https://{NAME}/dashboard/")
+    assert "simulation" in running.request("GET", "/dashboard/", X_Forwarded_Proto="https")[1]
+
+
+def test_a_session_lives_from_login_to_logout(serve: Callable[..., Running]) -> None:
+    running = serve()
+    assert running.login("wrong")[0] == 401
+    status, answer = running.login(PASSWORD)
+    assert status == 201
+    session = {"Authorization": f"Bearer {answer['token']}", "X_Forwarded_Proto": "https"}
+    assert running.request("GET", "/v3/clusters/local", **session)[1]["state"] == "active"
+    assert running.request("POST", "/v3/tokens?action=logout", {}, **session)[0] == 200
+    assert running.request("GET", "/v3/clusters/local", **session)[0] == 401
+
+
+def test_no_key_of_a_session_and_no_password_is_stored(serve: Callable[..., Running]) -> None:
+    running = serve()
+    key = running.login(PASSWORD)[1]["token"].partition(":")[2]
+    stored = json.dumps({path: item for path, item in running.resources.objects.items() if SECRETS not in path})
+    assert key not in stored
+    assert PASSWORD not in stored
+    assert base64.b64encode(PASSWORD.encode()).decode() not in stored
+
+
+def test_a_restart_and_a_second_replica_keep_what_is_there(serve: Callable[..., Running]) -> None:
+    running = serve()
+    running.resources.merge(f"{simulation.MANAGEMENT}/settings/server-url", {"value": "https://rancher"})
+    before = json.dumps(running.resources.objects)
+    simulation.ensure(running.resources, "cattle-system")
+    assert json.dumps(running.resources.objects) == before
+
+
+def test_the_audit_log_has_requests_and_no_bodies(
+    serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIT_LOG_ENABLED", "true")
+    running = serve()
+    running.login(PASSWORD)
+    running.request("GET", "/ping")
+    text = simulation.AUDIT_LOG.read_text()
+    assert [json.loads(line)["requestURI"] for line in text.splitlines()] == ["/v1-public/login"]
+    assert PASSWORD not in text
+
+
+CHANGE = "/apis/ext.cattle.io/v1/passwordchangerequests"
+
+
+@pytest.mark.parametrize(
+    ("spec", "groups", "status", "message"),
+    [
+        ({"userID": "user-simulation", "newPassword": "a new long password"}, "system:masters", 201, ""),
+        ({"userID": "user-simulation", "newPassword": "a new long password"}, "developers", 403, "not authorized"),
+        ({"userID": "user-simulation", "newPassword": "short"}, "system:masters", 400, "at least 12 characters"),
+        ({"userID": "user-other", "newPassword": "a new long password"}, "system:masters", 400, "not found"),
+    ],
+)
+def test_a_password_is_changed_by_a_request_of_an_administrator(
+    serve: Callable[..., Running], spec: dict[str, str], groups: str, status: int, message: str
+) -> None:
+    running = serve(simulation.Extension)
+    answered, body, _ = running.request("POST", CHANGE, {"spec": spec}, X_Remote_Group=groups)
+    assert answered == status
+    assert message in body.get("message", "")
+    secret = running.resources.objects["/api/v1/namespaces/cattle-local-user-passwords/secrets/user-simulation"]
+    assert rancher.password_is(secret, spec["newPassword"]) == (status == 201)
+
+
+# --- the role's client ------------------------------------------------------------------------------------------------
+
+
+def test_the_client_uses_rancher_under_its_name(serve: Callable[..., Running]) -> None:
+    running = serve(tls=True)
+    site = rancher.Site(NAME, "127.0.0.1", running.authority.read_text(), running.port)
+    assert rancher.use(site, PASSWORD) == []
+    tokens = [path for path in running.resources.objects if "/tokens/" in path]
+    assert tokens == [], "the session is ended"
+    with pytest.raises(rancher.RancherError, match="rejects the password of admin"):
+        rancher.use(site, "another password")
+
+
+def test_the_client_reports_a_cluster_that_is_not_active(serve: Callable[..., Running]) -> None:
+    running = serve(tls=True)
+    running.resources.merge(f"{simulation.MANAGEMENT}/clusters/local", {"status": {"conditions": []}})
+    site = rancher.Site(NAME, "127.0.0.1", running.authority.read_text(), running.port)
+    assert rancher.use(site, PASSWORD) == ["the local cluster is unavailable"]
+
+
+def test_the_client_verifies_the_name(serve: Callable[..., Running]) -> None:
+    running = serve(tls=True)
+    site = rancher.Site("other.slipway.test", "127.0.0.1", running.authority.read_text(), running.port)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        rancher.use(site, PASSWORD)
