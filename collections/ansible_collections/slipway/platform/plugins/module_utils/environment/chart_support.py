@@ -9,7 +9,9 @@ from .model import Environment, Fault, listed
 from .versions import RKE2
 
 SUPPORT = {
+    "ceph_csi": {"3.17": ("1.33", "1.36")},
     "cert_manager": {"1.20": ("1.32", "1.35"), "1.21": ("1.33", "1.36")},
+    "rancher": {"2.14": ("1.33", "1.35"), "2.15": ("1.34", "1.36"), "2.16": ("1.35", "1.37")},
 }
 """Role → minor version of its chart → oldest and newest minor version of Kubernetes."""
 MINOR = re.compile(r"v?(\d+\.\d+)\.\d+")
