@@ -55,7 +55,8 @@ REASONS: list[tuple[list[Any], str, str]] = [
     ceph_csi_encryption_passphrase load_balancer_acme_email platform_object_storage_ca_certificate
     postgresql_backup_passphrase
     postgresql_backup_second_access_key postgresql_backup_second_secret_key postgresql_standby_password
-    postgresql_upgrade_from provision_placement_group rke2_containerd_config rke2_system_default_registry
+    postgresql_upgrade_from provision_placement_group rancher_cluster_issuer rke2_containerd_config
+    rke2_system_default_registry
     """,
     ),
     ([0, 10**12], "is a number that GitLab assigns", "gitlab_runner_build_id gitlab_runner_deploy_id"),

@@ -260,9 +260,27 @@ def runner_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
     return found
 
 
-def simulation(hostvars: Mapping[str, Any], servers: list[str], runners: Sequence[str] = ()) -> str:
-    """The notes on simulations, as a server's release of RKE2 and GitLab Runner declare them; else an empty string."""
-    return " ".join(filter(None, [_rke2_simulation(hostvars, servers), *_runner_simulations(hostvars, runners)]))
+def rancher_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
+    """Findings about Rancher, from the server that read its state; a missing result is a finding."""
+    found: list[str] = []
+    for name in hosts:
+        status = _result(hostvars, name, "__verify_rancher_status")
+        found += status["findings"] if "findings" in status else [_missing_result(name, status)]
+    return found
+
+
+def simulation(
+    hostvars: Mapping[str, Any], servers: list[str], runners: Sequence[str] = (), ranchers: Sequence[str] = ()
+) -> str:
+    """The notes on simulations, as RKE2's release, GitLab Runner and Rancher declare them; else an empty string."""
+    notes = [*_runner_simulations(hostvars, runners), *_rancher_simulations(hostvars, ranchers)]
+    return " ".join(filter(None, [_rke2_simulation(hostvars, servers), *notes]))
+
+
+def _rancher_simulations(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> list[str]:
+    states = [_result(hostvars, name, "__verify_rancher_status").get("state") or {} for name in hosts]
+    versions = [str(state.get("server_version", "")) for state in states]
+    return [f"Rancher is a simulation ({version})." for version in versions if "simulation" in version]
 
 
 def _runner_simulations(hostvars: Mapping[str, Any], runners: Sequence[str]) -> list[str]:
@@ -293,6 +311,7 @@ class FilterModule:
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
             "verify_database_probes": database_probes,
+            "verify_rancher_findings": rancher_findings,
             "verify_runner_findings": runner_findings,
             "verify_snapshot_findings": snapshot_findings,
             "verify_storage_findings": storage_findings,
