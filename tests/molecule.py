@@ -17,7 +17,7 @@ NODES = ("load_balancer", "rke2_server", "rke2_agent")
 MACHINES: dict[str, tuple[str, ...]] = {
     "base": (*NODES, "postgresql"),
     "ceph": ("ceph",),
-    "ceph_csi": ("load_balancer", "rke2_server"),
+    "ceph_csi": NODES,
     "cert_manager": NODES,
     "check": (),
     "gitlab_runner": ("gitlab_runner", "load_balancer"),
@@ -26,7 +26,7 @@ MACHINES: dict[str, tuple[str, ...]] = {
     "load_balancer_passthrough": ("load_balancer",),
     "postgresql": ("postgresql", "rke2_server", "load_balancer"),
     "provision": (),
-    "rancher": ("load_balancer", "rke2_server"),
+    "rancher": NODES,
     "rke2": NODES,
     "s3_snapshot": ("object_storage", "rke2_server[0]"),
     "verify": (*NODES, "ceph", "gitlab_runner", "postgresql"),
