@@ -198,3 +198,22 @@ def test_absent_objects_are_deleted() -> None:
     entry = {"api_version": "v1", "kind": "ConfigMap", "name": "old", "namespace": ""}
     assert "ConfigMap web/old: delete" in [str(change) for change in converge(api, declared(absent=[entry])).changes]
     assert api.live(old) is None
+
+
+def test_an_installed_chart_is_read_without_its_declaration() -> None:
+    api = Cluster()
+    assert run.installed_chart(api, "web") is None
+    converge(api, declared())
+    release = "/api/v1/namespaces/web/secrets/sh.helm.release.v1.web.v1"
+    web = run.installed_chart(api, "web")
+    assert web is not None
+    assert (web.chart.version, web.chart.target_namespace, web.release_faults()) == ("1.0.0", "web", [])
+    api.objects[release]["metadata"]["labels"]["status"] = "pending-upgrade"
+    metadata = {"name": "web", "namespace": "web", "annotations": {plan.RELEASE: "web"}}
+    api.objects["/apis/apps/v1/deployments/web"] = {"metadata": metadata, "spec": {"replicas": 2}, "status": {}}
+    assert web.release_faults() == [
+        "chart web 1.0.0: the release has the status pending-upgrade",
+        "chart web 1.0.0: Deployment web/web: 0 of 2 pods are updated and available",
+    ]
+    del api.objects[release]
+    assert "chart web 1.0.0: the release has the status none" in web.release_faults()

@@ -13,6 +13,8 @@ from typing import Any
 Json = dict[str, Any]
 APPLIED = "slipway.dev/applied"
 """Annotation with the digest of the manifest that was applied last: a removed key is a difference too."""
+VERSION = "slipway.dev/version"
+"""Annotation with the version of the chart."""
 SYSTEM = "kube-system"
 """The namespace of HelmCharts: RKE2's own are there, and its profile cis exempts it."""
 CHART_LABEL = "helmcharts.helm.cattle.io/chart"
@@ -114,10 +116,16 @@ def helm_chart(chart: Chart, secret_key: str) -> Json:
         "apiVersion": "helm.cattle.io/v1",
         "kind": "HelmChart",
         "metadata": {
-            "name": chart.name, "namespace": SYSTEM, "annotations": {"slipway.dev/version": chart.version},
+            "name": chart.name, "namespace": SYSTEM, "annotations": {VERSION: chart.version},
         },
         "spec": spec,
     }  # fmt: skip
+
+
+def stated_version(helm_chart: Mapping[str, Any]) -> str:
+    """The version that a HelmChart declares; that of `chartContent` is in an annotation of ours."""
+    annotations = helm_chart["metadata"].get("annotations") or {}
+    return str(annotations.get(VERSION) or helm_chart["spec"].get("version", ""))
 
 
 def namespace(name: str, labels: Mapping[str, str]) -> Json:

@@ -123,9 +123,7 @@ class Runner:
         """Version of the newest deployed release, empty without one; read only when the declared one is new."""
         if self.live is None:
             return ""
-        stated = str((self.live["metadata"].get("annotations") or {}).get("slipway.dev/version", ""))
-        stated = stated or str(self.live["spec"].get("version", ""))
-        if stated == self.chart.version:
+        if (stated := plan.stated_version(self.live)) == self.chart.version:
             return stated
         deployed = [item for item in self._releases() if item["metadata"]["labels"].get("status") == "deployed"]
         newest = plan.latest_release(deployed)
@@ -356,6 +354,13 @@ class Runner:
             self._workload_evidence,
         )
 
+    def release_faults(self) -> list[str]:
+        """What is wrong with an installed release, without waiting."""
+        newest = plan.latest_release(self._releases())
+        status = newest["metadata"]["labels"].get("status", "none") if newest else "none"
+        faults = [] if status == "deployed" else [f"the release has the status {status}"]
+        return [f"{self.name}: {fault}" for fault in [*faults, *self.workload_faults()]]
+
     def simulation(self) -> bool:
         """Whether a workload of the release is marked as a test double."""
         return any((item["metadata"].get("labels") or {}).get(plan.SIMULATION) for _, item in self.workloads())
@@ -367,6 +372,21 @@ class Runner:
             manifest = named(entry)
             found.append(plan.condition_fault(label(manifest), self.api.live(manifest), entry["condition"]))
         return [fault for fault in found if fault]
+
+
+def installed_chart(api: KubernetesApi, name: str) -> Runner | None:
+    """A chart as its HelmChart in the cluster declares it; None without one."""
+    probe = {
+        "apiVersion": "helm.cattle.io/v1",
+        "kind": "HelmChart",
+        "metadata": {"name": name, "namespace": plan.SYSTEM},
+    }
+    live = api.live(probe)
+    if live is None:
+        return None
+    spec = live["spec"]
+    chart = Chart(name, spec.get("targetNamespace", plan.SYSTEM), spec.get("chart", ""), plan.stated_version(live))
+    return Runner(api, Declared(chart))
 
 
 def named(entry: Mapping[str, str]) -> Json:
