@@ -178,7 +178,7 @@ def client(server: Host, inventory: Inventory, name: str) -> Iterator[Client]:
 
 @ON_THE_SITE
 def test_2_an_upgrade_by_one_minor_is_saved_before_and_serves_all_the_time(server: Host, client: Client) -> None:
-    until(lambda: client.succeeded > 0)
+    until(lambda: client.succeeded > 0, 60)
     with server.sudo():
         snapshots = "ls /var/lib/rancher/rke2/server/db/snapshots"
         before = server.check_output(snapshots).split()
