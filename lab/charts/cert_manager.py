@@ -1,4 +1,7 @@
-"""cert-manager: the chart of its Go module; controllers and CA injector are real, the webhook is a simulation."""
+"""cert-manager: the chart of its Go module; controllers and CA injector are real, the webhook is a simulation.
+
+The chart is unchanged but for the label of a simulation on the webhook's Deployment, which `verify` reports.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from lab.kubernetes.build import module_version
 from lab.kubernetes.images import Link
 
 MODULE = "github.com/cert-manager/cert-manager"
+WEBHOOK, LABELS = "templates/webhook-deployment.yaml", "\n  labels:\n"
 PROGRAMS = ("controller", "cainjector", "webhook")
 
 
@@ -19,6 +23,10 @@ def charts(build: Build) -> list[Chart]:
     described = files["Chart.yaml"].decode()
     # As upstream's release tool does.
     files["Chart.yaml"] = re.sub(r"(?m)^(version|appVersion): .*$", rf"\1: {version}", described).encode()
+    webhook = files[WEBHOOK].decode()
+    if LABELS not in webhook:
+        raise ValueError(f"{folder / WEBHOOK}: has no labels of the Deployment. Adapt lab/charts/cert_manager.py.")
+    files[WEBHOOK] = webhook.replace(LABELS, f'{LABELS}    slipway.dev/simulation: "true"\n', 1).encode()
     images = tuple(
         Image(
             f"quay.io/jetstack/cert-manager-{program}:{version}",

@@ -131,8 +131,12 @@ def test_cert_manager_has_one_image_for_each_program(tmp_path: Path) -> None:
     folder = tmp_path / "charts/cert-manager"
     folder.mkdir(parents=True)
     (folder / "Chart.yaml").write_text("name: cert-manager\nversion: v0.0.0\nappVersion: v0.0.0\n")
+    (folder / "templates").mkdir()
+    (folder / "templates/webhook-deployment.yaml").write_text("metadata:\n  labels:\n    app: x\nspec:\n  labels:\n")
     (chart,) = cert_manager.charts(Build(tmp_path, tmp_path / "charts"))
     assert chart.files["Chart.yaml"].decode().count(chart.version) == 2
+    webhook = chart.files["templates/webhook-deployment.yaml"].decode()
+    assert webhook == 'metadata:\n  labels:\n    slipway.dev/simulation: "true"\n    app: x\nspec:\n  labels:\n'
     assert [image.repository for image in chart.images] == [
         "jetstack/cert-manager-controller",
         "jetstack/cert-manager-cainjector",
