@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import time
@@ -98,10 +97,6 @@ def declared(playbook: str, **more: Any) -> Run:
     return run
 
 
-def text(run: Run) -> str:
-    return re.sub(r"\s+", " ", run.output)
-
-
 def image_digest(site: Site) -> str:
     return site.on(ADMIN, f"cephadm shell -- rbd export --no-progress {IMAGE} - 2>/dev/null | sha256sum").split()[0]
 
@@ -147,7 +142,7 @@ def test_a_restore_is_rejected(cloud: Client, identity: Path, inputs: dict[str, 
     before = objects(cloud, ENVIRONMENT)
     values = {"op_restore_site_identity_path": str(identity), **inputs}
     run = play("-e", json.dumps(values), playbook=PLAYBOOK)
-    assert run.code == 2 and message in text(run), run.output[-3000:]
+    assert run.code == 2 and message in run.text, run.output[-3000:]
     assert run.changed == {} and objects(cloud, ENVIRONMENT) == before
 
 
@@ -220,7 +215,7 @@ def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
         start_and_kill(values, dice.uniform(30.0, LAST_KILL_SECONDS))
     run = play("-e", json.dumps(values), playbook=PLAYBOOK)
     assert run.code == 0, run.output[-6000:]
-    assert "Resuming the restore that began" in text(run)
+    assert "Resuming the restore that began" in run.text
     # The canaries.
     assert until(lambda: canaries(kubeconfig), 30, errors=FAILURES)["canary"] == "of the lost site"
     assert site.query("SELECT value FROM canary") == "of the lost site"
