@@ -105,16 +105,9 @@ def restore_reports() -> set[Path]:
     return set((ARTIFACTS / "restore_site").glob("*.json"))
 
 
-def save_etcd(site: Site) -> None:
-    """A snapshot of each server that holds the canary of the drill, and its manifest."""
-    for name in SERVERS:
-        site.on(name, "systemctl start slipway-snapshot@etcd")
-        site.on(name, "/usr/local/bin/rke2 etcd-snapshot save --name canary")
-        site.on(name, "systemctl start slipway-snapshot@etcd")
-
-
 def test_each_part_is_restored_beside_production(site: Site, identity: Path) -> None:
-    save_etcd(site)
+    saved = play(playbook="playbooks/operations/save_snapshots.yml")
+    assert saved.code == 0, saved.output[-6000:]
     run = play("-e", f"op_drill_site_identity_path={identity}", playbook="playbooks/operations/drill_site.yml")
     assert run.code == 0, run.output[-6000:]
     found: dict[str, dict[str, Any]] = {}
@@ -125,6 +118,7 @@ def test_each_part_is_restored_beside_production(site: Site, identity: Path) -> 
         drills = found[name]["drills"]
         assert (drills["etcd"]["ok"], drills["config"]["ok"]) == (True, True)
         assert drills["etcd"]["keys"] > 50 and drills["etcd"]["canary_age_seconds"] < 600
+        assert drills["etcd"]["object"].startswith(f"etcd/on-demand-{name}-")
     assert found[ADMIN]["drills"]["ceph"]["monitors"] == ["lab-ceph-1", "lab-ceph-2", "lab-ceph-3"]
     for name in (*SERVERS, ADMIN):
         assert site.on(name, "find /var/lib/slipway-snapshot -name 'drill-*'") == ""
@@ -193,12 +187,9 @@ def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
         for key, body in OBJECTS.items():
             client.put_object(Bucket=BUCKET, Key=key, Body=body)
     # Snapshots, and the escrow.
-    declared("playbooks/s3_snapshot.yml")
-    save_etcd(site)
-    site.on(ADMIN, "systemctl start slipway-snapshot@ceph")
+    saved = declared("playbooks/operations/save_snapshots.yml")
+    assert f"ceph/bucket-{BUCKET}-" in saved.output and "ceph/image-kubernetes-canary-" in saved.output
     assert site.archived()
-    listed = declared("playbooks/operations/list_snapshots.yml")
-    assert f"ceph/bucket-{BUCKET}-" in listed.output and "ceph/image-kubernetes-canary-" in listed.output
     escrow = tmp_path / "escrow.age"
     declared("playbooks/operations/export_escrow.yml", op_export_escrow_path=str(escrow))
     reports = restore_reports()
