@@ -24,7 +24,7 @@ def kubeconfig(description: dict[str, Any]) -> Path:
     [
         ({}, "op_upgrade_rke2_version: not given"),
         ({"op_upgrade_rke2_version": "1.36"}, "op_upgrade_rke2_version: 1.36 is not an RKE2 release in full"),
-        ({"op_upgrade_rke2_version": RELEASE_BEFORE}, "RKE2 cannot go back in place"),
+        ({"op_upgrade_rke2_version": RELEASE_BEFORE}, "RKE2 cannot be downgraded in place"),
     ],
 )
 def test_wrong_version_is_rejected_and_nothing_is_changed(
