@@ -260,6 +260,16 @@ def test_a_service_without_hosts_is_an_empty_group(tmp_path: Path) -> None:
     assert services - {"all", "localhost"} <= set(groups)
 
 
+@pytest.mark.parametrize("network", ["private", "public"])
+def test_the_controller_needs_no_address_of_its_own(network: str) -> None:
+    done = subprocess.run(
+        ["ansible", "localhost", "-i", "inventories/prod", "-m", "ping"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "HCLOUD_TOKEN": "", "SLIPWAY_CONTROLLER_NETWORK": network},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_token_that_is_refused_gets_no_older_answer(tmp_path: Path) -> None:
     read_inventory(tmp_path, listed)
     found, warned = read_inventory(tmp_path, lambda *_: (401, failure("unauthorized", "unable to authenticate")))
