@@ -260,6 +260,30 @@ def test_a_service_without_hosts_is_an_empty_group(tmp_path: Path) -> None:
     assert services - {"all", "localhost"} <= set(groups)
 
 
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [("private", {"a": "10.0.0.2", "s": "203.0.113.3"}), ("public", {"a": "203.0.113.2", "s": "203.0.113.3"})],
+)
+def test_the_object_storage_is_reached_by_its_public_address(
+    tmp_path: Path, network: str, expected: dict[str, str]
+) -> None:
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/all.yml").symlink_to(REPOSITORY / "inventories/defaults.yml")
+    (tmp_path / "hosts.yml").write_text("""
+all:
+  children:
+    ceph: {hosts: {a: {provision_private_ip: 10.0.0.2, ansible_host: 203.0.113.2}}}
+    object_storage: {hosts: {s: {provision_private_ip: 10.0.0.3, ansible_host: 203.0.113.3}}}
+""")
+    done = subprocess.run(
+        ["ansible", "all", "-i", str(tmp_path / "hosts.yml"), "-m", "debug", "-a", "var=ansible_ssh_host"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, "SLIPWAY_CONTROLLER_NETWORK": network, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+    )  # fmt: skip
+    found = dict(re.findall(r"^(\w+) \|.*?\"ansible_ssh_host\": \"([0-9.]+)\"", done.stdout, re.M | re.S))
+    assert found == expected, done.stdout
+
+
 @pytest.mark.parametrize("network", ["private", "public"])
 def test_the_controller_needs_no_address_of_its_own(network: str) -> None:
     done = subprocess.run(
