@@ -308,9 +308,9 @@ def _check_graph(stages: Sequence[str], jobs: Mapping[str, JobSpec]) -> None:
     for name, job in jobs.items():
         if job.stage not in order:
             refuse(job.file, f"{name}.stage", f"{job.stage!r} is not in `stages`", f"Use one of {', '.join(stages)}")
-        named = [("needs", need.job) for need in job.needs or ()] + [
-            ("dependencies", other) for other in job.dependencies or ()
-        ]
+        # As GitLab: an optional one may be no job at all.
+        needed = [need.job for need in job.needs or () if need.job in jobs or not need.optional]
+        named = [("needs", other) for other in needed] + [("dependencies", other) for other in job.dependencies or ()]
         for keyword, other in named:
             if other not in jobs:
                 refuse(job.file, f"{name}.{keyword}", f"{other!r} is not a job")
@@ -321,7 +321,9 @@ def _check_graph(stages: Sequence[str], jobs: Mapping[str, JobSpec]) -> None:
             refuse(job.file, f"{name}.environment.on_stop", f"{on_stop!r} is not a job")
     done: set[str] = set()
     while ready := [
-        name for name, job in jobs.items() if name not in done and all(need.job in done for need in job.needs or ())
+        name
+        for name, job in jobs.items()
+        if name not in done and all(need.job in done or need.job not in jobs for need in job.needs or ())
     ]:
         done.update(ready)
     if circle := [name for name in jobs if name not in done]:

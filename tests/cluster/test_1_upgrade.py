@@ -13,9 +13,8 @@ from tests.platform.conftest import INVENTORY, REPOSITORY, play
 from tests.platform.test_rke2 import AGENTS, SERVERS, Calls, connect, cordons
 
 RELEASE_BEFORE = "v1.36.2+rke2r1"
-LONGEST_GAP_SECONDS = 10
-"""Between two answered calls, one per second. A call to a server whose etcd member restarts is not answered within
-5 s: NGINX knows only whether the port of its API server accepts connections."""
+LONGEST_GAP_SECONDS = 5
+"""Between two answered calls, one per second."""
 RELEASE = yaml.safe_load((REPOSITORY / INVENTORY / "group_vars/all/platform.yml").read_text())["rke2_version"]
 
 
@@ -50,7 +49,12 @@ def test_an_upgrade_takes_one_node_at_a_time_and_the_api_answers(kubeconfig: Pat
     # An agent may be drained between two reads.
     assert set(SERVERS) <= set().union(*cordoned)
     assert max(len(names) for names in cordoned) == 1
-    print(f"{len(calls.failed)} of {len(calls.failed) + len(calls.answered)} calls failed")
+    gap = longest_gap(calls)
+    print(
+        f"{len(calls.failed)} of {len(calls.failed) + len(calls.answered)} calls failed, {gap:.1f} s without an answer"
+    )
     again = play()
     assert (again.code, again.changed) == (0, {}), again.output[-4000:]
-    assert longest_gap(calls) <= LONGEST_GAP_SECONDS, calls.failed
+    assert gap <= LONGEST_GAP_SECONDS, calls.failed
+    # A server resets the connections to its API before it restarts: at most one call is in progress at that moment.
+    assert len(calls.failed) <= len(SERVERS), calls.failed

@@ -156,10 +156,6 @@ def restore(*arguments: str, **inputs: Any) -> Run:
     return play(*arguments, "-e", json.dumps(values), playbook=PLAYBOOK)
 
 
-def text(run: Run) -> str:
-    return re.sub(r"\s+", " ", run.output)
-
-
 def is_restored(kubeconfig: Path, site: Site, run: Run, expected: dict[str, str]) -> None:
     """Three voters without an alarm, all nodes Ready, the canaries of the snapshot, and nothing left to do."""
     assert run.code == 0, run.output[-6000:]
@@ -201,7 +197,7 @@ def test_a_restore_from_the_bucket_returns_to_the_canary(
     before = started_at(site)
     dry = restore("--check", op_restore_etcd_snapshot=saved)
     assert dry.code == 0, dry.output[-6000:]
-    assert f"etcd is reset to s3://{BUCKET}/etcd/{saved} on {SERVERS[0]}; RKE2 stops on all servers" in text(dry)
+    assert f"etcd is reset to s3://{BUCKET}/etcd/{saved} on {SERVERS[0]}; RKE2 stops on all servers" in dry.text
     assert started_at(site) == before
     assert canaries(kubeconfig) == {"canary": "overwritten", "canary-later": "lost"}
     run = restore(op_restore_etcd_snapshot="latest")
@@ -235,8 +231,8 @@ def test_a_snapshot_that_does_not_fit_is_rejected_before_anything_stops(
         for name, (content, manifest, message) in cases.items():
             put(bucket, name, content, manifest)
             run = restore(op_restore_etcd_snapshot=name)
-            assert run.code != 0 and f"s3://{BUCKET}/etcd/{name}: " in text(run), run.output[-3000:]
-            assert message in text(run), run.output[-3000:]
+            assert run.code != 0 and f"s3://{BUCKET}/etcd/{name}: " in run.text, run.output[-3000:]
+            assert message in run.text, run.output[-3000:]
             assert run.changed == {}
     finally:
         remove(bucket, cases)
@@ -260,14 +256,14 @@ REJECTED: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_request_is_rejected_before_anything_stops(site: Site, inputs: dict[str, Any], message: str) -> None:
     before = started_at(site)
     run = restore(**({"op_restore_etcd_snapshot": "latest"} | inputs))
-    assert run.code != 0 and message in text(run), run.output[-3000:]
+    assert run.code != 0 and message in run.text, run.output[-3000:]
     assert run.changed == {} and started_at(site) == before
 
 
 def test_a_store_with_a_certificate_of_another_authority_is_rejected(description: dict[str, Any]) -> None:
     other = Path(description["ca_certificate_path"]).read_text()
     run = restore(op_restore_etcd_snapshot="latest", platform_object_storage_ca_certificate=other)
-    assert run.code != 0 and "its certificate is not signed by the configured authority" in text(run)
+    assert run.code != 0 and "its certificate is not signed by the configured authority" in run.text
     assert run.changed == {}
 
 
@@ -276,8 +272,8 @@ def test_a_snapshot_that_cannot_be_uploaded_stops_a_restart(site: Site) -> None:
     """RKE2 exits with 0 when an upload fails. The next run with the right key restarts the servers."""
     before = started_at(site)
     run = play("-e", "object_storage_etcd_secret_key=wrong", playbook="playbooks/rke2.yml")
-    assert run.code != 0 and "Nothing was restarted" in text(run), run.output[-3000:]
-    assert "SignatureDoesNotMatch" in text(run), run.output[-3000:]
+    assert run.code != 0 and "Nothing was restarted" in run.text, run.output[-3000:]
+    assert "SignatureDoesNotMatch" in run.text, run.output[-3000:]
     assert started_at(site) == before
     corrected = play(playbook="playbooks/rke2.yml")
     assert corrected.code == 0, corrected.output[-6000:]
@@ -315,7 +311,7 @@ def test_a_restore_that_is_killed_is_finished_by_the_same_command(kubeconfig: Pa
     log = OUTPUTS / "restore-killed.log"
     assert start_and_kill(log, lambda seconds: RESET_TASK in log.read_text(), inputs), log.read_text()[-6000:]
     other = restore(op_restore_etcd_snapshot="latest")
-    assert other.code != 0 and "is unfinished, and this run requests snapshot latest" in text(other)
+    assert other.code != 0 and "is unfinished, and this run requests snapshot latest" in other.text
     for _ in range(KILLS - 1):
         after = dice.uniform(3.0, LAST_KILL_SECONDS)
         start_and_kill(log, lambda seconds, after=after: seconds > after, inputs)
@@ -339,7 +335,7 @@ def test_the_quorum_is_lost_with_two_servers_and_the_survivor_keeps_the_data(
     delete(cloud, [SERVERS[0], SERVERS[2]])
     run = restore(op_restore_etcd_reset_only=True, op_restore_etcd_new_hosts=True)
     is_restored(kubeconfig, site, run, expected)
-    assert f"etcd is reset without a snapshot on {SERVERS[1]}" in text(run)
+    assert f"etcd is reset without a snapshot on {SERVERS[1]}" in run.text
 
 
 @pytest.mark.soak
@@ -362,7 +358,7 @@ def test_a_server_whose_disk_is_lost_joins_again(kubeconfig: Path, site: Site) -
     name = SERVERS[2]
     site.on(name, "rke2-killall.sh && rm -rf /var/lib/rancher/rke2/server/db/etcd /etc/rancher/node")
     run = play(playbook="playbooks/rke2.yml")
-    assert run.code != 0 and f"{name}: holds no RKE2 data, but the cluster still lists it" in text(run)
+    assert run.code != 0 and f"{name}: holds no RKE2 data, but the cluster still lists it" in run.text
     connect(kubeconfig).delete_node(name, _request_timeout=30)
     run = play(playbook="playbooks/rke2.yml")
     assert run.code == 0, run.output[-6000:]

@@ -19,7 +19,7 @@ NAMESPACE = "shop"
 LABELS = {"app": "shop"}
 PORT = 8080
 SERVER = f"""
-import http.server, json, os, time
+import http.server, json, os, signal, time
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -36,6 +36,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, text, *values):
         print(text % values, flush=True)
 
+# The first process of a container gets no signal that it does not handle: without this a pod ends after 30 s.
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 http.server.ThreadingHTTPServer(("", {PORT}), Handler).serve_forever()
 """
 FETCH = """
@@ -73,7 +75,7 @@ def container(image: str, program: str, **fields: Any) -> dict[str, Any]:
 
 def client(image: str, name: str) -> dict[str, Any]:
     """A pod that does nothing; FETCH is run in it."""
-    waiting = container(image, "import signal; signal.sigwait([signal.SIGTERM])")
+    waiting = container(image, "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()")
     pod = named("v1", "Pod", name, spec={"containers": [waiting], "terminationGracePeriodSeconds": 5})
     pod["metadata"]["labels"] = {"client": name}
     return pod

@@ -42,6 +42,11 @@ class Run:
     report: dict[str, Any]
 
     @property
+    def text(self) -> str:
+        """The output on one line: Ansible wraps messages."""
+        return self.text
+
+    @property
     def changed(self) -> dict[str, int]:
         """Host → changed tasks, hosts without a change left out."""
         return {host: counts["changed"] for host, counts in self.report["hosts"].items() if counts["changed"]}

@@ -24,10 +24,14 @@ def test_a_second_run_changes_nothing(second: Run) -> None:
     assert second.changed == {}, second.output[-6000:]
 
 
-def test_check_mode_of_a_built_platform_reports_no_change() -> None:
+def test_check_mode_of_a_built_platform_reports_no_change(description: dict[str, Any]) -> None:
+    """From a new checkout, which has no kubeconfig."""
+    kubeconfig = Path(description["secrets_path"]).parent / "ansible/kubeconfig"
+    kubeconfig.unlink()
     run = play("--check", "--diff")
     assert run.code == 0, run.output[-6000:]
     assert run.changed == {}, run.output[-6000:]
+    assert kubeconfig.exists()
 
 
 def test_a_new_environment_has_every_snapshot_that_is_due() -> None:

@@ -156,7 +156,7 @@ def test_a_change_of_the_inventory_is_applied_verified_and_promoted(site: Site) 
     site.engine.play(site.job(run, "approve-prod").id)
     site.succeed(run, seconds=2400)
     assert site.report(run, "apply-prod")["changed"] == 0
-    assert site.report(run, "snapshots-prod", "list-snapshots-prod")["result"] == "ok"
+    assert site.report(run, "snapshots-prod", "snapshots-prod")["result"] == "ok"
 
 
 def test_a_change_that_breaks_verify_is_rolled_back(site: Site) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,9 @@ def test_ports_of_pods_are_closed_for_those_who_may_not_reach_them(
         kubectl.apply(pod, service)
         for port in (HOST_PORT, NODE_PORT):
             until(partial(state, SERVERS[0], port), 60, lambda seen: seen == "open")
-        seen = {(name, port): state(name, port) for name in OTHERS for port in (HOST_PORT, NODE_PORT)}
+        probes = [(name, port) for name in OTHERS for port in (HOST_PORT, NODE_PORT)]
+        with ThreadPoolExecutor() as pool:
+            seen = dict(zip(probes, pool.map(lambda probe: state(*probe), probes), strict=True))
         assert set(seen.values()) == {"dropped"}, seen
         for port in (HOST_PORT, NODE_PORT):
             with pytest.raises(OSError, match="timed out"):

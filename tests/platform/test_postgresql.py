@@ -66,7 +66,7 @@ def test_a_setting_with_which_the_server_does_not_start_is_rolled_back(site: Sit
     """Hosts of the lab have no huge pages."""
     settings = {"postgresql_extra_settings": {"huge_pages": "on"}}
     pending = site.played("postgresql", **settings)
-    assert "needs a restart for huge_pages" in " ".join(pending.output.split())
+    assert "needs a restart for huge_pages" in pending.text
     failed = site.play("postgresql", **settings, op_postgresql_allow_restart=True)
     assert failed.code != 0
     assert "The previous files are active again" in failed.output

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import time
@@ -98,10 +97,6 @@ def declared(playbook: str, **more: Any) -> Run:
     return run
 
 
-def text(run: Run) -> str:
-    return re.sub(r"\s+", " ", run.output)
-
-
 def image_digest(site: Site) -> str:
     return site.on(ADMIN, f"cephadm shell -- rbd export --no-progress {IMAGE} - 2>/dev/null | sha256sum").split()[0]
 
@@ -110,16 +105,9 @@ def restore_reports() -> set[Path]:
     return set((ARTIFACTS / "restore_site").glob("*.json"))
 
 
-def save_etcd(site: Site) -> None:
-    """A snapshot of each server that holds the canary of the drill, and its manifest."""
-    for name in SERVERS:
-        site.on(name, "systemctl start slipway-snapshot@etcd")
-        site.on(name, "/usr/local/bin/rke2 etcd-snapshot save --name canary")
-        site.on(name, "systemctl start slipway-snapshot@etcd")
-
-
 def test_each_part_is_restored_beside_production(site: Site, identity: Path) -> None:
-    save_etcd(site)
+    saved = play(playbook="playbooks/operations/save_snapshots.yml")
+    assert saved.code == 0, saved.output[-6000:]
     run = play("-e", f"op_drill_site_identity_path={identity}", playbook="playbooks/operations/drill_site.yml")
     assert run.code == 0, run.output[-6000:]
     found: dict[str, dict[str, Any]] = {}
@@ -130,6 +118,7 @@ def test_each_part_is_restored_beside_production(site: Site, identity: Path) -> 
         drills = found[name]["drills"]
         assert (drills["etcd"]["ok"], drills["config"]["ok"]) == (True, True)
         assert drills["etcd"]["keys"] > 50 and drills["etcd"]["canary_age_seconds"] < 600
+        assert drills["etcd"]["object"].startswith(f"etcd/on-demand-{name}-")
     assert found[ADMIN]["drills"]["ceph"]["monitors"] == ["lab-ceph-1", "lab-ceph-2", "lab-ceph-3"]
     for name in (*SERVERS, ADMIN):
         assert site.on(name, "find /var/lib/slipway-snapshot -name 'drill-*'") == ""
@@ -147,7 +136,7 @@ def test_a_restore_is_rejected(cloud: Client, identity: Path, inputs: dict[str, 
     before = objects(cloud, ENVIRONMENT)
     values = {"op_restore_site_identity_path": str(identity), **inputs}
     run = play("-e", json.dumps(values), playbook=PLAYBOOK)
-    assert run.code == 2 and message in text(run), run.output[-3000:]
+    assert run.code == 2 and message in run.text, run.output[-3000:]
     assert run.changed == {} and objects(cloud, ENVIRONMENT) == before
 
 
@@ -198,12 +187,9 @@ def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
         for key, body in OBJECTS.items():
             client.put_object(Bucket=BUCKET, Key=key, Body=body)
     # Snapshots, and the escrow.
-    declared("playbooks/s3_snapshot.yml")
-    save_etcd(site)
-    site.on(ADMIN, "systemctl start slipway-snapshot@ceph")
+    saved = declared("playbooks/operations/save_snapshots.yml")
+    assert f"ceph/bucket-{BUCKET}-" in saved.output and "ceph/image-kubernetes-canary-" in saved.output
     assert site.archived()
-    listed = declared("playbooks/operations/list_snapshots.yml")
-    assert f"ceph/bucket-{BUCKET}-" in listed.output and "ceph/image-kubernetes-canary-" in listed.output
     escrow = tmp_path / "escrow.age"
     declared("playbooks/operations/export_escrow.yml", op_export_escrow_path=str(escrow))
     reports = restore_reports()
@@ -220,7 +206,7 @@ def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
         start_and_kill(values, dice.uniform(30.0, LAST_KILL_SECONDS))
     run = play("-e", json.dumps(values), playbook=PLAYBOOK)
     assert run.code == 0, run.output[-6000:]
-    assert "Resuming the restore that began" in text(run)
+    assert "Resuming the restore that began" in run.text
     # The canaries.
     assert until(lambda: canaries(kubeconfig), 30, errors=FAILURES)["canary"] == "of the lost site"
     assert site.query("SELECT value FROM canary") == "of the lost site"

@@ -131,7 +131,7 @@ def test_without_the_primary_nothing_acknowledged_is_lost(site: Pair) -> None:
     keep("acknowledged rows", len(noted))
     keep("lost rows", len(lost))
     keep("seconds without writes", round(silence, 1))
-    assert f"{FIRST} is off or unreachable" in " ".join(run.output.split())
+    assert f"{FIRST} is off or unreachable" in run.text
     assert lost == []
     assert silence < LONGEST_OUTAGE_SECONDS
 
@@ -145,7 +145,7 @@ def test_the_old_primary_neither_serves_nor_stays_away(site: Pair) -> None:
     refusal = "is the primary now. Rejoin this host"
     until(lambda: refusal in site.run(FIRST, "journalctl -b -u postgresql@17-main --no-pager").output, 90)
     refused = site.play("operations/rejoin_postgresql", op_rejoin_postgresql_host=FIRST)
-    assert refused.code != 0 and "correct hosts.yml first" in " ".join(refused.output.split())
+    assert refused.code != 0 and "correct hosts.yml first" in refused.text
     site.declare(SECOND)
     run = site.played("operations/rejoin_postgresql", op_rejoin_postgresql_host=FIRST)
     keep("seconds to rejoin", run.report["seconds"])
@@ -167,7 +167,7 @@ def test_a_switchover_from_a_running_primary_is_orderly(site: Pair) -> None:
     with load(site, primary=SECOND) as rows:
         run = site.played("operations/promote_postgresql", op_promote_postgresql_host=FIRST)
         grows(rows, 50)
-    assert f"nothing, {FIRST} has all WAL of {SECOND}" in " ".join(run.output.split())
+    assert f"nothing, {FIRST} has all WAL of {SECOND}" in run.text
     noted = acknowledged(site)
     silence = longest_silence(noted)
     keep("seconds without writes", round(silence, 1))

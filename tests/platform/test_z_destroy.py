@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from hcloud import Client
 
@@ -37,7 +35,7 @@ def test_nothing_is_destroyed(cloud: Client, arguments: tuple[str, ...], code: i
     before = objects(cloud, ENVIRONMENT) | objects(cloud, STORE)
     run = destroy(*arguments)
     assert run.code == code, run.output[-6000:]
-    assert ("Nothing has been deleted" in re.sub(r"\s+", " ", run.output)) is bool(code)
+    assert ("Nothing has been deleted" in run.text) is bool(code)
     assert "lab-ceph-1" in run.output, "it lists what would go"
     assert objects(cloud, ENVIRONMENT) | objects(cloud, STORE) == before
 

@@ -208,6 +208,10 @@ def test_what_is_not_implemented_is_refused_with_file_and_key(text: str, message
         read(text)
 
 
+def test_an_optional_need_may_be_no_job() -> None:
+    assert list(planned("a: { script: x, needs: [{ job: b, optional: true }] }")) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from ansible_collections.slipway.platform.plugins.inventory.hcloud import address, addresses, variables, volumes_of
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
+from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import read_plays
 
 Answer = tuple[int, Any]
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -242,6 +244,54 @@ def test_cached_addresses_are_used_while_the_api_is_unreachable(tmp_path: Path) 
     assert later == found
     assert re.search(r"Addresses of servers are those of 20\d\d-.* UTC: .*out of order", warned)
     assert [path.stat().st_mode & 0o777 for path in (tmp_path / ".state").iterdir()] == [0o600]
+
+
+def test_a_service_without_hosts_is_an_empty_group(tmp_path: Path) -> None:
+    (tmp_path / "hcloud.yml").write_text("{plugin: slipway.platform.hcloud, environment: prod}\n")
+    (tmp_path / "hosts.yml").write_text("all: {children: {ceph: {hosts: {prod-ceph-1: {}}}}}\n")
+    done = subprocess.run(
+        ["ansible", "localhost", "-i", str(tmp_path), "-m", "debug", "-a", "msg={{ groups }}"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, "HCLOUD_TOKEN": "", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+    )  # fmt: skip
+    groups = json.loads(done.stdout.partition("=>")[2])["msg"]
+    assert groups["ceph"] == ["prod-ceph-1"]
+    services = {group for play in read_plays(REPOSITORY / "playbooks") for group in play.groups}
+    assert services - {"all", "localhost"} <= set(groups)
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [("private", {"a": "10.0.0.2", "s": "203.0.113.3"}), ("public", {"a": "203.0.113.2", "s": "203.0.113.3"})],
+)
+def test_the_object_storage_is_reached_by_its_public_address(
+    tmp_path: Path, network: str, expected: dict[str, str]
+) -> None:
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/all.yml").symlink_to(REPOSITORY / "inventories/defaults.yml")
+    (tmp_path / "hosts.yml").write_text("""
+all:
+  children:
+    ceph: {hosts: {a: {provision_private_ip: 10.0.0.2, ansible_host: 203.0.113.2}}}
+    object_storage: {hosts: {s: {provision_private_ip: 10.0.0.3, ansible_host: 203.0.113.3}}}
+""")
+    done = subprocess.run(
+        ["ansible", "all", "-i", str(tmp_path / "hosts.yml"), "-m", "debug", "-a", "var=ansible_ssh_host"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, "SLIPWAY_CONTROLLER_NETWORK": network, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+    )  # fmt: skip
+    found = dict(re.findall(r"^(\w+) \|.*?\"ansible_ssh_host\": \"([0-9.]+)\"", done.stdout, re.M | re.S))
+    assert found == expected, done.stdout
+
+
+@pytest.mark.parametrize("network", ["private", "public"])
+def test_the_controller_needs_no_address_of_its_own(network: str) -> None:
+    done = subprocess.run(
+        ["ansible", "localhost", "-i", "inventories/prod", "-m", "ping"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "HCLOUD_TOKEN": "", "SLIPWAY_CONTROLLER_NETWORK": network},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_token_that_is_refused_gets_no_older_answer(tmp_path: Path) -> None:

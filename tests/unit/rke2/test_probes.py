@@ -402,6 +402,7 @@ def test_closed_ports_are_probed_on_every_public_address_beside_a_control() -> N
     assert closed(server) == [four[0], six[0], *four[1:], *six[1:]]
     assert closed(server, ipv6_enabled=False) == four
     assert closed(server | {"ansible_host": "10.0.0.1"}) == []
+    assert closed(server | {"ansible_ssh_host": "10.0.0.1"}) == []
 
 
 def test_a_host_without_a_known_address_is_a_finding() -> None:

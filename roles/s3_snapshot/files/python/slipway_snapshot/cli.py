@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "restore-ceph",
         help="restore exports of Ceph's buckets and images; reads objects and identity, prints faults, as JSON",
     )
+    commands.add_parser("save", help="save every part of this host now; prints their results as JSON")
     commands.add_parser("status", help="print results and findings as JSON")
     commands.add_parser("findings", help="print the faults of this host's snapshots, one a line")
     return result
@@ -96,14 +97,20 @@ def recorded(name: str, action: Callable[[dict[str, Any]], None]) -> int:
     return 1 if run.failed else 0
 
 
-def execute_part(configuration: Mapping[str, Any], part: str, result: dict[str, Any]) -> None:
+def execute_part(configuration: Mapping[str, Any], part: str, saves_now: bool, result: dict[str, Any]) -> None:
     run = Run.from_configuration(configuration, part)
+    run.saves_now = saves_now
     run.max_age_seconds = state.part_age_limit(run.options)
     try:
         EXECUTE[part](run)
     finally:
         if run.examined:
             result["newest"] = state.describe(run.newest)
+
+
+def run_part(configuration: Mapping[str, Any], part: str, *, saves_now: bool = False) -> int:
+    with state.lock(part):  # a timer may elapse while a run of the role saves the part
+        return recorded(part, partial(execute_part, configuration, part, saves_now))
 
 
 def verify_bucket(configuration: Mapping[str, Any], part: str, result: dict[str, Any]) -> None:
@@ -129,8 +136,11 @@ def main(words: Sequence[str]) -> int:
         print(f"slipway-snapshot: {arguments.part} is not saved on this host ({state.CONFIGURATION})", file=sys.stderr)
         return 2
     if command == "run":
-        with state.lock(arguments.part):  # a timer may elapse while a run of the role saves the part
-            return recorded(arguments.part, partial(execute_part, configuration, arguments.part))
+        return run_part(configuration, arguments.part)
+    if command == "save":
+        code = max(run_part(configuration, part, saves_now=True) for part in configuration["parts"])
+        print(json.dumps({part: state.results()[part] for part in configuration["parts"]}))
+        return code
     if command == "verify-bucket":
         return recorded(f"{state.BUCKET}{arguments.part}", partial(verify_bucket, configuration, arguments.part))
     if command == "drill":

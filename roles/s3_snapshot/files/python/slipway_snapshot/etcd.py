@@ -34,6 +34,9 @@ CANARY_NAME = "slipway-canary"
 UPLOAD_SECONDS = 900
 """A local snapshot younger than this may still be uploading; RKE2's own limit is 5 minutes."""
 SAVE_SECONDS = 600
+ON_DEMAND = "on-demand"
+"""Name of the snapshots that a person or a pipeline asks for; that many are kept on each host."""
+ON_DEMAND_KEPT = 5
 PROGRAM_PATH = "/usr/local/bin:/opt/rke2/bin:/usr/bin"
 
 
@@ -140,28 +143,29 @@ def release() -> dict[str, str]:
     return {"rke2": found[0]} if found else {}
 
 
-def save_first() -> None:
-    """Take a snapshot for a host that has none in the bucket, with name, retention and bucket of the scheduled ones.
-
-    RKE2 takes one when its schedule is next due: until then nothing could be restored, and a fault of its upload would
-    stay unknown. RKE2 does not upload again what failed, so this also ends such a fault once its cause is corrected.
-    """
+def rke2_snapshots(*words: str) -> None:
     program = shutil.which("rke2", path=PROGRAM_PATH)
     if program is None:
         raise SnapshotError("rke2: is not installed on this host. Run playbooks/rke2.yml")
+    command = [program, "etcd-snapshot", *words]
     try:
         done = subprocess.run(
-            [program, "etcd-snapshot", "save"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=SAVE_SECONDS,
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=SAVE_SECONDS
         )
     except subprocess.TimeoutExpired as error:
-        raise SnapshotError(f"the first snapshot was not saved within {SAVE_SECONDS} s") from error
+        raise SnapshotError(f"rke2 etcd-snapshot {words[0]} did not end within {SAVE_SECONDS} s") from error
     if done.returncode != 0:
-        raise SnapshotError(f"the first snapshot was not saved: {shortened(done.stderr or done.stdout, 300)}")
+        reason = shortened(done.stderr or done.stdout, 300)
+        raise SnapshotError(f"rke2 etcd-snapshot {words[0]} failed ({done.returncode}): {reason}")
+
+
+def save(on_demand: bool) -> None:
+    """Take a snapshot: with the name and retention of the scheduled ones, or with its own, which displaces none."""
+    if on_demand:
+        rke2_snapshots("save", "--name", ON_DEMAND)
+        rke2_snapshots("prune", "--name", ON_DEMAND, "--snapshot-retention", str(ON_DEMAND_KEPT))
+    else:
+        rke2_snapshots("save")
 
 
 def verified_digest(run: Run, entry: Entry, file: LocalFile | None) -> str:
@@ -208,15 +212,20 @@ def canary_time(content: str) -> str | None:
 
 
 def execute(run: Run) -> None:
-    """Write a manifest for each snapshot of this host that is complete in the bucket; report the others."""
+    """Write a manifest for each snapshot of this host that is complete in the bucket; report the others.
+
+    Takes one where the run is to save now, and for a host that has none in the bucket: RKE2 takes its first when its
+    schedule is next due. Until then nothing could be restored, and a fault of its upload would stay unknown. RKE2 does
+    not upload again what failed, so this also ends such a fault once its cause is corrected.
+    """
     folder, token_path = Path(run.options["snapshot_dir"]), Path(run.options["token_path"])
     objects = own_objects(run.bucket.list_objects(PREFIX), run.host)
-    if not objects:
+    if run.saves_now or not objects:
         write_canary(run.now())
-        save_first()
-        objects = own_objects(run.bucket.list_objects(PREFIX), run.host)
-        if not objects:
-            raise SnapshotError("the first snapshot was saved and not uploaded. See journalctl --unit rke2-server")
+        save(run.saves_now)
+        known, objects = objects, own_objects(run.bucket.list_objects(PREFIX), run.host)
+        if not objects.keys() - known.keys():
+            raise SnapshotError("a snapshot was saved and not uploaded. See journalctl --unit rke2-server")
     local = list_local(folder, run.host)
     manifests, faults = run.bucket.manifests(PREFIX)
     own = {key: manifest for key, manifest in manifests.items() if snapshot_time(key, run.host) is not None}

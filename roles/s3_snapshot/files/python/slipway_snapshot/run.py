@@ -28,6 +28,8 @@ class Run:
     """Public key of the escrow, which snapshots are encrypted for."""
     options: Mapping[str, Any]
     bucket: Bucket
+    saves_now: bool = False
+    """Whether the run takes a snapshot too where a service takes them by a schedule of its own."""
     max_age_seconds: int = 0
     """The age that the newest snapshot may have, by the schedule."""
     newest: Manifest | None = field(default=None)

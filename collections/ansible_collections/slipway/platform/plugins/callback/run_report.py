@@ -193,7 +193,8 @@ class CallbackModule(CallbackBase):
         self._add_failure(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._add_failure(result)
+        if not result.task.ignore_unreachable:
+            self._add_failure(result)
 
     def _add_failure(self, result: Any) -> None:
         self.report.failed_tasks.append(

@@ -72,7 +72,8 @@ def closed_hosts(ports: Mapping[str, list[int]], hostvars: Mapping[str, Any], ba
     for host, closed in ports.items():
         variables = hostvars[host]
         host_address = variables.get("ansible_host") or ""
-        if host_address and host_address == variables.get("provision_private_ip"):
+        reached_at = variables.get("ansible_ssh_host") or host_address
+        if reached_at and reached_at == variables.get("provision_private_ip"):
             continue
         for address in variables.get("hcloud_addresses") or [host_address]:
             control = (balancer, ipv6, 443) if ":" in address else (host, address, 22)

@@ -11,7 +11,8 @@ description:
     their volumes as C(hcloud_volumes), by the name after the server's, each with C(id), C(size_gb) and C(path).
   - Complements the static C(hosts.yml), which declares the machines. Servers that it does not declare are skipped, so
     that no play changes them.
-  - Adds nothing without a token. If the API rejects the token, it prints one warning and adds nothing, so that reading
+  - Adds the groups of all services, empty where C(hosts.yml) has none, so that a platform may lack a service.
+  - Adds no server without a token. If the API rejects the token, it prints one warning and adds none, so that reading
     the inventory never requires the cloud; C(playbooks/check.yml) fails the run in that case.
   - If the environment names a proxy (C(http_proxy), C(https_proxy)), adds a local C(api_endpoint) and the servers'
     addresses to C(no_proxy), for this run and its modules on the controller.
@@ -72,9 +73,11 @@ from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible_collections.slipway.platform.plugins.module_utils import proxies
 from ansible_collections.slipway.platform.plugins.module_utils.cloud import Cloud, CloudError
 from ansible_collections.slipway.platform.plugins.module_utils.plan import ENVIRONMENT_LABEL
-from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import static_hosts
+from ansible_collections.slipway.platform.plugins.plugin_utils.inventory import static_inventory
 
 GROUP = "hcloud"
+SERVICES = ("load_balancer", "rke2_server", "rke2_agent", "ceph", "object_storage", "postgresql", "gitlab_runner")
+"""Groups that plays name."""
 REFUSALS = frozenset({"unauthorized", "forbidden"})
 """Error codes for a rejected token; the cache is not used then."""
 
@@ -164,7 +167,10 @@ class InventoryModule(BaseInventoryPlugin):
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
-        inventory.add_group(GROUP)
+        declared = static_inventory(Path(path).parent, loader)
+        # Not those of hosts.yml: their names have the line that `check` reports.
+        for group in {GROUP, *SERVICES} - set(declared.groups):
+            inventory.add_group(group)
         # Ansible's own error, which follows, names neither the file nor a remedy.
         if not loader._vault.secrets and (encrypted := encrypted_files(Path(path).parent)):
             self.display.warning(
@@ -174,9 +180,8 @@ class InventoryModule(BaseInventoryPlugin):
         known = self._read_servers(Path(path))
         # Hosts are reached without a proxy, by SSH and by the API of Kubernetes.
         proxies.bypass(os.environ, [own for found in known.values() for own in found.get("hcloud_addresses", ())])
-        wanted = static_hosts(Path(path).parent, loader)
         for name, found in known.items():
-            if wanted and name not in wanted:
+            if declared.hosts and name not in declared.hosts:
                 self.display.v(f"{name} is not in hosts.yml")
                 continue
             inventory.add_host(name, group=GROUP)

@@ -254,12 +254,12 @@ def _words(value: Any) -> Iterator[str]:
             yield from _words(part)
 
 
-def static_hosts(folder: Path, loader: Any) -> set[str]:
-    """Names of the hosts that the static files of an inventory declare."""
+def static_inventory(folder: Path, loader: Any) -> InventoryManager:
+    """Hosts and groups that the static files of an inventory declare."""
     extensions = (*YAML, ".ini", "")
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in extensions]
     sources = [str(path) for path in paths if not path.stem.endswith("hcloud") and not path.name.startswith(".")]
-    return set(InventoryManager(loader=loader, sources=sources).hosts) if sources else set()
+    return InventoryManager(loader=loader, sources=sources, parse=bool(sources))
 
 
 # Roles and plays

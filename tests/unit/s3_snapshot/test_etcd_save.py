@@ -1,4 +1,4 @@
-"""The first snapshot of etcd: a run takes it for a host that has none in the bucket, and reports why it cannot."""
+"""Snapshots of etcd that a run takes: for a host that has none in the bucket, and where it is to save now."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def rke2(tmp_path: Path) -> Callable[[str], Path]:
 
 def uploads(store: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What RKE2 does beside the program: the local snapshots are in the bucket once `save` has ended."""
-    save = etcd.save_first
+    save = etcd.save
 
-    def save_and_upload() -> None:
-        save()
+    def save_and_upload(on_demand: bool) -> None:
+        save(on_demand)
         for path in folder.iterdir():
             store.buckets["prod-backup"][f"etcd/{path.name}"] = path.read_bytes()
 
-    monkeypatch.setattr(etcd, "save_first", save_and_upload)
+    monkeypatch.setattr(etcd, "save", save_and_upload)
 
 
 def test_a_host_without_a_snapshot_gets_one(
@@ -71,12 +71,39 @@ def test_a_host_without_a_snapshot_gets_one(
     assert log.read_text() == "etcd-snapshot save\n", "once"
 
 
+def test_a_snapshot_on_demand_displaces_no_scheduled_one(
+    run: Run, store: Memory, rke2: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, now = tmp_path / "snapshots", int(time.time())
+    store.buckets["prod-backup"][f"etcd/etcd-snapshot-{HOST}-{now - 60}"] = b"content"
+    log = rke2(f'[ "$2" = prune ] || printf content > {folder}/on-demand-{HOST}-{now}')
+    uploads(store, folder, monkeypatch)
+    run.saves_now = True
+    etcd.execute(run)
+    assert run.newest is not None and run.newest.object == f"etcd/on-demand-{HOST}-{now}"
+    assert log.read_text().splitlines() == [
+        "etcd-snapshot save --name on-demand",
+        "etcd-snapshot prune --name on-demand --snapshot-retention 5",
+    ]
+
+
+def test_a_snapshot_on_demand_that_is_not_uploaded_is_a_fault(
+    run: Run, store: Memory, rke2: Callable[[str], Path]
+) -> None:
+    """An older one in the bucket does not count."""
+    store.buckets["prod-backup"][f"etcd/etcd-snapshot-{HOST}-{int(time.time()) - 60}"] = b"content"
+    rke2("true")
+    run.saves_now = True
+    with pytest.raises(SnapshotError, match="a snapshot was saved and not uploaded"):
+        etcd.execute(run)
+
+
 @pytest.mark.parametrize(
     ("save", "message"),
     [
-        ("echo level=fatal msg=denied >&2; exit 1", "the first snapshot was not saved: level=fatal msg=denied"),
-        ("exit 3", "the first snapshot was not saved: no output"),
-        ("true", "the first snapshot was saved and not uploaded. See journalctl --unit rke2-server"),
+        ("echo level=fatal msg=denied >&2; exit 1", r"rke2 etcd-snapshot save failed \(1\): level=fatal msg=denied"),
+        ("exit 3", r"rke2 etcd-snapshot save failed \(3\): no output"),
+        ("true", "a snapshot was saved and not uploaded. See journalctl --unit rke2-server"),
     ],
     ids=["rejected", "no output", "not uploaded"],
 )
