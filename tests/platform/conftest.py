@@ -44,7 +44,7 @@ class Run:
     @property
     def text(self) -> str:
         """The output on one line: Ansible wraps messages."""
-        return self.text
+        return " ".join(self.output.split())
 
     @property
     def changed(self) -> dict[str, int]:
