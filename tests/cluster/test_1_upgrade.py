@@ -38,7 +38,7 @@ def kubeconfig(description: dict[str, Any]) -> Path:
 def test_a_platform_of_a_cluster_and_its_store_is_built(kubeconfig: Path) -> None:
     """Without the groups of other services, and with the previous release."""
     run = play("-e", f"rke2_version={RELEASE_BEFORE}")
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     assert releases(kubeconfig) == dict.fromkeys(SERVERS + AGENTS, RELEASE_BEFORE)
 
 
@@ -48,7 +48,7 @@ def test_an_upgrade_takes_one_node_at_a_time_and_the_api_answers(
     calls = Calls(kubeconfig)
     with cordons(kubeconfig) as cordoned, calls.running():
         run = play("-e", f"op_upgrade_rke2_version={RELEASE}", playbook="playbooks/operations/upgrade_rke2.yml")
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     assert releases(kubeconfig) == dict.fromkeys(SERVERS + AGENTS, RELEASE)
     # An agent may be drained between two reads.
     assert set(SERVERS) <= set().union(*cordoned)
@@ -60,7 +60,7 @@ def test_an_upgrade_takes_one_node_at_a_time_and_the_api_answers(
         f"{len(calls.failed)} of {len(calls.failed) + len(calls.answered)} calls failed, {gap:.1f} s without an answer"
     )
     again = play()
-    assert (again.code, again.changed) == (0, {}), again.output[-4000:]
+    assert (again.code, again.changed) == (0, {}), again.excerpt
     assert gap <= LONGEST_GAP_SECONDS, calls.failed
     # A server resets the connections to its API before it restarts: at most one call is in progress at that moment.
     assert len(calls.failed) <= len(SERVERS), calls.failed
