@@ -189,6 +189,9 @@ class RootDisk:
         self.mount.mkdir(exist_ok=True)
         # No barriers: a host's death does not lose synced data, and nothing needs to survive the death of this machine.
         run(["mount", "-o", "loop,noatime,nobarrier,discard", str(self.image), str(self.mount)])
+        # Direct I/O: else all is copied into this machine's page cache a second time. Not every file system has it.
+        with contextlib.suppress(CommandError):
+            run(["losetup", "--direct-io=on", loop_of(self.image)])
 
     def _mount_root(self, image: Path) -> None:
         self.root.mkdir(exist_ok=True)

@@ -158,7 +158,7 @@ def restore(*arguments: str, **inputs: Any) -> Run:
 
 def is_restored(kubeconfig: Path, site: Site, run: Run, expected: dict[str, str]) -> None:
     """Three voters without an alarm, all nodes Ready, the canaries of the snapshot, and nothing left to do."""
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     assert until(lambda: canaries(kubeconfig), 30, errors=FAILURES) == expected
     seen = conditions(connect(kubeconfig))
     assert {name: entry["Ready"] for name, entry in seen.items()} == dict.fromkeys(SERVERS + AGENTS, "True")
@@ -167,7 +167,7 @@ def is_restored(kubeconfig: Path, site: Site, run: Run, expected: dict[str, str]
         assert json.loads(site.on(name, "cat /var/lib/rancher/slipway-restore/record.json"))["step"] == "finished"
         assert site.on(name, "ls /var/lib/rancher/slipway-restore").split() == ["record.json"]
     again = play(playbook="playbooks/rke2.yml")
-    assert (again.code, again.changed) == (0, {}), again.output[-4000:]
+    assert (again.code, again.changed) == (0, {}), again.excerpt
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_restore_from_the_bucket_returns_to_the_canary(
     put(bucket, saved, None, describe(saved, get(bucket, saved), secrets["rke2_token"]))
     before = started_at(site)
     dry = restore("--check", op_restore_etcd_snapshot=saved)
-    assert dry.code == 0, dry.output[-6000:]
+    assert dry.code == 0, dry.excerpt
     assert f"etcd is reset to s3://{BUCKET}/etcd/{saved} on {SERVERS[0]}; RKE2 stops on all servers" in dry.text
     assert started_at(site) == before
     assert canaries(kubeconfig) == {"canary": "overwritten", "canary-later": "lost"}
@@ -231,8 +231,8 @@ def test_a_snapshot_that_does_not_fit_is_rejected_before_anything_stops(
         for name, (content, manifest, message) in cases.items():
             put(bucket, name, content, manifest)
             run = restore(op_restore_etcd_snapshot=name)
-            assert run.code != 0 and f"s3://{BUCKET}/etcd/{name}: " in run.text, run.output[-3000:]
-            assert message in run.text, run.output[-3000:]
+            assert run.code != 0 and f"s3://{BUCKET}/etcd/{name}: " in run.text, run.excerpt
+            assert message in run.text, run.excerpt
             assert run.changed == {}
     finally:
         remove(bucket, cases)
@@ -256,7 +256,7 @@ REJECTED: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_request_is_rejected_before_anything_stops(site: Site, inputs: dict[str, Any], message: str) -> None:
     before = started_at(site)
     run = restore(**({"op_restore_etcd_snapshot": "latest"} | inputs))
-    assert run.code != 0 and message in run.text, run.output[-3000:]
+    assert run.code != 0 and message in run.text, run.excerpt
     assert run.changed == {} and started_at(site) == before
 
 
@@ -272,11 +272,11 @@ def test_a_snapshot_that_cannot_be_uploaded_stops_a_restart(site: Site) -> None:
     """RKE2 exits with 0 when an upload fails. The next run with the right key restarts the servers."""
     before = started_at(site)
     run = play("-e", "object_storage_etcd_secret_key=wrong", playbook="playbooks/rke2.yml")
-    assert run.code != 0 and "Nothing was restarted" in run.text, run.output[-3000:]
-    assert "SignatureDoesNotMatch" in run.text, run.output[-3000:]
+    assert run.code != 0 and "Nothing was restarted" in run.text, run.excerpt
+    assert "SignatureDoesNotMatch" in run.text, run.excerpt
     assert started_at(site) == before
     corrected = play(playbook="playbooks/rke2.yml")
-    assert corrected.code == 0, corrected.output[-6000:]
+    assert corrected.code == 0, corrected.excerpt
 
 
 def start_and_kill(log: Path, moment: Callable[[float], bool], inputs: dict[str, Any]) -> bool:
@@ -346,7 +346,7 @@ def test_a_lost_server_is_replaced_without_a_restore(cloud: Client, kubeconfig: 
     delete(cloud, [name])
     connect(kubeconfig).delete_node(name, _request_timeout=30)
     run = play()
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     assert canaries(kubeconfig) == expected
     seen = conditions(connect(kubeconfig))
     assert {seen[server]["EtcdIsVoter"] for server in SERVERS} == {"True"}
@@ -361,7 +361,7 @@ def test_a_server_whose_disk_is_lost_joins_again(kubeconfig: Path, site: Site) -
     assert run.code != 0 and f"{name}: holds no RKE2 data, but the cluster still lists it" in run.text
     connect(kubeconfig).delete_node(name, _request_timeout=30)
     run = play(playbook="playbooks/rke2.yml")
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     assert conditions(connect(kubeconfig))[name]["EtcdIsVoter"] == "True"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -44,7 +45,15 @@ class Run:
     @property
     def text(self) -> str:
         """The output on one line: Ansible wraps messages."""
-        return self.text
+        return " ".join(self.output.split())
+
+    @property
+    def excerpt(self) -> str:
+        """The failed tasks, or the changed ones of a run without a failure, and the end: for the message of a test."""
+        result = "changed" if self.code == 0 else "fatal|failed"
+        tasks = re.split(r"(?m)^(?=(?:TASK|PLAY|RUNNING HANDLER) )", self.output)
+        shown = [task[:2000] for task in tasks if re.search(rf"(?m)^(?:{result}): ", task)]
+        return "\n".join([*shown[:5], self.output[-2000:]])
 
     @property
     def changed(self) -> dict[str, int]:

@@ -67,7 +67,7 @@ class Site:
 
     def played(self, playbook: str, *arguments: str, **inputs: Any) -> Run:
         run = self.play(playbook, *arguments, **inputs)
-        assert run.code == 0, run.output[-6000:]
+        assert run.code == 0, run.excerpt
         return run
 
     def connection(self) -> dict[str, Any]:

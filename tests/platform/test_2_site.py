@@ -20,8 +20,8 @@ def second() -> Run:
 
 
 def test_a_second_run_changes_nothing(second: Run) -> None:
-    assert second.code == 0, second.output[-6000:]
-    assert second.changed == {}, second.output[-6000:]
+    assert second.code == 0, second.excerpt
+    assert second.changed == {}, second.excerpt
 
 
 def test_check_mode_of_a_built_platform_reports_no_change(description: dict[str, Any]) -> None:
@@ -29,15 +29,15 @@ def test_check_mode_of_a_built_platform_reports_no_change(description: dict[str,
     kubeconfig = Path(description["secrets_path"]).parent / "ansible/kubeconfig"
     kubeconfig.unlink()
     run = play("--check", "--diff")
-    assert run.code == 0, run.output[-6000:]
-    assert run.changed == {}, run.output[-6000:]
+    assert run.code == 0, run.excerpt
+    assert run.changed == {}, run.excerpt
     assert kubeconfig.exists()
 
 
 def test_a_new_environment_has_every_snapshot_that_is_due() -> None:
     """Before the schedule of RKE2 takes its first one."""
     run = play(playbook="playbooks/operations/list_snapshots.yml")
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     assert set(run.changed) == {"localhost"}, "only the report is written"
 
 
@@ -60,8 +60,8 @@ def test_check_mode_reports_changes_without_making_them(cloud: Client, tmp_path:
         inventory["all"]["children"][group]["hosts"] |= hosts
     declare(folder, inventory)
     run = play("-i", str(folder), "--check", "--diff", "-e", "base_journal_max_mb=123")
-    assert run.code == 0, run.output[-6000:]
-    assert run.changed != {}, run.output[-6000:]
+    assert run.code == 0, run.excerpt
+    assert run.changed != {}, run.excerpt
     assert "SystemMaxUse=123M" in run.output
     for name in (name for hosts in NEW_HOSTS.values() for name in hosts):
         assert name in run.output and cloud.servers.get_by_name(name) is None
@@ -117,7 +117,7 @@ def leaks(description: dict[str, str]) -> list[str]:
 
 def test_a_failing_run_prints_no_secret(failed: Run, description: dict[str, str]) -> None:
     assert failed.code != 0
-    assert "'many'" in failed.output and failed.report["failed_tasks"], failed.output[-6000:]
+    assert "'many'" in failed.output and failed.report["failed_tasks"], failed.excerpt
     assert leaks(description) == []
 
 

@@ -30,7 +30,7 @@ Done = subprocess.CompletedProcess[str]
 def inventory(description: dict[str, Any]) -> Path:
     """The site's inventory as testinfra reads it, with every value written out."""
     run = play(playbook="molecule/default/inventory.yml")
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     return Path(description["secrets_path"]).parent / "ansible/hosts.yml"
 
 

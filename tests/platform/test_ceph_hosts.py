@@ -38,7 +38,7 @@ def operate(name: str, *arguments: str, inventory: Path | None = None, **inputs:
 
 
 def succeeded(run: Run) -> Run:
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     return run
 
 
@@ -112,7 +112,7 @@ def four(cloud: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 def test_wrong_input_is_rejected_and_nothing_is_changed(operation: str, inputs: dict[str, Any], message: str) -> None:
     run = operate(f"operations/{operation}", **inputs)
     assert run.code != 0
-    assert message in run.text, run.output[-3000:]
+    assert message in run.text, run.excerpt
     assert run.changed == {}
 
 

@@ -27,7 +27,7 @@ def test_a_lost_load_balancer_is_rebuilt_by_one_run(cloud: Client, description: 
     assert server is not None
     server.delete().wait_until_finished()
     run = play()
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     after = address(cloud)
     print(f"{run.report['seconds']} s; public address {before} before, {after} after")
 

@@ -383,7 +383,7 @@ def test_a_certificate_is_renewed_without_interruption(gateway: Endpoint) -> Non
     finally:
         stop.set()
         thread.join()
-    assert run.code == 0, run.output[-6000:]
+    assert run.code == 0, run.excerpt
     after = read_serials()
     assert len(set(before)) == len(set(after)) == 1, "all gateways have the same certificate"
     assert set(before) != set(after)
@@ -452,5 +452,5 @@ def test_the_writer_cannot_change_the_bucket(accessed_store: Endpoint, backups: 
 
 def test_object_storage_has_no_drift() -> None:
     run = play("--check", "--diff", playbook="playbooks/object_storage.yml")
-    assert run.code == 0, run.output[-6000:]
-    assert run.changed == {}, run.output[-6000:]
+    assert run.code == 0, run.excerpt
+    assert run.changed == {}, run.excerpt

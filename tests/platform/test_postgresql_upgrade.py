@@ -323,7 +323,7 @@ def test_failed_major_upgrade_leaves_the_old_version_serving(site: Site, archive
     finally:
         remove_archive(site)
     assert run.code != 0
-    assert f"{DATABASE}: PostgreSQL {OLD} runs again, and its data is unchanged" in run.text, run.output[-3000:]
+    assert f"{DATABASE}: PostgreSQL {OLD} runs again, and its data is unchanged" in run.text, run.excerpt
     assert f'unrecognized parameter "{COLUMN_OPTION}"' in run.text
     assert set(acknowledged(site)) - there(site) == set()
     assert major(site) == OLD

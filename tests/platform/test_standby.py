@@ -90,7 +90,7 @@ def site(cloud: Client, description: dict[str, Any], tmp_path_factory: pytest.Te
         play("--limit", f"{FIRST},{CLIENT}", playbook="playbooks/base.yml"),
         play(playbook="playbooks/postgresql.yml"),
     ):
-        assert run.code == 0, run.output[-6000:]
+        assert run.code == 0, run.excerpt
 
 
 def test_a_standby_follows_and_is_waited_for(site: Pair) -> None:

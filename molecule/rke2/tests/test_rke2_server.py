@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from testinfra.host import Host
 
 from tests.support.inventory import Inventory
@@ -53,6 +54,7 @@ def test_the_api_is_ready_and_rejects_anonymous_requests(host: Host) -> None:
     assert status in ("401", "403")
 
 
+@pytest.mark.scenario("the site is built with one release, as tests/cluster upgrades")
 def test_a_snapshot_was_saved_before_the_upgrade_on_one_server(host: Host, inventory: Inventory) -> None:
     first = host.check_output("hostname") == inventory.group("rke2_server")[0]
     with host.sudo():

@@ -79,7 +79,7 @@ class Project(pipelines.Project):
         shutil.copytree(REPOSITORY / "ci", self.clone / "ci", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(REPOSITORY / ".gitlab-ci.yml", self.clone)
         playbooks = {"site": SITE, "playbooks/verify": VERIFY, "playbooks/check": CHECK}
-        playbooks |= {"playbooks/s3_snapshot": CHECK, "playbooks/operations/list_snapshots": CHECK}
+        playbooks |= {"playbooks/operations/save_snapshots": CHECK}
         for name, text in playbooks.items():
             self.write(f"{name}.yml", text)
         self.write("ansible.cfg", "[defaults]\n")

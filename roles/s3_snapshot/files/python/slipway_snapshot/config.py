@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError, faults_of
+from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import Manifest
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
-from slipway_snapshot.pipeline import encryption, stream
+from slipway_snapshot.pipeline import ProgramError, encryption, stream
 from slipway_snapshot.run import Run
 from slipway_snapshot.series import expired, key_of
 
@@ -29,8 +31,23 @@ def execute(run: Run) -> None:
     paths = matching(run.options["paths"])
     # Relative to /, without the warning about it.
     tar = ["tar", "--create", "--file=-", "--directory=/", *(path.removeprefix("/") for path in paths)]
-    key = key_of(PREFIX, run.host, SUFFIX, run.now())
-    manifest = run.store(key, stream([tar, *encryption(run.recipient)]), requires=("escrow identity",))
+
+    def save() -> Manifest:
+        key = key_of(PREFIX, run.host, SUFFIX, run.now())
+        return run.store(key, stream([tar, *encryption(run.recipient)]), requires=("escrow identity",))
+
+    try:
+        # RKE2 writes its certificates anew while servers join.
+        manifest = wait_until(
+            "the files of this host cannot be read",
+            save,
+            lambda manifest: (),
+            timeout_seconds=60,
+            interval_seconds=2,
+            passing=ProgramError,
+        )
+    except NotMet as error:
+        raise SnapshotError(str(error)) from error
     objects = {entry.key: entry for entry in run.bucket.list_objects(f"{PREFIX}{run.host}-")}
     manifests, faults = run.bucket.manifests(f"{PREFIX}{run.host}-")
     run.record_newest([manifest])

@@ -22,6 +22,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest
     fingerprint,
     format_time,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 from slipway_snapshot.run import Run
 
@@ -34,6 +35,8 @@ CANARY_NAME = "slipway-canary"
 UPLOAD_SECONDS = 900
 """A local snapshot younger than this may still be uploading; RKE2's own limit is 5 minutes."""
 SAVE_SECONDS = 600
+CANARY_SECONDS = 60
+"""For an API server that restarts or is busy."""
 ON_DEMAND = "on-demand"
 """Name of the snapshots that a person or a pipeline asks for; that many are kept on each host."""
 ON_DEMAND_KEPT = 5
@@ -194,15 +197,38 @@ def write_canary(now: float) -> None:
         context = rke2_read.tls_context(
             kubeconfig["certificate-authority"], kubeconfig["client-certificate"], kubeconfig["client-key"]
         )
+    except (OSError, rke2_read.ReadError) as error:
+        raise SnapshotError(f"the canary {CANARY_NAME} cannot be written to the Kubernetes API: {error}") from error
+
+    def write() -> tuple[int, str]:
         status, text = rke2_read.request(
             kubeconfig["server"], context, f"{CANARY}/{CANARY_NAME}", method="PUT", body=body
         )
         if status == HTTPStatus.NOT_FOUND:
-            status, text = rke2_read.request(kubeconfig["server"], context, CANARY, body=body)
-    except (OSError, HTTPException, rke2_read.ReadError) as error:
-        raise SnapshotError(f"the canary {CANARY_NAME} cannot be written to the Kubernetes API: {error}") from error
-    if status not in (HTTPStatus.OK, HTTPStatus.CREATED):
-        raise SnapshotError(f"the canary {CANARY_NAME} was rejected by the Kubernetes API: {status} {text[:200]}")
+            return rke2_read.request(kubeconfig["server"], context, CANARY, body=body)
+        return status, text
+
+    def unmet(answer: tuple[int, str]) -> list[str]:
+        status, text = answer
+        if status in (HTTPStatus.OK, HTTPStatus.CREATED):
+            return []
+        reason = f"{status} {text[:200]}"
+        # A conflict passes too: another server created it at the same time.
+        if status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS) or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return [reason]
+        raise SnapshotError(f"the canary {CANARY_NAME} was rejected by the Kubernetes API: {reason}")
+
+    try:
+        wait_until(
+            f"the canary {CANARY_NAME} cannot be written to the Kubernetes API",
+            write,
+            unmet,
+            timeout_seconds=CANARY_SECONDS,
+            interval_seconds=1,
+            passing=(OSError, HTTPException),
+        )
+    except NotMet as error:
+        raise SnapshotError(str(error)) from error
 
 
 def canary_time(content: str) -> str | None:

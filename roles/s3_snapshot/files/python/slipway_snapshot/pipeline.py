@@ -18,6 +18,15 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket i
 BLOCK_BYTES = 1 << 20
 
 
+class ProgramError(SnapshotError):
+    """A program of a stream failed."""
+
+    def __init__(self, program: str, exit_code: int, line: str) -> None:
+        super().__init__(f"{program} failed ({exit_code}): {line}")
+        self.permanent = (program, exit_code) != ("tar", 1)
+        """tar exits with 1 if a file changed or was removed while it was read, which a repetition cures."""
+
+
 def encryption(recipient: str) -> list[list[str]]:
     """The programs that compress and encrypt for the recipient, who alone can decrypt."""
     return [["zstd", "--quiet", "--stdout", "-3"], ["age", "--encrypt", "--recipient", recipient]]
@@ -63,12 +72,12 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
         if feed.failure is not None:
             raise feed.failure
         failed = [
-            f"{command[0]} failed ({program.returncode}): {_error_line(file)}"
+            ProgramError(command[0], program.returncode, _error_line(file))
             for command, program, file in zip(commands, programs, errors, strict=True)
             if program.returncode != 0
         ]
         if failed:
-            raise SnapshotError(failed[-1])  # the programs before it failed because their reader ended
+            raise failed[-1]  # the programs before it failed because their reader ended
 
 
 def _error_line(errors: IO[bytes]) -> str:
