@@ -40,6 +40,8 @@ unmount /run/k3s
 unmount /var/lib/kubelet/pods
 unmount /run/netns/cni-
 rm -rf /run/k3s/containerd /run/flannel /run/cni /var/lib/kubelet/pods
+# It holds the subnet that otherwise is in /run/flannel; without it no pod starts on the former network.
+rm -f /etc/cni/net.d/10-canal.conflist
 for namespace in /run/netns/cni-*; do
     [ -e "$namespace" ] && rm -f "$namespace"
 done
