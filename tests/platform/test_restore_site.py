@@ -50,6 +50,12 @@ CEPH_OPTIONS: dict[str, Any] = {
     ],
     "s3_snapshot_ceph_images": [IMAGE],
 }
+OLD_RESTORE = {
+    "began": "2026-01-01T00:00:00Z",
+    "points": [],
+    "restored": dict.fromkeys(("ceph", "etcd", "postgresql"), "2026-01-01T00:10:00Z"),
+}
+"""The state of an earlier restore that was not finished; what it restored was destroyed since."""
 OBJECTS = {"a": b"", "b/text": b"canary\n" * 5000, "b/large": bytes(range(256)) * 80_000}
 """The last one is larger than a part of a multipart upload."""
 KILLS = int(os.environ.get("SLIPWAY_TEST_RESTORE_KILLS", "1"))
@@ -210,6 +216,8 @@ def test_a_lost_site_is_restored_from_the_bucket_and_the_escrow(
     assert run.code == 0 and objects(cloud, ENVIRONMENT) == set(), run.excerpt
     key = pyrage.x25519.Identity.from_str(identity.read_text().splitlines()[-1])
     shutil.rmtree(state_dir)
+    state_dir.mkdir(mode=0o700)
+    (state_dir / "restore_site.json").write_text(json.dumps(OLD_RESTORE))
     secrets_path.write_bytes(pyrage.decrypt(escrow.read_bytes(), [key]))
     # Restored, through kills.
     values = {"op_restore_site_confirm": ENVIRONMENT, "op_restore_site_identity_path": str(identity)}
