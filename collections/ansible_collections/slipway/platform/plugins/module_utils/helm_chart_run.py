@@ -162,6 +162,9 @@ class Runner:
         """Restore the earlier HelmChart; returns the sentence that says how that ended."""
         assert self.live is not None
         metadata = {key: self.live["metadata"][key] for key in ("name", "namespace")}
+        # With our annotations, so that the earlier declaration is no change in the next run.
+        annotations = self.live["metadata"].get("annotations") or {}
+        metadata["annotations"] = {key: annotations[key] for key in (plan.APPLIED, plan.VERSION) if key in annotations}
         earlier = {**{key: self.live[key] for key in ("apiVersion", "kind", "spec")}, "metadata": metadata}
         if self.declared.secret_values and self.before:
             return (
