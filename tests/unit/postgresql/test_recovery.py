@@ -1,4 +1,4 @@
-"""Recovery beside the server that runs: no wait without an end, and names that psql quotes."""
+"""Recovery beside the server that runs: waits that end, and names that psql quotes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from typing import Any
 
 import pytest
 from postgresql_backup import recovery, repository
-
-from tests.static.repository import REPOSITORY
-
-FOLDER = REPOSITORY / "roles/postgresql_backup/files/python/postgresql_backup"
 
 NAME = """sho'p" = \\x; DROP"""
 
@@ -105,20 +101,6 @@ def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(repository, "STATEMENT_TIMEOUT_SECONDS", 0.1)
     with pytest.raises(repository.Fault, match=r"timed out after 0\.1 seconds"):
         repository.psql("SELECT 1")
-
-
-def test_nothing_is_waited_for_without_an_end() -> None:
-    """Every call that waits for a process has a timeout."""
-    for path in sorted(FOLDER.glob("*.py")):
-        text = path.read_text()
-        for call in re.finditer(r"(?:subprocess\.run|\.communicate|process\.wait|dump\.wait)\(", text):
-            depth, end = 1, call.end()
-            while depth:
-                depth += {"(": 1, ")": -1}.get(text[end], 0)
-                end += 1
-            inside = text[call.end() : end - 1]
-            line = text.count("\n", 0, call.start()) + 1
-            assert "timeout=" in inside or (call[0].endswith("wait(") and inside), f"{path.name}:{line} has no deadline"
 
 
 def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
