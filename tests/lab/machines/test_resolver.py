@@ -95,12 +95,12 @@ def resolver() -> Iterator[Resolver]:
 @pytest.mark.real
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 def test_names_of_the_lab_are_answered_and_others_forwarded(resolver: Resolver, protocol: str) -> None:
-    def ask(name: str) -> Message:
+    def request(name: str) -> Message:
         exchange = {"udp": dns.query.udp, "tcp": dns.query.tcp}[protocol]
         return exchange(dns.message.make_query(name, "A", payload=4096), LISTEN, timeout=5)
 
-    assert addresses(ask("s3.example.com")) == ["198.18.0.9"]
-    assert len(addresses(ask("example.org"))) == 60
+    assert addresses(request("s3.example.com")) == ["198.18.0.9"]
+    assert len(addresses(request("example.org"))) == 60
 
 
 @pytest.mark.real

@@ -126,7 +126,7 @@ def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(recovery, "temporary_server", lambda _: Restored())
     monkeypatch.setattr(recovery, "copy_database", lambda *_: None)
     found = recovery.restore_database(SimpleNamespace(target="latest", name=NAME))
-    assert found["aside"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
+    assert found["previous"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
     assert queried and not [statement for statement, _ in queried if NAME in statement]
     for statement, variables in queried:
         named = set(re.findall(r""":['"](\w+)['"]""", statement))

@@ -104,7 +104,7 @@ def test_the_fingerprint_is_the_same_for_each_form_of_the_token(token: str) -> N
     [
         (entry(KEY), ""),
         (None, "its object does not exist"),
-        (entry(KEY, 9), "its object has 9 bytes, and the manifest says 10"),
+        (entry(KEY, 9), "its object has 9 bytes, and its manifest has 10"),
         (entry(KEY, 10, "other"), "its object was replaced after it was verified"),
     ],
 )
