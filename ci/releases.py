@@ -58,7 +58,7 @@ def last_passed(releases: Iterable[Release], environment: str, *, but: str) -> R
 def git(repository: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     command = ["git", "-C", str(repository), *arguments]
     return subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, errors="replace", env=environment
+        command, check=True, stdout=subprocess.PIPE, text=True, errors="replace", env=environment, timeout=600
     ).stdout
 
 

@@ -8,11 +8,20 @@ from __future__ import annotations
 import logging
 import socket
 import socketserver
-import struct
 import threading
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.query
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+from dns.message import Message
 
 from lab.machines.base import MachineError
 
@@ -22,13 +31,13 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 # The upstream servers of systemd-resolved.
 UPSTREAM_CONF = Path("/run/systemd/resolve/resolv.conf")
 _TIMEOUT_SECONDS = 5
-_MESSAGE_BYTES = 65535
-_HEADER = struct.Struct(">HHHHHH")
-_ADDRESS_TYPE, _INTERNET = 1, 1
 _TTL_SECONDS = 10
+_PLAIN_BYTES = 512  # of a response to a client that does not announce more (RFC 1035)
 
 AddressOf = Callable[[str], str | None]
 """The IPv4 address of a lower-case name without trailing dot, or None when no server has the name."""
+Forward = Callable[..., Message]
+"""Sends a query to a server within a timeout, as `dns.query.tcp`."""
 
 
 def servers(text: str) -> list[str]:
@@ -59,42 +68,19 @@ def upstream_servers() -> list[str]:
     return machine_servers() or servers(RESOLV_CONF.read_text()) or ["127.0.0.1"]
 
 
-def parse_query(message: bytes) -> tuple[str, int, int] | None:
-    """(name, type, offset after the question) of a standard query; None for other messages."""
-    if len(message) < _HEADER.size:
-        return None
-    _, flags, questions, *_ = _HEADER.unpack_from(message)
-    if flags & 0xF800 or questions != 1:  # an answer, or no standard query
-        return None
-    labels, position = [], _HEADER.size
-    while position < len(message) and (length := message[position]):
-        if length > 63:
-            return None
-        labels.append(message[position + 1 : position + 1 + length])
-        position += 1 + length
-    if position + 5 > len(message):
-        return None
-    kind, network = struct.unpack_from(">HH", message, position + 1)
-    if network != _INTERNET:
-        return None
-    return b".".join(labels).decode("ascii", errors="replace").lower(), kind, position + 5
-
-
-def answer(message: bytes, address_of: AddressOf) -> bytes | None:
+def answer(query: Message, address_of: AddressOf) -> Message | None:
     """The response for a name of the lab; None when the query is to be forwarded."""
-    parsed = parse_query(message)
-    if parsed is None or (address := address_of(parsed[0])) is None:
+    if query.opcode() != dns.opcode.QUERY or len(query.question) != 1:
         return None
-    _, kind, end = parsed
-    number, flags = struct.unpack_from(">HH", message)
-    # The lab's names have IPv4 addresses only: other types get a response without records.
-    records = b""
-    if kind == _ADDRESS_TYPE:
-        packed = IPv4Address(address).packed
-        records = struct.pack(">HHHIH", 0xC00C, _ADDRESS_TYPE, _INTERNET, _TTL_SECONDS, len(packed)) + packed
-    # Flags: response, authoritative; recursion desired as in the query.
-    header = _HEADER.pack(number, 0x8480 | flags & 0x0100, 1, bool(records), 0, 0)
-    return header + message[_HEADER.size : end] + records
+    (question,) = query.question
+    address = address_of(question.name.to_text(omit_final_dot=True).lower())
+    if address is None or question.rdclass != dns.rdataclass.IN:
+        return None
+    response = dns.message.make_response(query, recursion_available=True)
+    response.flags |= dns.flags.AA
+    if question.rdtype == dns.rdatatype.A:  # the lab's names have IPv4 addresses only
+        response.answer.append(dns.rrset.from_text(question.name, _TTL_SECONDS, "IN", "A", address))
+    return response
 
 
 class Resolver:
@@ -121,14 +107,14 @@ class Resolver:
             server.shutdown()
             server.server_close()
 
-    def resolve(self, message: bytes, send: Callable[[bytes, str], bytes]) -> bytes | None:
+    def resolve(self, query: Message, forward: Forward) -> Message | None:
         """The response to a query: the lab's own, or that of the first upstream server that answers."""
-        if (own := answer(message, self.address_of)) is not None:
+        if (own := answer(query, self.address_of)) is not None:
             return own
         for server in self.upstream:
             try:
-                return send(message, server)
-            except OSError as error:
+                return forward(query, server, timeout=_TIMEOUT_SECONDS)
+            except (OSError, EOFError, dns.exception.DNSException) as error:
                 log.warning("resolver %s does not answer: %s", server, error)
         return None
 
@@ -153,55 +139,32 @@ class _Handler(socketserver.BaseRequestHandler):
 
 class _Datagram(_Handler):
     def handle(self) -> None:
-        message, listener = self.request
-        if (reply := self.resolver.resolve(message, _by_datagram)) is not None:
-            listener.sendto(reply, self.client_address)
+        wire, listener = self.request
+        try:
+            query = dns.message.from_wire(wire)
+            if (response := self.resolver.resolve(query, _by_datagram)) is not None:
+                size = max(query.payload, _PLAIN_BYTES)
+                listener.sendto(response.to_wire(max_size=size, prefer_truncation=True), self.client_address)
+        except dns.exception.DNSException as error:
+            log.debug("a DNS message of %s failed: %s", self.client_address[0], error)
+
+
+def _by_datagram(query: Message, server: str, timeout: float) -> Message:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connected:
+        connected.connect((server, 53))  # so that a closed port is an error at once
+        connected.setblocking(False)
+        return dns.query.udp(query, server, timeout, sock=connected)
 
 
 class _Stream(_Handler):
-    """DNS over TCP: each message has its length in front."""
-
     def handle(self) -> None:
-        client: socket.socket = self.request
-        client.settimeout(_TIMEOUT_SECONDS)
+        self.request.settimeout(_TIMEOUT_SECONDS)
         try:
-            while message := _framed(client):
-                reply = self.resolver.resolve(message, _by_stream)
-                if reply is None:
+            while True:
+                query, _ = dns.query.receive_tcp(self.request)
+                response = self.resolver.resolve(query, dns.query.tcp)
+                if response is None:
                     return
-                client.sendall(struct.pack(">H", len(reply)) + reply)
-        except OSError as error:
-            log.debug("a DNS connection over TCP failed: %s", error)
-
-
-def _by_datagram(message: bytes, server: str) -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolve:
-        resolve.settimeout(_TIMEOUT_SECONDS)
-        resolve.connect((server, 53))
-        resolve.send(message)
-        return resolve.recv(_MESSAGE_BYTES)
-
-
-def _by_stream(message: bytes, server: str) -> bytes:
-    with socket.create_connection((server, 53), _TIMEOUT_SECONDS) as resolve:
-        resolve.sendall(struct.pack(">H", len(message)) + message)
-        reply = _framed(resolve)
-    if not reply:
-        raise ConnectionError("the connection was closed without an answer")
-    return reply
-
-
-def _framed(stream: socket.socket) -> bytes:
-    """One message from a stream, empty at its end."""
-    length = _exactly(stream, 2)
-    return _exactly(stream, struct.unpack(">H", length)[0]) if length else b""
-
-
-def _exactly(stream: socket.socket, count: int) -> bytes:
-    parts = b""
-    while len(parts) < count:
-        part = stream.recv(count - len(parts))
-        if not part:
-            return b""
-        parts += part
-    return parts
+                dns.query.send_tcp(self.request, response)
+        except (OSError, EOFError, dns.exception.DNSException) as error:
+            log.debug("a DNS connection of %s ended: %s", self.client_address[0], error)

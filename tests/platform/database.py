@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass
 class Site:
-    """The hosts; looked up for every command, because one of them is made anew."""
+    """The hosts; looked up for every command, because one of them is created again."""
 
     cloud: Client
     description: dict[str, Any]

@@ -91,7 +91,7 @@ def timeline(site: Site) -> int:
 
 
 def test_a_lost_host_comes_back_from_the_bucket(site: Site, cloud: Client) -> None:
-    """The machine and its volume are destroyed while rows are written; one command makes both anew."""
+    """The machine and its volume are destroyed while rows are written; one command creates both again."""
     before = timeline(site)
     with load(site, writers=2) as rows:
         until(lambda: site.archived(), 60)

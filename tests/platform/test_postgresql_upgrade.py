@@ -288,7 +288,7 @@ def test_minor_upgrade_installs_the_newest_package(oldest: Separate, archive: Ar
     started = oldest.query("SELECT pg_postmaster_start_time()", host=name)
 
     archive.publish(offered[-1], archive.of(NEW)[-1])
-    oldest.on(name, "apt-get update")  # the play reads lists anew that are older than ten minutes
+    oldest.on(name, "apt-get update")  # the play updates lists that are older than ten minutes
     preview = oldest.played(UPGRADE, "--check", **inputs)
     assert f"install {offered[-1]} in place of {offered[0]}" in preview.text
     assert oldest.query("SELECT pg_postmaster_start_time()", host=name) == started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from types import ModuleType
 
@@ -38,6 +39,24 @@ DIRECTORIES = (
 )
 FIXTURES = "tests/ansible_lint/fixtures"
 """Contain faults on purpose."""
+
+NOT_IN_TEXT = re.compile(r"\b(anew|aside|asks|believes?|judge[ds]?|says|told)\b")
+"""Words that texts for users, comments and docstrings replace by those of the glossary."""
+TEXTS = ("CONTRIBUTING.md", "README.md", "ci", "collections", "docs", "inventories", "playbooks", "roles")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_use_the_vocabulary(name: str) -> None:
+    path = REPOSITORY / name
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
+    faults = [
+        f"{file.relative_to(REPOSITORY)}:{number}: {found[0]}"
+        for file in files
+        if "__pycache__" not in file.parts
+        for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1)
+        if (found := NOT_IN_TEXT.search(line))
+    ]
+    assert files and faults == []
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES)

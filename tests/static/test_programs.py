@@ -1,4 +1,4 @@
-"""Output of programs that hosts run is decoded without failing: a log line or a value of etcd need not be UTF-8."""
+"""Programs that hosts run: output that need not be UTF-8 is decoded without failing, and no wait is without an end."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def strict_calls(source: str) -> list[int]:
     return found
 
 
+def endless_waits(source: str) -> list[int]:
+    """Lines of the calls that wait for a process without a timeout; `self.wait` is a method of ours."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name, of = node.func.attr, ast.unparse(node.func.value)
+            waits = name in RUNNERS - {"Popen"} if of == "subprocess" else name in {"wait", "communicate"}
+            limited = "timeout" in {keyword.arg for keyword in node.keywords} or (name == "wait" and node.args)
+            if waits and of != "self" and not limited:
+                found.append(node.lineno)
+    return found
+
+
 def test_strict_calls_are_recognized() -> None:
     assert strict_calls("import subprocess\nsubprocess.run(['a'], text=True)") == [2]
     assert strict_calls("import subprocess\nsubprocess.run(['a'], text=True, errors='replace')") == []
@@ -33,4 +46,16 @@ def test_strict_calls_are_recognized() -> None:
 def test_output_that_is_not_utf_8_is_no_crash(folder: str) -> None:
     paths: list[Path] = sorted((REPOSITORY / folder).rglob("*.py"))
     found = {str(path.relative_to(REPOSITORY)): lines for path in paths if (lines := strict_calls(path.read_text()))}
+    assert paths and found == {}
+
+
+def test_endless_waits_are_recognized() -> None:
+    assert endless_waits("subprocess.run(['a'])\nprocess.wait()\nprocess.communicate(b'')") == [1, 2, 3]
+    assert endless_waits("subprocess.run(['a'], timeout=1)\nprocess.wait(1)\nself.wait()\nprocess.poll()") == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_nothing_is_waited_for_without_an_end(folder: str) -> None:
+    paths: list[Path] = sorted((REPOSITORY / folder).rglob("*.py"))
+    found = {str(path.relative_to(REPOSITORY)): lines for path in paths if (lines := endless_waits(path.read_text()))}
     assert paths and found == {}

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 from ansible_collections.slipway.platform.plugins.filter.verify import storage_findings
+
+from tests.static.repository import REPOSITORY
 
 AGAIN = "Correct that and run playbooks/verify.yml for all hosts."
 GATEWAYS: dict[str, Any] = {"__verify_gateway_probe": {"findings": []}}
@@ -50,3 +54,14 @@ def test_a_host_without_a_result_is_a_finding() -> None:
 def test_findings_of_gateways(probed: dict[str, Any] | None, findings: list[str]) -> None:
     hostvars = {"a": {"__verify_storage_status": {"status": {"muted": []}}, "__verify_gateway_probe": probed}}
     assert storage_findings(hostvars, ["a"], EXPECTED) == findings
+
+
+@pytest.mark.parametrize(("host", "verified"), [("ceph-1", True), ("store-1", True), ("server-1", False)])
+def test_the_storage_of_the_platform_and_of_its_backups_is_verified(host: str, verified: bool) -> None:
+    groups = {"rke2_server": ["server-1"], "ceph": ["ceph-1"], "object_storage": ["store-1"]}
+    loader = DataLoader()
+    playbook = str(REPOSITORY / "playbooks/verify.yml")
+    (collect, _) = loader.load_from_file(playbook, trusted_as_template=True)
+    known = {"inventory_hostname": host, "groups": groups | {"all": ["server-1", "ceph-1", "store-1"]}, "hostvars": {}}
+    services = Templar(loader, variables=collect["vars"] | known).template(collect["vars"]["services"])
+    assert ("storage" in services) == verified

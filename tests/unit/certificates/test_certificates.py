@@ -1,4 +1,4 @@
-"""When a certificate or a private key has to be made anew, by certificates of real authorities."""
+"""When a certificate or a private key has to be issued again, by certificates of real authorities."""
 
 from __future__ import annotations
 

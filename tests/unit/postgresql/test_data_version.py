@@ -27,9 +27,9 @@ CASES: dict[str, tuple[list[str], str, str]] = {
     "data where no version lies": (["data"], "", f"{VOLUME}/data"),
     "data of the volume itself": (["."], "", f"data in {VOLUME}"),
     "its own data beside a strange folder": (["17/main", "data"], "", ""),
-    "data that was set aside": (["16/main.before-20261121T101500Z"], "", ""),
+    "data of a previous data directory": (["16/main.before-20261121T101500Z"], "", ""),
     "what interrupted runs left": (["17/main.unfinished", "17/main.restored", "17/main.drill"], "", ""),
-    "a version set aside and another in use": (["16/main.before-1", "18/main"], "", 'Set it to "18"'),
+    "a previous data directory and another in use": (["16/main.before-1", "18/main"], "", 'Set it to "18"'),
 }
 
 

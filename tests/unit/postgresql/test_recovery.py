@@ -1,4 +1,4 @@
-"""Recovery beside the server that runs: no wait without an end, and names that psql quotes."""
+"""Recovery beside the server that runs: waits that end, and names that psql quotes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from typing import Any
 
 import pytest
 from postgresql_backup import recovery, repository
-
-from tests.static.repository import REPOSITORY
-
-FOLDER = REPOSITORY / "roles/postgresql_backup/files/python/postgresql_backup"
 
 NAME = """sho'p" = \\x; DROP"""
 
@@ -107,20 +103,6 @@ def test_a_statement_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.
         repository.psql("SELECT 1")
 
 
-def test_nothing_is_waited_for_without_an_end() -> None:
-    """Every call that waits for a process has a timeout."""
-    for path in sorted(FOLDER.glob("*.py")):
-        text = path.read_text()
-        for call in re.finditer(r"(?:subprocess\.run|\.communicate|process\.wait|dump\.wait)\(", text):
-            depth, end = 1, call.end()
-            while depth:
-                depth += {"(": 1, ")": -1}.get(text[end], 0)
-                end += 1
-            inside = text[call.end() : end - 1]
-            line = text.count("\n", 0, call.start()) + 1
-            assert "timeout=" in inside or (call[0].endswith("wait(") and inside), f"{path.name}:{line} has no deadline"
-
-
 def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database whose name holds quotes is exchanged by statements that never contain it."""
     queried: list[tuple[str, dict[str, str]]] = []
@@ -144,7 +126,7 @@ def test_no_name_stands_in_the_text_of_a_statement(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(recovery, "temporary_server", lambda _: Restored())
     monkeypatch.setattr(recovery, "copy_database", lambda *_: None)
     found = recovery.restore_database(SimpleNamespace(target="latest", name=NAME))
-    assert found["aside"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
+    assert found["previous"].startswith(f"{NAME}_before_{datetime.now(UTC):%Y}")
     assert queried and not [statement for statement, _ in queried if NAME in statement]
     for statement, variables in queried:
         named = set(re.findall(r""":['"](\w+)['"]""", statement))

@@ -54,7 +54,7 @@ SEEN: dict[str, Any] = {
         ("18", {"policy": "", "installed": {"18": "18.6-1"}}, {}, "major", "install PostgreSQL 18"),
         ("18", {}, {"backed_up": False}, "reject", "there is no backup"),
         ("18", {}, {"backed_up": False, "without_backup": True}, "major", "start version 18"),
-        ("18", {"free_mb": 0}, {"standby": True}, "major", "move the data of version 17 aside"),
+        ("18", {"free_mb": 0}, {"standby": True}, "major", "rename the data directory of version 17"),
         ("16", {}, {}, "reject", "a downgrade to 16 is not possible"),
         ("18", {"majors": []}, {}, "reject", "there is no data"),
         ("18", {"majors": []}, {"standby": True}, "none", "copy the primary when it runs 18"),

@@ -1,4 +1,4 @@
-"""What is kept between runs is what would have been made, and is made anew when what it depends on changed."""
+"""What is kept between runs is what would have been made, and is made again when what it depends on changed."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket i
     clock_offset_seconds,
     explain,
 )
+from slipway_snapshot import pipeline
 from slipway_snapshot.ceph import bucket_archive
 from slipway_snapshot.pipeline import Counted, stream
 
@@ -207,6 +208,28 @@ def test_an_abandoned_stream_ends_its_programs() -> None:
     assert next(blocks) == b"a\n"
     blocks.close()
     assert time.monotonic() - began < 30
+
+
+@pytest.fixture
+def short_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "STALL_SECONDS", 1)
+    monkeypatch.setattr(pipeline, "POLL_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("short_stall")
+def test_a_stream_that_stalls_fails() -> None:
+    with pytest.raises(SnapshotError, match="sleep, cat: neither read nor wrote anything for 1 s"):
+        list(stream([["sleep", "60"], ["cat"]]))
+
+
+@pytest.mark.usefixtures("short_stall")
+def test_a_program_that_is_fed_may_have_no_output() -> None:
+    def source() -> Iterator[bytes]:
+        for _ in range(6):
+            time.sleep(0.4)
+            yield b"a"
+
+    assert list(stream([["sh", "-c", "cat >/dev/null"]], source())) == []
 
 
 def test_a_bucket_of_ceph_becomes_a_tar_archive() -> None:

@@ -72,5 +72,5 @@ def test_a_value_of_etcd_need_not_be_utf_8() -> None:
     ids=["the first one runs", "killed", "another one runs"],
 )
 def test_a_drill_that_was_killed_is_a_finding(result: dict[str, object], words: str | None) -> None:
-    found = state.drill_findings("etcd", 30, result, NOW)
+    found = state.drill_findings("etcd", 30, result, NOW, NOW)
     assert (found == []) if words is None else (words in found[0])

@@ -104,7 +104,7 @@ def test_the_fingerprint_is_the_same_for_each_form_of_the_token(token: str) -> N
     [
         (entry(KEY), ""),
         (None, "its object does not exist"),
-        (entry(KEY, 9), "its object has 9 bytes, and the manifest says 10"),
+        (entry(KEY, 9), "its object has 9 bytes, and its manifest has 10"),
         (entry(KEY, 10, "other"), "its object was replaced after it was verified"),
     ],
 )
@@ -285,7 +285,8 @@ def test_a_part_that_never_ran_is_a_finding_once_it_is_due() -> None:
 def test_a_drill_is_expected_only_where_it_is_enabled() -> None:
     options = CONFIGURATION["parts"]["config"] | {"drill_days": 30}
     configuration = CONFIGURATION | {"parts": {"config": options}}
-    assert ["was never drilled" in text for text in found(GOOD, configuration)] == [True]
+    assert found(GOOD, configuration, since=NOW - 30 * 86400) == []
+    assert ["was never drilled" in text for text in found(GOOD, configuration, since=NOW - 31 * 86400)] == [True]
     drill = {"ok": True, "began": NOW, "at": NOW, "good": NOW, "fault": ""}
     assert found(GOOD | {"drill-config": drill}, configuration) == []
     late = GOOD | {"drill-config": drill | {"good": NOW - 40 * 86400}}

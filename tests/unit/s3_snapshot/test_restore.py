@@ -160,7 +160,7 @@ def test_all_exports_are_restored_and_the_next_run_keeps_them(images: Path) -> N
     ("change", "message"),
     [
         ({"sha256": "0" * 64}, f"{IMAGE}: its SHA-256 is "),
-        ({"size_bytes": 1}, f"{IMAGE}: its object has 12 bytes, and the manifest says 1"),
+        ({"size_bytes": 1}, f"{IMAGE}: its object has 12 bytes, and its manifest has 1"),
         ({"environment": "stage"}, f"{IMAGE}: of the environment stage, and this is prod"),
         ({"schema": 9}, f"{IMAGE}: its manifest has schema 9, and this version reads 1"),
     ],

@@ -350,7 +350,7 @@ def restore_database(arguments: argparse.Namespace) -> Json:
         raise
     return {
         "target": arguments.target,
-        "aside": previous,
+        "previous": previous,
         "restored_to": restored_to,
         "seconds": round(time.monotonic() - began, 1),
     }

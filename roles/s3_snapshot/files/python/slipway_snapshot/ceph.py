@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,18 +16,13 @@ from ansible_collections.slipway.platform.plugins.module_utils.output import err
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import Bucket, SnapshotError, faults_of
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest import Manifest
 
-from slipway_snapshot.pipeline import BLOCK_BYTES, encryption, stream
+from slipway_snapshot.pipeline import BLOCK_BYTES, encryption, run_command, stream
 from slipway_snapshot.run import Run
 from slipway_snapshot.series import expired, key_of
 
 PREFIX = "ceph/"
 LOCAL_COPIES = 2
 TIMEOUT_SECONDS = 120
-
-
-def run_command(arguments: Sequence[str], data: str | None = None) -> tuple[int, str, str]:
-    done = subprocess.run(arguments, input=data, capture_output=True, text=True, errors="replace", check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def read_file(path: Path) -> Iterator[bytes]:

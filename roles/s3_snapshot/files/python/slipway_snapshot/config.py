@@ -37,7 +37,7 @@ def execute(run: Run) -> None:
         return run.store(key, stream([tar, *encryption(run.recipient)]), requires=("escrow identity",))
 
     try:
-        # RKE2 writes its certificates anew while servers join.
+        # RKE2 writes its certificates again while servers join.
         manifest = wait_until(
             "the files of this host cannot be read",
             save,

@@ -25,7 +25,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest
 )
 
 from slipway_snapshot import etcd
-from slipway_snapshot.pipeline import Counted, decryption, stream
+from slipway_snapshot.pipeline import Counted, decryption, run_command, stream
 from slipway_snapshot.restore import private_path, read_manifest
 from slipway_snapshot.run import Run
 from slipway_snapshot.state import STATE
@@ -80,11 +80,10 @@ def restore_command(programs: Mapping[str, Path], snapshot: Path, data: Path) ->
 
 
 def require(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=600)
-    if done.returncode != 0:
-        reason = error_line(done.stderr or done.stdout)
-        raise SnapshotError(f"{Path(command[0]).name} failed ({done.returncode}): {reason}")
-    return done.stdout
+    code, output, errors = run_command(command)
+    if code != 0:
+        raise SnapshotError(f"{Path(command[0]).name} failed ({code}): {error_line(errors or output)}")
+    return output
 
 
 @contextmanager

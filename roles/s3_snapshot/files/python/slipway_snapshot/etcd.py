@@ -38,7 +38,7 @@ SAVE_SECONDS = 600
 CANARY_SECONDS = 60
 """For an API server that restarts or is busy."""
 ON_DEMAND = "on-demand"
-"""Name of the snapshots that a person or a pipeline asks for; that many are kept on each host."""
+"""Name of the snapshots that a person or a pipeline requests; that many are kept on each host."""
 ON_DEMAND_KEPT = 5
 PROGRAM_PATH = "/usr/local/bin:/opt/rke2/bin:/usr/bin"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import select
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from io import BufferedReader
@@ -16,6 +18,10 @@ from ansible_collections.slipway.platform.plugins.module_utils.output import err
 from ansible_collections.slipway.platform.plugins.module_utils.snapshot_bucket import SnapshotError
 
 BLOCK_BYTES = 1 << 20
+COMMAND_SECONDS = 600
+STALL_SECONDS = 900
+"""A stream without input and output for so long has stopped: rbd waits for ever for a cluster without a quorum."""
+POLL_SECONDS = 10
 
 
 class ProgramError(SnapshotError):
@@ -25,6 +31,23 @@ class ProgramError(SnapshotError):
         super().__init__(f"{program} failed ({exit_code}): {line}")
         self.permanent = (program, exit_code) != ("tar", 1)
         """tar exits with 1 if a file changed or was removed while it was read, which a repetition cures."""
+
+
+def run_command(arguments: Sequence[str], data: str | None = None) -> tuple[int, str, str]:
+    """Exit code, output and messages of a program, which gets `data`. Raises SnapshotError if it does not end."""
+    try:
+        done = subprocess.run(
+            arguments,
+            input=data,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=COMMAND_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SnapshotError(f"{' '.join(arguments)} did not end within {COMMAND_SECONDS} s") from error
+    return done.returncode, done.stdout, done.stderr
 
 
 def encryption(recipient: str) -> list[list[str]]:
@@ -40,7 +63,8 @@ def decryption(identity_path: str) -> list[list[str]]:
 def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = None) -> Iterator[bytes]:
     """The output of the last command, each fed by the one before, the first by `source`.
 
-    Raises SnapshotError after the last block if a program failed, so that the blocks are not taken for complete.
+    Raises SnapshotError after the last block if a program failed, so that the blocks are not taken for complete, and
+    after STALL_SECONDS in which nothing moved.
     """
     with ExitStack() as files:
         # Files, since a pipe that nothing reads would stop a program with many messages.
@@ -58,7 +82,7 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
             feeder.start()
         output, complete = cast(BufferedReader, given), False
         try:
-            while block := output.read1(BLOCK_BYTES):
+            while block := _next_block(output, feed, commands):
                 yield block
             complete = True
         finally:
@@ -66,7 +90,7 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
             for program in programs:
                 if not complete:
                     program.kill()
-                program.wait()
+                program.wait(COMMAND_SECONDS)
             if source is not None:
                 feeder.join()
         if feed.failure is not None:
@@ -80,6 +104,16 @@ def stream(commands: Sequence[Sequence[str]], source: Iterable[bytes] | None = N
             raise failed[-1]  # the programs before it failed because their reader ended
 
 
+def _next_block(output: BufferedReader, feed: _Feed, commands: Sequence[Sequence[str]]) -> bytes:
+    waited_since = time.monotonic()
+    while not select.select([output], [], [], POLL_SECONDS)[0]:
+        # A program without output, such as rbd import, still takes what it is fed.
+        if time.monotonic() - max(waited_since, feed.wrote_at) > STALL_SECONDS:
+            programs = ", ".join(command[0] for command in commands)
+            raise SnapshotError(f"{programs}: neither read nor wrote anything for {STALL_SECONDS} s")
+    return output.read1(BLOCK_BYTES)
+
+
 def _error_line(errors: IO[bytes]) -> str:
     errors.seek(0)
     return error_line(errors.read().decode(errors="replace"))
@@ -91,6 +125,7 @@ class _Feed:
     def __init__(self, program: subprocess.Popen[bytes], source: Iterable[bytes]) -> None:
         self._program, self._source = program, source
         self.failure: BaseException | None = None
+        self.wrote_at = 0.0
 
     def __enter__(self) -> _Feed:
         return self
@@ -107,6 +142,7 @@ class _Feed:
         with self, closing(self._program.stdin) as pipe:
             for block in self._source:
                 pipe.write(block)
+                self.wrote_at = time.monotonic()
 
 
 class Counted:

@@ -23,8 +23,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.snapshot_manifest
     manifest_key,
 )
 
-from slipway_snapshot.ceph import PREFIX, run_command
-from slipway_snapshot.pipeline import BLOCK_BYTES, Counted, decryption, stream
+from slipway_snapshot.ceph import PREFIX
+from slipway_snapshot.pipeline import BLOCK_BYTES, Counted, decryption, run_command, stream
 from slipway_snapshot.run import Run
 
 MISSING_IMAGE = 2

@@ -201,13 +201,13 @@ def findings(
                 )
         elif result.get("good") and now - scheduled > most:
             found.append(f"{part}: the bucket holds no good snapshot of this host")
-        found += drill_findings(part, options.get("drill_days", 0), known.get(f"{DRILL}{part}", {}), now)
+        found += drill_findings(part, options.get("drill_days", 0), known.get(f"{DRILL}{part}", {}), now, scheduled)
     return found
 
 
-def drill_findings(part: str, days: int, result: Mapping[str, Any], now: float) -> list[str]:
-    """Faults of the last restore drill, if one is expected at least every `days`."""
-    if not days:
+def drill_findings(part: str, days: int, result: Mapping[str, Any], now: float, since: float) -> list[str]:
+    """Faults of the last restore drill, if one is expected at least every `days`, the first after `since`."""
+    if not days or (not result and now - since <= days * DAY):
         return []
     if not result:
         return [f"{part}: a restore was never drilled, and s3_snapshot_drill_days expects one every {days} days"]

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.slipway.platform.plugins.plugin_utils.options import PREFIX, option_faults, playbook_options
+from ansible_collections.slipway.platform.plugins.plugin_utils.options import (
+    PREFIX,
+    limit_faults,
+    option_faults,
+    playbook_options,
+)
 
 
 class ActionModule(ActionBase):
@@ -16,10 +21,17 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(argument_spec={"playbook": {"type": "path", "required": True}})
+        _, arguments = self.validate_argument_spec(
+            argument_spec={
+                "playbook": {"type": "path", "required": True},
+                "hosts": {"type": "list", "elements": "str"},
+            }
+        )
         variables, playbook = task_vars or {}, Path(arguments["playbook"])
         given = {key: self._templar.template(value) for key, value in variables.items() if str(key).startswith(PREFIX)}
         faults = list(option_faults(given, playbook_options(playbook)))
+        if arguments["hosts"] is not None:
+            faults += limit_faults(playbook, variables["groups"], arguments["hosts"])
         result["changed"] = False
         if faults:
             result["failed"] = True

@@ -68,7 +68,7 @@ def plan(
         return {
             "action": "reject" if faults else "major",
             "from": older[-1],
-            "steps": [f"move the data of version {older[-1]} aside, and copy the primary when it runs {wanted}"],
+            "steps": [f"rename the data directory of version {older[-1]}, and copy the primary when it runs {wanted}"],
             "faults": faults,
         }
     used, free = int(observed.get("used_mb") or 0), int(observed.get("free_mb") or 0)

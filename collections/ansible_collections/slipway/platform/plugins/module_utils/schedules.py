@@ -24,7 +24,7 @@ WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 class ScheduleError(Exception):
-    """A schedule that cannot be read; the text says why."""
+    """A schedule that cannot be read; the text has the reason."""
 
 
 def calendar_from_cron(expression: str) -> str:

@@ -105,7 +105,7 @@ def disagreement(manifest: Manifest, entry: Entry | None) -> str:
     if entry is None:
         return "its object does not exist"
     if entry.size_bytes != manifest.size_bytes:
-        return f"its object has {entry.size_bytes} bytes, and the manifest says {manifest.size_bytes}"
+        return f"its object has {entry.size_bytes} bytes, and its manifest has {manifest.size_bytes}"
     if manifest.etag and entry.etag != manifest.etag:
         return "its object was replaced after it was verified"
     return ""

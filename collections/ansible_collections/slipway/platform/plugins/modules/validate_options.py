@@ -14,6 +14,13 @@ options:
     description: The playbook; C(<playbook>.meta.yml) beside it declares its options.
     type: path
     required: true
+  hosts:
+    description:
+      - Hosts within C(--limit); fails when the limit leaves out a host of a group on which a play of the playbook
+        works, or C(localhost) where one works on it. Servers of the group C(postgresql) are independent of each other.
+      - Default is to accept any limit.
+    type: list
+    elements: str
 attributes:
   check_mode: {support: full, description: Only reads.}
   diff_mode: {support: none, description: Only reads.}
@@ -23,6 +30,7 @@ EXAMPLES = r"""
 - name: Validate the options
   slipway.platform.validate_options:
     playbook: "{{ playbook_dir }}/operations/drain_ceph_host.yml"
+    hosts: "{{ ansible_play_hosts_all }}"
 """
 
 RETURN = r"""

@@ -1,4 +1,4 @@
-"""Keep from run to run, and share among workers, what Ansible makes anew: compiled templates and modules, filters.
+"""Keep from run to run what Ansible makes in every run: compiled templates and modules, filters.
 
 This changes classes and uses names of ansible-core that are no documented interface. It changes nothing but time: the
 unit tests hold it against what it replaces, and docs/adr/0008-cost-of-a-run.md has the figures and the reasons.
@@ -72,7 +72,7 @@ def _stamps(paths: Iterable[Path]) -> Iterator[str]:
 def keep_modules(root: Path, temporary: Path, bytecode: bool) -> None:
     """Let Ansible find modules as they were packed for a former run: 0.15 s for each that a run uses.
 
-    `temporary` is the folder of this run, in which Ansible looks. A release of it that looks elsewhere packs them anew.
+    `temporary` is the folder of this run, in which Ansible looks. A release of it that looks elsewhere packs again.
     """
     python = sys.implementation.cache_tag if bytecode else None
     folder = folder_for(root, "modules", [f"bytecode {python}", *_stamps(_module_sources())])

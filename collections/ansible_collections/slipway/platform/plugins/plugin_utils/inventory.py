@@ -48,14 +48,14 @@ class Files:
     secrets_read: bool = True
     """Whether encrypted files are read, whose password may be another one."""
     definitions: list[Definition] = field(default_factory=list)
-    """In the order of precedence, the last one applies (`Definition.scope` says to which hosts)."""
+    """In the order of precedence, the last one applies (`Definition.scope`: to which hosts)."""
     values: dict[str, list[Any]] = field(default_factory=dict)
     """Unrendered values of `UNIQUE`."""
     faults: list[Fault] = field(default_factory=list)
     locations: set[tuple[str, str, str, int | None]] = field(default_factory=set)
 
     def origin(self, tagged: Any) -> Origin | None:
-        """Where Ansible read something; None for what no file says. A line of an encrypted file helps nobody."""
+        """Where Ansible read something; None for what is in no file. A line of an encrypted file helps nobody."""
         tag = Tag.get_tag(tagged)
         if tag is None or tag.path is None:
             return None

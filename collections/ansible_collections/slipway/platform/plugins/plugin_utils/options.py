@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,23 @@ def option_faults(given: Mapping[str, Any], options: Mapping[str, Mapping[str, A
             yield f"{name}: renamed. Use {RENAMED[name]}."
         else:
             yield f"{name}: not an option of this playbook. {_remedy(name, options)}"
+
+
+def limit_faults(playbook: Path, groups: Mapping[str, list[str]], hosts: list[str]) -> Iterator[str]:
+    """Hosts on which an operation works and which `--limit` leaves out: it would be done in part, or not at all.
+
+    `hosts` are those within the limit. Servers of PostgreSQL are independent of each other: some are enough.
+    """
+    plays = yaml.safe_load(playbook.read_text(encoding="utf-8")) or []
+    named = dict.fromkeys(name for play in plays for name in re.split(r":!?", str(play.get("hosts", ""))))
+    required = {
+        "localhost": ["localhost"],
+        **{group: members for group, members in groups.items() if group != "postgresql"},
+    }
+    left_out = [host for name in named if name in required for host in required[name] if host not in hosts]
+    if left_out:
+        names = ", ".join(left_out)
+        yield f"--limit leaves out {names}, where {playbook.stem} works too. Add them, or run without --limit."
 
 
 def _remedy(name: str, options: Mapping[str, Any]) -> str:
