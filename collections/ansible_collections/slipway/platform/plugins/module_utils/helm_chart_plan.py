@@ -288,7 +288,7 @@ PERMANENT_JOB_ERRORS = (
 
 
 def job_error(log: str) -> str:
-    """The line of a helm job's log that says why it failed."""
+    """The line of a helm job's log with the reason of the failure."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if line.startswith(("Error:", "Error "))), lines[-1] if lines else "")
 

@@ -159,7 +159,7 @@ class Runner:
             self._wait_condition(entry)
 
     def _roll_back(self) -> str:
-        """Restore the earlier HelmChart; returns the sentence that says how that ended."""
+        """Restore the earlier HelmChart; returns the sentence about its result."""
         assert self.live is not None
         metadata = {key: self.live["metadata"][key] for key in ("name", "namespace")}
         # With our annotations, so that the earlier declaration is no change in the next run.
