@@ -9,7 +9,7 @@ import pytest
 
 from tests.static.repository import REPOSITORY, load
 
-ROLES = (REPOSITORY / "roles/postgresql", REPOSITORY / "roles/postgresql_replication")
+ROLES = tuple(REPOSITORY / "roles" / name for name in ("postgresql", "postgresql_replication", "verify"))
 FILES = [path for role in ROLES for path in sorted((role / "files/sql").glob("*.sql"))]
 VARIABLES = load(REPOSITORY / "roles/postgresql_replication/vars/main.yml")
 
