@@ -130,7 +130,8 @@ from ansible_collections.slipway.platform.plugins.module_utils.waiting import No
 
 POLL_SECONDS = 1.0
 REFRESH_SECONDS = 15.0
-REFRESH_FAILED = "CEPHADM_REFRESH_FAILED"
+UNTIL_REFRESH = {"CEPHADM_REFRESH_FAILED", "CEPHADM_STRAY_DAEMON", "CEPHADM_STRAY_HOST"}
+"""Warnings that last until cephadm reads the hosts again: a daemon that it deploys is stray until then."""
 
 
 def main() -> None:
@@ -265,14 +266,14 @@ def apply(module: AnsibleModule, cluster: Cluster, step: Step) -> None:
 
 
 def verify(module: AnsibleModule, cluster: Cluster, wanted: Wanted) -> None:
-    refreshed_at = time.monotonic()
+    refreshed_at = -REFRESH_SECONDS
 
     def read() -> dict[str, Any]:
-        """The status. A host whose refresh failed is refreshed now, not after the interval of half an hour."""
+        """The status. A refresh is requested now; cephadm's own interval is a minute, after a failure half an hour."""
         nonlocal refreshed_at
         status = read_status(cluster)
         if (
-            REFRESH_FAILED in status["warnings"]
+            UNTIL_REFRESH & set(status["warnings"])
             and not module.check_mode
             and time.monotonic() - refreshed_at > REFRESH_SECONDS
         ):
