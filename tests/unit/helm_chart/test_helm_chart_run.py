@@ -13,11 +13,17 @@ from urllib.parse import unquote
 import pytest
 from ansible_collections.slipway.platform.plugins.module_utils import helm_chart_plan as plan
 from ansible_collections.slipway.platform.plugins.module_utils import helm_chart_run as run
-from ansible_collections.slipway.platform.plugins.module_utils.kubernetes_api import KubernetesApi, UnknownKind
+from ansible_collections.slipway.platform.plugins.module_utils.kubernetes_api import (
+    ApiError,
+    KubernetesApi,
+    UnknownKind,
+)
 
 Json = dict[str, Any]
 KINDS = {"Namespace": ("namespaces", False), "Secret": ("secrets", True), "ConfigMap": ("configmaps", True),
-         "HelmChart": ("helmcharts", True), "Widget": ("widgets", True)}  # fmt: skip
+         "HelmChart": ("helmcharts", True), "Widget": ("widgets", True),
+         "StorageClass": ("storageclasses", False)}  # fmt: skip
+PERMANENT = "Error: UPGRADE FAILED: YAML parse error on web/templates/x.yaml"
 
 
 class Cluster(KubernetesApi):
@@ -28,6 +34,7 @@ class Cluster(KubernetesApi):
         self.objects: dict[str, Json] = {}
         self.outcome, self.log = outcome, log
         self.applied: list[str] = []
+        self.deleted: list[str] = []
 
     def path(self, manifest: Any) -> str:
         if manifest["kind"] not in KINDS:
@@ -60,6 +67,7 @@ class Cluster(KubernetesApi):
         return item
 
     def delete(self, manifest: Any) -> None:
+        self.deleted.append(f"{manifest['kind']} {manifest['metadata']['name']}")
         del self.objects[self.path(manifest)]
 
     def install(self, chart: Json) -> None:
@@ -156,6 +164,38 @@ def test_a_failed_upgrade_is_rolled_back() -> None:
     assert api.objects["/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts/web"]["spec"]["version"] == "1.0.0"
     earlier = converge(api, declared())
     assert (earlier.installed_version, earlier.changes) == ("1.0.0", [])
+
+
+def test_a_change_without_a_way_back_is_not_rolled_back() -> None:
+    api = Cluster(lambda chart: "" if chart["spec"]["version"] == "1.1.0" else "Complete", PERMANENT)
+    converge(api, declared())
+    with pytest.raises(run.ChartError, match=r"The release is not rolled back to 1\.0\.0"):
+        converge(api, declared(version="1.1.0", rollback=False))
+    assert api.objects["/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts/web"]["spec"]["version"] == "1.1.0"
+
+
+def test_a_fault_of_the_rollback_leaves_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Cluster(lambda chart: "" if chart["spec"]["version"] == "1.1.0" else "Complete", PERMANENT)
+    converge(api, declared())
+
+    def unreachable(manifest: Any) -> Json:
+        if manifest["kind"] == "HelmChart" and manifest["spec"]["version"] == "1.0.0":
+            raise ApiError("the Kubernetes API does not answer PATCH")
+        return Cluster.apply(api, manifest)
+
+    monkeypatch.setattr(api, "apply", unreachable)
+    with pytest.raises(run.ChartError, match="YAML parse error") as failure:
+        converge(api, declared(version="1.1.0"))
+    assert str(failure.value).endswith("The rollback to 1.0.0 failed too: the Kubernetes API does not answer PATCH")
+
+
+def test_an_object_whose_fields_cannot_change_is_created_again() -> None:
+    api = Cluster()
+    fast: Json = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}}
+    converge(api, declared(objects=[fast | {"reclaimPolicy": "Delete"}]))
+    converge(api, declared(objects=[fast | {"reclaimPolicy": "Retain"}]))
+    assert api.deleted == ["StorageClass fast"]
+    assert api.objects["/apis/storage.k8s.io/v1/storageclasses/fast"]["reclaimPolicy"] == "Retain"
 
 
 def test_a_failed_installation_ends_with_the_job_s_error_and_the_next_run_completes() -> None:

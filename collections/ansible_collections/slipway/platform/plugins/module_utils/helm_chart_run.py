@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -30,6 +31,8 @@ RESTARTS_TOLERATED = 4
 WORKLOADS = (("Deployment", "deployments"), ("StatefulSet", "statefulsets"), ("DaemonSet", "daemonsets"))
 CONFIGURATIONS = ("validatingwebhookconfigurations", "mutatingwebhookconfigurations")
 JOB = "helm-install-{}"
+REPLACED = ("StorageClass", "VolumeSnapshotClass")
+"""Kinds whose fields cannot be changed; what was made by them keeps a copy of its own."""
 
 
 class ChartError(Exception):
@@ -49,6 +52,7 @@ class Declared:
     absent: Sequence[Mapping[str, str]] = ()
     wait_for: Sequence[Mapping[str, str]] = ()
     minor_steps_only: bool = False
+    rollback: bool = True
     timeout_seconds: int = 600
 
 
@@ -150,6 +154,8 @@ class Runner:
         except ChartError as error:
             if not chart_changed or self.live is None or not self.installed_version:
                 raise
+            if not self.declared.rollback:
+                raise ChartError(f"{error}\nThe release is not rolled back to {self.installed_version}.") from error
             raise ChartError(f"{error}\n{self._roll_back()}") from error
         for manifest in self.declared.objects:
             self._apply_object(manifest)
@@ -170,17 +176,17 @@ class Runner:
             return (
                 "The earlier release is not restored: its secret values are replaced. Correct the values and run again."
             )
-        self.api.apply(earlier)
         self.wanted = {**earlier, "spec": {"valuesContent": "", **earlier["spec"]}}
-        definitions = plan.of_release(
-            self.api.items("/apis/apiextensions.k8s.io/v1/customresourcedefinitions"), self.chart.name
-        )
-        note = " Its CustomResourceDefinitions are not rolled back." if definitions else ""
         try:
+            self.api.apply(earlier)
+            definitions = plan.of_release(
+                self.api.items("/apis/apiextensions.k8s.io/v1/customresourcedefinitions"), self.chart.name
+            )
             self._wait_job()
             self._wait_workloads()
-        except ChartError as error:
+        except (ChartError, ApiError) as error:
             return f"The rollback to {self.installed_version} failed too: {error}"
+        note = " Its CustomResourceDefinitions are not rolled back." if definitions else ""
         return f"The release was rolled back to {self.installed_version}.{note}"
 
     def _wait(
@@ -327,7 +333,7 @@ class Runner:
         pods = self._try(lambda: self.api.items(f"/api/v1/namespaces/{self.chart.target_namespace}/pods"), [])
         for pod in pods:
             if fault := plan.pod_fault(pod):
-                log = self._pod_log(pod)
+                log = self._try(partial(self._pod_log, pod), "")
                 return (
                     f"\nPod {pod['metadata']['name']}: {fault}{self._events(pod)}"
                     + (f"\nIts last lines:\n{log.strip()}" if log else "")
@@ -343,6 +349,8 @@ class Runner:
             item = self._placed(manifest)
             live = self.api.live(item)
             if plan.differences(label(item), item, live):
+                if live is not None and item["kind"] in REPLACED:
+                    self.api.delete(item)
                 self.api.apply(plan.marked(item))
             return item
 

@@ -84,11 +84,11 @@ def password_is(secret: Mapping[str, Any], password: str) -> bool:
 
 
 def findings(state: Mapping[str, Any], version: str) -> list[str]:
-    """What is wrong with an installed Rancher, for `verify`."""
+    """What is wrong with an installed Rancher, for `verify`; without a declared version any is right."""
     if not state["installed_version"]:
         return ["Rancher is not installed. Run playbooks/rancher.yml."]
     found = []
-    if state["installed_version"] != version:
+    if version and state["installed_version"] != version:
         found.append(f"Rancher: {state['installed_version']} is installed, declared is {version}")
     if not state["local_active"]:
         found.append("Rancher: its local cluster is not Active")

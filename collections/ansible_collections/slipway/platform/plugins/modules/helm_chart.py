@@ -77,6 +77,10 @@ options:
       namespace: {type: str, default: "", description: Namespace; empty for an object of the cluster.}
       condition: {type: str, default: Ready, description: Condition that has to be true.}
   minor_steps_only: {type: bool, default: false, description: Whether to reject an upgrade that skips a minor version.}
+  rollback:
+    description: Whether a failed change restores the earlier release; not for programs that cannot read newer data.
+    type: bool
+    default: true
   failure_policy:
     description: What helm-controller does with a failed release.
     type: str
@@ -169,6 +173,7 @@ def arguments() -> dict[str, Any]:
         "absent": {**MANIFESTS, "options": OBJECT},
         "wait_for": {**MANIFESTS, "options": {**OBJECT, "condition": {"type": "str", "default": "Ready"}}},
         "minor_steps_only": {"type": "bool", "default": False},
+        "rollback": {"type": "bool", "default": True},
         "failure_policy": {"type": "str", "choices": ["retry", "abort", "reinstall"], "default": "retry"},
         "timeout_seconds": {"type": "int", "default": 600},
     }  # fmt: skip
@@ -187,7 +192,7 @@ def declared(parameters: dict[str, Any]) -> Declared:
         "failure_policy",
     )
     others = ("namespace_labels", "secret_values", "secrets", "objects_before", "objects", "absent", "wait_for",
-              "minor_steps_only", "timeout_seconds")  # fmt: skip
+              "minor_steps_only", "rollback", "timeout_seconds")  # fmt: skip
     return Declared(
         chart=Chart(**{name: parameters[name] for name in of_chart}), **{name: parameters[name] for name in others}
     )
