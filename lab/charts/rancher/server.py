@@ -41,17 +41,15 @@ SETTINGS = {
     "agent-tls-mode": "strict",
     "auth-user-session-idle-ttl-minutes": "960",
     "auth-user-session-ttl-minutes": "960",
-    "auth-token-default-ttl-minutes": "129600",
     "auth-token-max-ttl-minutes": "129600",
     "cacerts": "",
     "first-login": "true",
     "kubeconfig-default-token-ttl-minutes": "43200",
-    "kubeconfig-max-token-ttl-minutes": "129600",
     "password-min-length": "12",
     "server-url": "",
     "server-version": "",
 }
-"""Name to default."""
+"""Name to default: of Rancher 2.15.0's settings (pkg/settings/setting.go) those that the platform uses."""
 TEXT = {"type": "string"}
 CRDS: dict[str, tuple[str, dict[str, Any]]] = {
     "settings": ("Setting", {"value": TEXT, "default": TEXT, "source": TEXT, "customized": {"type": "boolean"}}),
@@ -142,6 +140,7 @@ def ensure(cluster: Cluster, namespace: str) -> None:
 
 
 def ensure_settings(cluster: Cluster) -> None:
+    """Create the known settings and delete the others, as Rancher's cleanupUnknownSettings does at each start."""
     defaults = {
         **SETTINGS,
         "cacerts": AUTHORITY.read_text() if AUTHORITY.exists() else "",
@@ -156,6 +155,9 @@ def ensure_settings(cluster: Cluster) -> None:
         })  # fmt: skip
         change = {"default": default, **({"value": given, "source": "env"} if given else {})}
         cluster.merge(f"{MANAGEMENT}/settings/{name}", change)
+    for item in cluster.call("GET", f"{MANAGEMENT}/settings")["items"]:
+        if item["metadata"]["name"] not in defaults:
+            cluster.delete(f"{MANAGEMENT}/settings/{item['metadata']['name']}")
 
 
 def ensure_administrator(cluster: Cluster, namespace: str) -> None:

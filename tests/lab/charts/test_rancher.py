@@ -18,6 +18,7 @@ from ansible_collections.slipway.platform.plugins.module_utils import rancher
 
 from lab import pki
 from lab.charts.rancher import server as simulation
+from tests.static.repository import REPOSITORY, load, role_defaults
 
 from .memory import Resources
 
@@ -129,6 +130,21 @@ def test_a_restart_and_a_second_replica_keep_what_is_there(serve: Callable[..., 
     before = json.dumps(running.resources.objects)
     simulation.ensure(running.resources, "cattle-system")
     assert json.dumps(running.resources.objects) == before
+
+
+def test_a_start_deletes_settings_that_rancher_does_not_have(serve: Callable[..., Running]) -> None:
+    running = serve()
+    folder = f"{simulation.MANAGEMENT}/settings"
+    for name in ("kubeconfig-max-token-ttl-minutes", "auth-token-default-ttl-minutes"):
+        running.resources.call("POST", folder, {"metadata": {"name": name}, "value": "43200"})
+    simulation.ensure(running.resources, "cattle-system")
+    names = {item["metadata"]["name"] for item in running.resources.items_of("settings")}
+    assert names == set(simulation.SETTINGS)
+
+
+def test_settings_of_the_role_exist_in_rancher() -> None:
+    internal = load(REPOSITORY / "roles/rancher/vars/main.yml")["__rancher_settings"]
+    assert {*role_defaults("rancher")["rancher_settings"], *internal} <= set(simulation.SETTINGS)
 
 
 def test_the_audit_log_has_requests_and_no_bodies(
