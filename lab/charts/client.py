@@ -61,5 +61,13 @@ class Cluster:
             raise
         return True
 
+    def delete(self, path: str) -> None:
+        """Another replica may have deleted it."""
+        try:
+            self.call("DELETE", path)
+        except Refused as error:
+            if error.status != 404:
+                raise
+
     def merge(self, path: str, change: dict[str, Any]) -> None:
         self.call("PATCH", path, change, "application/merge-patch+json")

@@ -23,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from lab.charts.client import Cluster, Refused
 
@@ -35,6 +36,10 @@ ITERATIONS, KEY_BYTES = 210000, 32
 ADMINISTRATOR = {"authz.management.cattle.io/bootstrapping": "admin-user"}
 SIMULATION = {"slipway.dev/simulation": "true"}
 EXTENSION = "ext.cattle.io"
+TOKENS = "cattle-tokens"
+STORED = {"tokens": ("Token", "secrets", "token"), "kubeconfigs": ("Kubeconfig", "configmaps", "kubeconfig")}
+"""Resource of the aggregated API → its kind, what stores it in the namespace TOKENS, and that object's KIND_LABEL."""
+KIND_LABEL = "cattle.io/kind"
 OPEN_PATHS = ("/ping", "/healthz")
 """Answered without TLS too: probes call them."""
 SETTINGS = {
@@ -49,7 +54,7 @@ SETTINGS = {
     "server-url": "",
     "server-version": "",
 }
-"""Name to default."""
+"""Name to default: of Rancher 2.15.0's settings (pkg/settings/setting.go) those that the platform uses."""
 TEXT = {"type": "string"}
 CRDS: dict[str, tuple[str, dict[str, Any]]] = {
     "settings": ("Setting", {"value": TEXT, "default": TEXT, "source": TEXT, "customized": {"type": "boolean"}}),
@@ -126,6 +131,7 @@ def ensure(cluster: Cluster, namespace: str) -> None:
     for plural in CRDS:
         cluster.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition(plural))
     cluster.create("/api/v1/namespaces", {"metadata": {"name": PASSWORDS, "labels": SIMULATION}})
+    cluster.create("/api/v1/namespaces", {"metadata": {"name": TOKENS, "labels": SIMULATION}})
     ensure_settings(cluster)
     ensure_administrator(cluster, namespace)
     cluster.create(f"{MANAGEMENT}/clusters", {
@@ -140,6 +146,7 @@ def ensure(cluster: Cluster, namespace: str) -> None:
 
 
 def ensure_settings(cluster: Cluster) -> None:
+    """Create the known settings and delete the others, as Rancher's cleanupUnknownSettings does at each start."""
     defaults = {
         **SETTINGS,
         "cacerts": AUTHORITY.read_text() if AUTHORITY.exists() else "",
@@ -154,6 +161,9 @@ def ensure_settings(cluster: Cluster) -> None:
         })  # fmt: skip
         change = {"default": default, **({"value": given, "source": "env"} if given else {})}
         cluster.merge(f"{MANAGEMENT}/settings/{name}", change)
+    for item in cluster.call("GET", f"{MANAGEMENT}/settings")["items"]:
+        if item["metadata"]["name"] not in defaults:
+            cluster.delete(f"{MANAGEMENT}/settings/{item['metadata']['name']}")
 
 
 def ensure_administrator(cluster: Cluster, namespace: str) -> None:
@@ -225,6 +235,33 @@ class Rancher:
         self.cluster.merge(f"/api/v1/namespaces/{PASSWORDS}/secrets/{user}", {"data": password_data(password)})
         return ""
 
+    def stored(self, resource: str) -> list[dict[str, Any]]:
+        """Tokens or kubeconfigs of the aggregated API, without what they keep secret."""
+        kind, folder, value = STORED[resource]
+        found = (self.cluster.get(f"/api/v1/namespaces/{TOKENS}/{folder}") or {}).get("items", [])
+        return [
+            {
+                "apiVersion": f"{EXTENSION}/v1",
+                "kind": kind,
+                "metadata": {"name": item["metadata"]["name"], "labels": labels},
+            }
+            for item in found
+            if (labels := item["metadata"].get("labels") or {}).get(KIND_LABEL) == value
+        ]
+
+    def delete_stored(self, resource: str, name: str) -> bool:
+        """Whether there was one. A kubeconfig takes its tokens with it."""
+        folder = f"/api/v1/namespaces/{TOKENS}"
+        if name not in [item["metadata"]["name"] for item in self.stored(resource)]:
+            return False
+        path = f"{folder}/{STORED[resource][1]}/{name}"
+        data = self.cluster.call("GET", path).get("data") or {}
+        self.cluster.delete(path)
+        if resource == "kubeconfigs":
+            for token in json.loads(data.get("status-tokens") or "[]"):
+                self.cluster.delete(f"{folder}/secrets/{token}")
+        return True
+
     def audit(self, **entry: Any) -> None:
         """One line for each request, without headers and bodies: they hold passwords and tokens."""
         if self.audit_enabled:
@@ -245,6 +282,9 @@ class Handler(BaseHTTPRequestHandler):
         self.handle_request()
 
     def do_POST(self) -> None:
+        self.handle_request()
+
+    def do_DELETE(self) -> None:
         self.handle_request()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -318,15 +358,22 @@ class Extension(Handler):
 
     def respond(self, path: str) -> None:
         version = f"{EXTENSION}/v1"
+        resource, _, name = path.removeprefix(f"/apis/{version}/").partition("/")
         if (self.command, path) == ("GET", f"/apis/{version}"):
-            kind = {"name": "passwordchangerequests", "singularName": "passwordchangerequest", "namespaced": False,
-                    "kind": "PasswordChangeRequest", "verbs": ["create"]}  # fmt: skip
+            kinds = [("passwordchangerequests", "PasswordChangeRequest", ["create"])]
+            kinds += [(plural, kind, ["delete", "list"]) for plural, (kind, _, _) in STORED.items()]
+            resources = [
+                {"name": plural, "singularName": kind.lower(), "namespaced": False, "kind": kind, "verbs": verbs}
+                for plural, kind, verbs in kinds
+            ]
             self.answer(200, {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version,
-                              "resources": [kind]})  # fmt: skip
-        elif (self.command, path) != ("POST", f"/apis/{version}/passwordchangerequests"):
+                              "resources": resources})  # fmt: skip
+        elif (self.command, resource, name) != ("POST", "passwordchangerequests", "") and resource not in STORED:
             self.refuse(404, "NotFound", f"{path} is not part of the simulation")
         elif "system:masters" not in self.headers.get_all("X-Remote-Group", []):
-            self.refuse(403, "Forbidden", "not authorized to update password")
+            self.refuse(403, "Forbidden", "not authorized")
+        elif resource in STORED:
+            self.respond_stored(resource, name)
         else:
             request = self.read_json()
             if reason := self.rancher.change_password(request.get("spec", {})):
@@ -336,6 +383,20 @@ class Extension(Handler):
                 status = {"summary": "Completed", "conditions": [updated]}
                 kind = {"apiVersion": version, "kind": "PasswordChangeRequest"}
                 self.answer(201, {**kind, "metadata": {}, "status": status})
+
+    def respond_stored(self, resource: str, name: str) -> None:
+        if self.command == "GET" and not name:
+            selectors = parse_qs(self.path.partition("?")[2]).get("labelSelector", [""])[0].split(",")
+            wanted = {tuple(selector.split("=")) for selector in selectors if selector}
+            items = [
+                item for item in self.rancher.stored(resource) if wanted <= set(item["metadata"]["labels"].items())
+            ]
+            kind = f"{STORED[resource][0]}List"
+            self.answer(200, {"kind": kind, "apiVersion": f"{EXTENSION}/v1", "metadata": {}, "items": items})
+        elif self.command == "DELETE" and name and self.rancher.delete_stored(resource, name):
+            self.answer(200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        else:
+            self.refuse(404, "NotFound", f"{resource} {name} not found")
 
     def refuse(self, status: int, reason: str, message: str) -> None:
         self.answer(status, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status,

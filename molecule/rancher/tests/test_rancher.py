@@ -208,11 +208,25 @@ def token(server: Host, inventory: Inventory, name: str, password: str) -> str:
     return str(json.loads(answer.stdout).get("token", ""))
 
 
+def create_kubeconfig(server: Host) -> None:
+    """A kubeconfig of admin and its token, as Rancher's API ext.cattle.io stores them."""
+    admin = "authz.management.cattle.io/bootstrapping=admin-user"
+    user = read(server, f"get users.management.cattle.io --selector {admin}")["items"][0]["metadata"]["name"]
+    for kind, content, label in (
+        ("secret generic", "--from-literal kind=kubeconfig", "token"),
+        ("configmap", "--from-literal 'status-tokens=[\"test-rotation\"]'", "kubeconfig"),
+    ):
+        kubectl(server, f"--namespace cattle-tokens create {kind} test-rotation {content}")
+        resource = f"{kind.split()[0]} test-rotation"
+        kubectl(server, f"--namespace cattle-tokens label {resource} cattle.io/kind={label} cattle.io/user-id={user}")
+
+
 @ON_THE_SITE
 def test_4_a_rotation_ends_the_sessions_of_the_former_password(server: Host, inventory: Inventory, name: str) -> None:
     path = Path(inventory.settings["secrets_path"])
     former = inventory.secrets["rancher_admin_password"]
     session = token(server, inventory, name, former)
+    create_kubeconfig(server)
     fresh = former[::-1]
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "rancher_admin_password": fresh}))
     code, output, changed = play(ROTATE)
@@ -224,6 +238,10 @@ def test_4_a_rotation_ends_the_sessions_of_the_former_password(server: Host, inv
         server, inventory, name, "/v3/clusters/local", "--header", f"'Authorization: Bearer {session}'"
     )
     assert kubectl(server, "get tokens.management.cattle.io --output name") == ""
+    assert (
+        kubectl(server, "--namespace cattle-tokens get secrets,configmaps --selector cattle.io/user-id --output name")
+        == ""
+    )
     code, output, changed = play(ROTATE)
     assert (code, changed) == (0, 0), output[-4000:]
 

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from ansible_collections.slipway.platform.plugins.module_utils import rancher
 
 from lab import pki
+from lab.charts.client import Refused
 from lab.charts.rancher import server as simulation
+from tests.static.repository import REPOSITORY, load, role_defaults
 
 from .memory import Resources
 
@@ -131,6 +134,21 @@ def test_a_restart_and_a_second_replica_keep_what_is_there(serve: Callable[..., 
     assert json.dumps(running.resources.objects) == before
 
 
+def test_a_start_deletes_settings_that_rancher_does_not_have(serve: Callable[..., Running]) -> None:
+    running = serve()
+    folder = f"{simulation.MANAGEMENT}/settings"
+    for name in ("kubeconfig-max-token-ttl-minutes", "auth-token-default-ttl-minutes"):
+        running.resources.call("POST", folder, {"metadata": {"name": name}, "value": "43200"})
+    simulation.ensure(running.resources, "cattle-system")
+    names = {item["metadata"]["name"] for item in running.resources.items_of("settings")}
+    assert names == set(simulation.SETTINGS)
+
+
+def test_settings_of_the_role_exist_in_rancher() -> None:
+    internal = load(REPOSITORY / "roles/rancher/vars/main.yml")["__rancher_settings"]
+    assert {*role_defaults("rancher")["rancher_settings"], *internal} <= set(simulation.SETTINGS)
+
+
 def test_the_audit_log_has_requests_and_no_bodies(
     serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +185,64 @@ def test_a_password_is_changed_by_a_request_of_an_administrator(
 
 
 # --- the role's client ------------------------------------------------------------------------------------------------
+
+
+class Api(rancher.KubernetesApi):
+    """The Kubernetes API of the resources in memory, with the simulation as its aggregated API."""
+
+    def __init__(self, running: Running) -> None:
+        super().__init__()
+        self.running = running
+
+    def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> tuple[int, bytes]:
+        if path.startswith(rancher.EXTENSION):
+            status, answer, _ = self.running.request(method, path, body, X_Remote_Group="system:masters")
+            return status, json.dumps(answer).encode()
+        path, _, query = path.partition("?")
+        try:
+            answer = self.running.resources.call(method, path, body, kind)
+        except Refused as error:
+            return error.status, b"{}"
+        if query:
+            label, _, value = unquote(query).removeprefix("labelSelector=").partition("=")
+            items = [item for item in answer["items"] if item["metadata"].get("labels", {}).get(label) == value]
+            answer = {"items": items}
+        return 200, json.dumps(answer).encode()
+
+
+def store(running: Running, resource: str, name: str, user: str, **data: str) -> None:
+    """A token or kubeconfig of the aggregated API, as Rancher keeps it."""
+    _, folder, kind = simulation.STORED[resource]
+    labels = {"cattle.io/kind": kind, "cattle.io/user-id": user}
+    body = {"metadata": {"name": name, "labels": labels}, "data": data}
+    running.resources.call("POST", f"/api/v1/namespaces/cattle-tokens/{folder}", body)
+
+
+def test_the_client_ends_sessions_api_keys_and_kubeconfigs_of_one_user(serve: Callable[..., Running]) -> None:
+    running = serve(simulation.Extension)
+    user = "user-simulation"
+    simulation.Rancher(running.resources).session(user)
+    simulation.Rancher(running.resources).session("user-other")
+    store(running, "tokens", "token-key", user)
+    store(running, "tokens", "token-kubeconfig", user)
+    store(running, "tokens", "token-other", "user-other")
+    store(running, "kubeconfigs", "kubeconfig-own", user, **{"status-tokens": '["token-kubeconfig"]'})
+    store(running, "kubeconfigs", "kubeconfig-other", "user-other")
+    api = Api(running)
+    found = rancher.sessions(api, user)
+    assert len(found) == 4
+    rancher.end_sessions(api, found)
+    assert rancher.sessions(api, user) == []
+    assert len(rancher.sessions(api, "user-other")) == 3
+
+
+def test_tokens_of_users_are_for_administrators_only(serve: Callable[..., Running]) -> None:
+    running = serve(simulation.Extension)
+    store(running, "tokens", "token-key", "user-simulation")
+    path = f"{rancher.EXTENSION}/tokens"
+    assert running.request("GET", path, X_Remote_Group="developers")[0] == 403
+    assert running.request("DELETE", f"{path}/token-key", X_Remote_Group="developers")[0] == 403
+    assert running.request("DELETE", f"{path}/token-missing", X_Remote_Group="system:masters")[0] == 404
 
 
 def test_the_client_uses_rancher_under_its_name(serve: Callable[..., Running]) -> None:

@@ -19,9 +19,15 @@ from ansible_collections.slipway.platform.plugins.module_utils.kubernetes_api im
 CHART = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts/rancher"
 MANAGEMENT = "/apis/management.cattle.io/v3"
 PASSWORDS = "/api/v1/namespaces/cattle-local-user-passwords/secrets"
-CHANGE_REQUESTS = "/apis/ext.cattle.io/v1/passwordchangerequests"
+EXTENSION = "/apis/ext.cattle.io/v1"
+CHANGE_REQUESTS = f"{EXTENSION}/passwordchangerequests"
 ADMINISTRATOR_LABEL = "authz.management.cattle.io/bootstrapping=admin-user"
-SESSION_LABEL = "authn.management.cattle.io/token-userId"
+SESSIONS = (
+    (f"{EXTENSION}/kubeconfigs", "cattle.io/user-id"),  # before their tokens, which they delete too
+    (f"{EXTENSION}/tokens", "cattle.io/user-id"),
+    (f"{MANAGEMENT}/tokens", "authn.management.cattle.io/token-userId"),
+)
+"""What a user logs in with beside the password, and the label that names the user."""
 HASH_ANNOTATION, HASH_NAME = "cattle.io/password-hash", "pbkdf2sha3512"
 ITERATIONS, KEY_BYTES = 210000, 32
 """Of Rancher's package pbkdf2, since 2.12."""
@@ -161,16 +167,19 @@ def set_password(api: KubernetesApi, user: str, password: str) -> None:
 
 
 def sessions(api: KubernetesApi, user: str) -> list[str]:
-    """Names of the user's tokens: sessions and API keys."""
-    found = api.items(f"{MANAGEMENT}/tokens?labelSelector={quote(f'{SESSION_LABEL}={user}')}")
-    return [str(item["metadata"]["name"]) for item in found]
+    """Paths of the user's sessions, API keys and kubeconfigs."""
+    return [
+        f"{folder}/{item['metadata']['name']}"
+        for folder, label in SESSIONS
+        for item in api.items(f"{folder}?labelSelector={quote(f'{label}={user}')}")
+    ]
 
 
-def end_sessions(api: KubernetesApi, names: Sequence[str]) -> None:
-    for name in names:
-        status, content = api.call("DELETE", f"{MANAGEMENT}/tokens/{name}")
+def end_sessions(api: KubernetesApi, paths: Sequence[str]) -> None:
+    for path in paths:
+        status, content = api.call("DELETE", path)
         if status not in (200, 202, 404):
-            raise ApiError(f"token {name}: is not deleted, the API returned {status} ({_message(content.decode())})")
+            raise ApiError(f"{path}: is not deleted, the API returned {status} ({_message(content.decode())})")
 
 
 # --- as a user -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ options:
   end_sessions:
     type: bool
     default: false
-    description: Whether the administrator's sessions and API keys end too.
+    description: Whether the administrator's sessions, API keys and kubeconfigs end too.
   timeout_seconds:
     type: int
     default: 120
@@ -37,7 +37,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ended_sessions:
-  description: Number of sessions and API keys that ended, or would end.
+  description: Number of sessions, API keys and kubeconfigs that ended, or would end.
   returned: success
   type: int
 """
@@ -75,10 +75,10 @@ def main() -> None:
         different = not has_password(api, user, parameters["password"])
         if different and not module.check_mode:
             set_password(api, user, parameters["password"])
-        names = sessions(api, user) if parameters["end_sessions"] else []
+        paths = sessions(api, user) if parameters["end_sessions"] else []
         if not module.check_mode:
-            end_sessions(api, names)
-        return different or bool(names), len(names)
+            end_sessions(api, paths)
+        return different or bool(paths), len(paths)
 
     try:
         changed, ended = wait_until(
