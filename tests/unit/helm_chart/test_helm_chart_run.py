@@ -166,7 +166,7 @@ def test_a_failed_upgrade_is_rolled_back() -> None:
     assert (earlier.installed_version, earlier.changes) == ("1.0.0", [])
 
 
-def test_a_change_without_a_way_back_is_not_rolled_back() -> None:
+def test_a_change_without_a_rollback_stays() -> None:
     api = Cluster(lambda chart: "" if chart["spec"]["version"] == "1.1.0" else "Complete", PERMANENT)
     converge(api, declared())
     with pytest.raises(run.ChartError, match=r"The release is not rolled back to 1\.0\.0"):
