@@ -211,15 +211,24 @@ def pods_are_ready(kubeconfig: Path, node: str) -> bool:
 
 def give_another_pod_network(kubeconfig: Path, site: Site, node: str) -> str:
     """Remove the node, which joins as a new one; the network that its pods had."""
-    former = pod_network(kubeconfig, node)
+    former, api = pod_network(kubeconfig, node), connect(kubeconfig)
     site.on(node, "/usr/local/bin/rke2-killall.sh")
-    connect(kubeconfig).delete_node(node)
-    site.on(node, "systemctl start rke2-agent")
-    until(
-        lambda: pod_network(kubeconfig, node) not in (former, "None") and pods_are_ready(kubeconfig, node),
-        180,
-        errors=FAILURES,
+    api.delete_node(node)
+    # A node with the former network: Kubernetes would assign it again, as the first one that is free.
+    owner = kubernetes.V1Node(
+        metadata=kubernetes.V1ObjectMeta(name="owner-of-the-former-network"),
+        spec=kubernetes.V1NodeSpec(pod_cidr=former, pod_cidrs=[former]),
     )
+    api.create_node(owner)
+    try:
+        site.on(node, "systemctl start rke2-agent")
+        until(
+            lambda: pod_network(kubeconfig, node) not in (former, "None") and pods_are_ready(kubeconfig, node),
+            180,
+            errors=FAILURES,
+        )
+    finally:
+        connect(kubeconfig).delete_node(owner.metadata.name)
     return former
 
 
