@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from lab import ceph, mirror, summary
+    from lab.charts import mirror as charts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST_IMAGE = "debian-13"
@@ -87,12 +88,14 @@ def _settings() -> Settings:
 @contextlib.contextmanager
 def _exit_on_error() -> Iterator[None]:
     """Print the lab's own errors as one message and exit with 1."""
+    from lab.charts.mirror import ChartError
+    from lab.kubernetes.build import BuildError
     from lab.machines.base import MachineError
     from lab.mirror import MirrorError
 
     try:
         yield
-    except (AdminError, daemon.DaemonError, MachineError, MirrorError) as error:
+    except (AdminError, daemon.DaemonError, MachineError, MirrorError, ChartError, BuildError) as error:
         fail(error)
 
 
@@ -163,12 +166,22 @@ def up(
             help="Folder with official RKE2 releases, one folder per version.",
         ),
     ] = None,
+    chart_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--charts",
+            envvar="SLIPWAY_CHARTS",
+            exists=True,
+            file_okay=False,
+            help="Folder with charts, one folder per repository, and archives of their images in images/.",
+        ),
+    ] = None,
 ) -> None:
     """Start the local cloud and build the platform on it. Repeat it to converge both."""
     settings = _settings()
     started, since = time.monotonic(), time.time()
     with _exit_on_error():
-        _start_cloud(settings, rke2_artifacts, site=not only_cloud)
+        _start_cloud(settings, rke2_artifacts, chart_folder, site=not only_cloud)
         if not only_cloud or not Path(daemon.read_description(settings)["secrets_path"]).exists():
             _create_secrets(settings)
         if not only_cloud:
@@ -177,7 +190,7 @@ def up(
         _print_summary(settings, time.monotonic() - started, since, site=not only_cloud)
 
 
-def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> None:
+def _start_cloud(settings: Settings, artifacts: Path | None, chart_folder: Path | None, *, site: bool) -> None:
     from lab import ceph, preflight, registry
 
     pid = daemon.find(settings)
@@ -187,8 +200,8 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
             err.print(f"[red]lab:[/] {_escaped(fault)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     make_private_dir(settings.state_dir)
-    release, storage = _prepare_images(settings, artifacts)
-    if pid is not None and not _is_current(settings, release, storage):
+    release, storage, charts = _prepare_images(settings, artifacts, chart_folder)
+    if pid is not None and not _is_current(settings, release, storage, charts):
         with _step("Replacing the daemon, which runs older code, other host images or another release"):
             daemon.stop(settings)
         pid = None
@@ -199,9 +212,12 @@ def _start_cloud(settings: Settings, artifacts: Path | None, *, site: bool) -> N
         registry.wait_for_image(settings, settings.state_dir / "pki" / "ca.pem", ceph.IMAGE, storage.digest)
 
 
-def _prepare_images(settings: Settings, artifacts: Path | None) -> tuple[mirror.Release, ceph.Release]:
-    """Host image, RKE2 and Ceph in parallel: each build is mostly single-threaded."""
+def _prepare_images(
+    settings: Settings, artifacts: Path | None, chart_folder: Path | None
+) -> tuple[mirror.Release, ceph.Release, charts.Source]:
+    """Host image, RKE2 and Ceph in parallel: each build is mostly single-threaded. The charts use RKE2's programs."""
     from lab import ceph, mirror
+    from lab.charts import mirror as chart_mirror
     from lab.machines import builds, images
 
     def host_image() -> None:
@@ -222,10 +238,12 @@ def _prepare_images(settings: Settings, artifacts: Path | None) -> tuple[mirror.
 
     with _steps() as steps:
         _, release, storage = builds.run_in_parallel(host_image, rke2_release, ceph_image)
-    return release, storage
+        with steps.step("Charts and their images") as line:
+            source = chart_mirror.prepare(settings, chart_folder, mirror.VERSIONS, line)
+    return release, storage, source
 
 
-def _is_current(settings: Settings, release: Any, storage: Any) -> bool:
+def _is_current(settings: Settings, release: Any, storage: Any, charts: Any) -> bool:
     """Whether the running daemon has this code, these host images and these releases of RKE2 and Ceph."""
     try:
         description = daemon.read_description(settings)
@@ -239,7 +257,8 @@ def _is_current(settings: Settings, release: Any, storage: Any) -> bool:
         rke2["source"],
         rke2["note"],
         image.partition("@")[2],
-    ) == (daemon.code_fingerprint(), settings.images, str(release.source), release.note, storage.digest)
+        description.get("charts", {}).get("note"),
+    ) == (daemon.code_fingerprint(), settings.images, str(release.source), release.note, storage.digest, charts.note)
 
 
 def _create_secrets(settings: Settings) -> None:

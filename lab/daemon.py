@@ -213,6 +213,7 @@ def exclusive_lock(settings: Settings) -> Iterator[None]:
 def write_description(settings: Settings, release: Any, storage: Any, authority: Path, runner_key: str) -> None:
     """Write `lab.json`: the description of this lab for inventories, clients and operators."""
     from lab import ceph, mirror
+    from lab.charts import mirror as charts
     from lab.gitlab import service as gitlab
     from lab.machines import images
 
@@ -240,6 +241,7 @@ def write_description(settings: Settings, release: Any, storage: Any, authority:
             "image_archives": mirror.image_archives(settings),
             "note": release.note,
         },
+        "charts": charts.describe(settings, charts.read_source(settings), mirror_url),
         "gitlab": gitlab.describe(settings, mirror_url, runner_key),
         **({"ceph": ceph.describe(settings, storage, mirror_url)} if storage else {}),
     }

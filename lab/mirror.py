@@ -101,6 +101,7 @@ def create_app(settings: Settings) -> Starlette:
     from starlette.staticfiles import StaticFiles
 
     from lab import ceph
+    from lab.charts import mirror as charts
     from lab.runnersim import package as runner
 
     # Folders of versions may be links to the user's folder or the cache.
@@ -112,6 +113,7 @@ def create_app(settings: Settings) -> Starlette:
             Mount(RELEASES_PATH, files),
             Mount(ceph.PUBLIC_PATH, cephadm),
             Mount(runner.PUBLIC_PATH, packages),
+            Mount(charts.PUBLIC_PATH, StaticFiles(directory=make_private_dir(charts.folder(settings)))),
         ]
     )
 

@@ -232,6 +232,8 @@ def _origins(description: Fields) -> RenderableType:
     notes = [Text(str(rke2["note"]), style="yellow" if rke2["source"] == "simulation" else "dim")]
     if ceph := description.get("ceph"):
         notes.append(_dim(str(ceph["note"])))
+    if (charts := description.get("charts")) and charts["note"]:
+        notes.append(Text(str(charts["note"]), style="yellow" if "simulation" in charts["note"] else "dim"))
     if gitlab := description.get("gitlab"):
         notes.append(Text(str(gitlab["note"]), style="yellow"))
     if images := description.get("images"):

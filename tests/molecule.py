@@ -17,6 +17,8 @@ NODES = ("load_balancer", "rke2_server", "rke2_agent")
 MACHINES: dict[str, tuple[str, ...]] = {
     "base": (*NODES, "postgresql"),
     "ceph": ("ceph",),
+    "ceph_csi": NODES,
+    "cert_manager": NODES,
     "check": (),
     "gitlab_runner": ("gitlab_runner", "load_balancer"),
     "load_balancer": ("load_balancer",),
@@ -24,6 +26,7 @@ MACHINES: dict[str, tuple[str, ...]] = {
     "load_balancer_passthrough": ("load_balancer",),
     "postgresql": ("postgresql", "rke2_server", "load_balancer"),
     "provision": (),
+    "rancher": NODES,
     "rke2": NODES,
     "s3_snapshot": ("object_storage", "rke2_server[0]"),
     "verify": (*NODES, "ceph", "gitlab_runner", "postgresql"),

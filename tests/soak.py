@@ -81,6 +81,12 @@ PARTS = (
         60,
     ),
     Part(
+        "charts",
+        f"lab up && {PLATFORM}test_charts.py",
+        "Rancher's chart: failed changes, killed runs and lost servers; it serves meanwhile",
+        25,
+    ),
+    Part(
         "pipeline",
         f"lab up && {PLATFORM}test_pipeline.py",
         "a commit applied from the runner's host, promoted, rolled back; cancel, outage, killed runner, secrets",

@@ -20,6 +20,7 @@ SUITE = "trixie"
 PACKAGES = ("ca-certificates", "conntrack", "ipset", "iptables", "iproute2", "kmod", "openssl", "python3")
 """What the programs of the pods call; one base for all images that call anything."""
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl")
+RUNTIME = ("containerd", "containerd-shim-runc-v2", "ctr", "helm-controller")
 PLUGINS = ("bridge", "host-local", "portmap")
 PAUSE = "3.10.2"
 
@@ -36,6 +37,7 @@ def image_names(version: str, etcd_version: str) -> dict[str, str]:
     flannel = build.module_version("github.com/flannel-io/flannel")
     coredns = build.module_version("github.com/coredns/coredns")
     metrics = build.module_version("sigs.k8s.io/metrics-server")
+    helm = build.module_version("helm.sh/helm/v3")
     return {
         "runtime": name("rke2-runtime", release),
         "kubernetes": name("hardened-kubernetes", f"{release}-lab"),
@@ -44,6 +46,7 @@ def image_names(version: str, etcd_version: str) -> dict[str, str]:
         "network": name("hardened-flannel", f"{flannel}-lab"),
         "coredns": name("hardened-coredns", f"{coredns}-lab"),
         "metrics-server": name("hardened-k8s-metrics-server", f"{metrics}-lab"),
+        "klipper-helm": name("klipper-helm", f"helm-{helm}-lab"),
         # Not the release's version: during an upgrade, nodes that are not restarted yet have no new images.
         "traefik": name("hardened-traefik", "v3-simulation"),
     }
@@ -99,7 +102,7 @@ def compose(
     debian_layer = base(cache, progress)
     progress(f"packing the images of {version}")
     bin_dir = "usr/local/bin"
-    runtime = {f"bin/{name}": programs / name for name in ("containerd", "containerd-shim-runc-v2", "ctr")}
+    runtime = {f"bin/{name}": programs / name for name in RUNTIME}
     layers: dict[str, dict[str, bytes | Path | Link]] = {
         "runtime": {
             **runtime, "bin/runc": debian / "runc", "bin/kubernetes": programs / "kubernetes",
@@ -120,14 +123,23 @@ def compose(
         "coredns": {"coredns": programs / "coredns"},
         "metrics-server": {"metrics-server": programs / "metrics-server"},
         "traefik": dict(simulation),
+        "klipper-helm": {
+            f"{bin_dir}/helm": programs / "helm", f"{bin_dir}/entry": Path(__file__).with_name("helm_job.py"),
+            "home/klipper-helm/": b"",
+        },
     }  # fmt: skip
-    with_base = {"kubernetes", "etcd", "network", "traefik"}
+    with_base = {"kubernetes", "etcd", "network", "traefik", "klipper-helm"}
     path = {"Env": ["PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"]}
     settings: dict[str, Any] = {
         "pause": {"Entrypoint": ["/pause"]},
         "coredns": {"Entrypoint": ["/coredns"]},
         "metrics-server": {"Entrypoint": ["/metrics-server"]},
         "traefik": {**path, "Entrypoint": ["/usr/local/bin/traefik"]},
+        "klipper-helm": {
+            "Env": [*path["Env"], "HOME=/home/klipper-helm"],
+            "Entrypoint": [f"/{bin_dir}/entry"],
+            "User": "1000",
+        },
     }
     found = []
     for program, files in layers.items():

@@ -12,6 +12,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +190,54 @@ def started_at(site: Site) -> dict[str, str]:
     return {name: site.on(name, command).strip() for name in SERVERS}
 
 
+def pod_network(kubeconfig: Path, node: str) -> str:
+    return str(connect(kubeconfig).read_node(node, _request_timeout=5).spec.pod_cidr)
+
+
+def pods_are_ready(kubeconfig: Path, node: str) -> bool:
+    """Whether all pods of the node with an address of its own network are there and Ready."""
+    network = ip_network(pod_network(kubeconfig, node))
+    pods = connect(kubeconfig).list_pod_for_all_namespaces(
+        field_selector=f"spec.nodeName={node},status.phase!=Succeeded", _request_timeout=5
+    )
+    own = [pod for pod in pods.items if not pod.spec.host_network]
+    return bool(own) and all(
+        pod.status.pod_ip
+        and ip_address(pod.status.pod_ip) in network
+        and all(status.ready for status in pod.status.container_statuses)
+        for pod in own
+    )
+
+
+def give_another_pod_network(kubeconfig: Path, site: Site, node: str) -> str:
+    """Remove the node, which joins as a new one; the network that its pods had."""
+    former, api = pod_network(kubeconfig, node), connect(kubeconfig)
+    site.on(node, "/usr/local/bin/rke2-killall.sh")
+    api.delete_node(node)
+    # A node with the former network: Kubernetes would assign it again, as the first one that is free.
+    owner = kubernetes.V1Node(
+        metadata=kubernetes.V1ObjectMeta(name="owner-of-the-former-network"),
+        spec=kubernetes.V1NodeSpec(pod_cidr=former, pod_cidrs=[former]),
+    )
+    api.create_node(owner)
+    try:
+        site.on(node, "systemctl start rke2-agent")
+        until(
+            lambda: pod_network(kubeconfig, node) not in (former, "None") and pods_are_ready(kubeconfig, node),
+            180,
+            errors=FAILURES,
+        )
+    finally:
+        connect(kubeconfig).delete_node(owner.metadata.name)
+    return former
+
+
 def test_a_restore_from_the_bucket_returns_to_the_canary(
     kubeconfig: Path, site: Site, bucket: Endpoint, secrets: dict[str, str], saved: str
 ) -> None:
-    """RKE2 has uploaded the snapshot; in check mode nothing is changed."""
+    """The agent has joined anew since RKE2 uploaded the snapshot. In check mode nothing is changed."""
     put(bucket, saved, None, describe(saved, get(bucket, saved), secrets["rke2_token"]))
+    former = give_another_pod_network(kubeconfig, site, AGENTS[0])
     before = started_at(site)
     dry = restore("--check", op_restore_etcd_snapshot=saved)
     assert dry.code == 0, dry.excerpt
@@ -202,6 +246,8 @@ def test_a_restore_from_the_bucket_returns_to_the_canary(
     assert canaries(kubeconfig) == {"canary": "overwritten", "canary-later": "lost"}
     run = restore(op_restore_etcd_snapshot="latest")
     is_restored(kubeconfig, site, run, {"canary": "saved"})
+    assert pod_network(kubeconfig, AGENTS[0]) == former
+    until(lambda: pods_are_ready(kubeconfig, AGENTS[0]), 120, errors=FAILURES)
     for name in SERVERS:
         assert "etcd-before-restore-" in site.on(name, "ls /var/lib/rancher/rke2/server/db")
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.platform.conftest import REPOSITORY, play
 
-SIDE_BY_SIDE = ("base", "ceph", "gitlab_runner", "rke2")
+SIDE_BY_SIDE = ("base", "ceph", "ceph_csi", "cert_manager", "gitlab_runner", "rancher", "rke2")
 """Most of their time is waiting for hosts."""
 ALONE = ("postgresql", "verify")
 """Tests that probe ports which the tests of base open temporarily, and that stop a node."""

@@ -26,6 +26,7 @@ PLAYBOOKS = sorted(
 )
 SWITCHES: dict[str, set[str]] = {
     "ceph": set(),
+    "rancher": set(),
     "postgresql": {"postgresql_allow_restart", "postgresql_backup_allow_initialize"},
     "rke2": set(),
 }

@@ -40,6 +40,9 @@ unmount /run/k3s
 unmount /var/lib/kubelet/pods
 unmount /run/netns/cni-
 rm -rf /run/k3s/containerd /run/flannel /run/cni /var/lib/kubelet/pods
+# It holds the subnet that otherwise is in /run/flannel. Empty, not removed: no pod starts on the former network, nor on another one
+# that is configured on this host (podman's), until flannel writes it.
+[ -e /etc/cni/net.d/10-canal.conflist ] && : >/etc/cni/net.d/10-canal.conflist
 for namespace in /run/netns/cni-*; do
     [ -e "$namespace" ] && rm -f "$namespace"
 done

@@ -58,8 +58,6 @@ def definition(group: str, plural: str, kind: str, *, namespaced: bool) -> Obj:
 DEFINITIONS = (
     definition("k3s.cattle.io", "addons", "Addon", namespaced=True),
     definition("k3s.cattle.io", "etcdsnapshotfiles", "ETCDSnapshotFile", namespaced=False),
-    definition("helm.cattle.io", "helmcharts", "HelmChart", namespaced=True),
-    definition("helm.cattle.io", "helmchartconfigs", "HelmChartConfig", namespaced=True),
 )
 
 

@@ -87,15 +87,16 @@ class Ingress:
                 return
 
     async def answer(self, entry: str, request: http.Request) -> http.Response:
-        if request.path == "/ping":
+        headers = request.headers
+        route = ingress_routes.find(self.routes, headers.get("host", ""), request.path)
+        if request.path == "/ping" and route is None:
             return http.text_response("OK")
         settings = self.entries[entry]
         if settings["redirection"]:
             return redirect(settings["redirection"], request)
-        headers = request.headers
         if not trusted(request.remote, settings["forwarded"]):
             headers = {name: value for name, value in headers.items() if not name.startswith("x-forwarded-")}
-        if route := ingress_routes.find(self.routes, headers.get("host", ""), request.path):
+        if route:
             return await forward(route, request, headers, entry)
         return http.json_response(
             {

@@ -24,12 +24,14 @@ from .config import Config, critical_values
 from .control_plane import write_apiserver, write_controllers, write_kube_proxy
 from .controllers import Nodes, create_definitions
 from .etcd import Etcd, EtcdError
+from .helm import controller as helm_controller
 from .http import Server, background, server_context
 from .layout import KUBECONFIG, Layout, Release
 from .log import Fatal
 from .notify import notify
 from .packaged import write_manifests
 from .pki import issue, make_ca, openssl, write
+from .processes import Child
 from .resources import Obj
 from .snapshots import Snapshots
 from .supervisor import PORT, REJECTED, NodePasswords, Registration, Supervisor, node_certificates, node_password
@@ -159,6 +161,7 @@ class Node:
         self.token = ""
         self.agent_token = ""
         self.cluster: Obj = {}
+        self.helm: Child | None = None
 
     def _tokens(self, *, joining: bool) -> None:
         """Set the server token: from the settings, else from an earlier start, else a new one (first server only)."""
@@ -268,6 +271,8 @@ class Node:
         log.info("Stopping; the pods keep running (rke2-killall.sh stops them)")
         for task in list(self.tasks):
             task.cancel()
+        if self.helm is not None:
+            await self.helm.stop()
         await processes.stop()
         await front.close()
 
@@ -298,6 +303,8 @@ class Node:
         await registered(api, self.name)
         nodes = Nodes(config, layout, self.name, self.addresses, api, etcd.local, lambda: etcd.is_voter)
         background(self.tasks, "nodes", nodes.run(), essential=True)
+        self.helm = helm_controller(config, layout, self.release, self.name)
+        background(self.tasks, "helm-controller", self.helm.keep_running(), essential=True)
         write_manifests(config, layout, self.release)
         background(self.tasks, "manifests", Addons(config, layout, api).run(), essential=True)
         background(self.tasks, "snapshots", Snapshots(config, layout, self.name).run(), essential=True)

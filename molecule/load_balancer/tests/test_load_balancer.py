@@ -55,6 +55,17 @@ def test_http_is_redirected_to_https_and_keeps_the_method(host: Host) -> None:
     assert response.startswith("HTTP/1.1 308") and f"Location: https://{NAME}/a?b=c" in response
 
 
+def test_a_challenge_of_cert_manager_reaches_the_ingress(host: Host) -> None:
+    """Of a name that is served, and that is not one of this host's own challenges."""
+    path = "/.well-known/acme-challenge/token"
+    response = curl(host, f"http://{NAME}{path}").stdout.replace("\r", "")
+    head, _, body = response.partition("\n\n")
+    assert head.startswith("HTTP/1.1 200"), response
+    received = json.loads(body)
+    assert received["request"] == f"GET {path} HTTP/1.1"
+    assert (received["headers"]["host"], received["headers"]["x-forwarded-proto"]) == (NAME, "http")
+
+
 def test_requests_for_unknown_names_are_closed(host: Host) -> None:
     response = curl(host, "http://evil.example/", name="evil.example")
     assert response.rc in {52, 56} and response.stdout == "", "closed without a response"

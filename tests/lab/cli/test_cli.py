@@ -164,9 +164,11 @@ def test_host_images_are_prepared_or_plain(settings: Settings, monkeypatch: pyte
 
 def test_a_daemon_with_other_host_images_is_replaced(settings: Settings) -> None:
     release, storage = SimpleNamespace(source="simulation", note="RKE2 is a simulation."), SimpleNamespace(digest="x")
-    describe(settings, ceph={"image": "registry/ceph@x"})
-    assert cli._is_current(settings, release, storage)
-    assert not cli._is_current(dataclasses.replace(settings, images="plain"), release, storage)
+    charts = SimpleNamespace(note="Charts of the lab.")
+    describe(settings, ceph={"image": "registry/ceph@x"}, charts={"note": charts.note})
+    assert cli._is_current(settings, release, storage, charts)
+    assert not cli._is_current(settings, release, storage, SimpleNamespace(note="Official charts."))
+    assert not cli._is_current(dataclasses.replace(settings, images="plain"), release, storage, charts)
 
 
 def test_up_prints_all_preflight_faults_and_changes_nothing(

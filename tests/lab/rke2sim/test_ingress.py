@@ -371,6 +371,18 @@ def test_a_request_reaches_the_service_with_the_client_s_address(
     assert "te" not in headers
 
 
+def test_ping_is_the_application_s_where_a_route_has_it(start: Start, application: int, tmp_path: Path) -> None:
+    add_routes(tmp_path, application)
+    port = start({})["web"]
+    answers = {}
+    for host in ("a.test", "b.test"):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("POST", "/ping", b"", {"Host": host})
+        answer = connection.getresponse()
+        answers[host] = (answer.status, answer.read() == b"OK")
+    assert answers == {"a.test": (201, False), "b.test": (200, True)}
+
+
 def test_an_upgraded_connection_is_copied_in_both_directions(start: Start, application: int, tmp_path: Path) -> None:
     add_routes(tmp_path, application)
     port = start({})["web"]

@@ -196,6 +196,7 @@ def completed(inventory: Inventory, cloud: Lab) -> Inventory:
             for name in ("etcd", "ceph", "config", "reader")
         )
         + f"platform_escrow_public_key: age1{'q' * 58}\n"
+        f"rancher_admin_password: {secrets.token_hex(32)}\n"
         f"postgresql_backup_passphrase: {secrets.token_hex(32)}\n"
         "postgresql_role_passwords:\n"
         f"  app: {secrets.token_hex(32)}\n"

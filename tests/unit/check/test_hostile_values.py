@@ -52,9 +52,12 @@ REASONS: list[tuple[list[Any], str, str]] = [
     gitlab_runner_binary_checksum gitlab_runner_build_token gitlab_runner_build_user gitlab_runner_cache_access_key
     gitlab_runner_cache_bucket gitlab_runner_cache_endpoint gitlab_runner_cache_region gitlab_runner_cache_secret_key
     gitlab_runner_deploy_image gitlab_runner_deploy_token
-    load_balancer_acme_email platform_object_storage_ca_certificate postgresql_backup_passphrase
+    ceph_csi_encryption_passphrase cert_manager_acme_email load_balancer_acme_email platform_chart_mirror
+    platform_chart_mirror_ca_certificate platform_object_storage_ca_certificate
+    postgresql_backup_passphrase
     postgresql_backup_second_access_key postgresql_backup_second_secret_key postgresql_standby_password
-    postgresql_upgrade_from provision_placement_group rke2_containerd_config rke2_system_default_registry
+    postgresql_upgrade_from provision_placement_group rancher_cluster_issuer rke2_containerd_config
+    rke2_system_default_registry
     """,
     ),
     ([0, 10**12], "is a number that GitLab assigns", "gitlab_runner_build_id gitlab_runner_deploy_id"),
@@ -87,6 +90,7 @@ REASONS: list[tuple[list[Any], str, str]] = [
     verify_settle_seconds verify_storage_settle_seconds
     """,
     ),
+    ([0], "is the level without headers and bodies", "rancher_audit_log_level"),
     ([-1], "means none", "ceph_s3_users.max_buckets"),
     (
         [10**12],
@@ -96,7 +100,7 @@ REASONS: list[tuple[list[Any], str, str]] = [
     (
         [value for value in HOSTILE["dict"] if isinstance(value, dict) and list(value) == ["a"]],
         "belongs to the schema of the chart",
-        "rke2_ingress_values",
+        "ceph_csi_cephfs_values ceph_csi_rbd_values cert_manager_values rancher_values rke2_ingress_values",
     ),
 ]
 """Values, why they are valid, and for which options."""

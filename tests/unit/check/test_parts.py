@@ -31,7 +31,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.environment.model
     suggestion,
 )
 from ansible_collections.slipway.platform.plugins.module_utils.environment.network import is_local, reserved
-from ansible_collections.slipway.platform.plugins.module_utils.environment.specs import required_secrets
+from ansible_collections.slipway.platform.plugins.module_utils.environment.specs import missing, required_secrets
 from ansible_collections.slipway.platform.plugins.module_utils.environment.values import value_faults
 
 from tests.unit.check.conftest import REPOSITORY
@@ -240,6 +240,22 @@ def test_only_secrets_of_roles_that_run_somewhere_are_required() -> None:
     wired = Role("base", {"base_token": token}, {servers: frozenset({"base_token"})}, servers)
     server = Host("prod-1", ("rke2_server",), ORIGIN)
     assert list(required_secrets(environment(rke2, other, wired, hosts=(server,)))) == ["rke2_token"]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "required"), [(None, ["rancher_admin_password"]), (True, ["rancher_admin_password"]), (False, [])]
+)
+def test_a_role_that_is_not_enabled_requires_nothing(enabled: bool | None, required: list[str]) -> None:
+    options: dict[str, dict[str, object]] = {
+        "rancher_enabled": {"type": "bool", "default": True},
+        "rancher_admin_password": {"type": "str", "required": True},
+        "rancher_hostname": {"type": "str", "required": True},
+    }
+    role = Role("rancher", options, groups=frozenset({"rke2_server"}))
+    settings = {} if enabled is None else {"rancher_enabled": Setting("rancher_enabled", enabled, ORIGIN)}
+    inventory = environment(role, hosts=(Host("prod-1", ("rke2_server",), ORIGIN, settings),))
+    assert list(required_secrets(inventory)) == required
+    assert len(list(missing(inventory))) == len(required)
 
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

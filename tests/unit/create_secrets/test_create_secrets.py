@@ -25,6 +25,8 @@ NAMES = {
     "platform_escrow_public_key",
     "postgresql_backup_passphrase",
     "postgresql_standby_password",
+    "rancher_admin_password",
+    "ceph_csi_encryption_passphrase",
     "postgresql_role_passwords",
 }
 ROLES = {"app", "app_migration", "app_report"}

@@ -452,3 +452,28 @@ def test_a_copy_that_was_interrupted_is_repeated(database: Path) -> None:
     previous = Path(rke2_restore_step.move(record("stopped"), copy=True))
     assert sorted(path.name for path in previous.iterdir()) == ["member", "name"]
     assert not part.exists()
+
+
+def test_etcd_ends_in_order_before_its_processes_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of other programs named etcd, such as a drill's, none is ended."""
+    config = f"--config-file={rke2_restore_step.DATABASE / 'etcd/config'}"
+    commands = {
+        "11": ["etcd", config],
+        "12": ["etcd", "--data-dir", "/tmp/drill"],
+        "13": ["tail", config],
+        "x": ["etcd"],
+    }
+    for name, words in commands.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cmdline").write_text("\0".join([*words, ""]))
+    assert rke2_restore_step.etcd_processes(tmp_path) == [11]
+    events: list[str] = []
+    running = [[11], [11], []]
+    monkeypatch.setattr(rke2_restore_step, "etcd_processes", lambda: running.pop(0))
+    monkeypatch.setattr(rke2_restore_step.os, "kill", lambda number, name: events.append(f"{name.name} {number}"))
+    monkeypatch.setattr(rke2_restore_step.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(rke2_restore_step, "read_service", lambda unit: {"found": unit == rke2_restore_step.UNIT})
+    monkeypatch.setattr(rke2_restore_step, "KILLALL", str(tmp_path))
+    monkeypatch.setattr(rke2_restore_step, "run", lambda *command, timeout=0: events.append(" ".join(command)))
+    rke2_restore_step.stop()
+    assert events == ["systemctl disable --now rke2-server.service", "SIGTERM 11", str(tmp_path)]

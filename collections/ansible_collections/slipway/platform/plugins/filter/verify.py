@@ -261,9 +261,40 @@ def runner_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
     return found
 
 
-def simulation(hostvars: Mapping[str, Any], servers: list[str], runners: Sequence[str] = ()) -> str:
-    """The notes on simulations, as a server's release of RKE2 and GitLab Runner declare them; else an empty string."""
-    return " ".join(filter(None, [_rke2_simulation(hostvars, servers), *_runner_simulations(hostvars, runners)]))
+def chart_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
+    """Findings about charts, from the server that read their state; a missing result is a finding."""
+    return _findings(hostvars, hosts, "__verify_chart_status")
+
+
+def rancher_findings(hostvars: Mapping[str, Any], hosts: list[str]) -> list[str]:
+    """Findings about Rancher, from the server that read its state; a missing result is a finding."""
+    return _findings(hostvars, hosts, "__verify_rancher_status")
+
+
+def _findings(hostvars: Mapping[str, Any], hosts: Sequence[str], variable: str) -> list[str]:
+    found: list[str] = []
+    for name in hosts:
+        status = _result(hostvars, name, variable)
+        found += status["findings"] if "findings" in status else [_missing_result(name, status)]
+    return found
+
+
+def simulation(
+    hostvars: Mapping[str, Any], servers: list[str], runners: Sequence[str] = (), chart_hosts: Sequence[str] = ()
+) -> str:
+    """The notes on simulations, as RKE2's release, GitLab Runner and charts declare them; else an empty string."""
+    notes = [*_runner_simulations(hostvars, runners), *_chart_simulations(hostvars, chart_hosts)]
+    return " ".join(filter(None, [_rke2_simulation(hostvars, servers), *notes]))
+
+
+def _chart_simulations(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> list[str]:
+    results = [_result(hostvars, name, "__verify_chart_status").get("charts") or {} for name in hosts]
+    return [
+        f"Chart {name} {state['version']} has a simulation."
+        for charts in results
+        for name, state in charts.items()
+        if state["simulation"]
+    ]
 
 
 def _runner_simulations(hostvars: Mapping[str, Any], runners: Sequence[str]) -> list[str]:
@@ -294,6 +325,8 @@ class FilterModule:
             "verify_server_findings": server_findings,
             "verify_database_findings": database_findings,
             "verify_database_probes": database_probes,
+            "verify_chart_findings": chart_findings,
+            "verify_rancher_findings": rancher_findings,
             "verify_runner_findings": runner_findings,
             "verify_snapshot_findings": snapshot_findings,
             "verify_storage_findings": storage_findings,

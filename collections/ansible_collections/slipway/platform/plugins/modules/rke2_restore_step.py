@@ -53,7 +53,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
 
 UNIT = "rke2-server.service"
 RESET_UNIT = "slipway-rke2-reset.service"
+TERMINATION_SECONDS = 60
 KILLALL = "/usr/local/bin/rke2-killall.sh"
 DATABASE = DATA / "server/db"
 RESET_FLAG = DATABASE / "reset-flag"
@@ -110,12 +113,38 @@ def run(*command: str, timeout: int = 120) -> None:
         raise StepError(f"{' '.join(command[:2])} exited with {done.returncode}: {reason}")
 
 
+def etcd_processes(processes: Path = Path("/proc")) -> list[int]:
+    found = []
+    for process in processes.glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text(errors="replace").split("\0")
+        except OSError:
+            continue  # it has ended
+        if Path(words[0]).name == "etcd" and f"--config-file={DATABASE / 'etcd/config'}" in words:
+            found.append(int(process.name))
+    return found
+
+
+def terminate_etcd() -> None:
+    """End etcd in order, before everything is killed.
+
+    Killed, it can lose the end of its log, which it has applied. A reset without a snapshot starts a new log there, and
+    members that join would not get those entries: their data would differ for ever.
+    """
+    for number in etcd_processes():
+        os.kill(number, signal.SIGTERM)
+    deadline = time.monotonic() + TERMINATION_SECONDS
+    while etcd_processes() and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
 def stop() -> None:
     """Stop RKE2 and all of its processes; etcd outlives the service. Disabled, a reboot does not start the old data."""
     if read_service(RESET_UNIT)["found"]:
         run("systemctl", "stop", RESET_UNIT)
     if read_service(UNIT)["found"]:
         run("systemctl", "disable", "--now", UNIT)
+    terminate_etcd()
     if Path(KILLALL).exists():
         run(KILLALL, timeout=300)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from . import (
     capacity,
     ceph,
+    chart_support,
     gitlab_runner,
     load_balancer,
     machines,
@@ -32,6 +33,7 @@ def pure_faults(environment: Environment) -> list[Fault]:
             network.faults,
             versions.faults,
             versions.image_faults,
+            chart_support.faults,
             secrets.faults,
             load_balancer.faults,
             object_storage.faults,

@@ -450,6 +450,7 @@ FORMATS: dict[str, Format] = {
     "ceph_warning": matching("health warning", "AUTH_INSECURE_KEYS_ALLOWED", r"[A-Z][A-Z0-9_]*", 64),
     "certificate": certificate,
     "checksum": matching("checksum", f"sha256:{'0' * 8}…", r"sha256:[0-9a-f]{64}", 71),
+    "chart_version": matching("exact version of a chart", "v1.21.2", r"v?\d{1,3}\.\d{1,3}\.\d{1,3}(-[\w.-]+)?", 40),
     "chart": matching("packaged chart", "rke2-metrics-server", r"rke2-[a-z0-9-]+", 63),
     "cidr": cidr,
     "cidr4": cidr4,

@@ -117,6 +117,16 @@ class Environment:
         """Names that the inventory's own expressions use."""
         return {word for definition in self.definitions for word in definition.words}
 
+    def hosts_of(self, role: Role) -> list[Host]:
+        """Hosts that the role changes; none where its option <role>_enabled is false."""
+        switch = f"{role.name}_enabled"
+        return [
+            host
+            for host in self.hosts
+            if role.groups & {*host.groups}
+            and (switch not in role.options or switch not in host.settings or host.settings[switch].value is not False)
+        ]
+
     def members(self, group: str) -> list[Host]:
         return [host for host in self.hosts if group in host.groups]
 

@@ -174,7 +174,7 @@ def missing(environment: Environment) -> Iterator[Fault]:
         if needed and name not in environment.settings and name not in secrets and not unused:
             yield Fault(origin, f"{name}: is not set", f"Add it ({_first_sentence(option)}).", absent=True)
     for role in environment.roles:
-        hosts = [host for host in environment.hosts if role.groups & set(host.groups)]
+        hosts = environment.hosts_of(role)
         for name, option in role.options.items():
             if not option.get("required") or name in secrets:
                 continue
@@ -199,12 +199,12 @@ def _first_sentence(option: Mapping[str, Any]) -> str:
 
 
 def required_secrets(environment: Environment) -> Iterator[str]:
-    """Required secrets: the shared ones, and those of roles that have hosts in this environment."""
+    """Required secrets: the shared ones, and those of roles that are enabled on a host of this environment."""
     for name, option in environment.platform_options.items():
         if name.startswith(("platform_ca_", "platform_escrow_")) and option.get("required"):
             yield name
     for role in environment.roles:
-        if not any(role.groups & set(host.groups) for host in environment.hosts):
+        if not environment.hosts_of(role):
             continue
         for name, option in role.options.items():
             if option.get("required") and not role.is_wired(name) and SECRET_NAME.search(name):

@@ -259,6 +259,25 @@ def values(value: Mapping[Any, Any]) -> Iterator[Finding]:
             yield f".{name}", name, ("is no key of a chart's values", "Correct the name, or remove it.")
 
 
+def container_resources(value: Mapping[Any, Any]) -> Iterator[Finding]:
+    """Requests and limits of a container."""
+    for part, amounts in value.items():
+        if part not in ("requests", "limits"):
+            yield (
+                f".{part}",
+                part,
+                ("is neither requests nor limits", "Write {requests: {cpu: 250m}, limits: {memory: 1Gi}}."),
+            )
+        elif not isinstance(amounts, Mapping):
+            yield f".{part}", amounts, ("is no dict", "Write quantities, like {cpu: 250m, memory: 1Gi}.")
+        else:
+            for name, amount in amounts.items():
+                if name not in ("cpu", "memory", "ephemeral-storage"):
+                    yield f".{part}.{name}", name, ("is no resource", "Choose cpu, memory or ephemeral-storage.")
+                elif not re.fullmatch(QUANTITY, str(amount)):
+                    yield f".{part}.{name}", amount, ("is no quantity", "Write one like 250m or 1Gi.")
+
+
 STRUCTURES: dict[str, Structure] = {
     "audit_rules": audit_rules,
     "bucket_prefixes": bucket_prefixes,
@@ -266,10 +285,12 @@ STRUCTURES: dict[str, Structure] = {
     "ceph_config": ceph_config,
     "ceph_options": ceph_options,
     "chart_values": values,
+    "container_resources": container_resources,
     "etcd_arguments": etcd_arguments,
     "host_addresses": host_addresses,
     "kubelet_config": kubelet_config,
     "postgresql_settings": postgresql_settings,
+    "rancher_settings": settings(r"[a-z][a-z0-9-]{1,62}", "setting of Rancher"),
     "registries": registries,
     "sysctls": settings(r"[a-z][a-z0-9_]*([./][A-Za-z0-9_-]+)+", "kernel setting"),
 }
