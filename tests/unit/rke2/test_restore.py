@@ -468,10 +468,10 @@ def test_etcd_ends_in_order_before_its_processes_are_killed(tmp_path: Path, monk
         (tmp_path / name / "cmdline").write_text("\0".join([*words, ""]))
     assert rke2_restore_step.etcd_processes(tmp_path) == [11]
     events: list[str] = []
-    running = [[11], [11], []]
+    running = [[11], [11], []]  # to signal, running, ended
     monkeypatch.setattr(rke2_restore_step, "etcd_processes", lambda: running.pop(0))
     monkeypatch.setattr(rke2_restore_step.os, "kill", lambda number, name: events.append(f"{name.name} {number}"))
-    monkeypatch.setattr(rke2_restore_step.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("ansible_collections.slipway.platform.plugins.module_utils.waiting.time.sleep", lambda _: None)
     monkeypatch.setattr(rke2_restore_step, "read_service", lambda unit: {"found": unit == rke2_restore_step.UNIT})
     monkeypatch.setattr(rke2_restore_step, "KILLALL", str(tmp_path))
     monkeypatch.setattr(rke2_restore_step, "run", lambda *command, timeout=0: events.append(" ".join(command)))

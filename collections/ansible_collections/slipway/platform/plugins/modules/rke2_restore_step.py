@@ -49,13 +49,13 @@ previous:
   type: str
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ from ansible_collections.slipway.platform.plugins.module_utils.rke2_read import 
     read_restore,
     read_service,
 )
+from ansible_collections.slipway.platform.plugins.module_utils.waiting import NotMet, wait_until
 
 UNIT = "rke2-server.service"
 RESET_UNIT = "slipway-rke2-reset.service"
@@ -133,9 +134,14 @@ def terminate_etcd() -> None:
     """
     for number in etcd_processes():
         os.kill(number, signal.SIGTERM)
-    deadline = time.monotonic() + TERMINATION_SECONDS
-    while etcd_processes() and time.monotonic() < deadline:
-        time.sleep(0.5)
+    with contextlib.suppress(NotMet):  # it is killed next
+        wait_until(
+            "etcd",
+            etcd_processes,
+            lambda found: [f"process {number} runs" for number in found],
+            timeout_seconds=TERMINATION_SECONDS,
+            interval_seconds=0.5,
+        )
 
 
 def stop() -> None:
