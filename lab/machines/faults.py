@@ -96,7 +96,7 @@ class Faults:
             self._delay(name, {link_name(fault): fault.delay_ms for fault in here if fault.delay_ms})
 
     def reapply(self, server_id: int) -> None:
-        """Load the faults of a host again, after its links were created again."""
+        """Load the faults of a host whose links are new."""
         with self._lock:
             for fault_server, network_id in list(self._faults):
                 if fault_server == server_id:

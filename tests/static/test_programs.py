@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,20 +43,16 @@ def test_strict_calls_are_recognized() -> None:
     assert strict_calls("import subprocess\nsubprocess.run(['a'], text=True, errors='replace')") == []
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_output_that_is_not_utf_8_is_no_crash(folder: str) -> None:
-    paths: list[Path] = sorted((REPOSITORY / folder).rglob("*.py"))
-    found = {str(path.relative_to(REPOSITORY)): lines for path in paths if (lines := strict_calls(path.read_text()))}
-    assert paths and found == {}
-
-
 def test_endless_waits_are_recognized() -> None:
     assert endless_waits("subprocess.run(['a'])\nprocess.wait()\nprocess.communicate(b'')") == [1, 2, 3]
     assert endless_waits("subprocess.run(['a'], timeout=1)\nprocess.wait(1)\nself.wait()\nprocess.poll()") == []
 
 
+@pytest.mark.parametrize("faults", [strict_calls, endless_waits])
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_nothing_is_waited_for_without_an_end(folder: str) -> None:
+def test_output_that_is_not_utf_8_is_no_crash_and_every_wait_ends(
+    folder: str, faults: Callable[[str], list[int]]
+) -> None:
     paths: list[Path] = sorted((REPOSITORY / folder).rglob("*.py"))
-    found = {str(path.relative_to(REPOSITORY)): lines for path in paths if (lines := endless_waits(path.read_text()))}
+    found = {str(path.relative_to(REPOSITORY)): lines for path in paths if (lines := faults(path.read_text()))}
     assert paths and found == {}

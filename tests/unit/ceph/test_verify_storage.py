@@ -65,3 +65,14 @@ def test_the_storage_of_the_platform_and_of_its_backups_is_verified(host: str, v
     known = {"inventory_hostname": host, "groups": groups | {"all": ["server-1", "ceph-1", "store-1"]}, "hostvars": {}}
     services = Templar(loader, variables=collect["vars"] | known).template(collect["vars"]["services"])
     assert ("storage" in services) == verified
+
+
+@pytest.mark.parametrize(("hosts", "monitors"), [(0, 0), (1, 1), (2, 1), (3, 3), (4, 3)])
+def test_a_result_is_expected_of_hosts_with_a_monitor(hosts: int, monitors: int) -> None:
+    names = [f"store-{number}" for number in range(hosts)]
+    loader = DataLoader()
+    variables = loader.load_from_file(str(REPOSITORY / "roles/verify/vars/main.yml"), trusted_as_template=True)
+    known = {"verify_storage_addresses": dict.fromkeys(names, ""), "verify_object_storage_hosts": names}
+    templar = Templar(loader, variables=known)
+    for part in ("storage", "object_storage"):
+        assert templar.template(variables[f"__verify_{part}_monitors"]) == names[:monitors]

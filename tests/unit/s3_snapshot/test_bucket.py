@@ -6,6 +6,7 @@ import hashlib
 import io
 import ssl
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -223,13 +224,17 @@ def test_a_stream_that_stalls_fails() -> None:
 
 
 @pytest.mark.usefixtures("short_stall")
-def test_a_program_that_is_fed_may_have_no_output() -> None:
-    def source() -> Iterator[bytes]:
-        for _ in range(6):
-            time.sleep(0.4)
-            yield b"a"
+def test_a_program_that_is_fed_may_have_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the load: its input counts as written long after now."""
+    clock = time.monotonic
+    written_at = threading.local()
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: clock() + getattr(written_at, "ahead", 0))
 
-    assert list(stream([["sh", "-c", "cat >/dev/null"]], source())) == []
+    def source() -> Iterator[bytes]:
+        written_at.ahead = 3600  # in the thread of the feed alone
+        yield b"a"
+
+    assert list(stream([["sh", "-c", "cat >/dev/null; sleep 2"]], source())) == []
 
 
 def test_a_bucket_of_ceph_becomes_a_tar_archive() -> None:

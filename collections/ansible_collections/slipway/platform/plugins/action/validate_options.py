@@ -24,14 +24,15 @@ class ActionModule(ActionBase):
         _, arguments = self.validate_argument_spec(
             argument_spec={
                 "playbook": {"type": "path", "required": True},
-                "hosts": {"type": "list", "elements": "str"},
+                "hosts": {"type": "list", "elements": "str", "required": True},
             }
         )
         variables, playbook = task_vars or {}, Path(arguments["playbook"])
         given = {key: self._templar.template(value) for key, value in variables.items() if str(key).startswith(PREFIX)}
-        faults = list(option_faults(given, playbook_options(playbook)))
-        if arguments["hosts"] is not None:
-            faults += limit_faults(playbook, variables["groups"], arguments["hosts"])
+        faults = [
+            *option_faults(given, playbook_options(playbook)),
+            *limit_faults(playbook, variables["groups"], arguments["hosts"]),
+        ]
         result["changed"] = False
         if faults:
             result["failed"] = True

@@ -18,9 +18,9 @@ options:
     description:
       - Hosts within C(--limit); fails when the limit leaves out a host of a group on which a play of the playbook
         works, or C(localhost) where one works on it. Servers of the group C(postgresql) are independent of each other.
-      - Default is to accept any limit.
     type: list
     elements: str
+    required: true
 attributes:
   check_mode: {support: full, description: Only reads.}
   diff_mode: {support: none, description: Only reads.}

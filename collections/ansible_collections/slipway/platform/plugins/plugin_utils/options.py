@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def limit_faults(playbook: Path, groups: Mapping[str, list[str]], hosts: list[st
     `hosts` are those within the limit. Servers of PostgreSQL are independent of each other: some are enough.
     """
     plays = yaml.safe_load(playbook.read_text(encoding="utf-8")) or []
-    named = dict.fromkeys(name for play in plays for name in re.split(r":!?", str(play.get("hosts", ""))))
+    named = dict.fromkeys(name for play in plays for name in str(play.get("hosts", "")).split(":"))
     required = {
         "localhost": ["localhost"],
         **{group: members for group, members in groups.items() if group != "postgresql"},
